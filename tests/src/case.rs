@@ -1,0 +1,242 @@
+//! What a test case is: its name, what it needs, what it is given, and how it can end.
+//! Input: nothing; `cases` fills the catalogue, `runner` and `run_one` use it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+/// One test case. An `Err` or a panic is a failure; the error's whole chain is shown.
+pub struct Case {
+    /// `topic/name`; the topic is the file in `cases/`. A case under `hidden/` runs by its exact name only.
+    pub name: &'static str,
+    /// What it proves, in one line.
+    pub what: &'static str,
+    pub needs: Needs,
+    pub run: fn(&Env) -> Result<Outcome>,
+}
+
+/// What a case cannot do without. Start from [`Needs::NOTHING`] or [`Needs::VM`].
+#[derive(Clone, Copy)]
+pub struct Needs {
+    pub place: Place,
+    pub root: bool,
+    /// NUMA nodes with memory.
+    pub nodes: usize,
+    /// After this the case's whole process group is killed.
+    pub timeout: Duration,
+}
+
+impl Needs {
+    pub const NOTHING: Self = Self {
+        place: Place::Anywhere,
+        root: false,
+        nodes: 1,
+        timeout: Duration::from_mins(2),
+    };
+    /// Changes the whole system, or needs the VM's known topology.
+    pub const VM: Self = Self {
+        place: Place::Vm,
+        root: true,
+        ..Self::NOTHING
+    };
+}
+
+/// Where a case may run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    Anywhere,
+    /// Only in a VM of `cargo xtask vm`: may do system-wide things.
+    Vm,
+    /// Only on the bare machine.
+    #[allow(dead_code, reason = "the catalogue decides which places are in use")]
+    Host,
+}
+
+/// How a case ended, if it did not fail.
+#[derive(Debug)]
+pub enum Outcome {
+    Passed,
+    /// Something that could be here is missing; with `CI=true` this counts as failed.
+    #[allow(dead_code, reason = "the catalogue decides which outcomes are in use")]
+    Skipped(String),
+    /// By design there is nothing to prove in this environment; counted nowhere.
+    NotApplicable(String),
+}
+
+/// What a case is given.
+pub struct Env {
+    /// The `tracer` under test; a VM without it still boots.
+    pub tracer: PathBuf,
+    pub in_vm: bool,
+    /// `uname -r`.
+    #[allow(dead_code, reason = "the catalogue decides whether kernels are told apart")]
+    pub release: String,
+    /// NUMA nodes online.
+    pub nodes: usize,
+    /// A directory of the case's own, empty at its start and removed after it.
+    pub scratch: PathBuf,
+    /// Files here are sent to the host when the case has ended, however it ended.
+    pub outbox: PathBuf,
+}
+
+impl Env {
+    /// # Errors
+    /// When the scratch directory cannot be made.
+    pub fn new(tracer: PathBuf, scratch: PathBuf) -> Result<Self> {
+        let outbox = scratch.join("outbox");
+        fs::create_dir_all(&outbox).with_context(|| format!("create {}", outbox.display()))?;
+        let here = Here::look();
+        Ok(Self {
+            tracer,
+            in_vm: here.in_vm,
+            release: here.release,
+            nodes: here.nodes,
+            scratch,
+            outbox,
+        })
+    }
+
+    /// Sends a copy of the file at `path` to the host as `name` (letters, digits, `.`, `_`, `-`);
+    /// `cargo xtask vm --keep DIR` and `tracer-tests run --keep DIR` store it.
+    #[allow(dead_code, reason = "the catalogue decides whether files are sent")]
+    pub fn send_file(&self, name: &str, path: &Path) -> Result<()> {
+        ensure!(is_plain_name(name), "{name:?} is no plain file name");
+        fs::copy(path, self.outbox.join(name)).with_context(|| format!("send {} as {name}", path.display()))?;
+        Ok(())
+    }
+}
+
+/// Letters, digits and `._-`, not starting with a dot: safe to join to a directory on the other side.
+pub fn is_plain_name(name: &str) -> bool {
+    !name.is_empty()
+        && !name.starts_with('.')
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+}
+
+/// Set by PID 1 for everything below it.
+pub const IN_VM: &str = "TRACER_TESTS_IN_VM";
+
+/// The machine this runs on, as far as a case's needs go.
+pub struct Here {
+    pub in_vm: bool,
+    pub root: bool,
+    pub nodes: usize,
+    pub release: String,
+}
+
+impl Here {
+    pub fn look() -> Self {
+        Self {
+            in_vm: std::env::var_os(IN_VM).is_some(),
+            root: rustix::process::geteuid().is_root(),
+            nodes: nodes_with_memory(),
+            release: rustix::system::uname().release().to_string_lossy().into_owned(),
+        }
+    }
+
+    /// Why the case cannot run here, or `None` when it can.
+    pub fn lacks(&self, needs: &Needs) -> Option<Outcome> {
+        match (needs.place, self.in_vm) {
+            (Place::Vm, false) => {
+                return Some(Outcome::NotApplicable("runs in a VM only: cargo xtask vm".into()));
+            }
+            (Place::Host, true) => {
+                return Some(Outcome::NotApplicable("runs on the bare machine only".into()));
+            }
+            (Place::Anywhere, _) | (Place::Vm, true) | (Place::Host, false) => {}
+        }
+        if self.nodes < needs.nodes {
+            let (need, have) = (needs.nodes, self.nodes);
+            return Some(Outcome::NotApplicable(format!(
+                "needs {need} NUMA nodes, this machine has {have}"
+            )));
+        }
+        if needs.root && !self.root {
+            return Some(Outcome::Skipped("needs root".into()));
+        }
+        None
+    }
+}
+
+/// Nodes with memory; a kernel without NUMA has no such file and one node.
+/// `has_memory`: drivers/base/node.c, `node_state_attr`, 6.1 to 7.3.
+fn nodes_with_memory() -> usize {
+    fs::read_to_string("/sys/devices/system/node/has_memory")
+        .ok()
+        .and_then(|list| count_list(&list))
+        .unwrap_or(1)
+}
+
+/// How many numbers are in a kernel list such as `0-2,5` (lib/bitmap-str.c, `bitmap_print_to_pagebuf`).
+fn count_list(list: &str) -> Option<usize> {
+    let mut count = 0;
+    for range in list.trim().split(',').filter(|range| !range.is_empty()) {
+        let (low, high) = range.split_once('-').unwrap_or((range, range));
+        let (low, high): (usize, usize) = (low.parse().ok()?, high.parse().ok()?);
+        count += high.checked_sub(low)? + 1;
+    }
+    Some(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Here, Needs, Outcome, Place, count_list, is_plain_name};
+
+    #[test]
+    fn lists_are_counted() {
+        assert_eq!(count_list("0\n"), Some(1));
+        assert_eq!(count_list("0-2,5\n"), Some(4));
+        assert_eq!(count_list("2-0"), None);
+        assert_eq!(count_list("x"), None);
+    }
+
+    #[test]
+    fn names_cannot_leave_the_directory() {
+        assert!(is_plain_name("run-1.tracer"));
+        assert!(!is_plain_name("../x") && !is_plain_name("..") && !is_plain_name("") && !is_plain_name("a/b"));
+    }
+
+    #[test]
+    fn a_lack_is_not_applicable_by_design_and_skipped_otherwise() {
+        let here = Here {
+            in_vm: false,
+            root: false,
+            nodes: 1,
+            release: String::new(),
+        };
+        assert!(here.lacks(&Needs::NOTHING).is_none());
+        assert!(matches!(here.lacks(&Needs::VM), Some(Outcome::NotApplicable(_))));
+        assert!(matches!(
+            here.lacks(&Needs {
+                nodes: 2,
+                ..Needs::NOTHING
+            }),
+            Some(Outcome::NotApplicable(_))
+        ));
+        assert!(matches!(
+            here.lacks(&Needs {
+                root: true,
+                ..Needs::NOTHING
+            }),
+            Some(Outcome::Skipped(_))
+        ));
+        let vm = Here {
+            in_vm: true,
+            root: true,
+            nodes: 2,
+            release: String::new(),
+        };
+        assert!(vm.lacks(&Needs::VM).is_none());
+        assert!(
+            vm.lacks(&Needs {
+                place: Place::Host,
+                ..Needs::NOTHING
+            })
+            .is_some()
+        );
+    }
+}

@@ -1,0 +1,111 @@
+//! The ground under the other cases: the VM is what was asked for, a workload can be led, the kernel counts.
+//! Input: /proc/cmdline, /proc/mounts, /proc/vmstat, and a workload of our own.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::case::{Case, Env, Needs, Outcome};
+use crate::child::Worker;
+use crate::init::option;
+use crate::truth::Moves;
+
+pub const CASES: &[Case] = &[
+    Case {
+        name: "harness/boots",
+        what: "the VM has its mounts and its NUMA nodes, and tracer starts in it",
+        needs: Needs::VM,
+        run: boots,
+    },
+    Case {
+        name: "harness/vmstat",
+        what: "the kernel counts page migrations",
+        needs: Needs::NOTHING,
+        run: vmstat,
+    },
+    Case {
+        name: "harness/truth",
+        what: "a workload knows which of its pages compaction moved",
+        needs: Needs {
+            root: true,
+            ..Needs::NOTHING
+        },
+        run: truth,
+    },
+];
+
+fn boots(env: &Env) -> Result<Outcome> {
+    let mounts = fs::read_to_string("/proc/mounts").context("read /proc/mounts")?;
+    let points: BTreeSet<&str> = mounts.lines().filter_map(|line| line.split(' ').nth(1)).collect();
+    for point in ["/proc", "/sys", "/dev", "/sys/kernel/debug", "/tmp", "/sys/fs/cgroup"] {
+        ensure!(
+            points.contains(point),
+            "{point} is not mounted; /proc/mounts:\n{mounts}"
+        );
+    }
+    // A tracer that wants tracefs must mount it, or do without: so does a minimal container.
+    ensure!(
+        !points.contains("/sys/kernel/tracing"),
+        "tracefs is mounted, which hides a missing mount in tracer"
+    );
+
+    let cmdline = fs::read_to_string("/proc/cmdline").context("read /proc/cmdline")?;
+    let asked: usize = option(&cmdline, "tracer.nodes")
+        .context("no tracer.nodes= on the command line")?
+        .parse()?;
+    ensure!(
+        env.nodes == asked,
+        "{asked} NUMA nodes were asked for, the kernel has {}",
+        env.nodes
+    );
+
+    if env.tracer.exists() {
+        let output = Command::new(&env.tracer)
+            .arg("--version")
+            .output()
+            .context("run tracer --version")?;
+        ensure!(output.status.success(), "tracer --version: {}", output.status);
+        ensure!(!output.stdout.is_empty(), "tracer --version printed nothing");
+    }
+    Ok(Outcome::Passed)
+}
+
+fn vmstat(_: &Env) -> Result<Outcome> {
+    migrations()?;
+    Ok(Outcome::Passed)
+}
+
+/// `pgmigrate_success` of /proc/vmstat (mm/vmstat.c, `vmstat_text`; needs CONFIG_MIGRATION), 6.1 to 7.3.
+fn migrations() -> Result<u64> {
+    let vmstat = fs::read_to_string("/proc/vmstat").context("read /proc/vmstat")?;
+    let value = vmstat.lines().find_map(|line| line.strip_prefix("pgmigrate_success "));
+    value
+        .context("/proc/vmstat has no pgmigrate_success")?
+        .parse()
+        .context("parse pgmigrate_success")
+}
+
+fn truth(_: &Env) -> Result<Outcome> {
+    let soon = Duration::from_secs(30);
+    let mut worker = Worker::spawn("anon", &["16"])?;
+    worker.wait_ready(soon)?;
+    let before = migrations()?;
+    fs::write("/proc/sys/vm/compact_memory", "1").context("compact memory")?;
+    worker.send("look")?;
+    let moves = Moves::parse(&worker.read_line(soon)?)?;
+    let counted = migrations()? - before;
+    println!(
+        "the workload saw {} pages move, the kernel counted {counted}",
+        moves.len()
+    );
+    ensure!(
+        moves.len() as u64 <= counted,
+        "more pages moved ({}) than the kernel counted ({counted})",
+        moves.len()
+    );
+    worker.exit(soon)?;
+    Ok(Outcome::Passed)
+}

@@ -1,0 +1,103 @@
+//! PID 1 of the VM: mounts what the tests expect, runs them, powers off.
+//! Input: the kernel's command line, `tracer.tests=NAME,NAME` and `tracer.nodes=N`.
+
+use std::convert::Infallible;
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitStatus};
+
+use anyhow::{Context, Result};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, mount};
+use rustix::process::{WaitOptions, wait};
+use rustix::system::{RebootCommand, reboot};
+
+use crate::case::IN_VM;
+
+/// The second serial port; the first is the console.
+const REPORT: &str = "/dev/ttyS1";
+
+/// What is mounted where, in this order. tracefs is left out: a tracer that wants it must see to it.
+const MOUNTS: &[(&str, &str)] = &[
+    ("proc", "/proc"),
+    ("sysfs", "/sys"),
+    ("devtmpfs", "/dev"),
+    ("debugfs", "/sys/kernel/debug"),
+    ("tmpfs", "/tmp"),
+    ("cgroup2", "/sys/fs/cgroup"),
+];
+
+/// Runs the tests and powers the machine off; PID 1 must not return, or the kernel panics.
+pub fn main() -> ! {
+    match boot() {
+        Ok(status) if status.code() == Some(0) || status.code() == Some(1) => {}
+        Ok(status) => eprintln!("init: the test runner ended with {status}"),
+        Err(error) => eprintln!("init: {error:?}"),
+    }
+    let Err(error) = power_off();
+    panic!("cannot power off: {error}");
+}
+
+fn power_off() -> Result<Infallible, Errno> {
+    rustix::fs::sync();
+    reboot(RebootCommand::PowerOff)?;
+    // Without ACPI the kernel halts instead; QEMU runs with -no-reboot, so this ends it.
+    reboot(RebootCommand::Restart)?;
+    Err(Errno::AGAIN)
+}
+
+fn boot() -> Result<ExitStatus> {
+    for (kind, target) in MOUNTS {
+        fs::create_dir_all(target).with_context(|| format!("create {target}"))?;
+        match mount(*kind, *target, *kind, MountFlags::empty(), None) {
+            Ok(()) => {}
+            // CONFIG_DEVTMPFS_MOUNT mounts it before PID 1 runs only with a root device, but a kernel may differ.
+            Err(Errno::BUSY) if *kind == "devtmpfs" => {}
+            Err(error) => return Err(error).with_context(|| format!("mount {kind} on {target}")),
+        }
+    }
+    let cmdline = fs::read_to_string("/proc/cmdline").context("read /proc/cmdline")?;
+    let names = option(&cmdline, "tracer.tests").unwrap_or_default();
+    let runner = Command::new("/bin/tracer-tests")
+        .args(["run", "--tracer", "/bin/tracer", "--report", REPORT, "--"])
+        .args(names.split(',').filter(|name| !name.is_empty()))
+        .env_clear()
+        .envs([("PATH", "/bin"), ("HOME", "/tmp"), ("TERM", "dumb"), (IN_VM, "1")])
+        .spawn()
+        .context("start /bin/tracer-tests")?;
+    reap_until(runner.id())
+}
+
+/// Reaps every orphan, as PID 1 must, until `pid` has ended.
+fn reap_until(pid: u32) -> Result<ExitStatus> {
+    loop {
+        match wait(WaitOptions::empty()) {
+            Ok(Some((child, status))) if child.as_raw_pid().cast_unsigned() == pid => {
+                return Ok(ExitStatus::from_raw(status.as_raw()));
+            }
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error).context("wait for the test runner"),
+        }
+    }
+}
+
+/// The value of `name=value` on the kernel's command line; the last one counts, as in the kernel.
+pub fn option<'a>(cmdline: &'a str, name: &str) -> Option<&'a str> {
+    cmdline
+        .split_ascii_whitespace()
+        .rev()
+        .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::option;
+
+    #[test]
+    fn options_are_whole_words() {
+        let line = "console=ttyS0 tracer.tests=a,b tracer.testsuite=c tracer.nodes=1 tracer.nodes=2\n";
+        assert_eq!(option(line, "tracer.tests"), Some("a,b"));
+        assert_eq!(option(line, "tracer.nodes"), Some("2"));
+        assert_eq!(option(line, "tracer"), None);
+    }
+}

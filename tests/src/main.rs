@@ -1,0 +1,59 @@
+//! End-to-end tests of `tracer`: the cases, the workloads they watch, and the PID 1 that runs them in a VM.
+//! Input: the command line; as PID 1 the kernel's command line (`/proc/cmdline`).
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "printing results is what this program is for"
+)]
+
+mod case;
+mod cases;
+mod child;
+mod init;
+mod memory;
+mod report;
+mod run_one;
+mod runner;
+mod truth;
+mod workloads;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// End-to-end tests of tracer.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show every test: its name, where it runs, what it proves.
+    List,
+    /// Run the tests that apply to this machine.
+    Run(runner::Args),
+    /// Run one test in this very process; `run` starts this, once per test.
+    #[command(hide = true)]
+    RunOne(run_one::Args),
+    /// Run a workload; tests start this.
+    Work(workloads::Args),
+}
+
+fn main() -> ExitCode {
+    if std::process::id() == 1 {
+        init::main();
+    }
+    let done = match Cli::parse().command {
+        Command::List => Ok(runner::list()),
+        Command::Run(args) => runner::main(&args),
+        Command::RunOne(args) => run_one::main(&args),
+        Command::Work(args) => workloads::main(&args).map(|()| ExitCode::SUCCESS),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("tracer-tests: {error:?}");
+        ExitCode::from(2)
+    })
+}

@@ -1,0 +1,139 @@
+//! What really moved: the differences between two looks of a process at its own page tables.
+//! Input: /proc/self/pagemap; as text, one JSON line.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+
+/// `PM_PFRAME_MASK` and `PM_PRESENT` of fs/proc/task_mmu.c, 6.1 to 7.3.
+const PFRAME_MASK: u64 = (1 << 55) - 1;
+const PRESENT: u64 = 1 << 63;
+
+/// The frames behind a range of addresses at one moment, page by page.
+pub struct Snapshot {
+    start: u64,
+    frames: Vec<Option<u64>>,
+}
+
+impl Snapshot {
+    /// Looks at this process's own memory.
+    ///
+    /// # Errors
+    /// When pagemap cannot be read, or hides the frames (without CAP_SYS_ADMIN it shows frame 0).
+    pub fn take(range: Range<u64>) -> Result<Self> {
+        let frames = frames(range.clone())?;
+        ensure!(
+            !frames.contains(&Some(0)),
+            "pagemap hides the frames: this needs CAP_SYS_ADMIN"
+        );
+        Ok(Self {
+            start: range.start,
+            frames,
+        })
+    }
+
+    /// How many pages have a frame.
+    pub fn present(&self) -> usize {
+        self.frames.iter().flatten().count()
+    }
+}
+
+/// The frame of every page in the range; `None` where no page is present.
+fn frames(range: Range<u64>) -> Result<Vec<Option<u64>>> {
+    let page = rustix::param::page_size() as u64;
+    let count = usize::try_from((range.end - range.start).div_ceil(page)).context("the range is too large")?;
+    let mut bytes = vec![0; count * 8];
+    let pagemap = File::open("/proc/self/pagemap").context("open /proc/self/pagemap")?;
+    pagemap
+        .read_exact_at(&mut bytes, range.start / page * 8)
+        .context("read /proc/self/pagemap")?;
+    let (entries, _) = bytes.as_chunks::<8>();
+    Ok(entries.iter().map(|entry| frame(u64::from_ne_bytes(*entry))).collect())
+}
+
+fn frame(entry: u64) -> Option<u64> {
+    (entry & PRESENT != 0).then_some(entry & PFRAME_MASK)
+}
+
+/// Where a page was and where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Move {
+    pub old: u64,
+    pub new: u64,
+}
+
+/// The pages that have another frame now, by their virtual address.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moves(pub BTreeMap<u64, Move>);
+
+impl Moves {
+    /// Pages present in both snapshots, with different frames. A page that was swapped out and in counts too.
+    pub fn between(before: &Snapshot, after: &Snapshot) -> Result<Self> {
+        ensure!(before.start == after.start, "the snapshots are of different ranges");
+        let page = rustix::param::page_size() as u64;
+        let addresses = (before.start..).step_by(rustix::param::page_size());
+        let pairs = before.frames.iter().zip(&after.frames);
+        debug_assert!(before.start.is_multiple_of(page));
+        let moved = addresses.zip(pairs).filter_map(|(vaddr, pair)| match pair {
+            (Some(old), Some(new)) if old != new => Some((vaddr, Move { old: *old, new: *new })),
+            _ => None,
+        });
+        Ok(Self(moved.collect()))
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// One JSON line, without its newline.
+    pub fn to_line(&self) -> Result<String> {
+        serde_json::to_string(self).context("write the moves as JSON")
+    }
+
+    /// The opposite of [`Moves::to_line`].
+    pub fn parse(line: &str) -> Result<Self> {
+        serde_json::from_str(line).with_context(|| format!("these are no moves: {line}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Move, Moves, Snapshot, frame};
+
+    #[test]
+    fn an_entry_is_a_frame_only_when_present() {
+        assert_eq!(frame(1 << 63 | 1 << 55 | 0x1234), Some(0x1234));
+        assert_eq!(frame(1 << 62 | 0x1234), None);
+    }
+
+    #[test]
+    fn only_pages_present_twice_can_have_moved() -> anyhow::Result<()> {
+        let page = rustix::param::page_size() as u64;
+        let before = Snapshot {
+            start: page,
+            frames: vec![Some(1), Some(2), None, Some(4)],
+        };
+        let after = Snapshot {
+            start: page,
+            frames: vec![Some(1), Some(9), Some(3), None],
+        };
+        let moves = Moves::between(&before, &after)?;
+        assert_eq!(
+            moves.0.into_iter().collect::<Vec<_>>(),
+            [(2 * page, Move { old: 2, new: 9 })]
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn a_line_comes_back_as_it_was() -> anyhow::Result<()> {
+        let moves = Moves([(0x7f00_0000_0000, Move { old: 1, new: 2 })].into());
+        assert_eq!(Moves::parse(&moves.to_line()?)?, moves);
+        assert!(Moves::parse("ready").is_err());
+        Ok(())
+    }
+}

@@ -1,0 +1,55 @@
+//! The catalogue of workloads, one per file, and the few lines of protocol they share.
+//! Input: the command line; then lines on stdin, as `child` describes.
+
+mod anon;
+
+use std::io::{self, BufRead, Write};
+
+use anyhow::{Context, Result};
+
+/// Something that uses memory and knows what became of it.
+pub struct Workload {
+    pub name: &'static str,
+    /// Its arguments and what it does, in one line.
+    pub what: &'static str,
+    pub run: fn(&[String]) -> Result<()>,
+}
+
+pub const ALL: &[Workload] = &[anon::WORKLOAD];
+
+#[derive(clap::Args)]
+pub struct Args {
+    name: String,
+    #[arg(allow_hyphen_values = true, trailing_var_arg = true)]
+    args: Vec<String>,
+}
+
+pub fn main(args: &Args) -> Result<()> {
+    let workload = ALL
+        .iter()
+        .find(|workload| workload.name == args.name)
+        .with_context(|| {
+            let known: Vec<String> = ALL
+                .iter()
+                .map(|known| format!("  {}: {}", known.name, known.what))
+                .collect();
+            format!("no workload {}; there are\n{}", args.name, known.join("\n"))
+        })?;
+    (workload.run)(&args.args).with_context(|| format!("workload {}", args.name))
+}
+
+/// Says one line to the case, at once: stdout is a pipe, which would hold it back.
+pub fn say(line: &str) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{line}")
+        .and_then(|()| stdout.flush())
+        .context("answer the case")
+}
+
+/// The case's next order; `None` when it says `exit` or is gone.
+pub fn next_order() -> Result<Option<String>> {
+    let mut line = String::new();
+    io::stdin().lock().read_line(&mut line).context("read the next order")?;
+    let order = line.trim_end();
+    Ok((!order.is_empty() && order != "exit").then(|| order.to_owned()))
+}

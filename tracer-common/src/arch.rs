@@ -1,0 +1,69 @@
+//! How page table entries hold frame numbers.
+//! Input: the `pte` and `pmd` arguments of the migrate and thp tracepoints.
+
+/// Widest frame number that a migration entry can hold below 64 TiB of memory.
+///
+/// Above it stand the young and dirty bits (`SWP_MIG_YOUNG_BIT`, include/linux/swapops.h), at
+/// `MAX_PHYSMEM_BITS - PAGE_SHIFT`: 34 with 4-level paging, 40 with 5-level paging.
+const MIGRATION_PFN_MASK: u64 = (1 << 34) - 1;
+
+/// Bits 12 to 51 of a present entry (`PTE_PFN_MASK`, arch/x86/include/asm/pgtable_types.h).
+const PRESENT_PFN_MASK: u64 = (1 << 40) - 1;
+
+/// `_PAGE_PSE`: the entry maps a huge page. In a 4K entry this bit selects a memory type that
+/// memory which can migrate never has.
+const PAGE_PSE: u64 = 1 << 7;
+
+/// Frame of a migration entry, pte or pmd, with or without its young and dirty bits.
+///
+/// x86-64 keeps the offset inverted against L1TF (`__swp_offset`,
+/// arch/x86/include/asm/pgtable_64.h): bits 9 to 58 of the inverted entry.
+#[inline(always)]
+#[must_use]
+pub const fn migration_entry_pfn(entry: u64) -> u64 {
+    ((!entry << 5) >> 14) & MIGRATION_PFN_MASK
+}
+
+/// Frame of a present pte, or of a present huge pte or pmd of `order`, whose low frame bits hold
+/// attributes (`_PAGE_PAT_LARGE` is bit 12).
+#[inline(always)]
+#[must_use]
+pub const fn present_pfn(entry: u64, order: u32) -> u64 {
+    ((entry >> 12) & PRESENT_PFN_MASK) >> order << order
+}
+
+/// Whether a present entry maps a huge page (hugetlb, or a PMD).
+#[inline(always)]
+#[must_use]
+pub const fn maps_huge(entry: u64) -> bool {
+    entry & PAGE_PSE != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The inverse of [`migration_entry_pfn`], as `swp_entry` and `swp_entry_to_pte` build it.
+    fn migration_entry(ty: u64, offset: u64) -> u64 {
+        (ty << 59) | ((!offset << 14) >> 5)
+    }
+
+    #[test]
+    fn migration_entry_gives_back_its_frame() {
+        for pfn in [1, 0x2a_4200, MIGRATION_PFN_MASK] {
+            for flags in [0, 1 << 34, 3 << 34, 1 << 40, 3 << 40] {
+                assert_eq!(migration_entry_pfn(migration_entry(29, pfn | flags)), pfn);
+            }
+        }
+    }
+
+    #[test]
+    fn present_entry_without_its_attributes() {
+        let nx = 1 << 63;
+        assert_eq!(present_pfn(nx | (0x2a_4201 << 12) | 0x867, 0), 0x2a_4201);
+        let pat_large = 1 << 12;
+        assert_eq!(present_pfn(nx | (0x2a_4200 << 12) | pat_large | 0x8e7, 9), 0x2a_4200);
+        assert!(maps_huge(0x8e7));
+        assert!(!maps_huge(0x867));
+    }
+}

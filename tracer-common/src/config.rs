@@ -1,0 +1,73 @@
+//! What user space tells the programs before they load: offsets of the running kernel, the filter.
+//! Written by `source::ring` from the kernel's BTF, read by every probe.
+
+/// Frozen into the object's `.rodata`; the verifier sees its fields as constants.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// `vm_area_struct.vm_mm`, bytes.
+    pub vma_mm: u32,
+    /// `mm_struct.owner` (CONFIG_MEMCG), bytes.
+    pub mm_owner: u32,
+    /// `task_struct.tgid`, bytes.
+    pub task_tgid: u32,
+    /// `task_struct.pid`, bytes.
+    pub task_pid: u32,
+    /// `task_struct.comm`, bytes.
+    pub task_comm: u32,
+    /// `task_struct.signal`, bytes.
+    pub task_signal: u32,
+    /// `signal_struct.live`, bytes: 0 once the last thread exits.
+    pub signal_live: u32,
+    /// `folio.flags`, bytes.
+    pub folio_flags: u32,
+    /// `PG_head` of `enum pageflags`: which bit marks a large folio.
+    pub pg_head: u32,
+    /// The byte that holds a large folio's order: `folio._folio_order`, or the low byte of
+    /// `folio._flags_1` since 6.6.
+    pub folio_order: u32,
+    /// 1 where `remove_migration_pte`'s last argument is a `struct rmap_walk_arg *` (6.12 and
+    /// later, S), 0 where it is the source folio itself (6.1).
+    pub remove_arg_is_walk: u32,
+    /// `rmap_walk_arg.folio`, bytes; unused where the argument is the folio.
+    pub walk_folio: u32,
+    /// log2 of `sizeof(struct page)`.
+    pub page_struct_shift: u32,
+    /// 1: report every owner; 0: only those in the map `TARGETS`.
+    pub all: u32,
+    /// 1: a target's children become targets.
+    pub follow: u32,
+    /// Padding.
+    pub pad: u32,
+}
+
+const _: () = assert!(size_of::<Config>() == 16 * 4);
+
+impl Config {
+    /// All zero: what the object holds until user space overrides it.
+    pub const UNSET: Self = Self {
+        vma_mm: 0,
+        mm_owner: 0,
+        task_tgid: 0,
+        task_pid: 0,
+        task_comm: 0,
+        task_signal: 0,
+        signal_live: 0,
+        folio_flags: 0,
+        pg_head: 0,
+        folio_order: 0,
+        remove_arg_is_walk: 0,
+        walk_folio: 0,
+        page_struct_shift: 0,
+        all: 0,
+        follow: 0,
+        pad: 0,
+    };
+
+    /// The bytes to override the object's global with.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        // SAFETY: `repr(C)`, u32 fields only, no padding (size asserted above).
+        unsafe { core::slice::from_raw_parts(core::ptr::from_ref(self).cast(), size_of::<Self>()) }
+    }
+}

@@ -1,0 +1,51 @@
+//! Per-CPU counters: what was lost, and the kernel's own sums to check the events against.
+//! Written by every probe, read by `source::ring`.
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// Index into the per-CPU map `COUNTERS`; each value counts up from 0.
+        #[repr(u32)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Counter { $($(#[$doc])* $name),* }
+
+        impl Counter {
+            /// Every counter, in the order of its index.
+            pub const ALL: &'static [Self] = &[$(Self::$name),*];
+        }
+    };
+}
+
+counters! {
+    /// Mapping events that found no room in the ring.
+    LostMappings,
+    /// Base pages in those mapping events.
+    LostMappingPages,
+    /// Process events (fork, exec, exit, first sight) that found no room in the ring.
+    LostProcesses,
+    /// Calls of migrate_pages whose context could not be kept: nested too deep, or no room for
+    /// the task. Their moves have no reason and are not reported.
+    LostCalls,
+    /// Sum of `succeeded` over all calls of migrate_pages that ended: what the kernel adds to
+    /// `pgmigrate_success`. Base pages.
+    KernelSucceeded,
+    /// Part of `KernelSucceeded` from calls that had begun before tracing or were lost.
+    KernelSucceededUnseen,
+    /// Base pages of folios seen to move, in calls that ended.
+    MovedPages,
+    /// Part of `MovedPages`: at least one of the folio's mappings was reported (or lost).
+    ReportedPages,
+    /// Part of `MovedPages`: mapped, but no owner passed the filter.
+    FilteredPages,
+    /// Part of `MovedPages`: no mapping was restored (page cache nobody maps, or unmapped
+    /// meanwhile).
+    UnmappedPages,
+    /// Base pages that the kernel counts as success without moving them: the folio was freed
+    /// before its turn came, or is not a folio of the LRU (balloon, zsmalloc).
+    ReleasedPages,
+    /// Calls in which `succeeded` differs from what was seen in them.
+    UnbalancedCalls,
+    /// Mappings restored with no start seen (tracepoint backend): not reported.
+    UnpairedMappings,
+    /// Mappings whose old frame is one of several candidates (tracepoint backend).
+    AmbiguousMappings,
+}

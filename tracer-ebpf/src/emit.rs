@@ -1,0 +1,49 @@
+//! The only place that reserves room in the ring and counts what finds none.
+//! Input: filled wire events from every probe.
+
+use aya_ebpf::{bindings::BPF_RB_NO_WAKEUP, btf_maps::RingBuf, helpers::bpf_get_smp_processor_id, macros::btf_map};
+use tracer_common::{
+    counter::Counter,
+    event::{Kind, MappingMoved, ProcessSeen, Wire},
+};
+
+use crate::counters;
+
+/// Room for 150 ms of moves at the highest rate that a kernel offers (1.7 M a second, 64 bytes
+/// each), several times what the reader's timer needs. User space may resize it before loading.
+const RING_BYTES: usize = 1 << 24;
+
+#[btf_map]
+static RING: RingBuf<u64, RING_BYTES> = RingBuf::new();
+
+/// Sends a run of mappings, or counts it as lost.
+#[inline(always)]
+pub fn mapping(mut event: MappingMoved) {
+    event.kind = Kind::MappingMoved as u16;
+    // SAFETY: the helper has no preconditions.
+    event.cpu = unsafe { bpf_get_smp_processor_id() } as u16;
+    if !send(event) {
+        counters::add(Counter::LostMappings, 1);
+        counters::add(Counter::LostMappingPages, u64::from(event.pages));
+    }
+}
+
+/// Sends what happened to a process, or counts it as lost.
+#[inline(always)]
+pub fn process(mut event: ProcessSeen) {
+    event.kind = Kind::ProcessSeen as u16;
+    if !send(event) {
+        counters::add(Counter::LostProcesses, 1);
+    }
+}
+
+/// No wake-up: the reader comes by timer; a wake-up costs more than a page move.
+#[inline(always)]
+fn send<T: Wire>(event: T) -> bool {
+    let Some(mut entry) = RING.reserve_untyped::<T>(0) else {
+        return false;
+    };
+    entry.write(event);
+    entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+    true
+}

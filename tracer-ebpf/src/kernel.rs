@@ -1,0 +1,112 @@
+//! Reads of the running kernel's structures at offsets that user space took from its BTF.
+//! Input: pointers that a hook received.
+
+use aya_ebpf::{
+    btf_maps::LruHashMap,
+    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_kernel},
+    macros::btf_map,
+};
+use tracer_common::config::Config;
+
+/// Overridden by user space before loading, then frozen.
+#[unsafe(no_mangle)]
+pub static CONFIG: Config = Config::UNSET;
+
+/// A field of [`CONFIG`]; volatile, or the compiler would fold the zeros of the object in.
+macro_rules! config {
+    ($field:ident) => {
+        // SAFETY: a valid static.
+        unsafe { core::ptr::read_volatile(&raw const $crate::kernel::CONFIG.$field) }
+    };
+}
+pub(crate) use config;
+
+/// The last owner of an mm whose owner is exiting: the kernel clears `mm->owner` before it tears
+/// the mm down, and pages may move in between. Key: `struct mm_struct *`.
+#[btf_map]
+static LAST_OWNER: LruHashMap<u64, u32, 4096> = LruHashMap::new();
+
+/// The owner of an address space.
+#[derive(Clone, Copy)]
+pub struct Owner {
+    /// 0: not known.
+    pub tgid: u32,
+    pub exiting: bool,
+}
+
+/// `bpf_ktime_get_ns`: `CLOCK_MONOTONIC`, nanoseconds.
+#[inline(always)]
+pub fn now() -> u64 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// (tgid, tid) of the current task.
+#[inline(always)]
+pub fn current() -> (u32, u32) {
+    let both = bpf_get_current_pid_tgid();
+    ((both >> 32) as u32, both as u32)
+}
+
+/// Reads a `T` at `base + offset`; zero where the kernel refuses.
+#[inline(always)]
+pub fn read<T: Default>(base: u64, offset: u32) -> T {
+    // SAFETY: the helper checks the address and fails on one that cannot be read.
+    unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const T) }.unwrap_or_default()
+}
+
+/// `vma->vm_mm`.
+#[inline(always)]
+pub fn vma_mm(vma: u64) -> u64 {
+    read(vma, config!(vma_mm))
+}
+
+/// `mm->owner->tgid`, or who owned it last.
+#[inline(always)]
+pub fn mm_owner(mm: u64) -> Owner {
+    let task: u64 = read(mm, config!(mm_owner));
+    if task != 0 {
+        return Owner {
+            tgid: read(task, config!(task_tgid)),
+            exiting: false,
+        };
+    }
+    // SAFETY: a u32 of the map, read once.
+    let tgid = LAST_OWNER.get_ptr(mm).map_or(0, |p| unsafe { *p });
+    Owner { tgid, exiting: true }
+}
+
+/// Remembers the current process as the last owner of `mm`.
+#[inline(always)]
+pub fn remember_owner(mm: u64) {
+    let _ = LAST_OWNER.insert(mm, current().0, 0);
+}
+
+/// Order of a folio: 0 unless `PG_head` is set.
+#[inline(always)]
+pub fn folio_order(folio: u64) -> u8 {
+    let flags: u64 = read(folio, config!(folio_flags));
+    if flags >> (config!(pg_head) & 63) & 1 == 0 {
+        return 0;
+    }
+    read(folio, config!(folio_order))
+}
+
+/// The source folio from `remove_migration_pte`'s last argument.
+#[inline(always)]
+pub fn migration_source(arg: u64) -> u64 {
+    if config!(remove_arg_is_walk) != 0 {
+        read(arg, config!(walk_folio))
+    } else {
+        arg
+    }
+}
+
+/// Argument `n` of a hook's context as a plain number.
+///
+/// Read with a helper: a direct load would give the verifier a typed pointer, on which it allows
+/// little arithmetic.
+#[inline(always)]
+pub fn arg(ctx: &impl aya_ebpf::EbpfContext, n: u32) -> u64 {
+    read(ctx.as_ptr() as u64, n * 8)
+}

@@ -1,0 +1,228 @@
+//! The exact backend: every folio and every mapping, with its owner, from the kernel itself.
+//! Input: fentry and fexit of mm/migrate.c and mm/rmap.c, and the tracepoints inside them.
+
+use aya_ebpf::{
+    btf_maps::LruHashMap,
+    macros::{btf_map, fentry, fexit, raw_tracepoint},
+    programs::{FEntryContext, FExitContext, RawTracePointContext},
+};
+use tracer_common::{
+    arch,
+    event::{MappingMoved, mapping_flags},
+};
+
+use crate::{
+    emit, filter,
+    kernel::{self, config},
+    state::{self, Folio, Task, Window},
+};
+
+/// A folio being unmapped from a VMA.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Unmapping {
+    folio: u64,
+    vma: u64,
+}
+
+/// When it began; thrown out by the least recently used when no restore ever comes (the VMA was
+/// unmapped or moved meanwhile).
+#[btf_map]
+static UNMAPPED_AT: LruHashMap<Unmapping, u64, 32768> = LruHashMap::new();
+
+/// `bool try_to_migrate_one(struct folio *folio, struct vm_area_struct *vma, unsigned long address,
+/// void *arg)`, 6.1 to 7.3, mm/rmap.c. Once per folio and VMA, before its entries are cleared.
+#[fentry(function = "try_to_migrate_one")]
+pub fn unmapping(ctx: FEntryContext) -> i32 {
+    let key = Unmapping {
+        folio: kernel::arg(&ctx, 0),
+        vma: kernel::arg(&ctx, 1),
+    };
+    let _ = UNMAPPED_AT.insert(key, kernel::now(), 0);
+    0
+}
+
+/// `int move_to_new_folio(struct folio *dst, struct folio *src, enum migrate_mode mode)`, 6.1 to 7.3,
+/// mm/migrate.c. Returns 0 exactly once per folio that moved.
+#[fexit(function = "move_to_new_folio")]
+pub fn folio_moved(ctx: FExitContext) -> i32 {
+    let src = kernel::arg(&ctx, 1);
+    let ret = kernel::arg(&ctx, 3) as i32;
+    if ret != 0 {
+        return 0;
+    }
+    let (_, tid) = kernel::current();
+    let Some(call) = state::get(tid).and_then(state::innermost) else {
+        return 0;
+    };
+    call.finish_folio();
+    // The copy's order: the source may already be stripped of it.
+    let order = kernel::folio_order(kernel::arg(&ctx, 0));
+    call.folio = Folio {
+        src,
+        pages: 1 << (order & 31),
+        order,
+        mapped: 0,
+        reported: 0,
+        pad: [0; 5],
+    };
+    0
+}
+
+/// `bool remove_migration_pte(struct folio *dst, struct vm_area_struct *vma, unsigned long addr,
+/// void *arg)`, 6.1 to 7.3, mm/migrate.c. Once per VMA that may map the folio; opens the window.
+/// Where source and destination are the same, a failed or split folio is put back: no move.
+#[fentry(function = "remove_migration_pte")]
+pub fn restoring(ctx: FEntryContext) -> i32 {
+    let (_, tid) = kernel::current();
+    let Some(task) = state::get(tid) else {
+        return 0;
+    };
+    if task.depth == 0 {
+        return 0;
+    }
+    let dst = kernel::arg(&ctx, 0);
+    let src = kernel::migration_source(kernel::arg(&ctx, 3));
+    task.window.open = 0;
+    if src == dst {
+        return 0;
+    }
+    let vma = kernel::arg(&ctx, 1);
+    let key = Unmapping { folio: src, vma };
+    // SAFETY: a u64 of the map, read once.
+    let mut unmapped_at = UNMAPPED_AT.get_ptr(key).map_or(0, |at| unsafe { *at });
+    if unmapped_at != 0 {
+        let _ = UNMAPPED_AT.remove(key);
+    }
+    let Some(call) = state::innermost(task) else {
+        return 0;
+    };
+    if unmapped_at < call.begun {
+        unmapped_at = 0; // left over from an earlier split of a folio at the same place
+    }
+    let owner = kernel::mm_owner(kernel::vma_mm(vma));
+    task.window = Window {
+        open: 1,
+        owner_tgid: owner.tgid,
+        frame_delta: ((dst.wrapping_sub(src) as i64) >> (config!(page_struct_shift) & 63)) as u64,
+        unmapped_at,
+        vaddr: 0,
+        new_pfn: 0,
+        at: 0,
+        pages: 0,
+        wanted: u8::from(filter::wants(owner.tgid)),
+        flags: if owner.exiting { mapping_flags::OWNER_EXITING } else { 0 },
+        pad: [0; 2],
+    };
+    0
+}
+
+/// `TP_PROTO(unsigned long addr, unsigned long pte, int order)`, 6.1 to 7.3,
+/// include/trace/events/migrate.h. `order` is the folio's at its first page and 0 after it, whatever
+/// is mapped: only a huge entry (hugetlb) maps all of it.
+#[raw_tracepoint(tracepoint = "remove_migration_pte")]
+pub fn mapping_restored(ctx: RawTracePointContext) -> i32 {
+    let (addr, pte): (u64, u64) = (ctx.arg(0), ctx.arg(1));
+    let (_, tid) = kernel::current();
+    if let Some(task) = state::get(tid) {
+        let order = if arch::maps_huge(pte) { ctx.arg::<u32>(2) } else { 0 };
+        extend(task, tid, addr, arch::present_pfn(pte, order & 31), 1 << (order & 31));
+    }
+    0
+}
+
+/// `TP_PROTO(unsigned long addr, unsigned long pmd)`, 6.1 to 7.3, include/trace/events/thp.h.
+#[raw_tracepoint(tracepoint = "remove_migration_pmd")]
+pub fn huge_mapping_restored(ctx: RawTracePointContext) -> i32 {
+    let (addr, pmd): (u64, u64) = (ctx.arg(0), ctx.arg(1));
+    let (_, tid) = kernel::current();
+    if let Some(task) = state::get(tid) {
+        let order = state::innermost(task).map_or(0, |call| u32::from(call.folio.order)) & 31;
+        extend(task, tid, addr, arch::present_pfn(pmd, order), 1 << order);
+    }
+    0
+}
+
+/// The window closes; its run goes out.
+#[fexit(function = "remove_migration_pte")]
+pub fn restored(_ctx: FExitContext) -> i32 {
+    let (_, tid) = kernel::current();
+    if let Some(task) = state::get(tid) {
+        if task.window.open != 0 {
+            flush(task, tid);
+            task.window.open = 0;
+        }
+    }
+    0
+}
+
+/// `void migrate_folio_done(struct folio *src, enum migrate_reason reason)`, 6.1 to 7.3, mm/migrate.c.
+/// Also called for a folio that was freed before its turn came, and that the kernel counts as a
+/// success all the same.
+#[fentry(function = "migrate_folio_done")]
+pub fn folio_done(ctx: FEntryContext) -> i32 {
+    let src = kernel::arg(&ctx, 0);
+    let (_, tid) = kernel::current();
+    let Some(call) = state::get(tid).and_then(state::innermost) else {
+        return 0;
+    };
+    if call.folio.src == src {
+        call.finish_folio();
+    } else {
+        call.released += 1 << (kernel::folio_order(src) & 31);
+    }
+    0
+}
+
+/// Adds one mapping to the run, or sends the run and begins another.
+#[inline(always)]
+fn extend(task: &mut Task, tid: u32, addr: u64, new_pfn: u64, pages: u32) {
+    if task.window.open == 0 {
+        return;
+    }
+    if let Some(call) = state::innermost(task) {
+        call.folio.mapped = 1;
+    }
+    let have = u64::from(task.window.pages);
+    if have != 0
+        && (addr != task.window.vaddr + (have << 12) || new_pfn != task.window.new_pfn + have)
+    {
+        flush(task, tid);
+    }
+    let window = &mut task.window;
+    if window.pages == 0 {
+        window.vaddr = addr;
+        window.new_pfn = new_pfn;
+    }
+    window.pages += pages;
+    window.at = kernel::now();
+}
+
+#[inline(always)]
+fn flush(task: &mut Task, tid: u32) {
+    let window = task.window;
+    task.window.pages = 0;
+    if window.pages == 0 || window.wanted == 0 {
+        return;
+    }
+    let Some(call) = state::innermost(task) else {
+        return;
+    };
+    call.folio.reported = 1;
+    emit::mapping(MappingMoved {
+        reason: call.reason,
+        mode: call.mode,
+        order: call.folio.order,
+        flags: window.flags,
+        at: window.at,
+        vaddr: window.vaddr,
+        old_pfn: window.new_pfn.wrapping_sub(window.frame_delta),
+        new_pfn: window.new_pfn,
+        unmapped_at: window.unmapped_at,
+        owner_tgid: window.owner_tgid,
+        actor_tgid: kernel::current().0,
+        actor_tid: tid,
+        pages: window.pages,
+        ..MappingMoved::default()
+    });
+}

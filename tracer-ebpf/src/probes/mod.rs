@@ -1,0 +1,6 @@
+//! The hooks, one family per file.
+
+mod exact;
+mod lifecycle;
+mod migrate;
+mod tracepoint;

@@ -1,0 +1,189 @@
+//! The tracepoint backend: mappings by address, owners left to user space. Needs no fentry.
+//! Input: tracepoints `set_migration_pte`, `set_migration_pmd` and their `remove_` twins.
+
+use aya_ebpf::{
+    btf_maps::LruHashMap,
+    macros::{btf_map, raw_tracepoint},
+    programs::RawTracePointContext,
+};
+use tracer_common::{
+    arch,
+    counter::Counter,
+    event::{MappingMoved, mapping_flags},
+};
+
+use crate::{counters, emit, kernel, state};
+
+/// Base pages of a PMD mapping, log2 (x86-64).
+const PMD_ORDER: u32 = 9;
+
+/// Different frames in flight at one address of different address spaces, in one task.
+const SLOTS: usize = 4;
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Place {
+    addr: u64,
+    tid: u32,
+    pad: u32,
+}
+
+/// A frame that was unmapped at an address.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Unmapped {
+    pfn: u64,
+    at: u64,
+    /// Mappings of it: a page shared by fork is unmapped once per process at the same address.
+    /// 0: the slot is free.
+    mappings: u64,
+}
+
+/// Oldest first; slots empty from the front.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct InFlight {
+    slots: [Unmapped; SLOTS],
+}
+
+#[btf_map]
+static IN_FLIGHT: LruHashMap<Place, InFlight, 32768> = LruHashMap::new();
+
+const FREE: Unmapped = Unmapped { pfn: 0, at: 0, mappings: 0 };
+
+/// `TP_PROTO(unsigned long addr, unsigned long pte, int order)`, 6.1 to 7.3.
+#[raw_tracepoint(tracepoint = "set_migration_pte")]
+pub fn tp_unmapped(ctx: RawTracePointContext) -> i32 {
+    remember(ctx.arg(0), arch::migration_entry_pfn(ctx.arg(1)))
+}
+
+/// `TP_PROTO(unsigned long addr, unsigned long pmd)`, 6.1 to 7.3.
+#[raw_tracepoint(tracepoint = "set_migration_pmd")]
+pub fn tp_huge_unmapped(ctx: RawTracePointContext) -> i32 {
+    remember(ctx.arg(0), arch::migration_entry_pfn(ctx.arg(1)))
+}
+
+/// `TP_PROTO(unsigned long addr, unsigned long pte, int order)`, 6.1 to 7.3. `order` is that of the
+/// folio at its first page and 0 after it; only a huge entry (hugetlb) maps all of it.
+#[raw_tracepoint(tracepoint = "remove_migration_pte")]
+pub fn tp_restored(ctx: RawTracePointContext) -> i32 {
+    let pte: u64 = ctx.arg(1);
+    let order = if arch::maps_huge(pte) { ctx.arg::<u32>(2) & 31 } else { 0 };
+    restored(ctx.arg(0), arch::present_pfn(pte, order), order)
+}
+
+/// `TP_PROTO(unsigned long addr, unsigned long pmd)`, 6.1 to 7.3.
+#[raw_tracepoint(tracepoint = "remove_migration_pmd")]
+pub fn tp_huge_restored(ctx: RawTracePointContext) -> i32 {
+    restored(ctx.arg(0), arch::present_pfn(ctx.arg(1), PMD_ORDER), PMD_ORDER)
+}
+
+#[inline(always)]
+fn remember(addr: u64, pfn: u64) -> i32 {
+    let (_, tid) = kernel::current();
+    if state::get(tid).and_then(state::innermost).is_none() {
+        return 0; // not migrate_pages
+    }
+    let key = Place { addr, tid, pad: 0 };
+    let fresh = Unmapped { pfn, at: kernel::now(), mappings: 1 };
+    let Some(found) = IN_FLIGHT.get_ptr_mut(key) else {
+        let first = InFlight { slots: [fresh, FREE, FREE, FREE] };
+        let _ = IN_FLIGHT.insert(key, first, 0);
+        return 0;
+    };
+    // SAFETY: a live value of the map; the key holds the tid, so only this task uses it.
+    let slots = unsafe { &mut (*found).slots };
+    let mut i = 0;
+    while i < SLOTS {
+        if slots[i].mappings == 0 {
+            slots[i] = fresh;
+            return 0;
+        }
+        if slots[i].pfn == pfn {
+            slots[i].mappings += 1;
+            return 0;
+        }
+        i += 1;
+    }
+    0 // its restore will find no start, and be counted
+}
+
+#[inline(always)]
+fn restored(addr: u64, new_pfn: u64, order: u32) -> i32 {
+    let (tgid, tid) = kernel::current();
+    let Some(call) = state::get(tid).and_then(state::innermost) else {
+        return 0;
+    };
+    let key = Place { addr, tid, pad: 0 };
+    let Some(found) = IN_FLIGHT.get_ptr_mut(key) else {
+        // A split inside migrate_pages restores entries that no tracepoint announced.
+        counters::add(Counter::UnpairedMappings, 1);
+        return 0;
+    };
+    // SAFETY: as in `remember`.
+    let slots = unsafe { &mut (*found).slots };
+
+    // The same frame again: a move that failed was undone.
+    let mut undone = false;
+    let mut at = 0;
+    while at < SLOTS {
+        if slots[at].mappings != 0 && slots[at].pfn == new_pfn {
+            undone = true;
+            break;
+        }
+        at += 1;
+    }
+    if !undone {
+        at = 0;
+    }
+    if at >= SLOTS {
+        return 0;
+    }
+    let old = slots[at];
+    let ambiguous = slots[1].mappings != 0;
+    slots[at].mappings -= 1;
+    if slots[at].mappings == 0 {
+        let mut i = at;
+        while i + 1 < SLOTS {
+            slots[i] = slots[i + 1];
+            i += 1;
+        }
+        slots[SLOTS - 1] = FREE;
+        if slots[0].mappings == 0 {
+            let _ = IN_FLIGHT.remove(key);
+        }
+    }
+    if undone {
+        return 0;
+    }
+
+    let pages = 1u64 << order;
+    // A page of several mappings comes once for each: new frames already in the run are not counted.
+    let [first, end] = call.frames;
+    if new_pfn < first || new_pfn >= end {
+        call.moved += pages;
+        call.reported += pages;
+        call.frames = if new_pfn == end { [first, end + pages] } else { [new_pfn, new_pfn + pages] };
+    }
+    let mut flags = 0;
+    if ambiguous {
+        counters::add(Counter::AmbiguousMappings, 1);
+        flags = mapping_flags::AMBIGUOUS;
+    }
+    emit::mapping(MappingMoved {
+        reason: call.reason,
+        mode: call.mode,
+        order: order as u8,
+        flags,
+        at: kernel::now(),
+        vaddr: addr,
+        old_pfn: old.pfn,
+        new_pfn,
+        unmapped_at: old.at,
+        actor_tgid: tgid,
+        actor_tid: tid,
+        pages: pages as u32,
+        ..MappingMoved::default()
+    });
+    0
+}

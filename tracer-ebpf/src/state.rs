@@ -1,0 +1,231 @@
+//! What is known of a task while it migrates: its calls, the folio in hand, the run of mappings.
+//! Input: `probes/migrate` opens and closes calls, the backends' probes fill them.
+
+use aya_ebpf::{bindings::BPF_NOEXIST, btf_maps::LruHashMap, macros::btf_map};
+use tracer_common::counter::Counter;
+
+use crate::counters;
+
+/// Calls of migrate_pages nest when the target's allocation reclaims and demotes.
+pub const MAX_DEPTH: u32 = 4;
+
+/// Tasks that migrate at about the same time; the least recently active gives way.
+const MAX_TASKS: usize = 8192;
+
+/// The folio that moved last in a call; its mappings are restored next, by the same task.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Folio {
+    /// `struct folio *` of the source; 0: none in hand.
+    pub src: u64,
+    /// Base pages.
+    pub pages: u64,
+    pub order: u8,
+    /// A mapping of it was restored.
+    pub mapped: u8,
+    /// A mapping of it was reported.
+    pub reported: u8,
+    pub pad: [u8; 5],
+}
+
+impl Folio {
+    pub const NONE: Self = Self {
+        src: 0,
+        pages: 0,
+        order: 0,
+        mapped: 0,
+        reported: 0,
+        pad: [0; 5],
+    };
+}
+
+/// One call of migrate_pages. Sums are base pages, added to the counters when the call ends, so
+/// that they cover the same calls as the kernel's own sum.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Call {
+    /// `CLOCK_MONOTONIC` nanoseconds.
+    pub begun: u64,
+    pub moved: u64,
+    pub reported: u64,
+    pub filtered: u64,
+    pub unmapped: u64,
+    pub released: u64,
+    pub folio: Folio,
+    /// Tracepoint backend: the run of new frames seen last, `[first, end)`.
+    pub frames: [u64; 2],
+    pub reason: u8,
+    pub mode: u8,
+    pub pad: [u8; 6],
+}
+
+impl Call {
+    #[inline(always)]
+    pub fn begin(begun: u64, reason: u8, mode: u8) -> Self {
+        Self {
+            begun,
+            moved: 0,
+            reported: 0,
+            filtered: 0,
+            unmapped: 0,
+            released: 0,
+            folio: Folio::NONE,
+            frames: [0; 2],
+            reason,
+            mode,
+            pad: [0; 6],
+        }
+    }
+
+    /// The folio in hand is done with: books it by what became of its mappings.
+    #[inline(always)]
+    pub fn finish_folio(&mut self) {
+        if self.folio.src == 0 {
+            return;
+        }
+        let pages = self.folio.pages;
+        self.moved += pages;
+        if self.folio.reported != 0 {
+            self.reported += pages;
+        } else if self.folio.mapped != 0 {
+            self.filtered += pages;
+        } else {
+            self.unmapped += pages;
+        }
+        self.folio.src = 0;
+    }
+}
+
+/// The mappings that `remove_migration_pte` restores in one VMA, gathered into runs.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Window {
+    /// 1 between entry and exit, for a folio that moved.
+    pub open: u32,
+    pub owner_tgid: u32,
+    /// New frame minus old frame, the same for every page of the folio.
+    pub frame_delta: u64,
+    /// 0: not seen.
+    pub unmapped_at: u64,
+    pub vaddr: u64,
+    pub new_pfn: u64,
+    /// When the last mapping of the run was restored.
+    pub at: u64,
+    /// Base pages in the run so far.
+    pub pages: u32,
+    pub wanted: u8,
+    pub flags: u8,
+    pub pad: [u8; 2],
+}
+
+impl Window {
+    pub const CLOSED: Self = Self {
+        open: 0,
+        owner_tgid: 0,
+        frame_delta: 0,
+        unmapped_at: 0,
+        vaddr: 0,
+        new_pfn: 0,
+        at: 0,
+        pages: 0,
+        wanted: 0,
+        flags: 0,
+        pad: [0; 2],
+    };
+}
+
+#[repr(C)]
+pub struct Task {
+    pub depth: u32,
+    /// The verifier dislikes implicit padding in a map value's initializer.
+    pub pad: u32,
+    pub window: Window,
+    pub calls: [Call; MAX_DEPTH as usize],
+}
+
+/// Key: tid.
+#[btf_map]
+static TASKS: LruHashMap<u32, Task, MAX_TASKS> = LruHashMap::new();
+
+/// The task's state, if it has migrated before.
+#[inline(always)]
+pub fn get(tid: u32) -> Option<&'static mut Task> {
+    // SAFETY: a live value of the map. Only the task itself, which runs on one CPU at a time,
+    // uses its entry; its programs do not nest within each other.
+    TASKS.get_ptr_mut(tid).map(|p| unsafe { &mut *p })
+}
+
+/// Makes room for the task; false when there is none.
+#[inline(always)]
+pub fn create(tid: u32) -> bool {
+    // Built by the map from a zeroed static: a `Task` is larger than a BPF stack likes.
+    TASKS.insert(tid, &EMPTY, u64::from(BPF_NOEXIST)).is_ok()
+}
+
+/// The task is gone; its number may come back as somebody else.
+#[inline(always)]
+pub fn forget(tid: u32) {
+    let _ = TASKS.remove(tid);
+}
+
+/// The innermost call the task is in.
+#[inline(always)]
+pub fn innermost(task: &mut Task) -> Option<&mut Call> {
+    let depth = task.depth;
+    if depth == 0 || depth > MAX_DEPTH {
+        return None;
+    }
+    // Masked so that the verifier sees the bound.
+    Some(&mut task.calls[((depth - 1) & (MAX_DEPTH - 1)) as usize])
+}
+
+impl Task {
+    /// Enters a call. False, and counted, when it is nested too deep.
+    #[inline(always)]
+    pub fn push(&mut self, call: Call) -> bool {
+        if let Some(outer) = innermost(self) {
+            outer.finish_folio();
+        }
+        let depth = self.depth;
+        self.depth = depth.wrapping_add(1);
+        if depth >= MAX_DEPTH {
+            counters::add(Counter::LostCalls, 1);
+            return false;
+        }
+        self.calls[(depth & (MAX_DEPTH - 1)) as usize] = call;
+        true
+    }
+
+    /// Leaves the innermost call. None when its beginning was not seen or not kept.
+    #[inline(always)]
+    pub fn pop(&mut self) -> Option<&mut Call> {
+        let depth = self.depth;
+        if depth == 0 {
+            return None;
+        }
+        self.depth = depth - 1;
+        if depth > MAX_DEPTH {
+            return None;
+        }
+        Some(&mut self.calls[((depth - 1) & (MAX_DEPTH - 1)) as usize])
+    }
+}
+
+static EMPTY: Task = Task {
+    depth: 0,
+    pad: 0,
+    window: Window::CLOSED,
+    calls: [Call {
+        begun: 0,
+        moved: 0,
+        reported: 0,
+        filtered: 0,
+        unmapped: 0,
+        released: 0,
+        folio: Folio::NONE,
+        frames: [0; 2],
+        reason: 0,
+        mode: 0,
+        pad: [0; 6],
+    }; MAX_DEPTH as usize],
+};

@@ -1,0 +1,4 @@
+//! Events to answers. No I/O, no formatting.
+
+pub mod books;
+pub mod totals;

@@ -1,0 +1,105 @@
+//! What moved, in sums: by reason and node pair, by verdict, and how long accesses had to wait.
+//! Input: every event of a run.
+
+use std::collections::BTreeMap;
+
+use hdrhistogram::Histogram;
+
+use crate::{
+    event::{Event, Reason, Verdict},
+    units::{Nanos, NodeId},
+};
+
+/// Durations, in nanoseconds, to two significant digits.
+#[derive(Clone, Debug)]
+pub struct Durations(Histogram<u64>);
+
+impl Default for Durations {
+    fn default() -> Self {
+        // 2 digits are within the accepted 0 to 5: this never fails.
+        Self(Histogram::new(2).unwrap_or_else(|_| unreachable!("2 significant digits are valid")))
+    }
+}
+
+impl Durations {
+    /// Counts `times` equal durations.
+    pub fn add(&mut self, duration: Nanos, times: u64) {
+        // Resizes as needed; only a duration of centuries does not fit.
+        let _ = self.0.record_n(duration.0, times);
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The duration that `quantile` (0 to 1) of them do not exceed; None without any.
+    #[must_use]
+    pub fn quantile(&self, quantile: f64) -> Option<Nanos> {
+        (!self.is_empty()).then(|| Nanos(self.0.value_at_quantile(quantile).min(self.0.max())))
+    }
+
+    /// The longest; None without any.
+    #[must_use]
+    pub fn max(&self) -> Option<Nanos> {
+        self.quantile(1.0)
+    }
+}
+
+/// From which node to which; None where a frame's node is not known.
+pub type NodePair = (Option<NodeId>, Option<NodeId>);
+
+/// The sums of one reason.
+#[derive(Clone, Debug, Default)]
+pub struct ReasonTotals {
+    /// Base pages.
+    pub pages: u64,
+    /// Base pages by node pair.
+    pub by_nodes: BTreeMap<NodePair, u64>,
+    /// Blackouts, one per event whose start was seen.
+    pub blackout: Durations,
+}
+
+/// The sums of a run.
+#[derive(Clone, Debug, Default)]
+pub struct Totals {
+    /// Events.
+    pub events: u64,
+    /// Base pages: mappings that were pointed at another frame.
+    pub pages: u64,
+    /// By reason.
+    pub by_reason: BTreeMap<Reason, ReasonTotals>,
+    /// Base pages by verdict.
+    pub verdicts: BTreeMap<Verdict, u64>,
+    /// Base pages whose old frame is one of several candidates.
+    pub ambiguous: u64,
+}
+
+impl Totals {
+    /// Adds an event.
+    pub fn add(&mut self, event: &Event) {
+        let Event::Move(moved) = event;
+        self.events += 1;
+        self.pages += moved.pages;
+        let reason = match self.by_reason.get_mut(&moved.reason) {
+            Some(reason) => reason,
+            None => self.by_reason.entry(moved.reason.clone()).or_default(),
+        };
+        reason.pages += moved.pages;
+        *reason.by_nodes.entry((moved.old_node, moved.new_node)).or_default() += moved.pages;
+        if let Some(blackout) = moved.blackout {
+            reason.blackout.add(blackout, 1);
+        }
+        *self.verdicts.entry(moved.verdict).or_default() += moved.pages;
+        if moved.ambiguous {
+            self.ambiguous += moved.pages;
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! The command line: what may be said, who carries it out, which exit code results.
+//! Exit codes: 0 complete, 1 finished but something was lost, 2 could not; with a COMMAND, its own.
+
+mod command;
+mod doctor;
+mod targets;
+mod trace;
+
+use std::{ffi::OsString, process::ExitCode, time::Duration};
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::source::ring::Backend;
+
+const EXAMPLES: &str = "\
+Examples:
+  sudo tracer -p 4711                  watch the pages of process 4711 and its children move
+  sudo tracer -a -d 10                 every process, for ten seconds
+  sudo tracer -- ./server --port 80    start a program and trace it from its first page
+  sudo tracer -a --json | jq .reason   one JSON object a line
+  tracer doctor                        what this machine allows, and what is missing
+
+To see pages move at once, ask the kernel to compact memory while tracer runs:
+  echo 1 | sudo tee /proc/sys/vm/compact_memory
+
+Exit codes: 0 complete, 1 finished but events were lost, 2 could not trace; with a COMMAND, its own.";
+
+/// Shows which page of which process moved in physical memory: from which frame and node to which, why, by whom, and
+/// how long accesses had to wait
+#[derive(Debug, Parser)]
+#[command(name = "tracer", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true, max_term_width = 100)]
+pub struct Args {
+    /// Something else than tracing
+    #[command(subcommand)]
+    pub action: Option<Action>,
+
+    /// Trace this process (also several, comma-separated or repeated) and the children it has and will have
+    #[arg(short, long, value_name = "PID", value_delimiter = ',')]
+    pub pid: Vec<u32>,
+
+    /// Trace every process
+    #[arg(short, long, conflicts_with = "pid")]
+    pub all: bool,
+
+    /// Do not trace children of the given processes
+    #[arg(long)]
+    pub no_children: bool,
+
+    /// How to capture: exact hooks functions, tracepoint finds owners by pagemap, auto takes the best that works
+    #[arg(long, value_enum, value_name = "BACKEND", default_value_t = BackendChoice::Auto)]
+    pub backend: BackendChoice,
+
+    /// End after this many seconds (fractions allowed)
+    #[arg(short, long, value_name = "SECONDS", value_parser = seconds)]
+    pub duration: Option<Duration>,
+
+    /// Print one JSON object a line instead of rows
+    #[arg(long)]
+    pub json: bool,
+
+    /// One row per page move: do not fold neighbouring pages into one row
+    #[arg(long, conflicts_with = "json")]
+    pub each: bool,
+
+    /// Colours: auto uses them on a terminal
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Color::Auto)]
+    pub color: Color,
+
+    /// Say more on stderr; -vv also the verifier's output and single failed look-ups
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+
+    /// Say nothing on stderr but errors and losses
+    #[arg(short, long, conflicts_with = "verbose")]
+    pub quiet: bool,
+
+    /// A program to start and trace from its first page, as the user who called sudo
+    #[arg(last = true, value_name = "COMMAND", conflicts_with_all = ["pid", "all"])]
+    pub command: Vec<OsString>,
+}
+
+/// What else tracer can do.
+#[derive(Debug, Subcommand)]
+pub enum Action {
+    /// Check what this machine allows, and say for each missing thing what is lost and what to do
+    Doctor(doctor::Args),
+}
+
+/// The choice of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BackendChoice {
+    /// The best that works
+    Auto,
+    /// Function hooks (fentry, fexit): owners from the kernel
+    Exact,
+    /// Tracepoints: owners from pagemap
+    Tracepoint,
+}
+
+impl BackendChoice {
+    /// The backends to try, in this order.
+    fn candidates(self) -> &'static [Backend] {
+        match self {
+            Self::Auto => &Backend::ALL,
+            Self::Exact => &[Backend::Exact],
+            Self::Tracepoint => &[Backend::Tracepoint],
+        }
+    }
+}
+
+/// When to use colours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless NO_COLOR is set
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// A request that makes no sense, or a target that cannot be traced: said in one line, exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Refused(String);
+
+/// A COMMAND that could not be started, with the exit code that shells give.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot run {name}: {source}")]
+struct CannotRun {
+    name: String,
+    code: u8,
+    source: std::io::Error,
+}
+
+/// Carries out the command line.
+///
+/// # Errors
+/// Whatever kept it from doing so; [`report`] and [`failure_code`] take it from there.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    match &args.action {
+        Some(Action::Doctor(doctor)) => doctor::run(doctor),
+        None => trace::run(args),
+    }
+}
+
+/// Prints an error for a person: what, why, and what to do.
+#[expect(clippy::print_stderr, reason = "the one place where the command reports its failure")]
+pub fn report(error: &anyhow::Error) {
+    eprintln!("tracer: {error:#}");
+}
+
+/// The exit code of a failure.
+#[must_use]
+pub fn failure_code(error: &anyhow::Error) -> u8 {
+    error.downcast_ref::<CannotRun>().map_or(2, |cannot| cannot.code)
+}
+
+/// Sends the library's and the BPF side's diagnostics to stderr: warnings, with -v information, with -vv everything.
+pub fn start_log(verbose: u8) {
+    let level = match verbose {
+        0 => log::LevelFilter::Warn,
+        1 => log::LevelFilter::Info,
+        _ => log::LevelFilter::Debug,
+    };
+    env_logger::Builder::new()
+        .filter_level(log::LevelFilter::Warn)
+        .filter_module("tracer_user", level)
+        .filter_module("tracer", level)
+        .format(|out, record| {
+            use std::io::Write as _;
+            writeln!(
+                out,
+                "tracer: {}",
+                crate::render::escape::Printable(&record.args().to_string())
+            )
+        })
+        .init();
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    if seconds <= 0.0 {
+        return Err("must be more than 0".to_owned());
+    }
+    Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_are_positive_seconds() {
+        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
+        for bad in ["0", "-1", "inf", "NaN", "1e30", "", "1s"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn help_pages() {
+        insta::assert_snapshot!("help", Args::command().term_width(100).render_long_help().to_string());
+    }
+}

@@ -1,0 +1,339 @@
+//! Tracing live: checks, attaches, runs the pipeline into the wanted sink, and says how it went.
+//! Input: the parsed command line.
+
+use std::{
+    collections::BTreeSet,
+    future::pending,
+    io::{self, BufWriter, IsTerminal as _, Write as _},
+    path::Path,
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    time::{ClockId, clock_gettime},
+};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    cli::{
+        Args, Color, Refused,
+        command::{self, Held, Running},
+        targets::{self, Targets},
+    },
+    correlate::{Correlator, processes::Processes},
+    kernel::{
+        btf::{self, KernelTypes},
+        capabilities::{Capabilities, Capability},
+        release,
+        topology::Topology,
+    },
+    pipeline::{End, Pipeline},
+    proc::process,
+    render::escape::Printable,
+    sink::{Header, Sink, Summary, json::JsonLines, text::Text},
+    source::ring::{Backend, Capture, CaptureError},
+    units::Tgid,
+};
+
+/// How often a running COMMAND is looked at.
+const COMMAND_POLL: Duration = Duration::from_millis(10);
+
+/// Runs `tracer [OPTIONS] [-- COMMAND]`.
+///
+/// # Errors
+/// Whatever keeps tracing from starting; what happens later is reported and shows in the exit code.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if args.pid.is_empty() && !args.all && args.command.is_empty() {
+        return Err(Refused(
+            "whose pages? Give -p PID, -a for every process, or -- COMMAND to start one (tracer --help)".to_owned(),
+        )
+        .into());
+    }
+    check_privileges()?;
+    let follow = !args.no_children;
+    let mut targets = if args.pid.is_empty() {
+        None
+    } else {
+        Some(Targets::resolve(&args.pid, follow)?)
+    };
+    let types = KernelTypes::read(Path::new(btf::VMLINUX))?;
+    let topology = Topology::read().context("cannot tell the NUMA node of a frame")?;
+    let held = if args.command.is_empty() {
+        None
+    } else {
+        Some(command::hold(&args.command)?)
+    };
+    let mut wanted = match (&targets, &held) {
+        (Some(targets), _) => Some(targets.tgids.clone()),
+        (None, Some(held)) => Some(BTreeSet::from([held.tgid])),
+        (None, None) => None,
+    };
+
+    let (mut capture, fallbacks) = attach(args, &types, wanted.as_ref(), follow)?;
+    // Children made between the look into /proc and the hook on fork.
+    if let Some(targets) = targets.as_mut().filter(|_| follow) {
+        let now = targets::with_descendants(&targets.tgids);
+        for &tgid in now.difference(&targets.tgids) {
+            capture.add_target(tgid)?;
+        }
+        wanted = Some(now.clone());
+        targets.tgids = now;
+    }
+
+    let header = Header {
+        kernel: release::release(),
+        nodes: topology.nodes().len(),
+        backend: capture.backend,
+        fallbacks,
+        refused: capture.refused.clone(),
+        targets: describe(targets.as_ref(), held.as_ref()),
+        clock_offset: clock_offset(),
+    };
+    if !args.quiet {
+        greet(&header, args.duration);
+    }
+    let find_owners = capture.backend == Backend::Tracepoint;
+    let processes = Processes::new(wanted, follow);
+    let correlator = Correlator::new(processes, topology, types.reasons(), find_owners);
+    drop(types); // tens of MiB
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let pipeline = Pipeline::begin(capture, correlator, vec![sink(args)], &header).context("cannot begin")?;
+    let running = held.map(Held::release).transpose()?;
+    runtime.block_on(follow_through(args, pipeline, running))
+}
+
+/// Runs the pipeline to its end, then waits for the COMMAND if there is one.
+async fn follow_through(args: &Args, mut pipeline: Pipeline, mut running: Option<Running>) -> anyhow::Result<ExitCode> {
+    let stdout = io::stdout();
+    let reader_gone = || {
+        let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
+        poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok() && fds[0].revents().contains(PollFlags::ERR)
+    };
+    let ran = pipeline
+        .run(asked_to_end(args.duration, running.as_mut()), reader_gone)
+        .await;
+    let finished = pipeline.finish();
+    let outcome = judge(ran, finished);
+    if let Some(running) = &mut running {
+        let status = running.wait().context("cannot wait for the command")?;
+        if let Err(error) = outcome {
+            super::report(&error);
+        }
+        return Ok(ExitCode::from(command::exit_code(status)));
+    }
+    outcome.map(ExitCode::from)
+}
+
+/// The exit code of a run without a COMMAND: 1 where something was lost.
+fn judge(ran: io::Result<End>, finished: io::Result<Summary>) -> anyhow::Result<u8> {
+    let end = ran.context("cannot write the events")?;
+    let summary = match finished {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(0),
+        other => other.context("cannot finish the run")?,
+    };
+    if end == End::BrokenPipe {
+        return Ok(0);
+    }
+    Ok(u8::from(summary.books.lost.events() > 0))
+}
+
+/// Ready when a signal, the clock or the COMMAND's end says so.
+async fn asked_to_end(duration: Option<Duration>, running: Option<&mut Running>) {
+    let clock = async {
+        match duration {
+            Some(duration) => tokio::time::sleep(duration).await,
+            None => pending().await,
+        }
+    };
+    let is_command = running.is_some();
+    let (mut interrupts, mut asked_command) = (0, false);
+    let command = async {
+        let Some(running) = running else { return pending().await };
+        let mut terminate = signal(SignalKind::terminate()).ok();
+        while running.ended().is_none() {
+            tokio::select! {
+                () = tokio::time::sleep(COMMAND_POLL) => {}
+                () = received(terminate.as_mut()), if !asked_command => {
+                    // It is ours to end; its end ends the run.
+                    running.terminate();
+                    asked_command = true;
+                }
+            }
+        }
+    };
+    let interrupted = async {
+        let mut interrupt = signal(SignalKind::interrupt()).ok();
+        let mut hangup = signal(SignalKind::hangup()).ok();
+        let mut terminate = signal(SignalKind::terminate()).ok().filter(|_| !is_command);
+        loop {
+            tokio::select! {
+                () = received(interrupt.as_mut()) => interrupts += 1,
+                () = received(hangup.as_mut()) => return,
+                () = received(terminate.as_mut()) => return,
+            }
+            // The terminal sends Ctrl-C to the COMMAND too: its end ends the run. A second one does not wait.
+            if !is_command || interrupts > 1 {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = clock => {}
+        () = command => {}
+        () = interrupted => {}
+    }
+}
+
+async fn received(signal: Option<&mut tokio::signal::unix::Signal>) {
+    match signal {
+        Some(signal) => {
+            signal.recv().await;
+        }
+        None => pending().await,
+    }
+}
+
+fn check_privileges() -> anyhow::Result<()> {
+    let capabilities = Capabilities::read().context("cannot read this process's capabilities")?;
+    let missing = if capabilities.has(Capability::SysAdmin) {
+        None
+    } else {
+        [Capability::Bpf, Capability::Perfmon, Capability::SysAdmin]
+            .into_iter()
+            .find(|&c| !capabilities.has(c))
+    };
+    if let Some(missing) = missing {
+        return Err(Refused(format!(
+            "tracing the kernel and reading frame numbers needs {missing}: run with sudo (tracer doctor shows what else is missing)"
+        ))
+        .into());
+    }
+    if !process::in_initial_pid_namespace().context("cannot look at /proc/self/ns/pid")? {
+        return Err(Refused(
+            "this is a PID namespace of its own (a container?), where the kernel's process numbers mean nothing: \
+             run tracer on the host, or the container with --pid=host"
+                .to_owned(),
+        )
+        .into());
+    }
+    Ok(())
+}
+
+/// Attaches the best backend that works; says which better ones were refused.
+fn attach(
+    args: &Args,
+    types: &KernelTypes,
+    wanted: Option<&BTreeSet<Tgid>>,
+    follow: bool,
+) -> anyhow::Result<(Capture, Vec<String>)> {
+    let mut config = types.config()?;
+    config.follow = u32::from(follow);
+    config.all = u32::from(wanted.is_none());
+    let nobody = BTreeSet::new();
+    let candidates = args.backend.candidates();
+    let mut fallbacks = Vec::new();
+    for (at, &backend) in candidates.iter().enumerate() {
+        match Capture::start(backend, &config, wanted.unwrap_or(&nobody)) {
+            Ok(capture) => return Ok((capture, fallbacks)),
+            Err(error) if at + 1 < candidates.len() => fallbacks.push(error.to_string()),
+            Err(error) => return Err(refused(backend, &error)),
+        }
+    }
+    Err(Refused("no backend to try".to_owned()).into())
+}
+
+fn refused(backend: Backend, error: &CaptureError) -> anyhow::Error {
+    let hint = match (backend, error.is_refused()) {
+        (Backend::Exact, true) => "the kernel refuses function hooks (lockdown?): try --backend tracepoint",
+        (Backend::Exact, false) => "try --backend tracepoint; tracer doctor shows hook by hook what works",
+        (Backend::Tracepoint, true) => {
+            "run with sudo; kernel.unprivileged_bpf_disabled and lockdown may forbid BPF to root too (tracer doctor)"
+        }
+        (Backend::Tracepoint, false) => "tracer doctor shows hook by hook what works",
+    };
+    Refused(format!("{error}\n  {hint}")).into()
+}
+
+fn sink(args: &Args) -> Box<dyn Sink> {
+    if args.json {
+        return Box::new(JsonLines::new(BufWriter::with_capacity(1 << 16, io::stdout())));
+    }
+    let choice = match args.color {
+        Color::Auto => anstream::AutoStream::choice(&io::stdout()),
+        Color::Always => anstream::ColorChoice::Always,
+        Color::Never => anstream::ColorChoice::Never,
+    };
+    let writer = BufWriter::with_capacity(1 << 16, anstream::AutoStream::new(io::stdout(), choice));
+    Box::new(Text::new(writer, !args.each))
+}
+
+fn describe(targets: Option<&Targets>, held: Option<&Held>) -> String {
+    match (targets, held) {
+        (Some(targets), _) => targets.describe(),
+        (None, Some(held)) => format!("{}[{}]", Printable(held.name()), held.tgid),
+        (None, None) => "every process".to_owned(),
+    }
+}
+
+/// The line above the rows, and what is missing from them. Talk: on stderr.
+fn greet(header: &Header, duration: Option<Duration>) {
+    let mut err = io::stderr().lock();
+    let how = match header.backend {
+        Backend::Exact => "exact (fentry)",
+        Backend::Tracepoint => "tracepoint (owners by pagemap)",
+    };
+    for fallback in &header.fallbacks {
+        let _ = writeln!(err, "tracer: {fallback}");
+        let _ = writeln!(
+            err,
+            "  going on with the {} backend: owners are found by pagemap, a moment later;",
+            header.backend
+        );
+        let _ = writeln!(
+            err,
+            "  moves of page cache without mappings stay invisible (tracer doctor shows more)"
+        );
+    }
+    for refusal in &header.refused {
+        let loses = refusal.hook.loses.unwrap_or("nothing");
+        let _ = writeln!(
+            err,
+            "tracer: cannot attach {}: {}; missing: {loses}",
+            refusal.hook.label(),
+            refusal.reason
+        );
+    }
+    let nodes = match header.nodes {
+        1 => "1 node".to_owned(),
+        n => format!("{n} nodes"),
+    };
+    let end = match duration {
+        Some(duration) => format!("{} s", duration.as_secs_f64()),
+        None if io::stdin().is_terminal() => "Ctrl-C to end".to_owned(),
+        None => "SIGINT ends".to_owned(),
+    };
+    let version = env!("CARGO_PKG_VERSION");
+    let _ = writeln!(
+        err,
+        "tracer {version} · Linux {} · {nodes} · {how} · {} · {end}",
+        header.kernel, header.targets
+    );
+    if header.nodes == 1 && header.fallbacks.is_empty() && log::log_enabled!(log::Level::Info) {
+        let _ = writeln!(
+            err,
+            "tracer: one NUMA node: pages move for compaction and the like, not between nodes"
+        );
+    }
+}
+
+fn clock_offset() -> i128 {
+    let nanos = |id| {
+        let time = clock_gettime(id);
+        i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)
+    };
+    nanos(ClockId::Realtime) - nanos(ClockId::Monotonic)
+}

@@ -1,0 +1,227 @@
+//! The owner of a mapping that the kernel side knows only by address and frames (tracepoint backend).
+//! Input: pagemaps of the processes that map the address; earlier and later moves of the same page.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
+
+use crate::{
+    correlate::{
+        Pending,
+        processes::{Life, Processes},
+        spaces::Spaces,
+        verdict,
+    },
+    event::{OwnerSource, Verdict},
+    proc::{self, pagemap::Frame},
+    units::{Pfn, Tgid, VirtAddr},
+};
+
+/// Places kept from earlier batches; beyond it all are forgotten.
+const MAX_PLACES: usize = 1 << 20;
+/// VMAs as old as this are good enough to look for candidates in.
+const MAX_AGE: Duration = Duration::from_millis(500);
+
+/// A page at a moment: where it is mapped, and in which frame.
+type Place = (VirtAddr, Pfn);
+
+/// Finds owners, and remembers which page was last seen where.
+#[derive(Default)]
+pub struct Owners {
+    last: HashMap<Place, Life>,
+}
+
+impl Owners {
+    /// Fills in owners, as many as can be found:
+    /// by pagemap, which must hold the new frame at the address; then backwards, from a later move
+    /// of the batch that left the frame which this one entered; then from earlier batches.
+    pub fn find(&mut self, pending: &mut [Pending], processes: &mut Processes, spaces: &mut Spaces) {
+        let mut wanted: Vec<VirtAddr> = pending
+            .iter()
+            .filter(|run| run.owner.is_none())
+            .map(|run| VirtAddr(run.raw.vaddr))
+            .collect();
+        if wanted.is_empty() {
+            return;
+        }
+        wanted.sort_unstable();
+        wanted.dedup();
+        let holders = holders(&wanted, processes, spaces);
+        by_pagemap(pending, &holders);
+        backwards(pending);
+        self.forwards(pending, processes);
+        for run in pending.iter_mut() {
+            run.owner_task = run.owner.map(|life| processes.process(life.tgid));
+        }
+        if self.last.len() > MAX_PLACES {
+            self.last.clear();
+        }
+        for run in pending.iter() {
+            if let Some(owner) = run.owner {
+                self.last.remove(&(VirtAddr(run.raw.vaddr), Pfn(run.raw.old_pfn)));
+                self.last.insert((VirtAddr(run.raw.vaddr), Pfn(run.raw.new_pfn)), owner);
+            }
+        }
+    }
+
+    /// A page that was seen to enter a frame leaves it.
+    fn forwards(&self, pending: &mut [Pending], processes: &Processes) {
+        let mut now: HashMap<Place, Life> = HashMap::new();
+        for run in pending {
+            let (from, to) = places(run);
+            if run.owner.is_none()
+                && let Some(&life) = now.get(&from).or_else(|| self.last.get(&from))
+                && !processes.ended(life)
+            {
+                run.owner = Some(life);
+                run.source = OwnerSource::Chain;
+            }
+            if let Some(owner) = run.owner {
+                now.insert(to, owner);
+            }
+        }
+    }
+}
+
+fn places(run: &Pending) -> (Place, Place) {
+    let vaddr = VirtAddr(run.raw.vaddr);
+    ((vaddr, Pfn(run.raw.old_pfn)), (vaddr, Pfn(run.raw.new_pfn)))
+}
+
+/// What the page tables of all candidates hold at the wanted addresses.
+fn holders(wanted: &[VirtAddr], processes: &Processes, spaces: &mut Spaces) -> HashMap<VirtAddr, Vec<(Life, Frame)>> {
+    let candidates: Vec<Tgid> = match processes.targets() {
+        Some(targets) => targets.iter().copied().collect(),
+        None => proc::process::list().unwrap_or_default(),
+    };
+    let mut found: HashMap<VirtAddr, Vec<(Life, Frame)>> = HashMap::new();
+    let mut covered = Vec::new();
+    let mut words = Vec::new();
+    for tgid in candidates {
+        covered.clear();
+        let Some(vmas) = spaces.vmas(tgid, MAX_AGE) else {
+            continue;
+        };
+        for vma in vmas.iter() {
+            let from = wanted.partition_point(|&address| address < vma.start);
+            let to = wanted.partition_point(|&address| address < vma.end);
+            covered.extend_from_slice(&wanted[from..to]);
+        }
+        if covered.is_empty() || spaces.lookup(tgid, &covered, &mut words).is_err() {
+            continue;
+        }
+        let life = processes.life(tgid);
+        for (&address, &word) in covered.iter().zip(&words) {
+            found.entry(address).or_default().push((life, Frame::decode(word)));
+        }
+    }
+    found
+}
+
+/// Each holder of the new frame owns one of the mappings that entered it; a page shared by fork comes
+/// once for each.
+fn by_pagemap(pending: &mut [Pending], holders: &HashMap<VirtAddr, Vec<(Life, Frame)>>) {
+    let mut taken: HashMap<(Place, Tgid), ()> = HashMap::new();
+    // Later moves first: they are what the page tables show.
+    for run in pending.iter_mut().rev().filter(|run| run.owner.is_none()) {
+        let (_, to) = places(run);
+        let holds = |frame: &Frame| matches!(*frame, Frame::Present(pfn) | Frame::Migrating(pfn) if pfn == to.1);
+        let owner = holders
+            .get(&to.0)
+            .into_iter()
+            .flatten()
+            .find(|(life, frame)| holds(frame) && !taken.contains_key(&(to, life.tgid)));
+        if let Some(&(life, frame)) = owner {
+            taken.insert((to, life.tgid), ());
+            run.owner = Some(life);
+            run.source = OwnerSource::Pagemap;
+            run.verdict = Some(verdict(frame, to.1));
+        }
+    }
+}
+
+/// A later move of the batch whose owner is known left the frame that an earlier one entered.
+fn backwards(pending: &mut [Pending]) {
+    let mut left: HashMap<Place, VecDeque<Life>> = HashMap::new();
+    for run in pending.iter_mut().rev() {
+        let (from, to) = places(run);
+        let mut linked = left.get_mut(&to).and_then(VecDeque::pop_front);
+        if run.owner.is_none() && linked.is_some() {
+            run.owner = linked.take();
+            run.source = OwnerSource::Chain;
+            run.verdict = Some(Verdict::MovedAgain);
+        }
+        if let Some(owner) = run.owner {
+            left.entry(from).or_default().push_back(owner);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracer_common::event::MappingMoved;
+
+    use super::*;
+    use crate::{event::Task, units::Tid};
+
+    fn run(vaddr: u64, old_pfn: u64, new_pfn: u64) -> Pending {
+        Pending {
+            raw: MappingMoved {
+                vaddr,
+                old_pfn,
+                new_pfn,
+                pages: 1,
+                ..MappingMoved::default()
+            },
+            owner: None,
+            source: OwnerSource::Unknown,
+            owner_task: None,
+            actor: Task {
+                tgid: Tgid(1),
+                tid: Tid(1),
+                comm: None,
+            },
+            verdict: None,
+        }
+    }
+
+    fn life(tgid: u32) -> Life {
+        Life {
+            tgid: Tgid(tgid),
+            generation: 0,
+        }
+    }
+
+    fn owners(pending: &[Pending]) -> Vec<Option<u32>> {
+        pending.iter().map(|run| run.owner.map(|life| life.tgid.0)).collect()
+    }
+
+    #[test]
+    fn sharers_of_a_page_get_one_mapping_each() {
+        let mut pending = [run(0x1000, 1, 2), run(0x1000, 1, 2), run(0x1000, 1, 2)];
+        let here = vec![(life(7), Frame::Present(Pfn(2))), (life(8), Frame::Present(Pfn(2)))];
+        by_pagemap(&mut pending, &HashMap::from([(VirtAddr(0x1000), here)]));
+        assert_eq!(owners(&pending), [None, Some(8), Some(7)]);
+    }
+
+    #[test]
+    fn a_page_that_moved_twice_is_followed_back() {
+        let mut pending = [run(0x1000, 1, 2), run(0x1000, 2, 3), run(0x2000, 1, 3)];
+        let here = vec![(life(7), Frame::Present(Pfn(3)))];
+        by_pagemap(&mut pending, &HashMap::from([(VirtAddr(0x1000), here)]));
+        backwards(&mut pending);
+        assert_eq!(owners(&pending), [Some(7), Some(7), None]);
+        assert_eq!(pending[0].source, OwnerSource::Chain);
+        assert_eq!(pending[0].verdict, Some(Verdict::MovedAgain));
+    }
+
+    #[test]
+    fn a_page_seen_before_is_known_when_it_moves_on() {
+        let mut owners_state = Owners::default();
+        owners_state.last.insert((VirtAddr(0x1000), Pfn(2)), life(9));
+        let mut pending = [run(0x1000, 2, 3), run(0x1000, 3, 4), run(0x2000, 2, 3)];
+        owners_state.forwards(&mut pending, &Processes::new(None, true));
+        assert_eq!(owners(&pending), [Some(9), Some(9), None]);
+    }
+}

@@ -1,0 +1,113 @@
+//! Wire bytes to raw events: pure, total, and distrustful.
+//! Input: one record of the ring, or of a recording of it.
+
+use tracer_common::event::{Kind, MappingMoved, ProcessChange, ProcessSeen, Wire};
+
+/// A record, checked but not yet understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Raw {
+    /// A run of mappings moved.
+    Mapping(MappingMoved),
+    /// A process was made, renamed, ended, or first seen to migrate.
+    Process(ProcessChange, ProcessSeen),
+}
+
+/// Why a record is not an event. Such a record is counted as lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Too short to say what it is, or not as long as its kind.
+    #[error("a record of {0} bytes")]
+    Length(usize),
+    /// A kind that this version does not know.
+    #[error("unknown kind {0}")]
+    Kind(u16),
+    /// A process change that this version does not know.
+    #[error("unknown process change {0}")]
+    Change(u16),
+    /// A run of no pages, or one that leaves the address space.
+    #[error("impossible run of {0} pages")]
+    Run(u32),
+}
+
+/// Reads one record.
+///
+/// # Errors
+/// [`DecodeError`] on any bytes that no program of ours sends.
+pub fn decode(record: &[u8]) -> Result<Raw, DecodeError> {
+    let &[low, high, ..] = record else {
+        return Err(DecodeError::Length(record.len()));
+    };
+    match Kind::try_from(u16::from_ne_bytes([low, high])).map_err(DecodeError::Kind)? {
+        Kind::MappingMoved => {
+            let event: MappingMoved = read(record)?;
+            let end = (event.vaddr >> 12).checked_add(u64::from(event.pages));
+            if event.pages == 0 || end.is_none_or(|end| end > 1 << 52) {
+                return Err(DecodeError::Run(event.pages));
+            }
+            Ok(Raw::Mapping(event))
+        }
+        Kind::ProcessSeen => {
+            let event: ProcessSeen = read(record)?;
+            let change = ProcessChange::try_from(event.change).map_err(DecodeError::Change)?;
+            Ok(Raw::Process(change, event))
+        }
+    }
+}
+
+fn read<T: Wire>(record: &[u8]) -> Result<T, DecodeError> {
+    if record.len() != size_of::<T>() {
+        return Err(DecodeError::Length(record.len()));
+    }
+    // SAFETY: `Wire` promises that any bytes of the right size, checked above, are a `T`.
+    Ok(unsafe { record.as_ptr().cast::<T>().read_unaligned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{any, proptest};
+
+    use super::*;
+
+    fn bytes<T: Wire>(event: &T) -> Vec<u8> {
+        // SAFETY: `Wire` promises that all of its bytes are initialized.
+        unsafe { std::slice::from_raw_parts(std::ptr::from_ref(event).cast(), size_of::<T>()) }.to_vec()
+    }
+
+    #[test]
+    fn a_mapping_comes_back_as_it_was_sent() {
+        let event = MappingMoved {
+            kind: Kind::MappingMoved as u16,
+            vaddr: 0x7f3a_5c20_0000,
+            old_pfn: 1,
+            new_pfn: 2,
+            pages: 512,
+            ..MappingMoved::default()
+        };
+        assert_eq!(decode(&bytes(&event)), Ok(Raw::Mapping(event)));
+        assert_eq!(decode(&bytes(&event)[..63]), Err(DecodeError::Length(63)));
+    }
+
+    #[test]
+    fn what_nobody_sends_is_an_error() {
+        assert_eq!(decode(&[]), Err(DecodeError::Length(0)));
+        assert_eq!(decode(&[9, 0]), Err(DecodeError::Kind(9)));
+        let empty = MappingMoved {
+            kind: Kind::MappingMoved as u16,
+            ..MappingMoved::default()
+        };
+        assert_eq!(decode(&bytes(&empty)), Err(DecodeError::Run(0)));
+        let process = ProcessSeen {
+            kind: Kind::ProcessSeen as u16,
+            change: 77,
+            ..ProcessSeen::default()
+        };
+        assert_eq!(decode(&bytes(&process)), Err(DecodeError::Change(77)));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(record in proptest::collection::vec(any::<u8>(), 0..80)) {
+            let _ = decode(&record);
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! What the program thinks in: a page move with its owner, its reason and its price.
+//! Made by `correlate` from raw events and the answers of /proc; read by every sink.
+
+use std::{fmt, sync::Arc};
+
+use crate::{
+    proc::{kpage::PageFlags, maps::Vma},
+    units::{Nanos, NodeId, Order, Pfn, Tgid, Tid, VirtAddr},
+};
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A run of neighbouring pages moved.
+    Move(Move),
+}
+
+/// A run of neighbouring pages of one folio in one VMA that went to other frames.
+#[derive(Clone, Debug)]
+pub struct Move {
+    /// When the new mapping was in place.
+    pub at: Nanos,
+    /// Whose page table it is; None: nobody could be found.
+    pub owner: Option<Task>,
+    /// How the owner was found.
+    pub owner_source: OwnerSource,
+    /// First address.
+    pub vaddr: VirtAddr,
+    /// Base pages; addresses and frames run in parallel.
+    pub pages: u64,
+    /// The folio's order. In the tracepoint backend that of the mapping.
+    pub order: Order,
+    /// First frame before.
+    pub old_pfn: Pfn,
+    /// First frame now.
+    pub new_pfn: Pfn,
+    /// Node of the old frame.
+    pub old_node: Option<NodeId>,
+    /// Node of the new frame.
+    pub new_node: Option<NodeId>,
+    /// Why.
+    pub reason: Reason,
+    /// Who did it.
+    pub actor: Task,
+    /// From the start of unmapping to the new mapping; None: the start was not seen.
+    pub blackout: Option<Nanos>,
+    /// The mapping that covers `vaddr`.
+    pub vma: Option<Arc<Vma>>,
+    /// What pagemap said afterwards.
+    pub verdict: Verdict,
+    /// /proc/kpageflags of the new frame.
+    pub flags: Option<PageFlags>,
+    /// /proc/kpagecount of the new frame: how many times it is mapped.
+    pub map_count: Option<u64>,
+    /// The old frame is one of several candidates (tracepoint backend).
+    pub ambiguous: bool,
+    /// Where the mapping was restored.
+    pub cpu: u16,
+}
+
+/// A process or one of its threads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Task {
+    /// The process.
+    pub tgid: Tgid,
+    /// The thread; for an owner that of the group leader.
+    pub tid: Tid,
+    /// Its name; None: it was gone before it could be read.
+    pub comm: Option<Arc<str>>,
+}
+
+/// How an owner was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum OwnerSource {
+    /// The kernel said so: `mm->owner` at the moment of the move.
+    Kernel,
+    /// The kernel said so, of an address space whose owner was exiting.
+    KernelExiting,
+    /// Its pagemap holds the new frame at that address.
+    Pagemap,
+    /// It owned the page before or after, and the frames link the moves.
+    Chain,
+    /// Not found.
+    Unknown,
+}
+
+impl OwnerSource {
+    /// The name in JSON.
+    #[must_use]
+    pub fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Kernel => Some("kernel"),
+            Self::KernelExiting => Some("kernel_exiting"),
+            Self::Pagemap => Some("pagemap"),
+            Self::Chain => Some("chain"),
+            Self::Unknown => None,
+        }
+    }
+}
+
+/// What /proc/PID/pagemap said of the moved page when it was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Verdict {
+    /// The new frame is there.
+    Confirmed,
+    /// Another frame is there: it moved on.
+    MovedAgain,
+    /// Nothing is mapped there any more.
+    Unmapped,
+    /// It is on swap.
+    SwappedOut,
+    /// The process is gone.
+    ProcessGone,
+    /// Correlation had fallen behind, or nobody is known to ask about.
+    NotAsked,
+    /// Frame numbers are hidden from this process.
+    Hidden,
+}
+
+impl Verdict {
+    /// Every verdict, for tables.
+    pub const ALL: [Self; 7] = [
+        Self::Confirmed,
+        Self::MovedAgain,
+        Self::Unmapped,
+        Self::SwappedOut,
+        Self::ProcessGone,
+        Self::NotAsked,
+        Self::Hidden,
+    ];
+
+    /// The name in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Confirmed => "confirmed",
+            Self::MovedAgain => "moved_again",
+            Self::Unmapped => "unmapped",
+            Self::SwappedOut => "swapped_out",
+            Self::ProcessGone => "process_gone",
+            Self::NotAsked => "not_asked",
+            Self::Hidden => "hidden",
+        }
+    }
+
+    /// The words for a person.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Confirmed => "confirmed",
+            Self::MovedAgain => "moved again",
+            Self::Unmapped => "unmapped",
+            Self::SwappedOut => "swapped out",
+            Self::ProcessGone => "process gone",
+            Self::NotAsked => "not asked",
+            Self::Hidden => "hidden",
+        }
+    }
+}
+
+/// A migrate reason: the kernel's number and its name for it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Reason {
+    /// `enum migrate_reason`.
+    pub number: u8,
+    /// None: this kernel's BTF has no name for the number.
+    pub name: Option<Arc<str>>,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => f.pad(name),
+            None => f.pad(&format!("reason_{}", self.number)),
+        }
+    }
+}
+
+/// The running kernel's names for its reasons, by number.
+#[derive(Clone, Debug, Default)]
+pub struct ReasonNames(Vec<Option<Arc<str>>>);
+
+impl ReasonNames {
+    /// From the constants of `enum migrate_reason`, in the spelling of the kernel's own trace output
+    /// (`MIGRATE_REASON`, include/trace/events/migrate.h).
+    pub fn from_kernel<'a>(constants: impl Iterator<Item = (&'a str, u32)>) -> Self {
+        let mut names = Vec::new();
+        for (constant, value) in constants {
+            let Some(name) = constant.strip_prefix("MR_") else {
+                continue;
+            };
+            let Ok(index @ 0..=254) = usize::try_from(value) else {
+                continue;
+            };
+            if name == "TYPES" {
+                continue; // the count
+            }
+            let spelled = match name {
+                "SYSCALL" => "syscall_or_cpuset".to_owned(),
+                other => other.to_ascii_lowercase(),
+            };
+            if names.len() <= index {
+                names.resize(index + 1, None);
+            }
+            names[index] = Some(Arc::from(spelled));
+        }
+        Self(names)
+    }
+
+    /// The reason of that number.
+    #[must_use]
+    pub fn get(&self, number: u8) -> Reason {
+        Reason {
+            number,
+            name: self.0.get(usize::from(number)).cloned().flatten(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_spelled_as_the_kernel_prints_them() {
+        let names = ReasonNames::from_kernel(
+            [
+                ("MR_COMPACTION", 0),
+                ("MR_SYSCALL", 3),
+                ("MR_NUMA_MISPLACED", 5),
+                ("MR_TYPES", 10),
+            ]
+            .into_iter(),
+        );
+        assert_eq!(names.get(0).to_string(), "compaction");
+        assert_eq!(names.get(3).to_string(), "syscall_or_cpuset");
+        assert_eq!(names.get(5).to_string(), "numa_misplaced");
+        assert_eq!(names.get(10).to_string(), "reason_10");
+        assert_eq!(names.get(255).to_string(), "reason_255");
+    }
+}

@@ -1,0 +1,199 @@
+//! The catalogue of hooks: each program of the object, what it hangs on, what is lost without it.
+//! Input: none; `source::ring` tries them, `tracer doctor` explains them.
+
+/// How a program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attach {
+    /// Entry of a kernel function, through a BPF trampoline.
+    Fentry,
+    /// Exit of a kernel function, through a BPF trampoline.
+    Fexit,
+    /// A tracepoint, by name and without tracefs.
+    RawTracepoint,
+}
+
+/// Which backends use a hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Used {
+    /// Both.
+    Always,
+    /// Only `exact`.
+    Exact,
+    /// Only `tracepoint`.
+    Tracepoint,
+}
+
+/// One program of the object.
+#[derive(Clone, Copy, Debug)]
+pub struct Hook {
+    /// The program's name in the object.
+    pub program: &'static str,
+    /// How it is attached.
+    pub attach: Attach,
+    /// The kernel function or tracepoint.
+    pub target: &'static str,
+    /// The backends that use it.
+    pub used: Used,
+    /// What is lost without it; None: the backend does not work without it.
+    pub loses: Option<&'static str>,
+}
+
+impl Hook {
+    /// `fentry/remove_migration_pte`, as errors and the doctor name it.
+    #[must_use]
+    pub fn label(&self) -> String {
+        let kind = match self.attach {
+            Attach::Fentry => "fentry",
+            Attach::Fexit => "fexit",
+            Attach::RawTracepoint => "tracepoint",
+        };
+        format!("{kind}/{}", self.target)
+    }
+}
+
+const fn hook(
+    program: &'static str,
+    attach: Attach,
+    target: &'static str,
+    used: Used,
+    loses: Option<&'static str>,
+) -> Hook {
+    Hook {
+        program,
+        attach,
+        target,
+        used,
+        loses,
+    }
+}
+
+/// Every hook. Functions and prototypes hold for 6.1 to 7.3; see the program's own comment.
+pub const HOOKS: &[Hook] = &[
+    hook(
+        "migrate_begin",
+        Attach::RawTracepoint,
+        "mm_migrate_pages_start",
+        Used::Always,
+        None,
+    ),
+    hook(
+        "migrate_end",
+        Attach::RawTracepoint,
+        "mm_migrate_pages",
+        Used::Always,
+        None,
+    ),
+    hook(
+        "forked",
+        Attach::RawTracepoint,
+        "sched_process_fork",
+        Used::Always,
+        Some("children are not followed"),
+    ),
+    hook(
+        "execed",
+        Attach::RawTracepoint,
+        "sched_process_exec",
+        Used::Always,
+        Some("names of processes may be old"),
+    ),
+    hook(
+        "exited",
+        Attach::RawTracepoint,
+        "sched_process_exit",
+        Used::Always,
+        Some("a reused PID may be taken for its predecessor"),
+    ),
+    hook("folio_moved", Attach::Fexit, "move_to_new_folio", Used::Exact, None),
+    hook("restoring", Attach::Fentry, "remove_migration_pte", Used::Exact, None),
+    hook("restored", Attach::Fexit, "remove_migration_pte", Used::Exact, None),
+    hook(
+        "mapping_restored",
+        Attach::RawTracepoint,
+        "remove_migration_pte",
+        Used::Exact,
+        None,
+    ),
+    hook(
+        "huge_mapping_restored",
+        Attach::RawTracepoint,
+        "remove_migration_pmd",
+        Used::Exact,
+        None,
+    ),
+    hook(
+        "unmapping",
+        Attach::Fentry,
+        "try_to_migrate_one",
+        Used::Exact,
+        Some("blackout times"),
+    ),
+    hook(
+        "folio_done",
+        Attach::Fentry,
+        "migrate_folio_done",
+        Used::Exact,
+        Some("folios freed before they moved are missing from the books"),
+    ),
+    hook(
+        "owner_leaves",
+        Attach::Fentry,
+        "mm_update_next_owner",
+        Used::Exact,
+        Some("owners of pages that move while their process exits"),
+    ),
+    hook(
+        "tp_unmapped",
+        Attach::RawTracepoint,
+        "set_migration_pte",
+        Used::Tracepoint,
+        None,
+    ),
+    hook(
+        "tp_restored",
+        Attach::RawTracepoint,
+        "remove_migration_pte",
+        Used::Tracepoint,
+        None,
+    ),
+    hook(
+        "tp_huge_unmapped",
+        Attach::RawTracepoint,
+        "set_migration_pmd",
+        Used::Tracepoint,
+        None,
+    ),
+    hook(
+        "tp_huge_restored",
+        Attach::RawTracepoint,
+        "remove_migration_pmd",
+        Used::Tracepoint,
+        None,
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use object::{Object as _, ObjectSymbol as _};
+
+    use super::*;
+
+    #[test]
+    fn catalogue_and_object_hold_the_same_programs() {
+        let object = object::File::parse(crate::source::object::BYTES).expect("the embedded object is ELF");
+        let in_object: std::collections::BTreeSet<&str> = object
+            .symbols()
+            .filter(|symbol| symbol.is_definition() && symbol.kind() == object::SymbolKind::Text)
+            .filter(|symbol| {
+                let section = symbol
+                    .section_index()
+                    .and_then(|index| object.section_by_index(index).ok());
+                section
+                    .is_some_and(|section| object::ObjectSection::name(&section).is_ok_and(|name| name.contains('/')))
+            })
+            .filter_map(|symbol| symbol.name().ok())
+            .collect();
+        let in_catalogue: std::collections::BTreeSet<&str> = HOOKS.iter().map(|hook| hook.program).collect();
+        assert_eq!(in_object, in_catalogue);
+    }
+}

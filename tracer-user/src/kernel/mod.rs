@@ -1,0 +1,8 @@
+//! The running kernel: its types, hooks, nodes, counters, privileges and release.
+
+pub mod btf;
+pub mod capabilities;
+pub mod hooks;
+pub mod release;
+pub mod topology;
+pub mod vmstat;

@@ -1,0 +1,17 @@
+//! Attributes every physical page move to a process and a virtual address.
+//!
+//! One way through: kernel hook -> wire -> [`source`] -> [`decode`] -> [`correlate`] -> [`pipeline`]
+//! -> [`sink`]; [`analysis`] computes, [`render`] shows. See docs/architecture.md.
+
+pub mod analysis;
+pub mod cli;
+pub mod correlate;
+pub mod decode;
+pub mod event;
+pub mod kernel;
+pub mod pipeline;
+pub mod proc;
+pub mod render;
+pub mod sink;
+pub mod source;
+pub mod units;

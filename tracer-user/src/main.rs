@@ -1,0 +1,22 @@
+//! The `tracer` command: parse, dispatch, and pick the exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use tracer_user::cli::{self, Args};
+
+fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        // Help and version are answers; anything else is a mistake, with exit code 2.
+        Err(answer) => answer.exit(),
+    };
+    cli::start_log(args.verbose);
+    match cli::run(&args) {
+        Ok(code) => code,
+        Err(error) => {
+            cli::report(&error);
+            ExitCode::from(cli::failure_code(&error))
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! What a run comes to: totals, losses, conservation, verdicts, cost.
+//! Input: the summary of a run; output: lines of text.
+
+use std::fmt::{self, Write as _};
+
+use crate::{
+    analysis::{
+        books::Books,
+        totals::{NodePair, Totals},
+    },
+    render::quantity::{Bytes, Count, Duration},
+    sink::Summary,
+    units::{Nanos, PAGE_SIZE},
+};
+
+/// The closing page of a run.
+#[must_use]
+pub fn text(summary: &Summary) -> String {
+    let mut out = String::new();
+    // Writing to a String cannot fail.
+    let _ = write(&mut out, summary);
+    out
+}
+
+fn write(out: &mut String, summary: &Summary) -> fmt::Result {
+    let totals = &summary.totals;
+    let lost = &summary.books.lost;
+    writeln!(
+        out,
+        "{} in {} {} moved in {} · {} lost",
+        Bytes(totals.pages * PAGE_SIZE),
+        Count(totals.pages),
+        if totals.pages == 1 { "page" } else { "pages" },
+        Duration(summary.duration),
+        Count(lost.events()),
+    )?;
+    losses(out, &summary.books)?;
+    if !totals.by_reason.is_empty() {
+        reasons(out, totals)?;
+    }
+    writeln!(out)?;
+    books(out, &summary.books)?;
+    if !totals.verdicts.is_empty() {
+        let verdicts: Vec<String> = totals
+            .verdicts
+            .iter()
+            .map(|(verdict, &pages)| format!("{} {}", Count(pages), verdict.words()))
+            .collect();
+        writeln!(out, "pagemap   {}", verdicts.join(" · "))?;
+    }
+    if totals.ambiguous > 0 {
+        writeln!(
+            out,
+            "          {} with one of several possible old frames",
+            Count(totals.ambiguous)
+        )?;
+    }
+    writeln!(
+        out,
+        "cost      tracer {} ({} of one CPU) · {}",
+        Duration(summary.cpu),
+        percent(summary.cpu, summary.duration),
+        Bytes(summary.max_rss),
+    )
+}
+
+/// Every place that lost something, with how much; nothing where nothing was lost.
+fn losses(out: &mut String, books: &Books) -> fmt::Result {
+    let lost = &books.lost;
+    let full: u64 = lost.mappings_by_cpu.iter().sum();
+    if full > 0 {
+        let by_cpu: Vec<String> = (0..)
+            .zip(&lost.mappings_by_cpu)
+            .filter(|(_, n)| **n > 0)
+            .map(|(cpu, &n): (u32, _)| format!("{} on CPU {cpu}", Count(n)))
+            .collect();
+        writeln!(
+            out,
+            "LOST      {} move events with {} pages: the ring was full ({})",
+            Count(full),
+            Count(lost.mapping_pages),
+            by_cpu.join(", ")
+        )?;
+    }
+    let mut line = |n: u64, what: &str| {
+        if n > 0 {
+            writeln!(out, "LOST      {} {what}", Count(n))
+        } else {
+            Ok(())
+        }
+    };
+    line(
+        lost.processes,
+        "process events: the ring was full; names and children may be wrong",
+    )?;
+    line(lost.calls, "calls of migrate_pages: no room for their context")?;
+    line(lost.undecoded, "records that could not be decoded")?;
+    line(lost.missed_runs, "runs of a BPF program that the kernel skipped")
+}
+
+fn reasons(out: &mut String, totals: &Totals) -> fmt::Result {
+    let mut pairs: Vec<NodePair> = totals
+        .by_reason
+        .values()
+        .flat_map(|sums| sums.by_nodes.keys().copied())
+        .collect();
+    pairs.sort_unstable();
+    pairs.dedup();
+    let name = |(old, new): &NodePair| {
+        let node = |id: &Option<_>| id.map_or_else(|| "?".to_owned(), |id: crate::units::NodeId| id.to_string());
+        format!("{}->{}", node(old), node(new))
+    };
+    write!(out, "\n{:<18} {:>11} {:>10}", "REASON", "PAGES", "SIZE")?;
+    for pair in &pairs {
+        write!(out, " {:>11}", name(pair))?;
+    }
+    writeln!(out, " {:>13} {:>8} {:>8}", "BLACKOUT p50", "p99", "max")?;
+    for (reason, sums) in &totals.by_reason {
+        write!(
+            out,
+            "{:<18} {:>11} {:>10}",
+            reason,
+            Count(sums.pages).to_string(),
+            Bytes(sums.pages * PAGE_SIZE).to_string()
+        )?;
+        for pair in &pairs {
+            let pages = sums
+                .by_nodes
+                .get(pair)
+                .map_or_else(|| "-".to_owned(), |&pages| Count(pages).to_string());
+            write!(out, " {pages:>11}")?;
+        }
+        let quantile = |q| {
+            sums.blackout
+                .quantile(q)
+                .map_or_else(|| "-".to_owned(), |nanos| Duration(nanos).to_string())
+        };
+        writeln!(out, " {:>13} {:>8} {:>8}", quantile(0.5), quantile(0.99), quantile(1.0))?;
+    }
+    Ok(())
+}
+
+fn books(out: &mut String, books: &Books) -> fmt::Result {
+    let kernel = books
+        .kernel
+        .map_or_else(|| "nothing (no pgmigrate_success)".to_owned(), |n| Count(n).to_string());
+    writeln!(
+        out,
+        "books     the kernel counted {kernel}, tracer saw {}",
+        Count(books.moved)
+    )?;
+    let mut part = |n: u64, what: &str| {
+        if n > 0 {
+            writeln!(out, "          {} {what}", Count(n))
+        } else {
+            Ok(())
+        }
+    };
+    if books.filtered + books.unmapped > 0 {
+        part(books.reported, "of the traced processes")?;
+    }
+    part(books.filtered, "of other processes")?;
+    part(
+        books.unmapped,
+        "of nobody (page cache without a mapping, or unmapped meanwhile)",
+    )?;
+    part(books.released, "counted by the kernel, but freed before they moved")?;
+    part(books.unseen, "in calls that had begun before tracing")?;
+    part(
+        books.lost.unattributed_pages,
+        "whose owner was not found: gone or moved on before pagemap could be asked",
+    )?;
+    part(
+        books.lost.not_asked_pages,
+        "not checked against pagemap: tracer had fallen behind",
+    )?;
+    part(books.lost.unpaired, "mappings restored whose start was not seen")?;
+    match books.imbalance() {
+        Some(missing) if missing > 0 && books.blind_to_unmapped => writeln!(
+            out,
+            "          {} not visible to the tracepoint backend: no mapping, or freed before they moved",
+            Count(missing.unsigned_abs())
+        ),
+        Some(missing) if missing != 0 => {
+            writeln!(
+                out,
+                "WARNING   the books do not balance: {missing:+} pages are not accounted for"
+            )
+        }
+        _ if !books.balanced() => writeln!(
+            out,
+            "WARNING   in {} calls of migrate_pages the kernel's count differs from what was seen",
+            Count(books.unbalanced_calls)
+        ),
+        _ => Ok(()),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
+fn percent(part: Nanos, whole: Nanos) -> String {
+    format!("{:.1} %", part.0 as f64 * 100.0 / (whole.0.max(1)) as f64)
+}

@@ -1,0 +1,265 @@
+//! JSON lines: one object per event, a summary last. Keys are documented in docs/json.md and stable.
+//! Input: events; output: any writer.
+
+use std::io::{self, Write};
+
+use serde::{Serialize, Serializer};
+
+use crate::{
+    analysis::books::Books,
+    event::{Event, Move, Task},
+    proc::maps::Vma,
+    sink::{Header, Sink, Summary},
+};
+
+/// Writes JSON lines.
+pub struct JsonLines<W>(W);
+
+impl<W: Write> JsonLines<W> {
+    /// `writer` should be buffered.
+    pub fn new(writer: W) -> Self {
+        Self(writer)
+    }
+
+    fn line(&mut self, value: &impl Serialize) -> io::Result<()> {
+        serde_json::to_writer(&mut self.0, value)?;
+        self.0.write_all(b"\n")
+    }
+}
+
+impl<W: Write> Sink for JsonLines<W> {
+    fn begin(&mut self, _header: &Header) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn event(&mut self, event: &Event) -> io::Result<()> {
+        let Event::Move(moved) = event;
+        self.line(&MoveLine::from(moved))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+
+    fn finish(&mut self, summary: &Summary) -> io::Result<()> {
+        self.line(&SummaryLine::from(summary))?;
+        self.0.flush()
+    }
+}
+
+/// A number too wide for a JSON reader's doubles: a hex string.
+struct Hex(u64);
+
+impl Serialize for Hex {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{:#x}", self.0))
+    }
+}
+
+#[derive(Serialize)]
+struct VmaObject<'a> {
+    start: Hex,
+    end: Hex,
+    perms: String,
+    name: &'a str,
+}
+
+impl<'a> From<&'a Vma> for VmaObject<'a> {
+    fn from(vma: &'a Vma) -> Self {
+        Self {
+            start: Hex(vma.start.0),
+            end: Hex(vma.end.0),
+            perms: vma.perms.to_string(),
+            name: &vma.name,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct MoveLine<'a> {
+    kind: &'static str,
+    ts_ns: u64,
+    pid: Option<u32>,
+    comm: Option<&'a str>,
+    vaddr: Hex,
+    pages: u64,
+    order: u8,
+    old_pfn: Hex,
+    new_pfn: Hex,
+    old_node: Option<u32>,
+    new_node: Option<u32>,
+    reason: String,
+    actor_pid: u32,
+    actor_tid: u32,
+    actor_comm: Option<&'a str>,
+    blackout_ns: Option<u64>,
+    vma: Option<VmaObject<'a>>,
+    verdict: &'static str,
+    owner_source: Option<&'static str>,
+    cpu: u16,
+    flags: Option<Vec<&'static str>>,
+    map_count: Option<u64>,
+    ambiguous: bool,
+}
+
+fn name(task: &Task) -> Option<&str> {
+    task.comm.as_deref()
+}
+
+impl<'a> From<&'a Move> for MoveLine<'a> {
+    fn from(moved: &'a Move) -> Self {
+        Self {
+            kind: "move",
+            ts_ns: moved.at.0,
+            pid: moved.owner.as_ref().map(|owner| owner.tgid.0),
+            comm: moved.owner.as_ref().and_then(name),
+            vaddr: Hex(moved.vaddr.0),
+            pages: moved.pages,
+            order: moved.order.0,
+            old_pfn: Hex(moved.old_pfn.0),
+            new_pfn: Hex(moved.new_pfn.0),
+            old_node: moved.old_node.map(|node| node.0),
+            new_node: moved.new_node.map(|node| node.0),
+            reason: moved.reason.to_string(),
+            actor_pid: moved.actor.tgid.0,
+            actor_tid: moved.actor.tid.0,
+            actor_comm: name(&moved.actor),
+            blackout_ns: moved.blackout.map(|blackout| blackout.0),
+            vma: moved.vma.as_deref().map(VmaObject::from),
+            verdict: moved.verdict.name(),
+            owner_source: moved.owner_source.name(),
+            cpu: moved.cpu,
+            flags: moved.flags.map(|flags| flags.names().collect()),
+            map_count: moved.map_count,
+            ambiguous: moved.ambiguous,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct NodesLine {
+    old_node: Option<u32>,
+    new_node: Option<u32>,
+    pages: u64,
+}
+
+#[derive(Serialize)]
+struct ReasonLine {
+    reason: String,
+    pages: u64,
+    nodes: Vec<NodesLine>,
+    blackout_p50_ns: Option<u64>,
+    blackout_p99_ns: Option<u64>,
+    blackout_max_ns: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct LostLine<'a> {
+    events: u64,
+    mappings_by_cpu: &'a [u64],
+    mapping_pages: u64,
+    process_events: u64,
+    calls: u64,
+    undecoded: u64,
+    missed_runs: u64,
+    unpaired_mappings: u64,
+    not_asked_pages: u64,
+    unattributed_pages: u64,
+}
+
+#[derive(Serialize)]
+struct BooksLine {
+    kernel_pages: Option<u64>,
+    moved_pages: u64,
+    reported_pages: u64,
+    filtered_pages: u64,
+    unmapped_pages: u64,
+    released_pages: u64,
+    unseen_pages: u64,
+    unbalanced_calls: u64,
+    imbalance: Option<i64>,
+    balanced: bool,
+}
+
+impl From<&Books> for BooksLine {
+    fn from(books: &Books) -> Self {
+        Self {
+            kernel_pages: books.kernel,
+            moved_pages: books.moved,
+            reported_pages: books.reported,
+            filtered_pages: books.filtered,
+            unmapped_pages: books.unmapped,
+            released_pages: books.released,
+            unseen_pages: books.unseen,
+            unbalanced_calls: books.unbalanced_calls,
+            imbalance: books.imbalance(),
+            balanced: books.balanced(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct SummaryLine<'a> {
+    kind: &'static str,
+    duration_ns: u64,
+    events: u64,
+    pages: u64,
+    ambiguous_pages: u64,
+    reasons: Vec<ReasonLine>,
+    verdicts: serde_json::Map<String, serde_json::Value>,
+    lost: LostLine<'a>,
+    books: BooksLine,
+    cpu_ns: u64,
+    max_rss_bytes: u64,
+}
+
+impl<'a> From<&'a Summary> for SummaryLine<'a> {
+    fn from(summary: &'a Summary) -> Self {
+        let lost = &summary.books.lost;
+        let totals = &summary.totals;
+        let reasons = totals.by_reason.iter().map(|(reason, sums)| ReasonLine {
+            reason: reason.to_string(),
+            pages: sums.pages,
+            nodes: sums
+                .by_nodes
+                .iter()
+                .map(|(&(old, new), &pages)| NodesLine {
+                    old_node: old.map(|node| node.0),
+                    new_node: new.map(|node| node.0),
+                    pages,
+                })
+                .collect(),
+            blackout_p50_ns: sums.blackout.quantile(0.5).map(|nanos| nanos.0),
+            blackout_p99_ns: sums.blackout.quantile(0.99).map(|nanos| nanos.0),
+            blackout_max_ns: sums.blackout.max().map(|nanos| nanos.0),
+        });
+        Self {
+            kind: "summary",
+            duration_ns: summary.duration.0,
+            events: totals.events,
+            pages: totals.pages,
+            ambiguous_pages: totals.ambiguous,
+            reasons: reasons.collect(),
+            verdicts: totals
+                .verdicts
+                .iter()
+                .map(|(v, &pages)| (v.name().to_owned(), pages.into()))
+                .collect(),
+            lost: LostLine {
+                events: lost.events(),
+                mappings_by_cpu: &lost.mappings_by_cpu,
+                mapping_pages: lost.mapping_pages,
+                process_events: lost.processes,
+                calls: lost.calls,
+                undecoded: lost.undecoded,
+                missed_runs: lost.missed_runs,
+                unpaired_mappings: lost.unpaired,
+                not_asked_pages: lost.not_asked_pages,
+                unattributed_pages: lost.unattributed_pages,
+            },
+            books: BooksLine::from(&summary.books),
+            cpu_ns: summary.cpu.0,
+            max_rss_bytes: summary.max_rss,
+        }
+    }
+}

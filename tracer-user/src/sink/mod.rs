@@ -1,0 +1,74 @@
+//! Where events go. A run begins, feeds and always finishes every sink.
+
+pub mod json;
+pub mod text;
+
+use std::io;
+
+use crate::{
+    analysis::{books::Books, totals::Totals},
+    event::Event,
+    source::ring::{Backend, Refusal},
+    units::Nanos,
+};
+
+/// What is known before the first event.
+#[derive(Clone, Debug)]
+pub struct Header {
+    /// uname -r.
+    pub kernel: String,
+    /// NUMA nodes.
+    pub nodes: usize,
+    /// How events are captured.
+    pub backend: Backend,
+    /// Better backends that were refused, and why.
+    pub fallbacks: Vec<String>,
+    /// Hooks of this backend that were refused.
+    pub refused: Vec<Refusal>,
+    /// Who is traced, in words.
+    pub targets: String,
+    /// `CLOCK_REALTIME` minus `CLOCK_MONOTONIC`, nanoseconds, at the begin.
+    pub clock_offset: i128,
+}
+
+/// What is known after the last event.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// From attaching to detaching.
+    pub duration: Nanos,
+    /// Sums over the events.
+    pub totals: Totals,
+    /// Conservation and losses.
+    pub books: Books,
+    /// CPU time of this process over the run.
+    pub cpu: Nanos,
+    /// Most memory that this process had, bytes.
+    pub max_rss: u64,
+}
+
+/// One destination.
+pub trait Sink {
+    /// Before the first event.
+    ///
+    /// # Errors
+    /// When the destination cannot be written; a broken pipe ends the run quietly.
+    fn begin(&mut self, header: &Header) -> io::Result<()>;
+
+    /// Each event.
+    ///
+    /// # Errors
+    /// As [`Sink::begin`].
+    fn event(&mut self, event: &Event) -> io::Result<()>;
+
+    /// After each batch: what was held back goes out.
+    ///
+    /// # Errors
+    /// As [`Sink::begin`].
+    fn flush(&mut self) -> io::Result<()>;
+
+    /// After the last event, also when the run ends early.
+    ///
+    /// # Errors
+    /// As [`Sink::begin`].
+    fn finish(&mut self, summary: &Summary) -> io::Result<()>;
+}

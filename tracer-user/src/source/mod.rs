@@ -1,0 +1,4 @@
+//! Where raw events come from. Today one source: the ring that the BPF programs fill.
+
+pub mod object;
+pub mod ring;

@@ -1,0 +1,368 @@
+//! The kernel as a source: tries the hooks, best backend first, and drains the ring.
+//! Input: the embedded object, the offsets from the kernel's BTF, the wanted processes.
+
+use std::{
+    collections::BTreeSet,
+    fmt, fs, io,
+    os::fd::{AsFd as _, AsRawFd as _},
+};
+
+use aya::{
+    Btf, Ebpf, EbpfLoader,
+    maps::{HashMap as BpfHashMap, MapData, PerCpuArray, RingBuf},
+    programs::{FEntry, FExit, Program, ProgramError, RawTracePoint},
+};
+use tracer_common::{config::Config, counter::Counter};
+
+use crate::{
+    kernel::hooks::{Attach, HOOKS, Hook, Used},
+    source::object,
+    units::Tgid,
+};
+
+/// How events are captured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// Function hooks: every folio and mapping with its owner, from the kernel.
+    Exact,
+    /// Tracepoints only: mappings by address, owners from pagemap.
+    Tracepoint,
+}
+
+impl Backend {
+    /// Best first.
+    pub const ALL: [Self; 2] = [Self::Exact, Self::Tracepoint];
+
+    /// The name on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Tracepoint => "tracepoint",
+        }
+    }
+
+    fn uses(self, hook: &Hook) -> bool {
+        match hook.used {
+            Used::Always => true,
+            Used::Exact => self == Self::Exact,
+            Used::Tracepoint => self == Self::Tracepoint,
+        }
+    }
+
+    /// The hooks that this backend wants, in the order in which they are attached.
+    pub fn hooks(self) -> impl Iterator<Item = &'static Hook> {
+        HOOKS.iter().filter(move |hook| self.uses(hook))
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A hook that the kernel refused.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// The hook.
+    pub hook: &'static Hook,
+    /// What the kernel said.
+    pub reason: String,
+    /// The error number behind it, if there is one.
+    pub errno: Option<i32>,
+}
+
+/// Why tracing cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    /// The object or its maps were refused.
+    #[error("cannot load the BPF object: {0}")]
+    Object(String),
+    /// A hook without which the backend does not work was refused.
+    #[error("cannot attach {}: {}", .0.hook.label(), .0.reason)]
+    Hook(Refusal),
+    /// A map of the object is missing or of another type.
+    #[error("BPF map {name}: {reason}")]
+    Map {
+        /// The map.
+        name: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl CaptureError {
+    /// Whether the kernel refused for want of a privilege (EPERM, EACCES).
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        match self {
+            Self::Hook(refusal) => matches!(refusal.errno, Some(1 | 13)),
+            Self::Object(reason) => reason.contains("os error 1)") || reason.contains("os error 13)"),
+            Self::Map { .. } => false,
+        }
+    }
+}
+
+/// Hooks attached, ring mapped. Dropping it detaches everything: nothing is pinned, so the kernel
+/// does the same when the process dies in any way.
+pub struct Capture {
+    bpf: Ebpf,
+    ring: RingBuf<MapData>,
+    counters: PerCpuArray<MapData, u64>,
+    targets: BpfHashMap<MapData, u32, u32>,
+    logger: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
+    /// The backend that works.
+    pub backend: Backend,
+    /// Optional hooks that the kernel refused: what they do is missing.
+    pub refused: Vec<Refusal>,
+}
+
+impl Capture {
+    /// Loads the object and attaches one backend's hooks. `config` holds the offsets and the filter;
+    /// `wanted` are the processes to report where the filter is not open to all.
+    ///
+    /// # Errors
+    /// [`CaptureError`], with everything detached again.
+    pub fn start(backend: Backend, config: &Config, wanted: &BTreeSet<Tgid>) -> Result<Self, CaptureError> {
+        let btf = Btf::from_sys_fs().map_err(|e| CaptureError::Object(chain(&e)))?;
+        let verbosity: u8 = match log::max_level() {
+            log::LevelFilter::Off => 0,
+            level => level as u8,
+        };
+        let mut bpf = EbpfLoader::new()
+            .btf(Some(&btf))
+            .override_global("CONFIG", config.as_bytes(), true)
+            .override_global(aya_log::LEVEL, &verbosity, false)
+            .load(object::BYTES)
+            .map_err(|e| CaptureError::Object(chain(&e)))?;
+        let logger = (verbosity >= log::Level::Info as u8)
+            .then(|| {
+                aya_log::EbpfLogger::init(&mut bpf).map_err(|e| log::warn!("no diagnostics from the BPF side: {e}"))
+            })
+            .and_then(Result::ok);
+        let ring = take(&mut bpf, "RING", |map| {
+            RingBuf::try_from(map).map_err(|e| e.to_string())
+        })?;
+        let counters = take(&mut bpf, "COUNTERS", |map| {
+            PerCpuArray::try_from(map).map_err(|e| e.to_string())
+        })?;
+        let targets = take(&mut bpf, "TARGETS", |map| {
+            BpfHashMap::try_from(map).map_err(|e| e.to_string())
+        })?;
+        let mut capture = Self {
+            bpf,
+            ring,
+            counters,
+            targets,
+            logger,
+            backend,
+            refused: Vec::new(),
+        };
+        for &tgid in wanted {
+            capture.add_target(tgid)?;
+        }
+        for hook in backend.hooks() {
+            if let Err(error) = attach(&mut capture.bpf, hook, &btf) {
+                let refusal = Refusal {
+                    hook,
+                    reason: explain(&error),
+                    errno: errno(&error),
+                };
+                if hook.loses.is_none() {
+                    return Err(CaptureError::Hook(refusal));
+                }
+                capture.refused.push(refusal);
+            }
+        }
+        Ok(capture)
+    }
+
+    /// One more process whose moves are wanted.
+    ///
+    /// # Errors
+    /// When the kernel's table is full.
+    pub fn add_target(&mut self, tgid: Tgid) -> Result<(), CaptureError> {
+        self.targets.insert(tgid.0, 1, 0).map_err(|e| CaptureError::Map {
+            name: "TARGETS",
+            reason: chain(&e),
+        })
+    }
+
+    /// Hands over every record that is in the ring now, oldest first, at most `limit`. Returns how
+    /// many there were.
+    pub fn drain(&mut self, limit: usize, mut record: impl FnMut(&[u8])) -> usize {
+        let mut taken = 0;
+        while taken < limit {
+            let Some(item) = self.ring.next() else { break };
+            record(&item);
+            taken += 1;
+        }
+        if let Some(logger) = &mut self.logger {
+            logger.flush();
+        }
+        taken
+    }
+
+    /// The counters of every CPU.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn counters(&self) -> io::Result<Counters> {
+        let mut counters = Counters::default();
+        for &counter in Counter::ALL {
+            let values = self.counters.get(&(counter as u32), 0).map_err(io::Error::other)?;
+            counters.0.push(values.iter().copied().collect());
+        }
+        Ok(counters)
+    }
+
+    /// Times a program was not run because it, or a task that was preempted inside it, was already
+    /// running on that CPU (`recursion_misses`, kernel/bpf/syscall.c `bpf_prog_show_fdinfo`).
+    ///
+    /// # Errors
+    /// When /proc cannot be read.
+    pub fn missed_runs(&self) -> io::Result<u64> {
+        let mut sum = 0;
+        for (_, program) in self.bpf.programs() {
+            let Ok(fd) = program.fd() else { continue }; // not loaded by this backend
+            let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd()))?;
+            sum += info
+                .lines()
+                .find_map(|line| line.strip_prefix("recursion_misses:"))
+                .and_then(|n| n.trim().parse::<u64>().ok())
+                .unwrap_or(0);
+        }
+        Ok(sum)
+    }
+
+    /// Detaches every hook; what is in the ring stays readable.
+    ///
+    /// # Errors
+    /// The first detachment that failed; the others are done all the same.
+    pub fn detach(&mut self) -> Result<(), ProgramError> {
+        let mut first = Ok(());
+        for (_, program) in self.bpf.programs_mut() {
+            // Unloading closes a program's links with it.
+            let result = match program {
+                Program::FEntry(p) => p.unload(),
+                Program::FExit(p) => p.unload(),
+                Program::RawTracePoint(p) => p.unload(),
+                _ => Ok(()),
+            };
+            match result {
+                Err(ProgramError::NotLoaded) | Ok(()) => {}
+                Err(error) if first.is_ok() => first = Err(error),
+                Err(_) => {}
+            }
+        }
+        first
+    }
+}
+
+/// The BPF side's counters, by counter and CPU.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters(Vec<Vec<u64>>);
+
+impl Counters {
+    /// Over all CPUs.
+    #[must_use]
+    pub fn sum(&self, counter: Counter) -> u64 {
+        self.by_cpu(counter).iter().sum()
+    }
+
+    /// One value per possible CPU.
+    #[must_use]
+    pub fn by_cpu(&self, counter: Counter) -> &[u64] {
+        self.0.get(counter as usize).map_or(&[], Vec::as_slice)
+    }
+
+    /// What was added since `earlier`.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let difference = |(now, before): (&Vec<u64>, &Vec<u64>)| {
+            now.iter()
+                .zip(before)
+                .map(|(now, before)| now.wrapping_sub(*before))
+                .collect()
+        };
+        Self(self.0.iter().zip(&earlier.0).map(difference).collect())
+    }
+}
+
+fn take<T>(
+    bpf: &mut Ebpf,
+    name: &'static str,
+    convert: impl FnOnce(aya::maps::Map) -> Result<T, String>,
+) -> Result<T, CaptureError> {
+    let map = bpf.take_map(name).ok_or_else(|| CaptureError::Map {
+        name,
+        reason: "not in the object".to_owned(),
+    })?;
+    convert(map).map_err(|reason| CaptureError::Map { name, reason })
+}
+
+fn attach(bpf: &mut Ebpf, hook: &Hook, btf: &Btf) -> Result<(), ProgramError> {
+    let program = bpf.program_mut(hook.program).ok_or_else(|| ProgramError::InvalidName {
+        name: hook.program.to_owned(),
+    })?;
+    match hook.attach {
+        Attach::Fentry => {
+            let program: &mut FEntry = program.try_into()?;
+            program.load(hook.target, btf)?;
+            program.attach()?;
+        }
+        Attach::Fexit => {
+            let program: &mut FExit = program.try_into()?;
+            program.load(hook.target, btf)?;
+            program.attach()?;
+        }
+        Attach::RawTracepoint => {
+            let program: &mut RawTracePoint = program.try_into()?;
+            program.load()?;
+            program.attach(hook.target)?;
+        }
+    }
+    Ok(())
+}
+
+/// The error in one line: the system's words, and the verifier's last where it has any.
+fn explain(error: &ProgramError) -> String {
+    if let ProgramError::LoadError { io_error, verifier_log } = error {
+        let log = verifier_log.to_string();
+        log::debug!("verifier: {log}");
+        let last = log
+            .lines()
+            .rfind(|line| !line.trim().is_empty() && !line.starts_with("processed "));
+        return match last {
+            Some(line) => format!("{io_error}; the verifier says: {}", line.trim()),
+            None => io_error.to_string(),
+        };
+    }
+    chain(error)
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let words = cause.to_string();
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+fn errno(error: &ProgramError) -> Option<i32> {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(cause) = source {
+        if let Some(io) = cause.downcast_ref::<io::Error>() {
+            return io.raw_os_error();
+        }
+        source = cause.source();
+    }
+    None
+}

@@ -1,0 +1,54 @@
+//! Everything about tracer that is not `cargo build`: the BPF object, the VMs, the whole test run.
+//! Input: the command line.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "printing what was done is what this program is for"
+)]
+
+mod apt;
+mod cache;
+mod ebpf;
+mod guest;
+mod initramfs;
+mod kernels;
+mod process;
+mod qemu;
+mod report;
+mod test;
+mod vm;
+mod watch;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// What cargo alone cannot do for tracer.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build the BPF object and its digest.
+    Ebpf(ebpf::Args),
+    /// Run the tests in virtual machines, on several kernels.
+    Vm(vm::Args),
+    /// Run everything the project promises: what CI runs.
+    Test(test::Args),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Ebpf(args) => ebpf::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Vm(args) => vm::main(&args),
+        Command::Test(args) => Ok(test::main(&args)),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("xtask: {error:#}");
+        ExitCode::from(2)
+    })
+}

@@ -1,0 +1,212 @@
+//! The virtual machine: how QEMU is found and started.
+//! Input: the kernel, the initramfs, the topology.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::str::FromStr;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::apt;
+use crate::process::{self, Guard};
+
+const QEMU: &str = "qemu-system-x86_64";
+
+/// Finds QEMU, installing Debian's package as root if it is absent.
+///
+/// # Errors
+/// When it is absent and cannot be installed; the error says what to type.
+pub fn require() -> Result<()> {
+    if process::find(QEMU).is_none() {
+        apt::install(&["qemu-system-x86"]).with_context(|| format!("{QEMU} is needed for the VMs"))?;
+        ensure!(
+            process::find(QEMU).is_some(),
+            "qemu-system-x86 is installed, but {QEMU} is not in PATH"
+        );
+    }
+    Ok(())
+}
+
+/// Mebibytes: `512`, `512M` or `1G`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mebibytes(u32);
+
+impl FromStr for Mebibytes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (digits, factor) = match text.strip_suffix('G') {
+            Some(digits) => (digits, 1024),
+            None => (text.strip_suffix('M').unwrap_or(text), 1),
+        };
+        let size = digits.parse().ok().and_then(|number: u32| number.checked_mul(factor));
+        size.filter(|size| *size > 0)
+            .map(Self)
+            .ok_or_else(|| "expected a size such as 512M or 1G".to_owned())
+    }
+}
+
+/// A machine to start.
+pub struct Machine<'a> {
+    pub kernel: &'a Path,
+    pub initramfs: &'a Path,
+    pub nodes: u32,
+    pub per_node: Mebibytes,
+    pub accel: &'a str,
+    /// Tests to run; all that apply when empty.
+    pub tests: &'a [String],
+    /// More words for the kernel's command line.
+    pub append: &'a str,
+}
+
+/// Where a machine's output goes, all in one directory.
+pub struct Outputs {
+    pub console: PathBuf,
+    pub results: PathBuf,
+    pub qemu: PathBuf,
+}
+
+impl Outputs {
+    pub fn in_dir(dir: &Path) -> Self {
+        Self {
+            console: dir.join("console.log"),
+            results: dir.join("results"),
+            qemu: dir.join("qemu.log"),
+        }
+    }
+}
+
+impl Machine<'_> {
+    /// Starts it; it ends when the guest powers off, restarts or panics, and with the guard.
+    pub fn start(&self, outputs: &Outputs) -> Result<Guard> {
+        let errors =
+            std::fs::File::create(&outputs.qemu).with_context(|| format!("create {}", outputs.qemu.display()))?;
+        let serial = |path: &Path| format!("file:{}", path.display());
+        let mut qemu = Command::new(QEMU);
+        // No network card, no defaults: nothing the tests do not ask for, and a faster boot.
+        qemu.args([
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-monitor",
+            "none",
+            "-no-reboot",
+        ])
+        .args(["-accel", self.accel, "-cpu", "max"])
+        .args(self.topology())
+        .args([
+            "-serial",
+            &serial(&outputs.console),
+            "-serial",
+            &serial(&outputs.results),
+        ])
+        .arg("-kernel")
+        .arg(self.kernel)
+        .arg("-initrd")
+        .arg(self.initramfs)
+        .args(["-append", &self.command_line()])
+        .stdin(Stdio::null())
+        .stdout(errors.try_clone().context("share QEMU's log")?)
+        .stderr(errors);
+        Guard::spawn(&mut qemu)
+    }
+
+    /// One CPU per node, but two at least: much of what is tested needs a second one.
+    fn topology(&self) -> Vec<String> {
+        let (nodes, size) = (self.nodes, self.per_node.0);
+        let cpus = nodes.max(2);
+        let mut args = vec![
+            "-smp".to_owned(),
+            cpus.to_string(),
+            "-m".to_owned(),
+            (nodes * size).to_string(),
+        ];
+        for node in 0..nodes {
+            let on_node = (0..cpus)
+                .filter(|cpu| cpu % nodes == node)
+                .fold(String::new(), |mut list, cpu| {
+                    // Writing to a String cannot fail.
+                    let _ = write!(list, "cpus={cpu},");
+                    list
+                });
+            args.extend([
+                "-object".to_owned(),
+                format!("memory-backend-ram,id=m{node},size={size}M"),
+            ]);
+            args.extend([
+                "-numa".to_owned(),
+                format!("node,nodeid={node},{on_node}memdev=m{node}"),
+            ]);
+        }
+        args
+    }
+
+    /// A panic ends the VM (`panic=-1` restarts at once, which `-no-reboot` turns into an exit), an oops panics.
+    fn command_line(&self) -> String {
+        let mut line = format!("console=ttyS0 panic=-1 oops=panic quiet tracer.nodes={}", self.nodes);
+        for (word, value) in [(" tracer.tests=", self.tests.join(",")), (" ", self.append.to_owned())] {
+            if !value.is_empty() {
+                line.push_str(word);
+                line.push_str(&value);
+            }
+        }
+        line
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Machine, Mebibytes};
+    use std::path::Path;
+
+    fn machine(nodes: u32) -> Machine<'static> {
+        Machine {
+            kernel: Path::new("k"),
+            initramfs: Path::new("i"),
+            nodes,
+            per_node: Mebibytes(512),
+            accel: "tcg",
+            tests: &[],
+            append: "",
+        }
+    }
+
+    #[test]
+    fn sizes_are_read() {
+        assert_eq!("2G".parse(), Ok(Mebibytes(2048)));
+        assert_eq!("512M".parse(), Ok(Mebibytes(512)));
+        assert!("0".parse::<Mebibytes>().is_err());
+        assert!("4294967295G".parse::<Mebibytes>().is_err());
+    }
+
+    #[test]
+    fn every_node_has_a_cpu_and_every_cpu_a_node() {
+        assert!(
+            machine(1)
+                .topology()
+                .contains(&"node,nodeid=0,cpus=0,cpus=1,memdev=m0".to_owned())
+        );
+        assert!(
+            machine(2)
+                .topology()
+                .contains(&"node,nodeid=1,cpus=1,memdev=m1".to_owned())
+        );
+        assert_eq!(machine(4).topology()[..4], ["-smp", "4", "-m", "2048"]);
+    }
+
+    #[test]
+    fn no_tests_named_means_no_option() {
+        assert!(!machine(2).command_line().contains("tracer.tests"));
+        let names = ["a".to_owned(), "b".to_owned()];
+        assert!(
+            Machine {
+                tests: &names,
+                ..machine(2)
+            }
+            .command_line()
+            .ends_with(" tracer.tests=a,b")
+        );
+    }
+}

@@ -1,0 +1,211 @@
+//! `cargo xtask test`: everything the project promises, step by step, to a closing line that counts every test.
+//! Input: the command line; the output of cargo and of the test runner.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::report::{Message, Reader, Tally};
+use crate::{cache, ebpf, guest, process, vm};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Leave out the virtual machines.
+    #[arg(long)]
+    no_vm: bool,
+    /// Leave out the end-to-end tests on this machine.
+    #[arg(long)]
+    no_e2e: bool,
+}
+
+const PASSED: Tally = Tally {
+    passed: 1,
+    failed: 0,
+    skipped: 0,
+};
+const FAILED: Tally = Tally {
+    passed: 0,
+    failed: 1,
+    skipped: 0,
+};
+const SKIPPED: Tally = Tally {
+    passed: 0,
+    failed: 0,
+    skipped: 1,
+};
+
+/// The order is by what is cheap and by what the next one needs: the object before what embeds it.
+pub fn main(args: &Args) -> ExitCode {
+    let mut steps = Steps::default();
+    steps.step("format", format);
+    steps.step("lints", lints);
+    steps.step("BPF object", || {
+        ebpf::run(&ebpf::Args { check: false })?;
+        Ok(PASSED)
+    });
+    steps.step("unit tests", unit_tests);
+    if !args.no_e2e {
+        steps.step("end to end, this machine", end_to_end);
+    }
+    if !args.no_vm {
+        steps.step("end to end, virtual machines", || vm::matrix(&vm::Args::defaults()));
+    }
+    steps.step("dependencies", dependencies);
+
+    let (total, ci) = (steps.total, process::is_ci());
+    if ci && total.skipped > 0 {
+        println!("\nCI=true: what was skipped counts as failed");
+    }
+    println!("\n{total}");
+    ExitCode::from(u8::from(total.is_bad(ci)))
+}
+
+#[derive(Default)]
+struct Steps {
+    total: Tally,
+}
+
+impl Steps {
+    /// Runs a step. An error is a failure of the step; the steps after it run all the same.
+    fn step(&mut self, name: &str, run: impl FnOnce() -> Result<Tally>) {
+        println!("\n== {name}");
+        let started = Instant::now();
+        let tally = run().unwrap_or_else(|error| {
+            println!("{name} FAILED: {error:#}");
+            FAILED
+        });
+        println!("== {name}: {tally} ({:.1} s)", started.elapsed().as_secs_f64());
+        self.total = self.total.sum(tally);
+    }
+}
+
+fn format() -> Result<Tally> {
+    let workspace = tried(process::cargo().args(["fmt", "--all", "--check"]))?;
+    // The BPF crate is a workspace of its own.
+    let bpf = tried(process::cargo().args(["fmt", "--check", "--manifest-path", "tracer-ebpf/Cargo.toml"]))?;
+    Ok(workspace.sum(bpf))
+}
+
+fn lints() -> Result<Tally> {
+    tried(process::cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+}
+
+/// Counts one test: that the command succeeds.
+fn tried(command: &mut Command) -> Result<Tally> {
+    let status = command
+        .status()
+        .with_context(|| format!("start {}", process::shown(command)))?;
+    if !status.success() {
+        println!("{}: {status}", process::shown(command));
+        return Ok(FAILED);
+    }
+    Ok(PASSED)
+}
+
+/// Counts the tests cargo ran. A test binary that does not build or dies has no result line, but cargo fails.
+fn unit_tests() -> Result<Tally> {
+    let mut child = process::cargo()
+        .args(["test", "--workspace", "--no-fail-fast"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("start cargo test")?;
+    let stdout = child.stdout.take().context("a piped stdout")?;
+    let mut tally = Tally::default();
+    for line in BufReader::new(stdout).lines() {
+        let line = line.context("read cargo test's output")?;
+        if let Some(counted) = counts(&line) {
+            tally = tally.sum(counted);
+        }
+        println!("{line}");
+    }
+    let status = child.wait().context("wait for cargo test")?;
+    if !status.success() && tally.failed == 0 {
+        tally.failed += 1;
+    }
+    Ok(tally)
+}
+
+/// `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s`
+fn counts(line: &str) -> Option<Tally> {
+    let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
+    let count = |what: &str| {
+        counts
+            .split("; ")
+            .find_map(|part| part.strip_suffix(what)?.trim().parse().ok())
+    };
+    Some(Tally {
+        passed: count("passed")?,
+        failed: count("failed")?,
+        skipped: count("ignored")?,
+    })
+}
+
+/// Runs the cases that apply here, as root.
+fn end_to_end() -> Result<Tally> {
+    let programs = guest::build(None)?;
+    let scratch = cache::Scratch::new()?;
+    let report = scratch.path().join("report");
+    let mut runner = if process::is_root() {
+        Command::new(&programs.tests)
+    } else if process::output(Command::new("sudo").args(["-n", "true"])).is_ok() {
+        let mut sudo = Command::new("sudo");
+        sudo.arg("-n").arg(&programs.tests);
+        sudo
+    } else {
+        let (tests, tracer) = (programs.tests.display(), programs.tracer.display());
+        println!("skipped: needs root; type: sudo {tests} run --tracer {tracer}");
+        return Ok(SKIPPED);
+    };
+    // Made by us, so that we may read and remove it when root writes it.
+    fs::write(&report, "").with_context(|| format!("create {}", report.display()))?;
+    runner
+        .args(["run", "--tracer"])
+        .arg(&programs.tracer)
+        .arg("--report")
+        .arg(&report);
+    let status = runner
+        .status()
+        .with_context(|| format!("start {}", process::shown(&runner)))?;
+
+    let mut reader = Reader::default();
+    reader.feed(&fs::read(&report).context("read the report")?);
+    while let Some(message) = reader.next()? {
+        if let Message::Closing { tally } = message {
+            return Ok(tally);
+        }
+    }
+    bail!("the test runner ended without its closing line: {status}")
+}
+
+/// Licences, advisories and sources of every dependency, by deny.toml.
+fn dependencies() -> Result<Tally> {
+    // A cargo plug-in may also be in CARGO_HOME/bin, which need not be in PATH: so ask cargo.
+    if process::output(process::cargo().args(["deny", "--version"])).is_err() {
+        println!("skipped: cargo-deny is not installed; type: cargo install --locked cargo-deny");
+        return Ok(SKIPPED);
+    }
+    tried(process::cargo().args(["deny", "check"]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Tally, counts};
+
+    #[test]
+    fn result_lines_are_counted() {
+        let line = "test result: FAILED. 3 passed; 2 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s";
+        assert_eq!(
+            counts(line),
+            Some(Tally {
+                passed: 3,
+                failed: 2,
+                skipped: 1
+            })
+        );
+        assert_eq!(counts("test result: it works"), None);
+        assert_eq!(counts("test a ... ok"), None);
+    }
+}
