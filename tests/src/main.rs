@@ -14,6 +14,7 @@ mod memory;
 mod report;
 mod run_one;
 mod runner;
+mod tracing;
 mod truth;
 mod workloads;
 

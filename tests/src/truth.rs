@@ -100,6 +100,40 @@ impl Moves {
     }
 }
 
+/// What a workload says of a range of its memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// First address of the range, and the one behind its last.
+    pub start: u64,
+    pub end: u64,
+    pub moves: Moves,
+}
+
+impl Report {
+    /// The moves within a range of addresses.
+    pub fn new(range: Range<u64>, moves: Moves) -> Self {
+        Self {
+            start: range.start,
+            end: range.end,
+            moves,
+        }
+    }
+
+    /// One JSON line, without its newline.
+    pub fn to_line(&self) -> Result<String> {
+        serde_json::to_string(self).context("write the report as JSON")
+    }
+
+    /// The opposite of [`Report::to_line`].
+    pub fn parse(line: &str) -> Result<Self> {
+        serde_json::from_str(line).with_context(|| format!("this is no report: {line}"))
+    }
+
+    pub fn range(&self) -> Range<u64> {
+        self.start..self.end
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Move, Moves, Snapshot, frame};

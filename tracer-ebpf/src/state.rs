@@ -1,6 +1,8 @@
 //! What is known of a task while it migrates: its calls, the folio in hand, the run of mappings.
 //! Input: `probes/migrate` opens and closes calls, the backends' probes fill them.
 
+use core::arch::asm;
+
 use aya_ebpf::{bindings::BPF_NOEXIST, btf_maps::LruHashMap, macros::btf_map};
 use tracer_common::counter::Counter;
 
@@ -175,11 +177,21 @@ pub fn innermost(task: &mut Task) -> Option<&mut Call> {
     if depth == 0 || depth > MAX_DEPTH {
         return None;
     }
-    // Masked so that the verifier sees the bound.
-    Some(&mut task.calls[((depth - 1) & (MAX_DEPTH - 1)) as usize])
+    Some(task.call(depth - 1))
 }
 
 impl Task {
+    /// The call at a depth, counted from 0. The mask is for the verifier, which cannot follow how the
+    /// depth was compared; in assembly because the compiler can, and would leave it out.
+    #[inline(always)]
+    fn call(&mut self, depth: u32) -> &mut Call {
+        let mut index = u64::from(depth);
+        // SAFETY: masks a register.
+        unsafe { asm!("{index} &= {mask}", index = inout(reg) index, mask = const MAX_DEPTH - 1) };
+        // SAFETY: the mask keeps the index below MAX_DEPTH, the array's length.
+        unsafe { self.calls.get_unchecked_mut(index as usize) }
+    }
+
     /// Enters a call. False, and counted, when it is nested too deep.
     #[inline(always)]
     pub fn push(&mut self, call: Call) -> bool {
@@ -192,7 +204,7 @@ impl Task {
             counters::add(Counter::LostCalls, 1);
             return false;
         }
-        self.calls[(depth & (MAX_DEPTH - 1)) as usize] = call;
+        *self.call(depth) = call;
         true
     }
 
@@ -207,7 +219,7 @@ impl Task {
         if depth > MAX_DEPTH {
             return None;
         }
-        Some(&mut self.calls[((depth - 1) & (MAX_DEPTH - 1)) as usize])
+        Some(self.call(depth - 1))
     }
 }
 

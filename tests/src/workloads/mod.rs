@@ -2,6 +2,8 @@
 //! Input: the command line; then lines on stdin, as `child` describes.
 
 mod anon;
+mod balanced;
+mod punched;
 
 use std::io::{self, BufRead, Write};
 
@@ -15,7 +17,7 @@ pub struct Workload {
     pub run: fn(&[String]) -> Result<()>,
 }
 
-pub const ALL: &[Workload] = &[anon::WORKLOAD];
+pub const ALL: &[Workload] = &[anon::WORKLOAD, balanced::WORKLOAD, punched::WORKLOAD];
 
 #[derive(clap::Args)]
 pub struct Args {

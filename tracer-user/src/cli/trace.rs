@@ -6,6 +6,7 @@ use std::{
     future::pending,
     io::{self, BufWriter, IsTerminal as _, Write as _},
     path::Path,
+    pin::pin,
     process::ExitCode,
     time::Duration,
 };
@@ -15,7 +16,7 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     time::{ClockId, clock_gettime},
 };
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     cli::{
@@ -92,29 +93,55 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         targets: describe(targets.as_ref(), held.as_ref()),
         clock_offset: clock_offset(),
     };
-    if !args.quiet {
-        greet(&header, args.duration);
-    }
     let find_owners = capture.backend == Backend::Tracepoint;
     let processes = Processes::new(wanted, follow);
     let correlator = Correlator::new(processes, topology, types.reasons(), find_owners);
     drop(types); // tens of MiB
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let signals = {
+        let _context = runtime.enter();
+        Signals::catch().context("cannot catch signals")?
+    };
     let pipeline = Pipeline::begin(capture, correlator, vec![sink(args)], &header).context("cannot begin")?;
+    if !args.quiet {
+        greet(&header, args.duration);
+    }
     let running = held.map(Held::release).transpose()?;
-    runtime.block_on(follow_through(args, pipeline, running))
+    runtime.block_on(follow_through(args, pipeline, running, signals))
+}
+
+/// The signals that end a run properly; caught from before the greeting on.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn catch() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
 }
 
 /// Runs the pipeline to its end, then waits for the COMMAND if there is one.
-async fn follow_through(args: &Args, mut pipeline: Pipeline, mut running: Option<Running>) -> anyhow::Result<ExitCode> {
+async fn follow_through(
+    args: &Args,
+    mut pipeline: Pipeline,
+    mut running: Option<Running>,
+    signals: Signals,
+) -> anyhow::Result<ExitCode> {
     let stdout = io::stdout();
     let reader_gone = || {
         let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
         poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok() && fds[0].revents().contains(PollFlags::ERR)
     };
     let ran = pipeline
-        .run(asked_to_end(args.duration, running.as_mut()), reader_gone)
+        .run(asked_to_end(args.duration, running.as_mut(), signals), reader_gone)
         .await;
     let finished = pipeline.finish();
     let outcome = judge(ran, finished);
@@ -142,58 +169,37 @@ fn judge(ran: io::Result<End>, finished: io::Result<Summary>) -> anyhow::Result<
 }
 
 /// Ready when a signal, the clock or the COMMAND's end says so.
-async fn asked_to_end(duration: Option<Duration>, running: Option<&mut Running>) {
+async fn asked_to_end(duration: Option<Duration>, mut running: Option<&mut Running>, mut signals: Signals) {
     let clock = async {
         match duration {
             Some(duration) => tokio::time::sleep(duration).await,
             None => pending().await,
         }
     };
-    let is_command = running.is_some();
-    let (mut interrupts, mut asked_command) = (0, false);
-    let command = async {
-        let Some(running) = running else { return pending().await };
-        let mut terminate = signal(SignalKind::terminate()).ok();
-        while running.ended().is_none() {
-            tokio::select! {
-                () = tokio::time::sleep(COMMAND_POLL) => {}
-                () = received(terminate.as_mut()), if !asked_command => {
-                    // It is ours to end; its end ends the run.
-                    running.terminate();
-                    asked_command = true;
+    let mut clock = pin!(clock);
+    let mut interrupts = 0;
+    loop {
+        tokio::select! {
+            () = &mut clock => return,
+            _ = signals.hangup.recv() => return,
+            // The COMMAND is ours to end; its end ends the run.
+            _ = signals.terminate.recv() => match &running {
+                Some(running) => running.terminate(),
+                None => return,
+            },
+            // The terminal sends Ctrl-C to the COMMAND too: its end ends the run. A second one does not wait.
+            _ = signals.interrupt.recv() => {
+                interrupts += 1;
+                if running.is_none() || interrupts > 1 {
+                    return;
+                }
+            }
+            () = tokio::time::sleep(COMMAND_POLL), if running.is_some() => {
+                if running.as_mut().is_some_and(|running| running.ended().is_some()) {
+                    return;
                 }
             }
         }
-    };
-    let interrupted = async {
-        let mut interrupt = signal(SignalKind::interrupt()).ok();
-        let mut hangup = signal(SignalKind::hangup()).ok();
-        let mut terminate = signal(SignalKind::terminate()).ok().filter(|_| !is_command);
-        loop {
-            tokio::select! {
-                () = received(interrupt.as_mut()) => interrupts += 1,
-                () = received(hangup.as_mut()) => return,
-                () = received(terminate.as_mut()) => return,
-            }
-            // The terminal sends Ctrl-C to the COMMAND too: its end ends the run. A second one does not wait.
-            if !is_command || interrupts > 1 {
-                return;
-            }
-        }
-    };
-    tokio::select! {
-        () = clock => {}
-        () = command => {}
-        () = interrupted => {}
-    }
-}
-
-async fn received(signal: Option<&mut tokio::signal::unix::Signal>) {
-    match signal {
-        Some(signal) => {
-            signal.recv().await;
-        }
-        None => pending().await,
     }
 }
 

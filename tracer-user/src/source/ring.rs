@@ -331,9 +331,11 @@ fn explain(error: &ProgramError) -> String {
     if let ProgramError::LoadError { io_error, verifier_log } = error {
         let log = verifier_log.to_string();
         log::debug!("verifier: {log}");
-        let last = log
-            .lines()
-            .rfind(|line| !line.trim().is_empty() && !line.starts_with("processed "));
+        // The statistics come after the complaint.
+        let statistics = ["processed ", "stack depth ", "verification time "];
+        let complaint =
+            |line: &&str| !line.trim().is_empty() && !statistics.iter().any(|prefix| line.starts_with(prefix));
+        let last = log.lines().rev().find(complaint);
         return match last {
             Some(line) => format!("{io_error}; the verifier says: {}", line.trim()),
             None => io_error.to_string(),
