@@ -73,6 +73,16 @@ pub struct Refusal {
     pub errno: Option<i32>,
 }
 
+impl Refusal {
+    pub(crate) fn new(hook: &'static Hook, error: &ProgramError) -> Self {
+        Self {
+            hook,
+            reason: explain(error),
+            errno: errno(error),
+        }
+    }
+}
+
 /// Why tracing cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
@@ -164,11 +174,7 @@ impl Capture {
         }
         for hook in backend.hooks() {
             if let Err(error) = attach(&mut capture.bpf, hook, &btf) {
-                let refusal = Refusal {
-                    hook,
-                    reason: explain(&error),
-                    errno: errno(&error),
-                };
+                let refusal = Refusal::new(hook, &error);
                 if hook.loses.is_none() {
                     return Err(CaptureError::Hook(refusal));
                 }
@@ -302,7 +308,8 @@ fn take<T>(
     convert(map).map_err(|reason| CaptureError::Map { name, reason })
 }
 
-fn attach(bpf: &mut Ebpf, hook: &Hook, btf: &Btf) -> Result<(), ProgramError> {
+/// Loads one program and puts it on its hook; it stays there until it is unloaded.
+pub(crate) fn attach(bpf: &mut Ebpf, hook: &Hook, btf: &Btf) -> Result<(), ProgramError> {
     let program = bpf.program_mut(hook.program).ok_or_else(|| ProgramError::InvalidName {
         name: hook.program.to_owned(),
     })?;
@@ -344,7 +351,7 @@ fn explain(error: &ProgramError) -> String {
     chain(error)
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

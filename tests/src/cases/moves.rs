@@ -1,0 +1,215 @@
+//! Every move that the workload saw is reported, with its frames and its owner, and no other.
+//! Input: the workload's own pagemap before and after, against `tracer --json`.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::case::{Case, Env, Needs, Outcome, Place};
+use crate::child::Worker;
+use crate::tracing::{Trace, Tracing};
+use crate::truth::Report;
+
+const SOON: Duration = Duration::from_secs(60);
+
+pub const CASES: &[Case] = &[
+    Case {
+        name: "moves/compaction",
+        what: "compaction of punched memory, the backend that tracer chooses",
+        needs: Needs {
+            root: true,
+            ..Needs::NOTHING
+        },
+        run: |env| compaction(env, "auto"),
+    },
+    Case {
+        name: "moves/compaction_tracepoint",
+        what: "the same with the tracepoint backend, where the other one works too",
+        needs: Needs::VM,
+        run: |env| compaction(env, "tracepoint"),
+    },
+    Case {
+        name: "moves/numa_balancing",
+        what: "64 MiB filled on node 0 and read from node 1, exact backend",
+        needs: Needs { nodes: 2, ..Needs::VM },
+        run: |env| numa_balancing(env, "exact"),
+    },
+    Case {
+        name: "moves/numa_balancing_tracepoint",
+        what: "the same with the tracepoint backend",
+        needs: Needs { nodes: 2, ..Needs::VM },
+        run: |env| numa_balancing(env, "tracepoint"),
+    },
+    Case {
+        name: "moves/fentry_refused",
+        what: "this kernel refuses function hooks: exact fails with the reason, auto goes on without",
+        needs: Needs {
+            root: true,
+            place: Place::Host,
+            ..Needs::NOTHING
+        },
+        run: fentry_refused,
+    },
+];
+
+/// The set of (address, old frame, new frame) must be the same on both sides.
+fn ensure_same(trace: &Trace, pid: u32, truth: &Report) -> Result<()> {
+    let seen = trace.of(pid, truth.range())?;
+    let missed: Vec<_> = truth
+        .moves
+        .0
+        .iter()
+        .filter(|(at, moved)| seen.0.get(at) != Some(moved))
+        .take(5)
+        .collect();
+    let invented: Vec<_> = seen
+        .0
+        .iter()
+        .filter(|(at, moved)| truth.moves.0.get(at) != Some(moved))
+        .take(5)
+        .collect();
+    println!("{} pages moved, tracer reported {}", truth.moves.len(), seen.len());
+    ensure!(
+        missed.is_empty() && invented.is_empty(),
+        "of {} moves, missed {missed:x?}, invented {invented:x?}; summary {:?}",
+        truth.moves.len(),
+        trace.summary
+    );
+    Ok(())
+}
+
+/// Fewer moves than this prove little.
+const ENOUGH: usize = 100;
+
+/// Whether compaction moves anything depends on where the kernel put the pages; a few tries are enough.
+fn compaction(env: &Env, backend: &str) -> Result<Outcome> {
+    for _ in 0..8 {
+        if compact_once(env, backend)? > ENOUGH {
+            return Ok(Outcome::Passed);
+        }
+    }
+    bail!("compaction moved next to nothing, eight times: nothing is proven")
+}
+
+/// Checks one compaction; returns how many of the workload's pages it moved.
+fn compact_once(env: &Env, backend: &str) -> Result<usize> {
+    let mut worker = Worker::spawn("punched", &["64"])?;
+    let pid = worker.pid();
+    worker.wait_ready(SOON)?;
+    let tracing = Tracing::start(&env.tracer, &["-p", &pid.to_string(), "--backend", backend])?;
+    worker.send("mark")?;
+    worker.read_line(SOON)?;
+    fs::write("/proc/sys/vm/compact_memory", "1").context("compact memory")?;
+    worker.send("look")?;
+    let truth = Report::parse(&worker.read_line(SOON)?)?;
+    let trace = tracing.finish()?;
+    ensure_same(&trace, pid, &truth)?;
+    trace.ensure_sound()?;
+    let exact = trace.stderr.contains("exact (fentry)");
+    if exact {
+        trace.ensure_exact_books()?;
+    }
+    for line in &trace.moves {
+        ensure!(line.reason == "compaction", "reason: {line:?}");
+        ensure!(line.pid == Some(pid), "owner: {line:?}");
+        // Only this case's own write to compact_memory compacts, or the kernel's daemon.
+        let actor = line.actor_comm.as_deref().unwrap_or_default();
+        ensure!(
+            line.actor_pid == std::process::id() || actor.starts_with("kcompactd"),
+            "actor, not {}: {line:?}",
+            std::process::id()
+        );
+        ensure!(
+            line.verdict == "confirmed" || line.verdict == "moved_again",
+            "verdict: {line:?}"
+        );
+        ensure!(line.blackout_ns.is_some_and(|nanos| nanos > 0), "blackout: {line:?}");
+        let source = line.owner_source.as_deref().unwrap_or_default();
+        ensure!((source == "kernel") == exact, "owner_source: {line:?}");
+        let vma = line.vma.as_ref().with_context(|| format!("vma: {line:?}"))?;
+        ensure!(vma.start <= line.vaddr && line.vaddr < vma.end, "vma: {line:?}");
+    }
+    worker.exit(SOON)?;
+    Ok(truth.moves.len())
+}
+
+/// Balances as eagerly as the kernel lets itself be told (kernel/sched/fair.c, kernel/sched/debug.c; 6.1 to 7.3).
+fn balance_eagerly() -> Result<()> {
+    let debug = "/sys/kernel/debug/sched/numa_balancing";
+    for (knob, value) in [
+        ("scan_delay_ms", "50"),
+        ("scan_period_min_ms", "50"),
+        ("scan_period_max_ms", "200"),
+        ("scan_size_mb", "256"),
+    ] {
+        fs::write(format!("{debug}/{knob}"), value).with_context(|| format!("set {knob}"))?;
+    }
+    fs::write("/proc/sys/kernel/numa_balancing", "1").context("switch NUMA balancing on")
+}
+
+fn numa_balancing(env: &Env, backend: &str) -> Result<Outcome> {
+    balance_eagerly()?;
+    let mut worker = Worker::spawn("balanced", &["64"])?;
+    let pid = worker.pid();
+    worker.wait_ready(SOON)?;
+    let tracing = Tracing::start(&env.tracer, &["-p", &pid.to_string(), "--backend", backend])?;
+    worker.send("mark")?;
+    worker.read_line(SOON)?;
+    worker.send("balance")?;
+    let truth = Report::parse(&worker.read_line(SOON)?)?;
+    let trace = tracing.finish()?;
+    let pages = (64 << 20) / rustix::param::page_size();
+    ensure!(
+        truth.moves.len() == pages,
+        "balancing moved {} of {pages} pages: nothing is proven",
+        truth.moves.len()
+    );
+    ensure_same(&trace, pid, &truth)?;
+    if backend == "exact" {
+        trace.ensure_exact_books()?;
+    } else {
+        trace.ensure_sound()?;
+    }
+    for line in trace.moves.iter().filter(|line| truth.range().contains(&line.vaddr.0)) {
+        ensure!(line.reason == "numa_misplaced", "reason: {line:?}");
+        ensure!((line.old_node, line.new_node) == (Some(0), Some(1)), "nodes: {line:?}");
+        // A hint fault migrates in the task that touched the page.
+        ensure!(
+            (line.pid, line.actor_pid) == (Some(pid), pid),
+            "owner and actor: {line:?}"
+        );
+        ensure!(
+            line.actor_tid == pid && line.cpu == 1,
+            "the thread on CPU 1 did it: {line:?}"
+        );
+        ensure!(line.verdict == "confirmed", "verdict: {line:?}");
+        ensure!(line.comm.as_deref() == Some("tracer-tests"), "comm: {line:?}");
+    }
+    worker.exit(SOON)?;
+    Ok(Outcome::Passed)
+}
+
+fn fentry_refused(env: &Env) -> Result<Outcome> {
+    // Two-sided: where this kernel allows it, the VM suite's cases have shown that it works.
+    let probe = std::process::Command::new(&env.tracer)
+        .args(["-a", "-d", "0.1", "--backend", "exact"])
+        .output()
+        .context("run tracer")?;
+    let stderr = String::from_utf8_lossy(&probe.stderr);
+    if probe.status.success() {
+        return Ok(Outcome::NotApplicable("this kernel allows function hooks".into()));
+    }
+    ensure!(probe.status.code() == Some(2), "exit code {:?}: {stderr}", probe.status);
+    ensure!(
+        stderr.contains("cannot attach f") && stderr.contains("--backend tracepoint"),
+        "what and what to do: {stderr}"
+    );
+    let trace = Tracing::start(&env.tracer, &["-a", "-d", "0.2"])?.join()?;
+    ensure!(
+        trace.stderr.contains("going on with the tracepoint backend"),
+        "{}",
+        trace.stderr
+    );
+    Ok(Outcome::Passed)
+}

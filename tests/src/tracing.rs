@@ -1,0 +1,292 @@
+//! A running `tracer --json` as its case sees it: started, attached, ended by a signal, its lines read.
+//! Input: tracer's stdout and stderr.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use serde::Deserialize;
+
+use crate::truth::{Move, Moves};
+
+/// How long attaching may take: a verifier under software emulation is slow.
+const ATTACH: Duration = Duration::from_secs(60);
+/// How long a run may take to finish after it was asked to.
+const FINISH: Duration = Duration::from_secs(60);
+
+/// A line of `kind` "move", with the keys that the cases look at.
+#[derive(Clone, Debug, Deserialize)]
+pub struct MoveLine {
+    pub ts_ns: u64,
+    pub pid: Option<u32>,
+    pub comm: Option<String>,
+    pub vaddr: Hex,
+    pub pages: u64,
+    pub order: u8,
+    pub old_pfn: Hex,
+    pub new_pfn: Hex,
+    pub old_node: Option<u32>,
+    pub new_node: Option<u32>,
+    pub reason: String,
+    pub actor_pid: u32,
+    pub actor_tid: u32,
+    pub actor_comm: Option<String>,
+    pub blackout_ns: Option<u64>,
+    pub vma: Option<VmaObject>,
+    pub verdict: String,
+    pub owner_source: Option<String>,
+    pub cpu: u16,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct VmaObject {
+    pub start: Hex,
+    pub end: Hex,
+    pub perms: String,
+    pub name: String,
+}
+
+/// "0x7f..." as a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Hex(pub u64);
+
+impl TryFrom<String> for Hex {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let digits = text
+            .strip_prefix("0x")
+            .ok_or_else(|| format!("{text:?} does not start with 0x"))?;
+        u64::from_str_radix(digits, 16)
+            .map(Self)
+            .map_err(|e| format!("{text:?}: {e}"))
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct SummaryLine {
+    pub pages: u64,
+    pub lost: Lost,
+    pub books: Books,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Lost {
+    pub events: u64,
+    pub not_asked_pages: u64,
+    pub unattributed_pages: u64,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Books {
+    pub kernel_pages: Option<u64>,
+    pub moved_pages: u64,
+    pub imbalance: Option<i64>,
+    pub balanced: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+enum Line {
+    Move(MoveLine),
+    Summary(SummaryLine),
+}
+
+/// What a run printed.
+#[derive(Debug)]
+pub struct Trace {
+    pub moves: Vec<MoveLine>,
+    pub summary: SummaryLine,
+    pub status: ExitStatus,
+    pub stderr: String,
+}
+
+/// A running tracer; killed on drop.
+pub struct Tracing {
+    child: Child,
+    stdout: Option<JoinHandle<std::io::Result<String>>>,
+    stderr: Receiver<String>,
+    said: Vec<String>,
+}
+
+impl Tracing {
+    /// Starts `tracer --json ARGS` and waits until its hooks are attached.
+    pub fn start(tracer: &Path, args: &[&str]) -> Result<Self> {
+        let mut child = Command::new(tracer)
+            .arg("--json")
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("start {}", tracer.display()))?;
+        let mut out = child.stdout.take().context("a piped stdout")?;
+        let err = child.stderr.take().context("a piped stderr")?;
+        let stdout = thread::spawn(move || {
+            let mut text = String::new();
+            out.read_to_string(&mut text).map(|_| text)
+        });
+        let (sender, stderr) = channel();
+        thread::spawn(move || {
+            for line in BufReader::new(err).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        let mut tracing = Self {
+            child,
+            stdout: Some(stdout),
+            stderr,
+            said: Vec::new(),
+        };
+        tracing.wait_attached()?;
+        Ok(tracing)
+    }
+
+    /// The greeting comes when every hook is attached.
+    fn wait_attached(&mut self) -> Result<()> {
+        let started = Instant::now();
+        loop {
+            match self.stderr.recv_timeout(ATTACH.saturating_sub(started.elapsed())) {
+                Ok(line) => {
+                    let greeting = line.contains(" · Linux ");
+                    self.said.push(line);
+                    if greeting {
+                        return Ok(());
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => bail!("tracer did not attach within {ATTACH:?}: {:?}", self.said),
+                Err(RecvTimeoutError::Disconnected) => {
+                    let status = self.child.wait().context("wait for tracer")?;
+                    bail!("tracer ended early, {status}: {}", self.said.join("\n"));
+                }
+            }
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends the run as Ctrl-C does, and reads what it printed.
+    pub fn finish(self) -> Result<Trace> {
+        self.signal(Signal::INT)?;
+        self.join()
+    }
+
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = Pid::from_raw(i32::try_from(self.child.id())?).context("a pid")?;
+        kill_process(pid, signal).context("signal tracer")
+    }
+
+    /// Waits for the run's own end.
+    pub fn join(mut self) -> Result<Trace> {
+        let started = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().context("wait for tracer")? {
+                break status;
+            }
+            ensure!(started.elapsed() < FINISH, "tracer did not finish within {FINISH:?}");
+            thread::sleep(Duration::from_millis(5));
+        };
+        let reader = self.stdout.take().context("stdout was read before")?;
+        let text = reader.join().map_err(|_| anyhow::anyhow!("the reader panicked"))??;
+        self.said.extend(self.stderr.iter());
+        let mut moves = Vec::new();
+        let mut summary = None;
+        for line in text.lines() {
+            ensure!(summary.is_none(), "a line after the summary: {line}");
+            match serde_json::from_str(line).with_context(|| format!("not a line of tracer --json: {line}"))? {
+                Line::Move(moved) => moves.push(moved),
+                Line::Summary(line) => summary = Some(line),
+            }
+        }
+        let stderr = self.said.join("\n");
+        let summary = summary.with_context(|| format!("no summary; {status}; stderr: {stderr}"))?;
+        Ok(Trace {
+            moves,
+            summary,
+            status,
+            stderr,
+        })
+    }
+}
+
+impl Drop for Tracing {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Trace {
+    /// The moves of one process within a range, page by page, each page's moves chained into one.
+    ///
+    /// Fails where a page's moves do not link up: one was missed, or invented.
+    pub fn of(&self, pid: u32, range: std::ops::Range<u64>) -> Result<Moves> {
+        let page = rustix::param::page_size() as u64;
+        let mut moves: BTreeMap<u64, Move> = BTreeMap::new();
+        let mut events: Vec<&MoveLine> = self.moves.iter().filter(|line| line.pid == Some(pid)).collect();
+        events.sort_by_key(|line| line.ts_ns);
+        for line in events {
+            for at in 0..line.pages {
+                let vaddr = line.vaddr.0 + at * page;
+                if !range.contains(&vaddr) {
+                    continue;
+                }
+                let (old, new) = (line.old_pfn.0 + at, line.new_pfn.0 + at);
+                match moves.get_mut(&vaddr) {
+                    None => {
+                        moves.insert(vaddr, Move { old, new });
+                    }
+                    Some(so_far) => {
+                        ensure!(
+                            so_far.new == old,
+                            "page {vaddr:#x} moved to {:#x}, then from {old:#x}: {line:?}",
+                            so_far.new
+                        );
+                        so_far.new = new;
+                    }
+                }
+            }
+        }
+        // There and back again is no difference that the workload could see.
+        moves.retain(|_, moved| moved.old != moved.new);
+        Ok(Moves(moves))
+    }
+
+    /// Nothing lost, nobody behind, and the kernel's count met.
+    pub fn ensure_sound(&self) -> Result<()> {
+        ensure!(
+            self.status.success(),
+            "tracer: {}; stderr: {}",
+            self.status,
+            self.stderr
+        );
+        let lost = &self.summary.lost;
+        ensure!(lost.events == 0 && lost.not_asked_pages == 0, "lost: {lost:?}");
+        ensure!(
+            self.summary.books.balanced,
+            "the books do not balance: {:?}",
+            self.summary.books
+        );
+        Ok(())
+    }
+
+    /// As [`Trace::ensure_sound`], to the page: only the exact backend can.
+    pub fn ensure_exact_books(&self) -> Result<()> {
+        self.ensure_sound()?;
+        let books = &self.summary.books;
+        ensure!(books.imbalance == Some(0), "the books do not balance: {books:?}");
+        Ok(())
+    }
+}

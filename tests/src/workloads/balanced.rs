@@ -1,0 +1,62 @@
+//! Memory on the wrong node: filled by CPU 0, read by CPU 1, until NUMA balancing has brought it over.
+//! Input: on stdin `mark` to note where the pages are, `balance` to read until all have moved, and tell.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+use super::{Workload, next_order, say};
+use crate::memory::Memory;
+use crate::truth::{Moves, Report, Snapshot};
+
+pub const WORKLOAD: Workload = Workload {
+    name: "balanced",
+    what: "balanced MIB: fills MIB on CPU 0; `mark`, then `balance` reads them on CPU 1 until all have moved",
+    run,
+};
+
+/// By then what has not moved will not.
+const PATIENCE: Duration = Duration::from_secs(45);
+
+fn run(args: &[String]) -> Result<()> {
+    let [mib] = args else { bail!("usage: balanced MIB") };
+    let mib: usize = mib.parse().context("parse MIB")?;
+    run_on(0)?;
+    let mut memory = Memory::base_pages(mib << 20)?;
+    memory.fill();
+    say("ready")?;
+    let mut before = None;
+    while let Some(order) = next_order()? {
+        match (order.as_str(), &before) {
+            ("mark", _) => {
+                before = Some(Snapshot::take(memory.addresses())?);
+                say("marked")?;
+            }
+            ("balance", Some(before)) => {
+                run_on(1)?;
+                say(&balance(&memory, before)?.to_line()?)?;
+            }
+            _ => bail!("unknown order {order:?}, or balance before mark"),
+        }
+    }
+    Ok(())
+}
+
+fn balance(memory: &Memory, before: &Snapshot) -> Result<Report> {
+    let started = Instant::now();
+    let pages = memory.bytes().len() / rustix::param::page_size();
+    loop {
+        std::hint::black_box(memory.read());
+        let moves = Moves::between(before, &Snapshot::take(memory.addresses())?)?;
+        if moves.len() == pages || started.elapsed() > PATIENCE {
+            return Ok(Report::new(memory.addresses(), moves));
+        }
+    }
+}
+
+fn run_on(cpu: usize) -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    sched_setaffinity(None, &set).with_context(|| format!("run on CPU {cpu}"))
+}

@@ -1,0 +1,57 @@
+//! Memory with holes: of each four pages three are given back, so that compaction has what to move.
+//! Input: on stdin `mark` to note where the pages are, `look` to tell which moved since.
+
+use anyhow::{Context, Result, bail};
+use rustix::mm::{Advice, madvise};
+
+use super::{Workload, next_order, say};
+use crate::memory::Memory;
+use crate::truth::{Moves, Report, Snapshot};
+
+pub const WORKLOAD: Workload = Workload {
+    name: "punched",
+    what: "punched MIB: fills MIB of base pages and gives three of four back; `mark`, then `look` tells which moved",
+    run,
+};
+
+/// Ballast, in sizes of the memory itself.
+const BALLAST: usize = 3;
+
+fn run(args: &[String]) -> Result<()> {
+    let [mib] = args else { bail!("usage: punched MIB") };
+    let mib: usize = mib.parse().context("parse MIB")?;
+    // Compaction moves pages up: what lies at the top of the zone stays. The kernel hands out the top first;
+    // ballast takes it, and leaves it free.
+    let mut ballast = Memory::base_pages((BALLAST * mib) << 20)?;
+    ballast.fill();
+    let mut memory = Memory::base_pages(mib << 20)?;
+    memory.fill();
+    drop(ballast);
+    punch(&mut memory)?;
+    say("ready")?;
+    let mut before = None;
+    while let Some(order) = next_order()? {
+        match (order.as_str(), &before) {
+            ("mark", _) => {
+                before = Some(Snapshot::take(memory.addresses())?);
+                say("marked")?;
+            }
+            ("look", Some(before)) => {
+                let after = Snapshot::take(memory.addresses())?;
+                say(&Report::new(memory.addresses(), Moves::between(before, &after)?).to_line()?)?;
+            }
+            _ => bail!("unknown order {order:?}, or look before mark"),
+        }
+    }
+    Ok(())
+}
+
+fn punch(memory: &mut Memory) -> Result<()> {
+    let page = rustix::param::page_size();
+    for four in memory.bytes_mut().chunks_exact_mut(4 * page) {
+        // SAFETY: three whole pages of a private mapping that is borrowed here; they read as zeros afterwards.
+        unsafe { madvise(four[page..].as_mut_ptr().cast(), 3 * page, Advice::LinuxDontNeed) }
+            .context("give pages back")?;
+    }
+    Ok(())
+}
