@@ -1,7 +1,12 @@
 //! The only place that reserves room in the ring and counts what finds none.
 //! Input: filled wire events from every probe.
 
-use aya_ebpf::{bindings::BPF_RB_NO_WAKEUP, btf_maps::RingBuf, helpers::bpf_get_smp_processor_id, macros::btf_map};
+use aya_ebpf::{
+    bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    btf_maps::{Array, RingBuf},
+    helpers::bpf_get_smp_processor_id,
+    macros::btf_map,
+};
 use tracer_common::{
     counter::Counter,
     event::{Kind, MappingMoved, ProcessSeen, Wire},
@@ -15,6 +20,10 @@ const RING_BYTES: usize = 1 << 24;
 
 #[btf_map]
 static RING: RingBuf<u64, RING_BYTES> = RingBuf::new();
+
+/// 1 while the reader sleeps until it is woken; else it comes by timer.
+#[btf_map]
+static READER_SLEEPS: Array<u32, 1> = Array::new();
 
 /// Sends a run of mappings, or counts it as lost.
 #[inline(always)]
@@ -37,13 +46,29 @@ pub fn process(mut event: ProcessSeen) {
     }
 }
 
-/// No wake-up: the reader comes by timer; a wake-up costs more than a page move.
 #[inline(always)]
 fn send<T: Wire>(event: T) -> bool {
     let Some(mut entry) = RING.reserve_untyped::<T>(0) else {
         return false;
     };
     entry.write(event);
-    entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+    entry.submit(wake_up());
     true
+}
+
+/// The first event wakes a sleeping reader, which then comes by timer while there are events: a
+/// wake-up for each would cost more than a page move.
+#[inline(always)]
+fn wake_up() -> u64 {
+    let Some(sleeps) = READER_SLEEPS.get_ptr_mut(0) else {
+        return u64::from(BPF_RB_NO_WAKEUP);
+    };
+    // SAFETY: a live u32 of the map. Two CPUs may both see it set: then both wake the reader.
+    unsafe {
+        if sleeps.read_volatile() == 0 {
+            return u64::from(BPF_RB_NO_WAKEUP);
+        }
+        sleeps.write_volatile(0);
+    }
+    u64::from(BPF_RB_FORCE_WAKEUP)
 }

@@ -184,9 +184,7 @@ fn extend(task: &mut Task, tid: u32, addr: u64, new_pfn: u64, pages: u32) {
         call.folio.mapped = 1;
     }
     let have = u64::from(task.window.pages);
-    if have != 0
-        && (addr != task.window.vaddr + (have << 12) || new_pfn != task.window.new_pfn + have)
-    {
+    if have != 0 && (addr != task.window.vaddr + (have << 12) || new_pfn != task.window.new_pfn + have) {
         flush(task, tid);
     }
     let window = &mut task.window;

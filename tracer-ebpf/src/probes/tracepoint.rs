@@ -49,7 +49,11 @@ struct InFlight {
 #[btf_map]
 static IN_FLIGHT: LruHashMap<Place, InFlight, 32768> = LruHashMap::new();
 
-const FREE: Unmapped = Unmapped { pfn: 0, at: 0, mappings: 0 };
+const FREE: Unmapped = Unmapped {
+    pfn: 0,
+    at: 0,
+    mappings: 0,
+};
 
 /// `TP_PROTO(unsigned long addr, unsigned long pte, int order)`, 6.1 to 7.3.
 #[raw_tracepoint(tracepoint = "set_migration_pte")]
@@ -68,7 +72,11 @@ pub fn tp_huge_unmapped(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "remove_migration_pte")]
 pub fn tp_restored(ctx: RawTracePointContext) -> i32 {
     let pte: u64 = ctx.arg(1);
-    let order = if arch::maps_huge(pte) { ctx.arg::<u32>(2) & 31 } else { 0 };
+    let order = if arch::maps_huge(pte) {
+        ctx.arg::<u32>(2) & 31
+    } else {
+        0
+    };
     restored(ctx.arg(0), arch::present_pfn(pte, order), order)
 }
 
@@ -85,9 +93,15 @@ fn remember(addr: u64, pfn: u64) -> i32 {
         return 0; // not migrate_pages
     }
     let key = Place { addr, tid, pad: 0 };
-    let fresh = Unmapped { pfn, at: kernel::now(), mappings: 1 };
+    let fresh = Unmapped {
+        pfn,
+        at: kernel::now(),
+        mappings: 1,
+    };
     let Some(found) = IN_FLIGHT.get_ptr_mut(key) else {
-        let first = InFlight { slots: [fresh, FREE, FREE, FREE] };
+        let first = InFlight {
+            slots: [fresh, FREE, FREE, FREE],
+        };
         let _ = IN_FLIGHT.insert(key, first, 0);
         return 0;
     };
@@ -163,7 +177,11 @@ fn restored(addr: u64, new_pfn: u64, order: u32) -> i32 {
     if new_pfn < first || new_pfn >= end {
         call.moved += pages;
         call.reported += pages;
-        call.frames = if new_pfn == end { [first, end + pages] } else { [new_pfn, new_pfn + pages] };
+        call.frames = if new_pfn == end {
+            [first, end + pages]
+        } else {
+            [new_pfn, new_pfn + pages]
+        };
     }
     let mut flags = 0;
     if ambiguous {

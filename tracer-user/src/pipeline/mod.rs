@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::io::unix::AsyncFd;
 use tracer_common::counter::Counter;
 
 use crate::{
@@ -26,8 +27,8 @@ use crate::{
 
 /// Between two looks at the ring while events come: it holds many times what arrives meanwhile.
 const BUSY: Duration = Duration::from_millis(10);
-/// The same while none come.
-const IDLE: Duration = Duration::from_millis(50);
+/// While none come, the first one wakes the reader; this long at most it sleeps.
+const IDLE: Duration = Duration::from_secs(1);
 /// Records taken in one turn.
 const TURN: usize = 1 << 15;
 /// After so many full turns in a row, correlation stops asking /proc until the ring is empty again:
@@ -98,11 +99,15 @@ impl Pipeline {
     /// When a sink cannot be written. Call [`Pipeline::finish`] all the same.
     pub async fn run(&mut self, asked: impl Future<Output = ()>, reader_gone: impl Fn() -> bool) -> io::Result<End> {
         let mut asked = pin!(asked);
+        // SAFETY: an owned duplicate of the ring's descriptor, closed only when `ring` is dropped.
+        let ring = unsafe { AsyncFd::register(self.capture.ring_fd().try_clone_to_owned()?) }?;
         let mut delay = Duration::ZERO;
+        let mut armed = false;
         loop {
             tokio::select! {
                 biased;
                 () = &mut asked => return Ok(End::Asked),
+                woken = ring.readable(), if armed => woken?.clear_ready(),
                 () = tokio::time::sleep(delay) => {}
             }
             let taken = match self.turn() {
@@ -111,9 +116,15 @@ impl Pipeline {
             };
             delay = match taken {
                 TURN => Duration::ZERO,
-                0 => IDLE,
+                0 if armed => IDLE,
+                0 => {
+                    self.capture.wake_me()?;
+                    // An event may have come before the request: one more look, then sleep.
+                    Duration::ZERO
+                }
                 _ => BUSY,
             };
+            armed = taken == 0;
             if reader_gone() {
                 return Ok(End::BrokenPipe);
             }

@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use rustix::io::Errno;
 use thiserror::Error;
 
+use crate::render::escape::Printable;
 use crate::units::{Tgid, Tid};
 
 /// `PROC_PID_INIT_INO`, include/linux/proc_ns.h (6.18 and later: `PID_NS_INIT_INO`, include/uapi/linux/nsfs.h).
@@ -179,18 +180,6 @@ fn unescape(escaped: &[u8]) -> String {
         }
     }
     String::from_utf8_lossy(&bytes).into_owned()
-}
-
-/// A name that a terminal cannot take for a command.
-struct Printable<'a>(&'a str);
-
-impl fmt::Display for Printable<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.chars().try_for_each(|char| match char {
-            '\'' | '"' => write!(f, "{char}"),
-            _ => write!(f, "{}", char.escape_debug()),
-        })
-    }
 }
 
 /// All processes there are, by number.
@@ -497,7 +486,7 @@ VmPeak:\t   10000 kB\nVmSize:\t    9876 kB\nThreads:\t2\n";
         let error = judge(4711, &zombie, &stat(0)).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "4711 (\\u{1b}[2J') has ended and is a zombie: its memory is already given back\n  \
+            "4711 (\\x1b[2J') has ended and is a zombie: its memory is already given back\n  \
              its parent 4000 has not noticed yet; trace a process that still runs"
         );
         let main_thread_ended = status(|status| status.state = 'Z');

@@ -4,12 +4,12 @@
 use std::{
     collections::BTreeSet,
     fmt, fs, io,
-    os::fd::{AsFd as _, AsRawFd as _},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
 };
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    maps::{HashMap as BpfHashMap, MapData, PerCpuArray, RingBuf},
+    maps::{Array, HashMap as BpfHashMap, MapData, PerCpuArray, RingBuf},
     programs::{FEntry, FExit, Program, ProgramError, RawTracePoint},
 };
 use tracer_common::{config::Config, counter::Counter};
@@ -119,6 +119,7 @@ impl CaptureError {
 pub struct Capture {
     bpf: Ebpf,
     ring: RingBuf<MapData>,
+    reader_sleeps: Array<MapData, u32>,
     counters: PerCpuArray<MapData, u64>,
     targets: BpfHashMap<MapData, u32, u32>,
     logger: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
@@ -154,6 +155,9 @@ impl Capture {
         let ring = take(&mut bpf, "RING", |map| {
             RingBuf::try_from(map).map_err(|e| e.to_string())
         })?;
+        let reader_sleeps = take(&mut bpf, "READER_SLEEPS", |map| {
+            Array::try_from(map).map_err(|e| e.to_string())
+        })?;
         let counters = take(&mut bpf, "COUNTERS", |map| {
             PerCpuArray::try_from(map).map_err(|e| e.to_string())
         })?;
@@ -163,6 +167,7 @@ impl Capture {
         let mut capture = Self {
             bpf,
             ring,
+            reader_sleeps,
             counters,
             targets,
             logger,
@@ -208,6 +213,21 @@ impl Capture {
             logger.flush();
         }
         taken
+    }
+
+    /// Asks to be woken by the next event: the ring's file descriptor becomes readable then, and only
+    /// then. Look into the ring once more before sleeping.
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    pub fn wake_me(&mut self) -> io::Result<()> {
+        self.reader_sleeps.set(0, 1, 0).map_err(io::Error::other)
+    }
+
+    /// The ring's file descriptor, to wait on after [`Capture::wake_me`]; valid as long as the capture.
+    #[must_use]
+    pub fn ring_fd(&self) -> BorrowedFd<'_> {
+        self.ring.as_fd()
     }
 
     /// The counters of every CPU.

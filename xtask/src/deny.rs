@@ -1,0 +1,92 @@
+//! `cargo xtask deny`: licences and sources of every dependency, of both workspaces, by deny.toml.
+//! Input: cargo-deny, which is installed into the cache where CI asks for it.
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result};
+
+use crate::report::Tally;
+use crate::{cache, process};
+
+/// Knows the lock files of the cargo in use.
+const VERSION: &str = "0.20.2";
+/// The BPF crate is a workspace of its own.
+const MANIFESTS: [&str; 2] = ["Cargo.toml", "tracer-ebpf/Cargo.toml"];
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Also look for known vulnerabilities; fetches the database of them.
+    #[arg(long)]
+    advisories: bool,
+}
+
+pub fn main(args: &Args) -> Result<ExitCode> {
+    let tally = check(args.advisories)?;
+    println!("deny: {tally}");
+    Ok(ExitCode::from(u8::from(tally.is_bad(true))))
+}
+
+/// Counts one check per workspace; one skipped check where cargo-deny is missing.
+pub fn check(advisories: bool) -> Result<Tally> {
+    let mut tally = Tally::default();
+    let Some(program) = program()? else {
+        println!("skipped: cargo-deny is not installed; type: {}", typed()?);
+        tally.skipped += 1;
+        return Ok(tally);
+    };
+    for manifest in MANIFESTS {
+        let mut deny = Command::new(&program);
+        deny.current_dir(process::root())
+            .args(["--locked", "--all-features", "--manifest-path", manifest])
+            .args(["--config", "deny.toml", "check", "licenses", "bans", "sources"]);
+        if advisories {
+            deny.arg("advisories");
+        }
+        println!("{manifest}");
+        if process::run(&mut deny).is_ok() {
+            tally.passed += 1;
+        } else {
+            tally.failed += 1;
+        }
+    }
+    Ok(tally)
+}
+
+/// cargo-deny from the cache or from PATH; in CI it is built when neither has it.
+fn program() -> Result<Option<PathBuf>> {
+    let cached = cache::dir()?.join("tools/bin/cargo-deny");
+    let runs = |program: &PathBuf| process::output(Command::new(program).arg("--version")).is_ok();
+    if runs(&cached) {
+        return Ok(Some(cached));
+    }
+    if let Some(installed) = process::find("cargo-deny").filter(runs) {
+        return Ok(Some(installed));
+    }
+    if !process::is_ci() {
+        return Ok(None);
+    }
+    println!("building cargo-deny {VERSION}, once");
+    process::run(&mut install()?).context("install cargo-deny")?;
+    Ok(Some(cached))
+}
+
+fn install() -> Result<Command> {
+    let mut cargo = process::cargo();
+    cargo
+        .args(["install", "--quiet", "--locked", "cargo-deny", "--version", VERSION, "--root"])
+        .arg(cache::dir()?.join("tools"))
+        // Not among the workspace's own build.
+        .env_remove("CARGO_TARGET_DIR")
+        .env_remove("RUSTFLAGS");
+    Ok(cargo)
+}
+
+/// What a person types for [`install`].
+fn typed() -> Result<String> {
+    let root = cache::dir()?.join("tools");
+    Ok(format!(
+        "cargo install --locked cargo-deny --version {VERSION} --root {}",
+        root.display()
+    ))
+}
