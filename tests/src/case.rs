@@ -71,7 +71,6 @@ pub struct Env {
     pub tracer: PathBuf,
     pub in_vm: bool,
     /// `uname -r`.
-    #[allow(dead_code, reason = "the catalogue decides whether kernels are told apart")]
     pub release: String,
     /// NUMA nodes online.
     pub nodes: usize,
@@ -96,6 +95,15 @@ impl Env {
             scratch,
             outbox,
         })
+    }
+
+    /// Major and minor version of the kernel; (0, 0) for a release that does not begin with them.
+    pub fn version(&self) -> (u32, u32) {
+        let mut numbers = self.release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+        match (numbers.next(), numbers.next()) {
+            (Some(Ok(major)), Some(Ok(minor))) => (major, minor),
+            _ => (0, 0),
+        }
     }
 
     /// Sends a copy of the file at `path` to the host as `name` (letters, digits, `.`, `_`, `-`);

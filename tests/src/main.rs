@@ -11,6 +11,7 @@ mod cases;
 mod child;
 mod init;
 mod memory;
+mod numa;
 mod report;
 mod run_one;
 mod runner;

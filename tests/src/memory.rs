@@ -5,9 +5,11 @@ use std::ops::Range;
 use std::ptr;
 
 use anyhow::{Context, Result, ensure};
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags, madvise, mmap_anonymous, mprotect, munmap};
 
-/// A private anonymous mapping, unmapped on drop.
+const HUGE: usize = 2 << 20;
+
+/// A mapping of this process's own, unmapped on drop.
 pub struct Memory {
     start: *mut u8,
     len: usize,
@@ -20,33 +22,65 @@ impl Memory {
     }
 
     /// Maps `len` bytes for which the kernel may use huge pages, not populated yet.
-    #[allow(dead_code, reason = "the workloads decide which pages are in use")]
     pub fn huge_pages(len: usize) -> Result<Self> {
         Self::map(len, Advice::LinuxHugepage)
     }
 
+    /// Maps `len` bytes of hugetlb pages of the default size, which must have been reserved.
+    pub fn hugetlb(len: usize) -> Result<Self> {
+        Self::raw(len, MapFlags::PRIVATE | MapFlags::HUGETLB)
+    }
+
+    /// Maps `len` bytes of tmpfs, which a forked child shares.
+    pub fn shared(len: usize) -> Result<Self> {
+        Self::raw(len, MapFlags::SHARED)
+    }
+
+    /// Starts at a multiple of the huge page size, so that huge pages fit.
     fn map(len: usize, advice: Advice) -> Result<Self> {
-        ensure!(len > 0, "a mapping needs a size");
-        // SAFETY: a new mapping at an address of the kernel's choice touches no memory that exists.
-        let start = unsafe {
-            mmap_anonymous(
-                ptr::null_mut(),
-                len,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::PRIVATE,
-            )
+        let mut slack = Self::raw(len + HUGE, MapFlags::PRIVATE)?;
+        let head = slack.start.align_offset(HUGE);
+        let tail = slack.len - head - len;
+        // SAFETY: two parts of our own fresh mapping, to which no reference exists.
+        unsafe {
+            if head > 0 {
+                munmap(slack.start.cast(), head).context("unmap the head")?;
+            }
+            if tail > 0 {
+                munmap(slack.start.add(head + len).cast(), tail).context("unmap the tail")?;
+            }
+            slack.start = slack.start.add(head);
         }
-        .with_context(|| format!("map {len} bytes"))?;
-        let memory = Self {
-            start: start.cast(),
-            len,
-        };
+        slack.len = len;
         // SAFETY: the advice is about exactly the mapping above and changes no content.
-        match unsafe { madvise(start, len, advice) } {
+        match unsafe { madvise(slack.start.cast(), len, advice) } {
             // A kernel without huge pages knows no such advice, and has base pages only.
-            Ok(()) | Err(rustix::io::Errno::INVAL) => Ok(memory),
+            Ok(()) | Err(rustix::io::Errno::INVAL) => Ok(slack),
             Err(error) => Err(error).context("advise the kernel on huge pages"),
         }
+    }
+
+    fn raw(len: usize, flags: MapFlags) -> Result<Self> {
+        ensure!(len > 0, "a mapping needs a size");
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice touches no memory that exists.
+        let start = unsafe { mmap_anonymous(ptr::null_mut(), len, access, flags) }
+            .with_context(|| format!("map {len} bytes"))?;
+        Ok(Self {
+            start: start.cast(),
+            len,
+        })
+    }
+
+    /// Makes a page in the middle of each `chunk` read-only: a VMA of its own, so no PMD can map the chunk.
+    pub fn split_permissions(&self, chunk: usize) -> Result<()> {
+        let page = rustix::param::page_size();
+        for middle in (0..self.len).step_by(chunk).map(|start| start + chunk / 2) {
+            // SAFETY: within the mapping; writing to that page is given up.
+            unsafe { mprotect(self.start.add(middle).cast(), page, MprotectFlags::READ) }
+                .context("make a page read-only")?;
+        }
+        Ok(())
     }
 
     /// Writes to every page, which gives each a frame of its own (a read would map the shared zero page).
@@ -57,7 +91,6 @@ impl Memory {
     }
 
     /// Reads one byte of every page; returned so that the compiler keeps the reads.
-    #[allow(dead_code, reason = "the workloads decide how memory is used")]
     pub fn read(&self) -> u64 {
         self.bytes()
             .iter()

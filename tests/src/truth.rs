@@ -36,6 +36,14 @@ impl Snapshot {
         })
     }
 
+    /// Whether every `pages` neighbours lie in neighbouring frames that begin at a multiple of `pages`.
+    pub fn in_runs_of(&self, pages: usize) -> bool {
+        self.frames.chunks(pages).all(|run| {
+            let Some(&Some(first)) = run.first() else { return false };
+            first.is_multiple_of(pages as u64) && (first..).zip(run).all(|(expected, frame)| *frame == Some(expected))
+        })
+    }
+
     /// How many pages have a frame.
     pub fn present(&self) -> usize {
         self.frames.iter().flatten().count()
@@ -131,6 +139,22 @@ impl Report {
 
     pub fn range(&self) -> Range<u64> {
         self.start..self.end
+    }
+}
+
+/// The reports of all processes that map the same memory, by their pids.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reports(pub Vec<(u32, Report)>);
+
+impl Reports {
+    /// One JSON line, without its newline.
+    pub fn to_line(&self) -> Result<String> {
+        serde_json::to_string(self).context("write the reports as JSON")
+    }
+
+    /// The opposite of [`Reports::to_line`].
+    pub fn parse(line: &str) -> Result<Self> {
+        serde_json::from_str(line).with_context(|| format!("these are no reports: {line}"))
     }
 }
 

@@ -3,12 +3,13 @@
 
 mod harness;
 mod hidden;
+mod kinds;
 mod moves;
 
 use crate::case::Case;
 
 /// Every topic's cases, in the order in which they run.
-pub const TOPICS: &[&[Case]] = &[harness::CASES, moves::CASES, hidden::CASES];
+pub const TOPICS: &[&[Case]] = &[harness::CASES, moves::CASES, kinds::CASES, hidden::CASES];
 
 /// Every case.
 pub fn all() -> impl Iterator<Item = &'static Case> {

@@ -54,7 +54,7 @@ pub const CASES: &[Case] = &[
 ];
 
 /// The set of (address, old frame, new frame) must be the same on both sides.
-fn ensure_same(trace: &Trace, pid: u32, truth: &Report) -> Result<()> {
+pub fn ensure_same(trace: &Trace, pid: u32, truth: &Report) -> Result<()> {
     let seen = trace.of(pid, truth.range())?;
     let missed: Vec<_> = truth
         .moves

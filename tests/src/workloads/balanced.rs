@@ -4,10 +4,10 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use rustix::thread::{CpuSet, sched_setaffinity};
 
 use super::{Workload, next_order, say};
 use crate::memory::Memory;
+use crate::numa;
 use crate::truth::{Moves, Report, Snapshot};
 
 pub const WORKLOAD: Workload = Workload {
@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(45);
 fn run(args: &[String]) -> Result<()> {
     let [mib] = args else { bail!("usage: balanced MIB") };
     let mib: usize = mib.parse().context("parse MIB")?;
-    run_on(0)?;
+    numa::run_on(0)?;
     let mut memory = Memory::base_pages(mib << 20)?;
     memory.fill();
     say("ready")?;
@@ -34,7 +34,7 @@ fn run(args: &[String]) -> Result<()> {
                 say("marked")?;
             }
             ("balance", Some(before)) => {
-                run_on(1)?;
+                numa::run_on(1)?;
                 say(&balance(&memory, before)?.to_line()?)?;
             }
             _ => bail!("unknown order {order:?}, or balance before mark"),
@@ -53,10 +53,4 @@ fn balance(memory: &Memory, before: &Snapshot) -> Result<Report> {
             return Ok(Report::new(memory.addresses(), moves));
         }
     }
-}
-
-fn run_on(cpu: usize) -> Result<()> {
-    let mut set = CpuSet::new();
-    set.set(cpu);
-    sched_setaffinity(None, &set).with_context(|| format!("run on CPU {cpu}"))
 }

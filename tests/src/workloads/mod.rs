@@ -3,6 +3,7 @@
 
 mod anon;
 mod balanced;
+mod mover;
 mod punched;
 
 use std::io::{self, BufRead, Write};
@@ -17,7 +18,7 @@ pub struct Workload {
     pub run: fn(&[String]) -> Result<()>,
 }
 
-pub const ALL: &[Workload] = &[anon::WORKLOAD, balanced::WORKLOAD, punched::WORKLOAD];
+pub const ALL: &[Workload] = &[anon::WORKLOAD, balanced::WORKLOAD, mover::WORKLOAD, punched::WORKLOAD];
 
 #[derive(clap::Args)]
 pub struct Args {

@@ -1,0 +1,129 @@
+//! Every kind of page, moved by every system call that moves pages: the set of moves must be the truth's.
+//! Input: the workload `mover`, which maps the pages, asks for the move, and reads its own pagemap.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use crate::case::{Case, Env, Needs, Outcome};
+use crate::cases::moves::ensure_same;
+use crate::child::Worker;
+use crate::tracing::Tracing;
+use crate::truth::Reports;
+
+const SOON: Duration = Duration::from_secs(60);
+const NEEDS: Needs = Needs { nodes: 2, ..Needs::VM };
+
+/// What to move, how, and what the events must say.
+struct Kind {
+    pages: &'static str,
+    call: &'static str,
+    mib: usize,
+    reason: &'static str,
+    order: u8,
+    /// The first kernel that has it.
+    since: (u32, u32),
+    /// Pages that must move; None: all.
+    moving: Option<usize>,
+}
+
+impl Kind {
+    const BASE: Self = Self {
+        pages: "base",
+        call: "move_pages",
+        mib: 8,
+        reason: "syscall_or_cpuset",
+        order: 0,
+        since: (6, 1),
+        moving: None,
+    };
+}
+
+macro_rules! kinds {
+    ($($name:ident: $what:literal, $kind:expr;)*) => {
+        pub const CASES: &[Case] = &[
+            $(
+                Case {
+                    name: concat!("kinds/", stringify!($name)),
+                    what: $what,
+                    needs: NEEDS,
+                    run: |env| check(env, &$kind, "exact"),
+                },
+                Case {
+                    name: concat!("kinds/", stringify!($name), "_tracepoint"),
+                    what: concat!($what, ", tracepoint backend"),
+                    needs: NEEDS,
+                    run: |env| check(env, &$kind, "tracepoint"),
+                },
+            )*
+        ];
+    };
+}
+
+kinds! {
+    move_pages: "move_pages(2) of base pages", Kind::BASE;
+    move_pages_mthp: "move_pages(2) of 64K folios",
+        Kind { pages: "mthp", order: 4, since: (6, 12), ..Kind::BASE };
+    move_pages_thp: "move_pages(2) of huge pages", Kind { pages: "thp", order: 9, ..Kind::BASE };
+    move_pages_pte_mapped_thp: "move_pages(2) of huge pages in three VMAs each",
+        Kind { pages: "pte_mapped_thp", order: 9, ..Kind::BASE };
+    move_pages_hugetlb: "move_pages(2) of hugetlb pages", Kind { pages: "hugetlb", order: 9, ..Kind::BASE };
+    move_pages_fork_shared: "move_pages(2) of pages that two processes share by fork",
+        Kind { pages: "fork_shared", ..Kind::BASE };
+    move_pages_file_shared: "move_pages(2) of tmpfs pages that two processes map",
+        Kind { pages: "file_shared", ..Kind::BASE };
+    mbind: "mbind(2)", Kind { call: "mbind", reason: "mempolicy_mbind", ..Kind::BASE };
+    migrate_pages: "migrate_pages(2)", Kind { call: "migrate_pages", ..Kind::BASE };
+    soft_offline: "MADV_SOFT_OFFLINE of base pages",
+        Kind { call: "soft_offline", mib: 1, reason: "memory_failure", ..Kind::BASE };
+    pinned: "pages that are pinned do not move, and no move is reported",
+        Kind { call: "move_pinned", mib: 0, moving: Some(0), ..Kind::BASE };
+}
+
+fn check(env: &Env, kind: &Kind, backend: &str) -> Result<Outcome> {
+    if env.version() < kind.since {
+        let (major, minor) = kind.since;
+        return Ok(Outcome::NotApplicable(format!("exists since {major}.{minor}")));
+    }
+    let mut worker = Worker::spawn("mover", &[kind.pages, kind.call, &kind.mib.to_string()])?;
+    let pid = worker.pid();
+    worker.wait_ready(SOON)?;
+    let tracing = Tracing::start(&env.tracer, &["-p", &pid.to_string(), "--backend", backend])?;
+    worker.send("mark")?;
+    worker.read_line(SOON)?;
+    worker.send("move")?;
+    let truth = Reports::parse(&worker.read_line(SOON)?)?;
+    let trace = tracing.finish()?;
+    for (pid, report) in &truth.0 {
+        let pages = ((report.end - report.start) as usize) / rustix::param::page_size();
+        let moving = kind.moving.unwrap_or(pages);
+        ensure!(
+            report.moves.len() == moving,
+            "{} of {pages} pages of {pid} moved, not {moving}: nothing is proven",
+            report.moves.len()
+        );
+        ensure_same(&trace, *pid, report)?;
+        for line in trace
+            .moves
+            .iter()
+            .filter(|line| line.pid == Some(*pid) && report.range().contains(&line.vaddr.0))
+        {
+            ensure!(line.reason == kind.reason, "reason: {line:?}");
+            ensure!(line.actor_pid == worker.pid(), "actor: {line:?}");
+            ensure!(line.verdict == "confirmed", "verdict: {line:?}");
+            if backend == "exact" {
+                ensure!(line.order == kind.order, "order: {line:?}");
+            }
+            if kind.call != "soft_offline" {
+                ensure!((line.old_node, line.new_node) == (Some(0), Some(1)), "nodes: {line:?}");
+            }
+        }
+    }
+    if backend == "exact" {
+        trace.ensure_exact_books()?;
+    } else {
+        trace.ensure_sound()?;
+    }
+    worker.exit(SOON)?;
+    Ok(Outcome::Passed)
+}

@@ -1,0 +1,211 @@
+//! Memory of every kind, moved by every system call that can: the workload asks for the move, so it knows.
+//! Input: which kind of page and which call; on stdin `mark`, then `move`, answered by the reports of all who map it.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::ops::Range;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::{Workload, next_order, say};
+use crate::memory::Memory;
+use crate::numa;
+use crate::truth::{Moves, Report, Reports, Snapshot};
+
+pub const WORKLOAD: Workload = Workload {
+    name: "mover",
+    what: "mover PAGES CALL MIB: `mark`, then `move` moves MIB of PAGES from node 0 to node 1 by CALL and tells",
+    run,
+};
+
+const HUGE: usize = 2 << 20;
+
+/// What the moved pages are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pages {
+    /// Anonymous base pages.
+    Base,
+    /// Anonymous folios of 64 KiB.
+    Mthp,
+    /// Anonymous huge pages mapped by a PMD.
+    Thp,
+    /// The same, mapped by PTEs in three VMAs of different permissions.
+    PteMappedThp,
+    /// hugetlb.
+    Hugetlb,
+    /// Base pages shared with a forked child.
+    ForkShared,
+    /// tmpfs pages shared with a forked child.
+    FileShared,
+}
+
+impl Pages {
+    fn parse(name: &str) -> Result<Self> {
+        Ok(match name {
+            "base" => Self::Base,
+            "mthp" => Self::Mthp,
+            "thp" => Self::Thp,
+            "pte_mapped_thp" => Self::PteMappedThp,
+            "hugetlb" => Self::Hugetlb,
+            "fork_shared" => Self::ForkShared,
+            "file_shared" => Self::FileShared,
+            other => bail!("no pages {other}"),
+        })
+    }
+
+    fn shared(self) -> bool {
+        matches!(self, Self::ForkShared | Self::FileShared)
+    }
+
+    fn map(self, len: usize) -> Result<Memory> {
+        let mut memory = match self {
+            Self::Base | Self::ForkShared => Memory::base_pages(len)?,
+            Self::Mthp => {
+                let knob = "/sys/kernel/mm/transparent_hugepage/hugepages-64kB/enabled";
+                fs::write(knob, "always").with_context(|| format!("write {knob}"))?;
+                fs::write("/sys/kernel/mm/transparent_hugepage/hugepages-2048kB/enabled", "never")
+                    .context("switch 2M pages off")?;
+                Memory::huge_pages(len)?
+            }
+            Self::Thp | Self::PteMappedThp => {
+                fs::write("/sys/kernel/mm/transparent_hugepage/enabled", "always").context("switch THP on")?;
+                Memory::huge_pages(len)?
+            }
+            Self::Hugetlb => {
+                let pages = (2 * len / HUGE).to_string();
+                fs::write("/proc/sys/vm/nr_hugepages", &pages).context("reserve hugetlb pages")?;
+                Memory::hugetlb(len)?
+            }
+            Self::FileShared => Memory::shared(len)?,
+        };
+        memory.fill();
+        let frames = Snapshot::take(memory.addresses())?;
+        let run = match self {
+            Self::Thp | Self::PteMappedThp | Self::Hugetlb => HUGE,
+            Self::Mthp => 64 << 10,
+            Self::Base | Self::ForkShared | Self::FileShared => rustix::param::page_size(),
+        };
+        ensure!(
+            frames.in_runs_of(run / rustix::param::page_size()),
+            "the kernel gave other pages than asked for"
+        );
+        if self == Self::PteMappedThp {
+            // Another VMA in the middle of each huge page: its PMD becomes a page table, its folio stays.
+            memory.split_permissions(HUGE)?;
+        }
+        Ok(memory)
+    }
+}
+
+fn run(args: &[String]) -> Result<()> {
+    let [pages, call, mib] = args else {
+        bail!("usage: mover PAGES CALL MIB")
+    };
+    let pages = Pages::parse(pages)?;
+    // 0: as many pages as a pipe can pin.
+    let len = match mib.parse::<usize>().context("parse MIB")? {
+        0 => 16 * rustix::param::page_size(),
+        mib => mib << 20,
+    };
+    numa::run_on(0)?;
+    let memory = pages.map(len)?;
+    let range = memory.addresses();
+    let mut child = if pages.shared() {
+        Some(Sharer::fork(range.clone())?)
+    } else {
+        None
+    };
+    say("ready")?;
+    let mut before = None;
+    while let Some(order) = next_order()? {
+        match (order.as_str(), &before) {
+            ("mark", _) => {
+                before = Some(Snapshot::take(range.clone())?);
+                say("marked")?;
+            }
+            ("move", Some(before)) => {
+                move_by(call, &range, pages.shared())?;
+                let moves = Moves::between(before, &Snapshot::take(range.clone())?)?;
+                let mut reports = vec![(std::process::id(), Report::new(range.clone(), moves))];
+                if let Some(child) = &mut child {
+                    reports.push((child.pid, child.report()?));
+                }
+                say(&Reports(reports).to_line()?)?;
+            }
+            _ => bail!("unknown order {order:?}, or move before mark"),
+        }
+    }
+    Ok(())
+}
+
+fn move_by(call: &str, range: &Range<u64>, everybodys: bool) -> Result<()> {
+    match call {
+        "move_pages" => numa::move_pages(range.clone(), 1, everybodys),
+        "mbind" => numa::mbind(range.clone(), 1, everybodys),
+        "migrate_pages" => numa::migrate_pages(std::process::id(), 0, 1),
+        "soft_offline" => numa::soft_offline(range.clone()),
+        // A move that must fail: the pages are pinned meanwhile.
+        "move_pinned" => {
+            let _pinned = numa::Pinned::new(range.clone())?;
+            numa::move_pages(range.clone(), 1, everybodys)
+        }
+        other => bail!("no call {other}"),
+    }
+}
+
+/// A forked child that maps the same pages, and tells what became of them in its own page table.
+struct Sharer {
+    pid: u32,
+    order: fs::File,
+    answer: fs::File,
+}
+
+impl Sharer {
+    fn fork(range: Range<u64>) -> Result<Self> {
+        let (order_reader, order) = rustix::pipe::pipe().context("make a pipe")?;
+        let (answer, answer_writer) = rustix::pipe::pipe().context("make a pipe")?;
+        // SAFETY: this process has one thread, so the child may do whatever the parent might.
+        match unsafe { libc::fork() } {
+            -1 => Err(std::io::Error::last_os_error()).context("fork"),
+            0 => {
+                drop((order, answer));
+                let told = tell(range, &mut order_reader.into(), &mut answer_writer.into());
+                std::process::exit(i32::from(told.is_err()));
+            }
+            pid => {
+                let mut sharer = Self {
+                    pid: pid.cast_unsigned(),
+                    order: order.into(),
+                    answer: answer.into(),
+                };
+                // Its first look is over when it says so.
+                let mut ready = [0];
+                sharer.answer.read_exact(&mut ready).context("the child did not look")?;
+                Ok(sharer)
+            }
+        }
+    }
+
+    fn report(&mut self) -> Result<Report> {
+        self.order.write_all(b"x").context("ask the child")?;
+        let mut line = String::new();
+        self.answer.read_to_string(&mut line).context("hear the child")?;
+        Report::parse(&line)
+    }
+}
+
+fn tell(range: Range<u64>, order: &mut fs::File, answer: &mut fs::File) -> Result<()> {
+    for address in range.clone().step_by(rustix::param::page_size()) {
+        // SAFETY: the range is a live mapping inherited from the parent. A page of a file is mapped by this.
+        std::hint::black_box(unsafe { std::ptr::with_exposed_provenance::<u8>(address as usize).read_volatile() });
+    }
+    let before = Snapshot::take(range.clone())?;
+    answer.write_all(b"r")?;
+    let mut byte = [0];
+    if order.read(&mut byte)? == 0 {
+        return Ok(()); // nobody asks any more
+    }
+    let moves = Moves::between(&before, &Snapshot::take(range.clone())?)?;
+    answer.write_all(Report::new(range, moves).to_line()?.as_bytes())?;
+    Ok(())
+}
