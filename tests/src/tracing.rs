@@ -80,6 +80,11 @@ pub struct SummaryLine {
 #[derive(Clone, Debug, Deserialize)]
 pub struct Lost {
     pub events: u64,
+    pub mapping_pages: u64,
+    pub process_events: u64,
+    pub calls: u64,
+    pub undecoded: u64,
+    pub missed_runs: u64,
     pub not_asked_pages: u64,
     pub unattributed_pages: u64,
 }
@@ -266,13 +271,13 @@ impl Trace {
 
     /// Nothing lost, nobody behind, and the kernel's count met.
     pub fn ensure_sound(&self) -> Result<()> {
+        let lost = &self.summary.lost;
         ensure!(
             self.status.success(),
-            "tracer: {}; stderr: {}",
+            "tracer: {}; lost: {lost:?}; stderr: {}",
             self.status,
             self.stderr
         );
-        let lost = &self.summary.lost;
         ensure!(lost.events == 0 && lost.not_asked_pages == 0, "lost: {lost:?}");
         ensure!(
             self.summary.books.balanced,

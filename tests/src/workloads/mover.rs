@@ -2,7 +2,7 @@
 //! Input: which kind of page and which call; on stdin `mark`, then `move`, answered by the reports of all who map it.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead as _, BufReader, Read, Write};
 use std::ops::Range;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -61,14 +61,11 @@ impl Pages {
         let mut memory = match self {
             Self::Base | Self::ForkShared => Memory::base_pages(len)?,
             Self::Mthp => {
-                let knob = "/sys/kernel/mm/transparent_hugepage/hugepages-64kB/enabled";
-                fs::write(knob, "always").with_context(|| format!("write {knob}"))?;
-                fs::write("/sys/kernel/mm/transparent_hugepage/hugepages-2048kB/enabled", "never")
-                    .context("switch 2M pages off")?;
+                huge_pages_of(64)?;
                 Memory::huge_pages(len)?
             }
             Self::Thp | Self::PteMappedThp => {
-                fs::write("/sys/kernel/mm/transparent_hugepage/enabled", "always").context("switch THP on")?;
+                huge_pages_of(2048)?;
                 Memory::huge_pages(len)?
             }
             Self::Hugetlb => {
@@ -95,6 +92,20 @@ impl Pages {
         }
         Ok(memory)
     }
+}
+
+/// Lets anonymous memory have huge pages of one size only, by the per-size knobs
+/// (since 6.8, mm/huge_memory.c `thpsize_init`) where there are any.
+fn huge_pages_of(kib: u32) -> Result<()> {
+    let thp = "/sys/kernel/mm/transparent_hugepage";
+    fs::write(format!("{thp}/enabled"), "always").context("switch THP on")?;
+    for size in [64, 2048] {
+        let knob = format!("{thp}/hugepages-{size}kB/enabled");
+        if fs::exists(&knob)? {
+            fs::write(&knob, if size == kib { "always" } else { "never" }).with_context(|| format!("write {knob}"))?;
+        }
+    }
+    Ok(())
 }
 
 fn run(args: &[String]) -> Result<()> {
@@ -189,7 +200,9 @@ impl Sharer {
     fn report(&mut self) -> Result<Report> {
         self.order.write_all(b"x").context("ask the child")?;
         let mut line = String::new();
-        self.answer.read_to_string(&mut line).context("hear the child")?;
+        BufReader::new(&self.answer)
+            .read_line(&mut line)
+            .context("hear the child")?;
         Report::parse(&line)
     }
 }
@@ -206,6 +219,8 @@ fn tell(range: Range<u64>, order: &mut fs::File, answer: &mut fs::File) -> Resul
         return Ok(()); // nobody asks any more
     }
     let moves = Moves::between(&before, &Snapshot::take(range.clone())?)?;
-    answer.write_all(Report::new(range, moves).to_line()?.as_bytes())?;
+    answer.write_all((Report::new(range, moves).to_line()? + "\n").as_bytes())?;
+    // Lives as long as its parent, which holds the other end.
+    let _ = order.read(&mut byte)?;
     Ok(())
 }
