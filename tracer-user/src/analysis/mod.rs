@@ -1,4 +1,5 @@
 //! Events to answers. No I/O, no formatting.
 
 pub mod books;
+pub mod health;
 pub mod totals;

@@ -1,6 +1,233 @@
-//! stub while the rest compiles
+//! `tracer doctor`: collects the facts, has them examined and prints the findings.
+//! Input: /proc, /sys, the kernel's answers to each hook. What cannot be read is itself a finding, never an error.
+
+use std::{
+    fs::{self, File},
+    hint::black_box,
+    io::{self, Write as _},
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+    process::ExitCode,
+    str::FromStr,
+};
+
+use anyhow::Context as _;
+
+use crate::{
+    analysis::health::{self, Btf, Caller, Facts, Health, Hooks, OwnFrame, ProcFiles, Settings},
+    kernel::{
+        capabilities::Capabilities,
+        release::{self, Lockdown},
+        topology::Topology,
+        types::{self, KernelTypes, TypesError},
+        vmstat::Vmstat,
+    },
+    proc::{
+        pagemap::{Frame, LookupError, Pagemap},
+        process,
+    },
+    render,
+    source::trial,
+    units::{Tgid, VirtAddr},
+};
+
+/// `PROC_USER_INIT_INO`, include/linux/proc_ns.h (6.18 and later: `USER_NS_INIT_INO`, include/uapi/linux/nsfs.h).
+const INITIAL_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
+
+/// What `tracer doctor` may be told.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
-pub fn run(_: &Args) -> anyhow::Result<std::process::ExitCode> {
-    anyhow::bail!("x")
+#[command(after_help = "Exit codes: 0 some backend works, 1 none does.")]
+pub struct Args {
+    /// Print one JSON object a line, one for each check and one with the backend
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Runs `tracer doctor`; 0 if some backend works, 1 if none does.
+///
+/// # Errors
+/// Only when the findings cannot be written.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let health = health::examine(&collect());
+    match print(args, &health) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("cannot write the findings"),
+        _ => Ok(ExitCode::from(u8::from(health.backend.is_none()))),
+    }
+}
+
+fn print(args: &Args, health: &Health) -> io::Result<()> {
+    if args.json {
+        let mut out = io::BufWriter::new(io::stdout());
+        render::health::json(health, &mut out)?;
+        return out.flush();
+    }
+    let choice = anstream::AutoStream::choice(&io::stdout());
+    let mut out = io::BufWriter::new(anstream::AutoStream::new(io::stdout(), choice));
+    render::health::text(health, &mut out)?;
+    out.flush()
+}
+
+fn collect() -> Facts {
+    let (btf, hooks) = kernel_types();
+    Facts {
+        release: release::release(),
+        arch: rustix::system::uname().machine().to_string_lossy().into_owned(),
+        page_size: rustix::param::page_size() as u64,
+        paging_levels: paging_levels(),
+        caller: caller(),
+        lockdown: Lockdown::read(),
+        btf,
+        hooks,
+        settings: settings(),
+        proc: ProcFiles {
+            own_frame: own_frame(),
+            frame_files: ["kpageflags", "kpagecount", "kpagecgroup"]
+                .map(|name| (name, first_word(&Path::new("/proc").join(name))))
+                .into(),
+            vmstat: Vmstat::read().map_err(|e| e.to_string()),
+            hidepid: hidepid(&fs::read_to_string("/proc/self/mounts").unwrap_or_default()),
+        },
+        nodes: Topology::read()
+            .map(|topology| topology.nodes().to_vec())
+            .map_err(|e| e.to_string()),
+    }
+}
+
+/// The kernel's types, and with their offsets the trial of every hook.
+fn kernel_types() -> (Result<Btf, String>, Hooks) {
+    let path = Path::new(types::VMLINUX);
+    let config = match KernelTypes::read(path).and_then(|types| types.config()) {
+        Ok(config) => Ok(config),
+        Err(TypesError::Read { source, .. }) => return (Err(source.to_string()), Hooks::NotTried),
+        Err(error) => Err(error.to_string()),
+    };
+    let hooks = config.as_ref().map_or(Hooks::NotTried, |config| {
+        trial::every_hook(config).map_or_else(|error| Hooks::Refused(error.to_string()), Hooks::Tried)
+    });
+    let types = Btf {
+        bytes: fs::metadata(path).map_or(0, |metadata| metadata.len()),
+        offsets: config.map(|_| ()),
+    };
+    (Ok(types), hooks)
+}
+
+/// `la57` is among the flags only where the kernel uses it (arch/x86/kernel/cpu/common.c).
+fn paging_levels() -> Option<u8> {
+    if !cfg!(target_arch = "x86_64") {
+        return None;
+    }
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").ok()?;
+    let flags = cpuinfo.lines().find(|line| line.starts_with("flags"))?;
+    Some(if flags.split_whitespace().any(|flag| flag == "la57") {
+        5
+    } else {
+        4
+    })
+}
+
+fn caller() -> Caller {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let seccomp = status.lines().find_map(|line| line.strip_prefix("Seccomp:"));
+    Caller {
+        uid: rustix::process::geteuid().as_raw(),
+        capabilities: Capabilities::parse(status.as_bytes()),
+        initial_user_namespace: match fs::metadata("/proc/self/ns/user") {
+            Ok(namespace) => Some(namespace.ino() == INITIAL_USER_NAMESPACE),
+            Err(_) => None,
+        },
+        initial_pid_namespace: process::in_initial_pid_namespace().ok(),
+        seccomp: seccomp.is_some_and(|mode| mode.trim() != "0"),
+    }
+}
+
+fn settings() -> Settings {
+    Settings {
+        unprivileged_bpf_disabled: setting("/proc/sys/kernel/unprivileged_bpf_disabled"),
+        bpf_stats: setting("/proc/sys/kernel/bpf_stats_enabled"),
+        numa_balancing: setting("/proc/sys/kernel/numa_balancing"),
+        compaction_proactiveness: setting("/proc/sys/vm/compaction_proactiveness"),
+        zone_reclaim_mode: setting("/proc/sys/vm/zone_reclaim_mode"),
+        huge_pages: setting::<String>("/sys/kernel/mm/transparent_hugepage/enabled").and_then(|words| chosen(&words)),
+        demotion: setting("/sys/kernel/mm/numa/demotion_enabled"),
+    }
+}
+
+fn setting<T: FromStr>(path: &str) -> Option<T> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+/// The word in brackets of "always \[madvise\] never".
+fn chosen(words: &str) -> Option<String> {
+    let mut words = words.split_whitespace();
+    words.find_map(|word| Some(word.strip_prefix('[')?.strip_suffix(']')?.to_owned()))
+}
+
+/// What pagemap says of a page touched just now.
+fn own_frame() -> OwnFrame {
+    let touched = black_box(Box::new(1u8));
+    let address = VirtAddr((&raw const *touched).addr() as u64);
+    let mut words = Vec::new();
+    let looked = Pagemap::open(Tgid(own_number())).and_then(|pagemap| pagemap.lookup(&[address], &mut words));
+    match looked {
+        Ok(()) => match words.first().map(|&word| Frame::decode(word)) {
+            Some(Frame::Present(_)) => OwnFrame::Visible,
+            Some(Frame::Hidden) => OwnFrame::Hidden,
+            // Moved or swapped out in this moment, or a kernel without CONFIG_PROC_PAGE_MONITOR.
+            _ => OwnFrame::Unreadable("a page in use is shown as absent".to_owned()),
+        },
+        Err(LookupError::Open { source, .. } | LookupError::Read(source)) => OwnFrame::Unreadable(source.to_string()),
+        Err(LookupError::ProcessGone) => OwnFrame::Unreadable("No such file or directory (os error 2)".to_owned()),
+    }
+}
+
+/// The number that this /proc gives to this process; it may be another namespace's /proc.
+fn own_number() -> u32 {
+    fs::read_link("/proc/self")
+        .ok()
+        .and_then(|link| link.to_str()?.parse().ok())
+        .unwrap_or_else(std::process::id)
+}
+
+/// Whether the file can be opened and gives a word.
+fn first_word(path: &Path) -> Result<(), String> {
+    let read = File::open(path).and_then(|mut file| io::Read::read_exact(&mut file, &mut [0; 8]));
+    read.map_err(|e| e.to_string())
+}
+
+/// The value of `hidepid` among the options of the last mount on /proc; None without it, or where it hides nothing.
+fn hidepid(mounts: &str) -> Option<String> {
+    let mut fields = mounts
+        .lines()
+        .map(|line| line.split(' '))
+        .filter_map(|mut fields| Some((fields.nth(1)?, fields.next()?, fields.next()?)));
+    let (.., options) = fields.rfind(|&(point, kind, _)| point == "/proc" && kind == "proc")?;
+    let value = options.split(',').find_map(|option| option.strip_prefix("hidepid="))?;
+    (!matches!(value, "0" | "off")).then(|| value.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_mount_on_proc_counts() {
+        let mounts = "proc /proc proc rw,relatime 0 0\n/dev/vda / ext4 rw,hidepid=2 0 0\n";
+        assert_eq!(hidepid(mounts), None);
+        let again = format!("{mounts}proc /proc proc rw,relatime,gid=4,hidepid=invisible 0 0\nshort\n");
+        assert_eq!(hidepid(&again).as_deref(), Some("invisible"));
+        assert_eq!(hidepid("proc /proc proc rw,hidepid=0 0 0"), None);
+    }
+
+    #[test]
+    fn the_chosen_word_stands_in_brackets() {
+        assert_eq!(chosen("always [madvise] never\n").as_deref(), Some("madvise"));
+        assert_eq!(chosen("always madvise never"), None);
+    }
+
+    #[test]
+    fn facts_can_be_collected_by_anyone() {
+        let health = health::examine(&collect());
+        assert!(!health.findings.is_empty());
+        assert_eq!(health.backend.is_none(), !health.remedies.is_empty());
+    }
 }

@@ -26,10 +26,10 @@ use crate::{
     },
     correlate::{Correlator, processes::Processes},
     kernel::{
-        btf::{self, KernelTypes},
         capabilities::{Capabilities, Capability},
         release,
         topology::Topology,
+        types::{self, KernelTypes},
     },
     pipeline::{End, Pipeline},
     proc::process,
@@ -60,7 +60,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     } else {
         Some(Targets::resolve(&args.pid, follow)?)
     };
-    let types = KernelTypes::read(Path::new(btf::VMLINUX))?;
+    let types = KernelTypes::read(Path::new(types::VMLINUX))?;
     let topology = Topology::read().context("cannot tell the NUMA node of a frame")?;
     let held = if args.command.is_empty() {
         None

@@ -2,7 +2,7 @@
 //! Input: pagemaps of the processes that map the address; earlier and later moves of the same page.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     time::Duration,
 };
 
@@ -29,13 +29,14 @@ type Place = (VirtAddr, Pfn);
 /// Finds owners, and remembers which page was last seen where.
 #[derive(Default)]
 pub struct Owners {
-    last: HashMap<Place, Life>,
+    /// Who has a page at that place: several, where they share it.
+    at: HashMap<Place, Vec<Life>>,
 }
 
 impl Owners {
     /// Fills in owners, as many as can be found:
     /// by pagemap, which must hold the new frame at the address; then backwards, from a later move
-    /// of the batch that left the frame which this one entered; then from earlier batches.
+    /// of the batch that left the frame which this one entered; then from where pages were before.
     pub fn find(&mut self, pending: &mut [Pending], processes: &mut Processes, spaces: &mut Spaces) {
         let mut wanted: Vec<VirtAddr> = pending
             .iter()
@@ -48,37 +49,63 @@ impl Owners {
         wanted.sort_unstable();
         wanted.dedup();
         let holders = holders(&wanted, processes, spaces);
-        by_pagemap(pending, &holders);
+        self.by_pagemap(pending, &holders);
         backwards(pending);
+        if self.at.len() > MAX_PLACES {
+            self.at.clear();
+        }
         self.forwards(pending, processes);
         for run in pending.iter_mut() {
             run.owner_task = run.owner.map(|life| processes.process(life.tgid));
         }
-        if self.last.len() > MAX_PLACES {
-            self.last.clear();
-        }
-        for run in pending.iter() {
-            if let Some(owner) = run.owner {
-                self.last.remove(&(VirtAddr(run.raw.vaddr), Pfn(run.raw.old_pfn)));
-                self.last.insert((VirtAddr(run.raw.vaddr), Pfn(run.raw.new_pfn)), owner);
+    }
+
+    /// Each holder of the new frame owns one of the mappings that entered it: a page shared by fork comes
+    /// once for each, perhaps in another batch.
+    fn by_pagemap(&self, pending: &mut [Pending], holders: &HashMap<VirtAddr, Vec<(Life, Frame)>>) {
+        let mut taken: HashSet<(Place, Tgid)> = HashSet::new();
+        // Later moves first: they are what the page tables show.
+        for run in pending.iter_mut().rev().filter(|run| run.owner.is_none()) {
+            let (_, to) = places(run);
+            let holds = |frame: Frame| matches!(frame, Frame::Present(pfn) | Frame::Migrating(pfn) if pfn == to.1);
+            let there = self.at.get(&to).map_or(&[][..], Vec::as_slice);
+            let mut fitting = holders
+                .get(&to.0)
+                .into_iter()
+                .flatten()
+                .filter(|(life, frame)| holds(*frame) && !taken.contains(&(to, life.tgid)));
+            // Not one that has already arrived, unless there is no other: its leaving may have been lost.
+            let newcomer = fitting.clone().find(|(life, _)| !there.contains(life));
+            if let Some(&(life, frame)) = newcomer.or_else(|| fitting.next()) {
+                taken.insert((to, life.tgid));
+                run.owner = Some(life);
+                run.source = OwnerSource::Pagemap;
+                run.verdict = Some(verdict(frame, to.1));
             }
         }
     }
 
-    /// A page that was seen to enter a frame leaves it.
-    fn forwards(&self, pending: &mut [Pending], processes: &Processes) {
-        let mut now: HashMap<Place, Life> = HashMap::new();
+    /// A page that was seen to enter a frame leaves it. Keeps the places up to date.
+    fn forwards(&mut self, pending: &mut [Pending], processes: &Processes) {
         for run in pending {
             let (from, to) = places(run);
             if run.owner.is_none()
-                && let Some(&life) = now.get(&from).or_else(|| self.last.get(&from))
+                && let Some(&life) = self.at.get(&from).and_then(|lives| lives.first())
                 && !processes.ended(life)
             {
                 run.owner = Some(life);
                 run.source = OwnerSource::Chain;
             }
-            if let Some(owner) = run.owner {
-                now.insert(to, owner);
+            let Some(owner) = run.owner else { continue };
+            if let Some(lives) = self.at.get_mut(&from) {
+                lives.retain(|life| *life != owner);
+                if lives.is_empty() {
+                    self.at.remove(&from);
+                }
+            }
+            let arrived = self.at.entry(to).or_default();
+            if !arrived.contains(&owner) {
+                arrived.push(owner);
             }
         }
     }
@@ -117,28 +144,6 @@ fn holders(wanted: &[VirtAddr], processes: &Processes, spaces: &mut Spaces) -> H
         }
     }
     found
-}
-
-/// Each holder of the new frame owns one of the mappings that entered it; a page shared by fork comes
-/// once for each.
-fn by_pagemap(pending: &mut [Pending], holders: &HashMap<VirtAddr, Vec<(Life, Frame)>>) {
-    let mut taken: HashMap<(Place, Tgid), ()> = HashMap::new();
-    // Later moves first: they are what the page tables show.
-    for run in pending.iter_mut().rev().filter(|run| run.owner.is_none()) {
-        let (_, to) = places(run);
-        let holds = |frame: &Frame| matches!(*frame, Frame::Present(pfn) | Frame::Migrating(pfn) if pfn == to.1);
-        let owner = holders
-            .get(&to.0)
-            .into_iter()
-            .flatten()
-            .find(|(life, frame)| holds(frame) && !taken.contains_key(&(to, life.tgid)));
-        if let Some(&(life, frame)) = owner {
-            taken.insert((to, life.tgid), ());
-            run.owner = Some(life);
-            run.source = OwnerSource::Pagemap;
-            run.verdict = Some(verdict(frame, to.1));
-        }
-    }
 }
 
 /// A later move of the batch whose owner is known left the frame that an earlier one entered.
@@ -201,7 +206,7 @@ mod tests {
     fn sharers_of_a_page_get_one_mapping_each() {
         let mut pending = [run(0x1000, 1, 2), run(0x1000, 1, 2), run(0x1000, 1, 2)];
         let here = vec![(life(7), Frame::Present(Pfn(2))), (life(8), Frame::Present(Pfn(2)))];
-        by_pagemap(&mut pending, &HashMap::from([(VirtAddr(0x1000), here)]));
+        Owners::default().by_pagemap(&mut pending, &HashMap::from([(VirtAddr(0x1000), here)]));
         assert_eq!(owners(&pending), [None, Some(8), Some(7)]);
     }
 
@@ -209,7 +214,7 @@ mod tests {
     fn a_page_that_moved_twice_is_followed_back() {
         let mut pending = [run(0x1000, 1, 2), run(0x1000, 2, 3), run(0x2000, 1, 3)];
         let here = vec![(life(7), Frame::Present(Pfn(3)))];
-        by_pagemap(&mut pending, &HashMap::from([(VirtAddr(0x1000), here)]));
+        Owners::default().by_pagemap(&mut pending, &HashMap::from([(VirtAddr(0x1000), here)]));
         backwards(&mut pending);
         assert_eq!(owners(&pending), [Some(7), Some(7), None]);
         assert_eq!(pending[0].source, OwnerSource::Chain);
@@ -219,9 +224,24 @@ mod tests {
     #[test]
     fn a_page_seen_before_is_known_when_it_moves_on() {
         let mut owners_state = Owners::default();
-        owners_state.last.insert((VirtAddr(0x1000), Pfn(2)), life(9));
+        owners_state.at.insert((VirtAddr(0x1000), Pfn(2)), vec![life(9)]);
         let mut pending = [run(0x1000, 2, 3), run(0x1000, 3, 4), run(0x2000, 2, 3)];
         owners_state.forwards(&mut pending, &Processes::new(None, true));
         assert_eq!(owners(&pending), [Some(9), Some(9), None]);
+    }
+
+    #[test]
+    fn sharers_in_two_batches_are_two() {
+        let mut state = Owners::default();
+        let holders = HashMap::from([(
+            VirtAddr(0x1000),
+            vec![(life(7), Frame::Present(Pfn(2))), (life(8), Frame::Present(Pfn(2)))],
+        )]);
+        for expected in [7, 8, 7] {
+            let mut pending = [run(0x1000, 1, 2)];
+            state.by_pagemap(&mut pending, &holders);
+            state.forwards(&mut pending, &Processes::new(None, true));
+            assert_eq!(owners(&pending), [Some(expected)]);
+        }
     }
 }

@@ -1,176 +1,299 @@
-//! What the programs must know of the running kernel's structures, and its names for reasons.
-//! Input: the kernel's BTF, /sys/kernel/btf/vmlinux.
+//! A reader of BTF, the kernel's description of its own types: by name, without copying them.
+//! Input: the bytes of /sys/kernel/btf/vmlinux (Documentation/bpf/btf.rst, include/uapi/linux/btf.h).
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+/// `BTF_MAGIC`.
+const MAGIC: u16 = 0xeb9f;
+/// Anonymous structures nest a few levels deep in the kernel; a damaged file may nest for ever.
+const MAX_NESTING: usize = 16;
 
-use btfparse::{Integer32Value, Offset, Readable, TypeInformation, TypeVariant};
-use tracer_common::config::Config;
-
-use crate::event::ReasonNames;
-
-/// Where a kernel built with CONFIG_DEBUG_INFO_BTF shows its types.
-pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
-
-/// Why the kernel's types are not to be had.
-#[derive(Debug, thiserror::Error)]
-pub enum BtfError {
-    /// The file is not there or cannot be read.
-    #[error("cannot read the kernel's type information, {}: {source}\n  tracer takes every structure offset from it; boot a kernel built with CONFIG_DEBUG_INFO_BTF=y", path.display())]
-    Read {
-        /// The BTF file.
-        path: PathBuf,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// The file is not BTF.
-    #[error("the kernel's type information is damaged: {0}")]
-    Parse(String),
-    /// A structure, member or constant that tracer needs is not in this kernel.
-    #[error("this kernel has no {0}, which tracer needs to name a page's owner")]
-    Missing(&'static str),
+/// Why bytes are not BTF.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what} at byte {at}")]
+pub struct BtfDamage {
+    /// What is wrong.
+    what: &'static str,
+    /// Where.
+    at: usize,
 }
 
-/// The types of a kernel.
-pub struct KernelTypes(TypeInformation);
+/// `BTF_KIND_*`, those that are asked for by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Struct,
+    Union,
+    Enum,
+    Func,
+    FuncProto,
+    /// `typedef`, `const`, `volatile`, `restrict`, type tag: stands for another type.
+    Alias,
+    Other,
+}
 
-struct Bytes(Vec<u8>);
+/// One `struct btf_type` with what follows it.
+#[derive(Clone, Copy)]
+struct Type<'a> {
+    name: u32,
+    kind: Kind,
+    /// Bit 31 of `info`: for structures, members carry bit-field sizes.
+    flag: bool,
+    size_or_type: u32,
+    /// Members, constants or parameters.
+    tail: &'a [u8],
+}
 
-impl Readable for Bytes {
-    fn read(&self, offset: u64, buffer: &mut [u8]) -> btfparse::Result<()> {
-        let start = usize::try_from(offset).unwrap_or(usize::MAX);
-        let source = start
-            .checked_add(buffer.len())
-            .and_then(|end| self.0.get(start..end))
-            .ok_or_else(|| btfparse::Error::new(btfparse::ErrorKind::IOError, "read past the end"))?;
-        buffer.copy_from_slice(source);
+/// BTF, indexed by type id.
+pub struct Btf {
+    bytes: Vec<u8>,
+    /// Where each type begins; id 0 is `void` and has no entry.
+    types: Vec<u32>,
+    strings: std::ops::Range<usize>,
+}
+
+impl Btf {
+    /// Finds where each type begins.
+    ///
+    /// # Errors
+    /// [`BtfDamage`] where a section or a type does not fit.
+    pub fn parse(bytes: Vec<u8>) -> Result<Self, BtfDamage> {
+        let damage = |what, at| BtfDamage { what, at };
+        if word16(&bytes, 0) != Some(MAGIC) {
+            return Err(damage("no BTF magic", 0));
+        }
+        let header = |at| {
+            word(&bytes, at)
+                .map(|word| word as usize)
+                .ok_or(damage("a header cut off", at))
+        };
+        let (base, type_off, type_len, str_off, str_len) =
+            (header(4)?, header(8)?, header(12)?, header(16)?, header(20)?);
+        let section = |off: usize, len: usize, at| {
+            let start = base.checked_add(off).ok_or(damage("a section beyond the file", at))?;
+            let end = start.checked_add(len).filter(|&end| end <= bytes.len());
+            end.map(|end| start..end).ok_or(damage("a section beyond the file", at))
+        };
+        let strings = section(str_off, str_len, 16)?;
+        let section = section(type_off, type_len, 8)?;
+        let mut types = Vec::with_capacity(type_len / 24);
+        let mut at = section.start;
+        while at < section.end {
+            let info = word(&bytes, at + 4).ok_or(damage("a type cut off", at))?;
+            let next = at + 12 + tail_len(info).ok_or(damage("an unknown kind of type", at))?;
+            if next > section.end {
+                return Err(damage("a type cut off", at));
+            }
+            types.push(u32::try_from(at).map_err(|_| damage("too large a file", at))?);
+            at = next;
+        }
+        Ok(Self { bytes, types, strings })
+    }
+
+    /// Byte offset of a structure's member, those of anonymous structures and unions inside it included.
+    /// None without such a member, or for a bit field.
+    #[must_use]
+    pub fn member(&self, structure: &str, member: &str) -> Option<u32> {
+        let ty = self.find(structure, Kind::Struct)?;
+        let bits = self.member_bits(ty, member, 0)?;
+        bits.is_multiple_of(8).then_some(bits / 8)
+    }
+
+    /// Size of a structure in bytes.
+    #[must_use]
+    pub fn size(&self, structure: &str) -> Option<u32> {
+        Some(self.find(structure, Kind::Struct)?.size_or_type)
+    }
+
+    /// The constants of an enumeration, in their order.
+    #[must_use]
+    pub fn constants(&self, enumeration: &str) -> Option<Vec<(&str, u32)>> {
+        let ty = self.find(enumeration, Kind::Enum)?;
+        let (constants, _) = ty.tail.as_chunks::<8>();
+        Some(
+            constants
+                .iter()
+                .filter_map(|c| Some((self.string(word(c, 0)?)?, word(c, 4)?)))
+                .collect(),
+        )
+    }
+
+    /// The names of a function's parameters; None without such a function.
+    #[must_use]
+    pub fn parameters(&self, function: &str) -> Option<Vec<&str>> {
+        let prototype = self.by_id(self.find(function, Kind::Func)?.size_or_type)?;
+        if prototype.kind != Kind::FuncProto {
+            return None;
+        }
+        let (parameters, _) = prototype.tail.as_chunks::<8>();
+        Some(parameters.iter().filter_map(|p| self.string(word(p, 0)?)).collect())
+    }
+
+    fn member_bits(&self, ty: Type<'_>, wanted: &str, depth: usize) -> Option<u32> {
+        let (members, _) = ty.tail.as_chunks::<12>();
+        members.iter().find_map(|member| {
+            let (name, id, offset) = (word(member, 0)?, word(member, 4)?, word(member, 8)?);
+            let (offset, bit_field) = if ty.flag {
+                (offset & 0xff_ffff, offset >> 24 != 0)
+            } else {
+                (offset, false)
+            };
+            if name != 0 {
+                return (self.string(name)? == wanted && !bit_field).then_some(offset);
+            }
+            let inner = self.resolve(id)?;
+            if depth >= MAX_NESTING || !matches!(inner.kind, Kind::Struct | Kind::Union) {
+                return None;
+            }
+            self.member_bits(inner, wanted, depth + 1)?.checked_add(offset)
+        })
+    }
+
+    /// The type behind aliases.
+    fn resolve(&self, mut id: u32) -> Option<Type<'_>> {
+        for _ in 0..MAX_NESTING {
+            let ty = self.by_id(id)?;
+            if ty.kind != Kind::Alias {
+                return Some(ty);
+            }
+            id = ty.size_or_type;
+        }
+        None
+    }
+
+    /// The first definition of that kind and name; a forward declaration is none.
+    fn find(&self, name: &str, kind: Kind) -> Option<Type<'_>> {
+        self.types
+            .iter()
+            .filter_map(|&at| self.at(at as usize))
+            .find(|ty| ty.kind == kind && self.string(ty.name) == Some(name))
+    }
+
+    fn by_id(&self, id: u32) -> Option<Type<'_>> {
+        self.at(*self.types.get((id as usize).checked_sub(1)?)? as usize)
+    }
+
+    fn at(&self, at: usize) -> Option<Type<'_>> {
+        let info = word(&self.bytes, at + 4)?;
+        let tail = at + 12;
+        Some(Type {
+            name: word(&self.bytes, at)?,
+            kind: kind(info),
+            flag: info >> 31 != 0,
+            size_or_type: word(&self.bytes, at + 8)?,
+            tail: self.bytes.get(tail..tail + tail_len(info)?)?,
+        })
+    }
+
+    fn string(&self, offset: u32) -> Option<&str> {
+        let strings = self.bytes.get(self.strings.clone())?.get(offset as usize..)?;
+        str::from_utf8(strings.split(|&byte| byte == 0).next()?).ok()
+    }
+}
+
+fn kind(info: u32) -> Kind {
+    match info >> 24 & 0x1f {
+        4 => Kind::Struct,
+        5 => Kind::Union,
+        6 => Kind::Enum,
+        8..=11 | 18 => Kind::Alias,
+        12 => Kind::Func,
+        13 => Kind::FuncProto,
+        _ => Kind::Other,
+    }
+}
+
+/// Bytes after the 12 common ones; None for a kind that is not known, whose length cannot be either.
+fn tail_len(info: u32) -> Option<usize> {
+    let count = (info & 0xffff) as usize;
+    Some(match info >> 24 & 0x1f {
+        // PTR, FWD, TYPEDEF, VOLATILE, CONST, RESTRICT, FUNC, FLOAT, TYPE_TAG
+        2 | 7..=12 | 16 | 18 => 0,
+        // INT, VAR, DECL_TAG
+        1 | 14 | 17 => 4,
+        // ARRAY
+        3 => 12,
+        // STRUCT, UNION, DATASEC, ENUM64
+        4 | 5 | 15 | 19 => 12 * count,
+        // ENUM, FUNC_PROTO
+        6 | 13 => 8 * count,
+        _ => return None,
+    })
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+fn word16(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{any, proptest};
+
+    use super::*;
+
+    /// Types and strings as a file.
+    fn file(types: &[u32], strings: &str) -> Vec<u8> {
+        let types: Vec<u8> = types.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let (type_len, str_len) = (types.len() as u32, strings.len() as u32);
+        let mut bytes = vec![0x9f, 0xeb, 1, 0];
+        for word in [24, 0, type_len, type_len, str_len] {
+            bytes.extend(u32::to_ne_bytes(word));
+        }
+        bytes.extend(types);
+        bytes.extend(strings.as_bytes());
+        bytes
+    }
+
+    const STRINGS: &str = "\0outer\0plain\0deep\0reason\0ONE\0TWO\0func\0arg\0bits\0";
+
+    /// `struct outer { int plain; const union { struct { int _; int deep; }; }; int bits : 3; }`, an enum, a function.
+    fn sample() -> Vec<u8> {
+        let at = |name: &str| STRINGS.find(&format!("\0{name}\0")).map_or(0, |at| at as u32 + 1);
+        #[rustfmt::skip]
+        let types = [
+            0, 1 << 24, 4, 32,                                        // 1: int
+            at("outer"), 4 << 24 | 3 | 1 << 31, 16,                   // 2: struct, with bit fields
+                at("plain"), 1, 0,
+                0, 3, 32,
+                at("bits"), 1, 3 << 24 | 96,
+            0, 10 << 24, 4,                                           // 3: const -> 4
+            0, 5 << 24 | 1, 8, 0, 5, 0,                               // 4: union
+            0, 4 << 24 | 2, 8, at("plain"), 1, 0, at("deep"), 1, 32,  // 5: struct
+            at("reason"), 6 << 24 | 2, 4, at("ONE"), 1, at("TWO"), 2, // 6: enum
+            0, 13 << 24 | 1, 1, at("arg"), 1,                         // 7: prototype
+            at("func"), 12 << 24, 7,                                  // 8: function
+        ];
+        file(&types, STRINGS)
+    }
+
+    #[test]
+    fn members_are_found_through_anonymous_ones() -> Result<(), BtfDamage> {
+        let btf = Btf::parse(sample())?;
+        assert_eq!(btf.member("outer", "plain"), Some(0));
+        assert_eq!(btf.member("outer", "deep"), Some(8));
+        assert_eq!(btf.member("outer", "bits"), None);
+        assert_eq!(btf.member("outer", "absent"), None);
+        assert_eq!(btf.size("outer"), Some(16));
+        assert_eq!(btf.constants("reason"), Some(vec![("ONE", 1), ("TWO", 2)]));
+        assert_eq!(btf.parameters("func"), Some(vec!["arg"]));
+        assert_eq!(btf.parameters("outer"), None);
         Ok(())
     }
-}
 
-impl KernelTypes {
-    /// Reads and indexes a BTF file.
-    ///
-    /// # Errors
-    /// [`BtfError::Read`], [`BtfError::Parse`].
-    pub fn read(path: &Path) -> Result<Self, BtfError> {
-        let bytes = fs::read(path).map_err(|source| BtfError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        TypeInformation::new(&Bytes(bytes))
-            .map(Self)
-            .map_err(|e| BtfError::Parse(format!("{e:?}")))
-    }
-
-    /// Whether the kernel has a function of this name that a hook could be put on.
-    #[must_use]
-    pub fn has_function(&self, name: &str) -> bool {
-        self.0
-            .get()
-            .values()
-            .any(|ty| matches!(ty, TypeVariant::Func(f) if f.name().as_deref() == Some(name)))
-    }
-
-    /// The offsets that the programs need; the filter is left open.
-    ///
-    /// # Errors
-    /// [`BtfError::Missing`] names the first one that this kernel does not have.
-    pub fn config(&self) -> Result<Config, BtfError> {
-        let walk = self.member("rmap_walk_arg", "folio");
-        Ok(Config {
-            vma_mm: self
-                .member("vm_area_struct", "vm_mm")
-                .ok_or(BtfError::Missing("vm_area_struct.vm_mm"))?,
-            mm_owner: self
-                .member("mm_struct", "owner")
-                .ok_or(BtfError::Missing("mm_struct.owner (CONFIG_MEMCG)"))?,
-            task_tgid: self
-                .member("task_struct", "tgid")
-                .ok_or(BtfError::Missing("task_struct.tgid"))?,
-            task_pid: self
-                .member("task_struct", "pid")
-                .ok_or(BtfError::Missing("task_struct.pid"))?,
-            task_comm: self
-                .member("task_struct", "comm")
-                .ok_or(BtfError::Missing("task_struct.comm"))?,
-            task_signal: self
-                .member("task_struct", "signal")
-                .ok_or(BtfError::Missing("task_struct.signal"))?,
-            signal_live: self
-                .member("signal_struct", "live")
-                .ok_or(BtfError::Missing("signal_struct.live"))?,
-            folio_flags: self.member("folio", "flags").ok_or(BtfError::Missing("folio.flags"))?,
-            pg_head: self
-                .constant("pageflags", "PG_head")
-                .ok_or(BtfError::Missing("PG_head"))?,
-            // The order's byte: a member of its own on 6.1, the low byte of _flags_1 since 6.6.
-            folio_order: self
-                .member("folio", "_folio_order")
-                .or_else(|| self.member("folio", "_flags_1"))
-                .ok_or(BtfError::Missing("folio._flags_1"))?,
-            remove_arg_is_walk: u32::from(walk.is_some()),
-            walk_folio: walk.unwrap_or(0),
-            page_struct_shift: self.page_struct_shift().ok_or(BtfError::Missing("struct page"))?,
-            ..Config::UNSET
-        })
-    }
-
-    /// The running kernel's names for its migrate reasons (`enum migrate_reason`).
-    #[must_use]
-    pub fn reasons(&self) -> ReasonNames {
-        let values = self.enumeration("migrate_reason").unwrap_or_default();
-        ReasonNames::from_kernel(values.iter().map(|(name, value)| (name.as_str(), *value)))
-    }
-
-    fn page_struct_shift(&self) -> Option<u32> {
-        let size = self.0.size_of(self.structure("page")?).ok()?;
-        size.is_power_of_two().then(|| size.trailing_zeros())
-    }
-
-    /// Byte offset of a member, nested and anonymous ones included.
-    fn member(&self, structure: &str, member: &str) -> Option<u32> {
-        match self.0.offset_of(self.structure(structure)?, member).ok()? {
-            (_, Offset::ByteOffset(bytes)) => Some(bytes),
-            (_, Offset::BitOffsetAndSize(..)) => None,
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(flips in proptest::collection::vec((0usize..300, any::<u8>()), 0..6), cut in 0usize..300) {
+            let mut bytes = sample();
+            for (at, value) in flips {
+                if let Some(byte) = bytes.get_mut(at) {
+                    *byte = value;
+                }
+            }
+            bytes.truncate(cut.max(24));
+            if let Ok(btf) = Btf::parse(bytes) {
+                let _ = (btf.member("outer", "deep"), btf.constants("reason"), btf.parameters("func"), btf.size("outer"));
+            }
         }
-    }
-
-    /// The id of a structure; a function or a variable may have the same name.
-    fn structure(&self, name: &str) -> Option<u32> {
-        let is_it = |ty: &TypeVariant| matches!(ty, TypeVariant::Struct(s) if s.name().as_deref() == Some(name));
-        let id = self.0.id_of(name)?;
-        if self.0.get().get(&id).is_some_and(is_it) {
-            return Some(id);
-        }
-        self.0.get().iter().find(|(_, ty)| is_it(ty)).map(|(&id, _)| id)
-    }
-
-    fn enumeration(&self, name: &str) -> Option<Vec<(String, u32)>> {
-        self.0.get().values().find_map(|ty| match ty {
-            TypeVariant::Enum(e) if e.name().as_deref() == Some(name) => Some(
-                e.named_value_list()
-                    .iter()
-                    .filter_map(|named| {
-                        let value = match named.value {
-                            Integer32Value::Signed(value) => u32::try_from(value).ok()?,
-                            Integer32Value::Unsigned(value) => value,
-                        };
-                        Some((named.name.clone(), value))
-                    })
-                    .collect(),
-            ),
-            _ => None,
-        })
-    }
-
-    fn constant(&self, enumeration: &str, name: &str) -> Option<u32> {
-        let values = self.enumeration(enumeration)?;
-        values
-            .into_iter()
-            .find(|(have, _)| have == name)
-            .map(|(_, value)| value)
     }
 }

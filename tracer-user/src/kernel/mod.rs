@@ -5,4 +5,5 @@ pub mod capabilities;
 pub mod hooks;
 pub mod release;
 pub mod topology;
+pub mod types;
 pub mod vmstat;

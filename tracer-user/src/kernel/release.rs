@@ -1,8 +1,12 @@
 //! Which kernel runs, and how far it is locked down.
-//! Input: uname(2), /sys/kernel/security/lockdown.
+//! Input: uname(2), the file `lockdown` of securityfs, mounted or not.
 
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+
+use rustix::fs::{Mode, OFlags, openat};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
 /// The file of the lockdown state; in securityfs, which need not be mounted.
 const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
@@ -56,7 +60,7 @@ pub enum Lockdown {
     Integrity,
     /// What could read the kernel is refused too: BPF that reads kernel memory, kprobes.
     Confidentiality,
-    /// Cannot be known: securityfs is not mounted, the kernel has no lockdown module, or the file may not be read.
+    /// Cannot be known: the kernel has no lockdown module, or its file may not be read.
     Unknown,
 }
 
@@ -73,10 +77,28 @@ impl Lockdown {
         }
     }
 
-    /// Reads the running kernel's state.
+    /// Reads the running kernel's state; where securityfs is not mounted, root can see it all the same.
     pub fn read() -> Self {
-        fs::read(LOCKDOWN).map_or(Self::Unknown, |text| Self::parse(&text))
+        fs::read(LOCKDOWN)
+            .or_else(|_| read_from_own_mount())
+            .map_or(Self::Unknown, |text| Self::parse(&text))
     }
+}
+
+/// Reads the file through a mount that is attached nowhere: nobody else sees it, and it goes away when it is closed.
+/// The system calls are there since 5.2, and want CAP_SYS_ADMIN.
+fn read_from_own_mount() -> io::Result<Vec<u8>> {
+    let filesystem = fsopen("securityfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_create(&filesystem)?;
+    let mount = fsmount(
+        &filesystem,
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        MountAttrFlags::MOUNT_ATTR_RDONLY,
+    )?;
+    let file = openat(&mount, "lockdown", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut text = Vec::new();
+    File::from(file).read_to_end(&mut text)?;
+    Ok(text)
 }
 
 impl fmt::Display for Lockdown {

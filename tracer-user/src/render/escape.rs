@@ -12,12 +12,18 @@ impl fmt::Display for Printable<'_> {
             match c {
                 '\\' => f.write_str("\\\\")?,
                 c if c.is_ascii_control() => write!(f, "\\x{:02x}", u32::from(c))?,
-                // C1 controls, line and paragraph separators, bidirectional overrides and isolates, BOM.
+                // C1 controls, line and paragraph separators, bidirectional marks, overrides and isolates, BOM, tags,
+                // and what else takes no room on the screen.
                 '\u{80}'..='\u{9f}'
+                | '\u{ad}'
+                | '\u{61c}'
+                | '\u{180e}'
                 | '\u{200b}'..='\u{200f}'
                 | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{2069}'
-                | '\u{feff}' => write!(f, "{}", c.escape_unicode())?,
+                | '\u{2060}'..='\u{206f}'
+                | '\u{feff}'
+                | '\u{fff9}'..='\u{fffb}'
+                | '\u{e0000}'..='\u{e007f}' => write!(f, "{}", c.escape_unicode())?,
                 c => f.write_char(c)?,
             }
         }
@@ -34,6 +40,10 @@ mod tests {
         assert_eq!(
             Printable("a\x1b[31mb\u{9b}c\u{202e}d\\").to_string(),
             "a\\x1b[31mb\\u{9b}c\\u{202e}d\\\\"
+        );
+        assert_eq!(
+            Printable("a\u{61c}b\u{ad}c\u{e0041}").to_string(),
+            "a\\u{61c}b\\u{ad}c\\u{e0041}"
         );
         assert_eq!(Printable("[heap] größer").to_string(), "[heap] größer");
     }

@@ -1,0 +1,425 @@
+//! What a machine allows, what is missing, what that costs and what to do about it.
+//! Input: facts that somebody else has collected; nothing here asks the machine.
+
+mod checks;
+#[cfg(test)]
+pub(crate) mod made_up;
+
+use crate::{
+    kernel::{capabilities::Capabilities, hooks::Hook, release::Lockdown, topology::Node, vmstat::Vmstat},
+    source::{ring::Backend, trial::Tried},
+};
+
+/// Everything the findings are drawn from. A `None` or an error is itself a fact: it could not be asked.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// `uname -r`.
+    pub release: String,
+    /// `uname -m`.
+    pub arch: String,
+    /// Bytes.
+    pub page_size: u64,
+    /// Levels of page tables, where the machine tells: 4 or 5 on x86-64.
+    pub paging_levels: Option<u8>,
+    /// The caller.
+    pub caller: Caller,
+    /// How far the kernel is locked down.
+    pub lockdown: Lockdown,
+    /// The kernel's BTF, or why it cannot be read.
+    pub btf: Result<Btf, String>,
+    /// What the kernel said to the hooks.
+    pub hooks: Hooks,
+    /// Settings of the kernel.
+    pub settings: Settings,
+    /// What /proc shows.
+    pub proc: ProcFiles,
+    /// NUMA nodes, or why they are unknown.
+    pub nodes: Result<Vec<Node>, String>,
+}
+
+/// What the kernel tells of its types.
+#[derive(Clone, Debug)]
+pub struct Btf {
+    /// Size of the file.
+    pub bytes: u64,
+    /// Whether it has every offset that the programs need, or which one it lacks.
+    pub offsets: Result<(), String>,
+}
+
+/// Who runs the program.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller {
+    /// Effective user id.
+    pub uid: u32,
+    /// What it may do; None: /proc does not say.
+    pub capabilities: Option<Capabilities>,
+    /// Whether its user namespace is the first one, where capabilities hold for the machine.
+    pub initial_user_namespace: Option<bool>,
+    /// Whether its PID namespace is the first one, whose numbers the kernel reports.
+    pub initial_pid_namespace: Option<bool>,
+    /// A seccomp filter looks at its system calls.
+    pub seccomp: bool,
+}
+
+/// What became of the hooks.
+#[derive(Clone, Debug)]
+pub enum Hooks {
+    /// They were not tried: the programs cannot be made without the kernel's offsets.
+    NotTried,
+    /// The kernel refused the maps, before any hook.
+    Refused(String),
+    /// Each was tried.
+    Tried(Vec<Tried>),
+}
+
+/// Settings under /proc/sys and /sys; None: this kernel does not have it, or does not show it.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// `kernel.unprivileged_bpf_disabled`.
+    pub unprivileged_bpf_disabled: Option<u64>,
+    /// `kernel.bpf_stats_enabled`.
+    pub bpf_stats: Option<u64>,
+    /// `kernel.numa_balancing`: 0 off, 1 on, 2 between tiers of memory.
+    pub numa_balancing: Option<u64>,
+    /// `vm.compaction_proactiveness`, 0 to 100.
+    pub compaction_proactiveness: Option<u64>,
+    /// `vm.zone_reclaim_mode`.
+    pub zone_reclaim_mode: Option<u64>,
+    /// The chosen word of transparent_hugepage/enabled.
+    pub huge_pages: Option<String>,
+    /// numa/demotion_enabled.
+    pub demotion: Option<bool>,
+}
+
+/// What pagemap showed of a page that was touched a moment ago.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OwnFrame {
+    /// Its frame number.
+    Visible,
+    /// That it is in memory, but not where.
+    Hidden,
+    /// Nothing, and why.
+    Unreadable(String),
+}
+
+/// What /proc shows to the caller.
+#[derive(Clone, Debug)]
+pub struct ProcFiles {
+    /// From pagemap.
+    pub own_frame: OwnFrame,
+    /// The files with a word per frame: name, and why it cannot be opened.
+    pub frame_files: Vec<(&'static str, Result<(), String>)>,
+    /// The kernel's counters, or why they cannot be read.
+    pub vmstat: Result<Vmstat, String>,
+    /// The value of the mount option `hidepid`, where it is set.
+    pub hidepid: Option<String>,
+}
+
+/// How a check came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// As it should be.
+    Ok,
+    /// Something is lost.
+    Missing,
+    /// Worth knowing.
+    Note,
+    /// Could not be checked.
+    Unknown,
+}
+
+/// One check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What was checked.
+    pub name: &'static str,
+    /// How it came out.
+    pub status: Status,
+    /// What was found.
+    pub found: String,
+    /// What is lost by it.
+    pub loses: Option<String>,
+    /// What the reader can do.
+    pub remedy: Option<String>,
+}
+
+impl Finding {
+    fn new(name: &'static str, status: Status, found: impl Into<String>) -> Self {
+        Self {
+            name,
+            status,
+            found: found.into(),
+            loses: None,
+            remedy: None,
+        }
+    }
+
+    fn ok(name: &'static str, found: impl Into<String>) -> Self {
+        Self::new(name, Status::Ok, found)
+    }
+
+    fn note(name: &'static str, found: impl Into<String>) -> Self {
+        Self::new(name, Status::Note, found)
+    }
+
+    fn missing(name: &'static str, found: impl Into<String>) -> Self {
+        Self::new(name, Status::Missing, found)
+    }
+
+    fn unknown(name: &'static str, why: &str) -> Self {
+        Self::new(name, Status::Unknown, format!("not checked: {why}"))
+    }
+
+    fn loses(mut self, what: impl Into<String>) -> Self {
+        self.loses = Some(what.into());
+        self
+    }
+
+    fn remedy(mut self, what: impl Into<String>) -> Self {
+        self.remedy = Some(what.into());
+        self
+    }
+}
+
+/// The diagnosis.
+#[derive(Clone, Debug)]
+pub struct Health {
+    /// Every check, in reading order.
+    pub findings: Vec<Finding>,
+    /// The backend that tracing would use; None: it cannot be.
+    pub backend: Option<Backend>,
+    /// Without a backend: what to do first, from the checks that stand in the way.
+    pub remedies: Vec<String>,
+}
+
+/// Draws the findings.
+#[must_use]
+pub fn examine(facts: &Facts) -> Health {
+    let usable: Vec<Backend> = Backend::ALL.into_iter().filter(|&b| attaches(facts, b)).collect();
+    // What tracing insists on before it looks at hooks comes first: its remedies are the ones to follow first.
+    let required = [
+        checks::privileges(facts),
+        checks::pid_namespace(facts.caller),
+        checks::btf(facts),
+        checks::numa(&facts.nodes),
+    ];
+    // What tracing insists on and cannot learn keeps it from starting as well.
+    let in_the_way = |finding: &&Finding| {
+        matches!(finding.status, Status::Missing | Status::Unknown)
+            && (finding.name != checks::PRIVILEGES || !checks::may_trace(facts.caller))
+    };
+    let mut blockers: Vec<&Finding> = required.iter().filter(in_the_way).collect();
+    let hooks = Backend::ALL.map(|backend| checks::hooks(facts, backend, &usable));
+    if blockers.is_empty() && usable.is_empty() {
+        // The modest backend first: what it lacks is less.
+        blockers.extend(hooks.iter().rev().filter(|finding| finding.remedy.is_some()).take(1));
+    }
+    let backend = usable.first().copied().filter(|_| blockers.is_empty());
+    let mut remedies: Vec<String> = Vec::new();
+    for remedy in blockers.iter().filter_map(|finding| finding.remedy.as_ref()) {
+        if !remedies.contains(remedy) {
+            remedies.push(remedy.clone());
+        }
+    }
+    if backend.is_none() && remedies.is_empty() {
+        remedies.push("see what the checks above lack".to_owned());
+    }
+    let [privileges, pid_namespace, btf, numa] = required;
+    let [exact, tracepoint] = hooks;
+    let mut findings = vec![
+        checks::kernel(facts),
+        privileges,
+        pid_namespace,
+        checks::lockdown(facts.lockdown),
+        btf,
+        exact,
+        tracepoint,
+        checks::bpf_settings(facts),
+        checks::pagemap(facts),
+        checks::frame_files(&facts.proc.frame_files),
+        checks::counters(&facts.proc.vmstat),
+    ];
+    findings.extend(checks::hidepid(facts));
+    findings.push(numa);
+    findings.push(checks::balancing(facts));
+    findings.push(checks::compaction(facts));
+    findings.extend(checks::reclaim(&facts.settings));
+    Health {
+        findings,
+        backend,
+        remedies,
+    }
+}
+
+/// Whether every hook that the backend cannot do without attaches.
+fn attaches(facts: &Facts, backend: Backend) -> bool {
+    match &facts.hooks {
+        Hooks::NotTried | Hooks::Refused(_) => false,
+        Hooks::Tried(all) => backend
+            .hooks()
+            .filter(|hook| hook.loses.is_none())
+            .all(|hook| outcome(all, hook).is_some_and(|tried| tried.refusal.is_none())),
+    }
+}
+
+fn outcome<'a>(all: &'a [Tried], hook: &Hook) -> Option<&'a Tried> {
+    all.iter().find(|tried| tried.hook.program == hook.program)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        made_up::{capabilities, fine, locked_down, tried, unprivileged},
+        *,
+    };
+    use crate::kernel::capabilities::Capability;
+
+    fn finding<'a>(health: &'a Health, name: &str) -> &'a Finding {
+        let mut named = health.findings.iter().filter(|finding| finding.name == name);
+        named.next().unwrap_or_else(|| panic!("no check named {name}"))
+    }
+
+    #[test]
+    fn nothing_is_missing_on_a_good_machine() {
+        let health = examine(&fine());
+        assert_eq!(health.backend, Some(Backend::Exact));
+        assert!(health.remedies.is_empty());
+        for finding in &health.findings {
+            assert_eq!(finding.status, Status::Ok, "{finding:?}");
+            assert_eq!((&finding.loses, &finding.remedy), (&None, &None), "{finding:?}");
+        }
+    }
+
+    #[test]
+    fn lockdown_leaves_the_tracepoints() {
+        let health = examine(&locked_down());
+        assert_eq!(health.backend, Some(Backend::Tracepoint));
+        let exact = finding(&health, "exact");
+        assert_eq!(exact.status, Status::Missing);
+        assert_eq!(exact.found.matches("Operation not permitted").count(), 1);
+        assert!(
+            exact
+                .found
+                .contains("fexit/move_to_new_folio, fentry/remove_migration_pte")
+        );
+        assert!(exact.remedy.as_ref().is_some_and(|text| text.contains("lockdown")));
+        assert_eq!(finding(&health, "tracepoint").status, Status::Ok);
+    }
+
+    #[test]
+    fn an_optional_hook_does_not_cost_the_backend() {
+        let facts = Facts {
+            hooks: tried(|hook| (hook.program == "unmapping").then_some(("unknown function", None))),
+            ..fine()
+        };
+        let health = examine(&facts);
+        assert_eq!(health.backend, Some(Backend::Exact));
+        let exact = finding(&health, "exact");
+        assert_eq!(exact.status, Status::Note);
+        assert_eq!(exact.loses.as_deref(), Some("blackout times"));
+        assert!(exact.found.ends_with("fentry/try_to_migrate_one: unknown function"));
+    }
+
+    #[test]
+    fn an_ordinary_user_is_told_to_use_sudo() {
+        let health = examine(&unprivileged());
+        assert_eq!(health.backend, None);
+        assert_eq!(health.remedies, ["run with sudo"]);
+        assert_eq!(finding(&health, "privileges").status, Status::Missing);
+        for name in ["exact", "tracepoint", "lockdown"] {
+            let finding = finding(&health, name);
+            assert_eq!(finding.status, Status::Unknown);
+            assert!(finding.found.starts_with("not checked: "), "{finding:?}");
+        }
+    }
+
+    #[test]
+    fn a_container_is_no_place_to_trace_from() {
+        let mut facts = fine();
+        facts.caller.initial_pid_namespace = Some(false);
+        let health = examine(&facts);
+        assert_eq!(health.backend, None);
+        assert!(health.remedies[0].contains("--pid=host"));
+
+        let mut facts = fine();
+        facts.caller.initial_user_namespace = Some(false);
+        let health = examine(&facts);
+        assert_eq!(health.backend, None);
+        assert!(health.remedies[0].contains("rootless"));
+
+        let mut facts = fine();
+        facts.caller.seccomp = true;
+        facts.hooks = Hooks::Refused("cannot load the BPF object: Operation not permitted (os error 1)".to_owned());
+        let health = examine(&facts);
+        assert_eq!(health.backend, None);
+        assert!(health.remedies[0].contains("seccomp"), "{:?}", health.remedies);
+    }
+
+    #[test]
+    fn without_btf_hooks_are_not_checked() {
+        let facts = Facts {
+            btf: Err("No such file or directory (os error 2)".to_owned()),
+            hooks: Hooks::NotTried,
+            ..fine()
+        };
+        let health = examine(&facts);
+        assert_eq!(health.backend, None);
+        assert!(health.remedies[0].contains("CONFIG_DEBUG_INFO_BTF"));
+        assert_eq!(finding(&health, "exact").status, Status::Unknown);
+    }
+
+    #[test]
+    fn capabilities_that_do_not_matter_are_not_asked_for() {
+        let without = |lacking: &[Capability]| {
+            let bits = lacking.iter().fold(u64::MAX, |bits, &c| bits & !(1 << (c as u8)));
+            let mut facts = fine();
+            facts.caller.capabilities = capabilities(bits);
+            examine(&facts)
+        };
+        let idle = [
+            Capability::SysResource,
+            Capability::Syslog,
+            Capability::Bpf,
+            Capability::Perfmon,
+            Capability::DacReadSearch,
+        ];
+        let health = without(&idle);
+        assert_eq!(finding(&health, "privileges").status, Status::Ok);
+        // Something is lost, and tracing works all the same.
+        let health = without(&[Capability::SysPtrace, Capability::SysResource]);
+        let privileges = finding(&health, "privileges");
+        assert_eq!(privileges.status, Status::Missing);
+        assert_eq!(
+            privileges.found,
+            "root, without CAP_SYS_PTRACE (and CAP_SYS_RESOURCE, not needed)"
+        );
+        assert_eq!(health.backend, Some(Backend::Exact));
+        let health = without(&[Capability::SysAdmin]);
+        assert_eq!(health.backend, None);
+        assert!(health.remedies[0].contains("--privileged"));
+    }
+
+    #[test]
+    fn tracepoints_that_an_old_kernel_lacks() {
+        let facts = Facts {
+            release: "5.15.0-1051-azure".to_owned(),
+            hooks: tried(|hook| (hook.loses.is_none()).then_some(("No such file or directory (os error 2)", Some(2)))),
+            ..fine()
+        };
+        let health = examine(&facts);
+        assert_eq!(health.backend, None);
+        assert_eq!(finding(&health, "kernel").status, Status::Note);
+        assert!(health.remedies[0].contains("older than 6.1"));
+    }
+
+    #[test]
+    fn what_cannot_move_is_said() {
+        let mut facts = fine();
+        facts.proc.vmstat = Ok(Vmstat::parse(b"nr_free_pages 1\n"));
+        facts.settings.numa_balancing = Some(0);
+        let health = examine(&facts);
+        assert!(finding(&health, "kernel counts").found.contains("CONFIG_MIGRATION"));
+        assert!(finding(&health, "compaction").found.contains("CONFIG_COMPACTION"));
+        assert_eq!(finding(&health, "balancing").status, Status::Note);
+    }
+}

@@ -1,0 +1,517 @@
+//! The checks, one function each: facts to a finding, in words for whoever has to act on it.
+//! Input: the facts.
+
+use super::{Btf, Caller, Facts, Finding, Hooks, OwnFrame, Settings, Status, outcome};
+use crate::{
+    kernel::{
+        capabilities::Capability,
+        hooks::Hook,
+        release::{Lockdown, Version},
+        topology::Node,
+        vmstat::Vmstat,
+    },
+    render::quantity::Bytes,
+    source::{
+        ring::{Backend, Refusal},
+        trial::Tried,
+    },
+    units::PAGE_SIZE,
+};
+
+/// The first kernel whose tracepoints tell of single mappings: `set_migration_pte`, `remove_migration_pte` and their
+/// pmd kin (include/trace/events/{migrate,thp}.h).
+const FIRST_KERNEL: Version = Version(6, 1, 0);
+/// Since this one BPF memory is charged to the cgroup and RLIMIT_MEMLOCK is not looked at.
+const MEMLOCK_UNTIL: Version = Version(5, 11, 0);
+
+const EPERM: i32 = 1;
+const ENOENT: i32 = 2;
+const ESRCH: i32 = 3;
+const EACCES: i32 = 13;
+const EBUSY: i32 = 16;
+const EOPNOTSUPP: i32 = 95;
+/// The kernel's own "not supported" (include/linux/errno.h), which trampolines let through to user space.
+const ENOTSUPP: i32 = 524;
+
+/// The check that needs a closer look: of the capabilities, one alone keeps tracing from starting.
+pub(super) const PRIVILEGES: &str = "privileges";
+
+/// CAP_SYS_ADMIN implies CAP_BPF and CAP_PERFMON (include/linux/capability.h, `bpf_capable`, `perfmon_capable`), and
+/// frame numbers want it themselves.
+pub(super) fn may_trace(caller: Caller) -> bool {
+    caller.initial_user_namespace != Some(false)
+        && caller.capabilities.is_some_and(|held| held.has(Capability::SysAdmin))
+}
+
+/// Whether the caller's capabilities are enough for BPF; None: they are not known.
+fn may_attach(caller: Caller) -> Option<bool> {
+    let held = caller.capabilities?;
+    let enough = held.has(Capability::SysAdmin) || (held.has(Capability::Bpf) && held.has(Capability::Perfmon));
+    Some(enough && caller.initial_user_namespace != Some(false))
+}
+
+pub(super) fn kernel(facts: &Facts) -> Finding {
+    const NAME: &str = "kernel";
+    let paging = facts
+        .paging_levels
+        .map_or_else(String::new, |levels| format!(", {levels}-level paging"));
+    let found = format!(
+        "{}, {}{paging}, {} KiB pages",
+        facts.release,
+        facts.arch,
+        facts.page_size >> 10
+    );
+    if facts.page_size != PAGE_SIZE {
+        return Finding::missing(NAME, found)
+            .loses("correct addresses and sizes: tracer counts in pages of 4 KiB")
+            .remedy("boot a kernel with 4 KiB pages");
+    }
+    if facts.arch != "x86_64" {
+        return Finding::note(NAME, found)
+            .loses("frame numbers of the tracepoint backend: it decodes page tables of x86_64");
+    }
+    match Version::parse(&facts.release) {
+        None => Finding::new(NAME, Status::Unknown, found),
+        Some(version) if version < FIRST_KERNEL => Finding::note(NAME, found)
+            .loses("the tracepoint backend: its tracepoints exist since 6.1, and nothing older is tested")
+            .remedy("boot Linux 6.1 or later"),
+        Some(_) => Finding::ok(NAME, found),
+    }
+}
+
+pub(super) fn privileges(facts: &Facts) -> Finding {
+    const NAME: &str = PRIVILEGES;
+    let caller = facts.caller;
+    let who = match caller.uid {
+        0 => "root".to_owned(),
+        uid => format!("user {uid}"),
+    };
+    let Some(held) = caller.capabilities else {
+        return Finding::unknown(NAME, "/proc/self/status does not tell the capabilities").remedy("mount /proc");
+    };
+    if caller.initial_user_namespace == Some(false) {
+        return Finding::missing(
+            NAME,
+            format!("{who} of a user namespace: its capabilities do not hold for the machine"),
+        )
+        .loses("everything: the kernel takes no BPF programs and shows no frame numbers")
+        .remedy("run tracer as root on the host, not in a rootless container");
+    }
+    let lacking: Vec<Capability> = BY_WEIGHT.into_iter().filter(|&c| !held.has(c)).collect();
+    if lacking.is_empty() {
+        return Finding::ok(NAME, format!("{who}, with every capability that matters"));
+    }
+    let costs: Vec<(Capability, Option<&str>)> = lacking.iter().map(|&c| (c, cost(facts, c))).collect();
+    let named = |wanted: bool| {
+        let names: Vec<String> = costs
+            .iter()
+            .filter(|(_, cost)| cost.is_some() == wanted)
+            .map(|(capability, _)| capability.to_string())
+            .collect();
+        names.join(", ")
+    };
+    let (needed, idle) = (named(true), named(false));
+    let found = match (needed.is_empty(), idle.is_empty()) {
+        (true, _) => format!("{who}, without {idle} (not needed)"),
+        (false, true) => format!("{who}, without {needed}"),
+        (false, false) => format!("{who}, without {needed} (and {idle}, not needed)"),
+    };
+    if needed.is_empty() {
+        return Finding::ok(NAME, found);
+    }
+    let losses: Vec<String> = costs
+        .iter()
+        .filter_map(|(capability, cost)| Some(format!("{} ({capability})", (*cost)?)))
+        .collect();
+    let remedy = if caller.uid == 0 {
+        "give it what it lacks: --privileged or --cap-add for a container, CapabilityBoundingSet= for a service"
+    } else {
+        "run with sudo"
+    };
+    let everything = if may_trace(caller) {
+        ""
+    } else {
+        "everything; in particular "
+    };
+    Finding::missing(NAME, found)
+        .loses(format!("{everything}{}", losses.join(", ")))
+        .remedy(remedy)
+}
+
+/// The capabilities, those that cost most first.
+const BY_WEIGHT: [Capability; 8] = [
+    Capability::SysAdmin,
+    Capability::Bpf,
+    Capability::Perfmon,
+    Capability::SysPtrace,
+    Capability::DacReadSearch,
+    Capability::DacOverride,
+    Capability::SysResource,
+    Capability::Syslog,
+];
+
+/// What the caller loses for want of a capability; None: nothing.
+fn cost(facts: &Facts, capability: Capability) -> Option<&'static str> {
+    let held = |other| facts.caller.capabilities.is_some_and(|all| all.has(other));
+    let admin = held(Capability::SysAdmin);
+    match capability {
+        Capability::SysAdmin => Some("frame numbers"),
+        Capability::Bpf => (!admin).then_some("loading of BPF programs"),
+        Capability::Perfmon => (!admin).then_some("their hooks"),
+        Capability::SysPtrace => Some("memory maps of other users' processes"),
+        // Either of the two opens files for reading.
+        Capability::DacReadSearch => (!held(Capability::DacOverride)).then_some("pagemap of other users' processes"),
+        Capability::SysResource => Version::parse(&facts.release)
+            .is_some_and(|version| version < MEMLOCK_UNTIL)
+            .then_some("more locked memory for BPF maps than ulimit -l allows, before Linux 5.11"),
+        // The first only where the other is there instead; kernel addresses are not read.
+        Capability::DacOverride | Capability::Syslog => None,
+    }
+}
+
+pub(super) fn pid_namespace(caller: Caller) -> Finding {
+    const NAME: &str = "PID namespace";
+    match caller.initial_pid_namespace {
+        Some(true) => Finding::ok(NAME, "the machine's own"),
+        Some(false) => Finding::missing(NAME, "one of its own (a container?)")
+            .loses("everything: the kernel's process numbers mean nothing in it")
+            .remedy("run tracer on the host, or the container with --pid=host"),
+        None => Finding::unknown(NAME, "/proc/self/ns/pid cannot be looked at").remedy("mount /proc"),
+    }
+}
+
+pub(super) fn lockdown(lockdown: Lockdown) -> Finding {
+    const NAME: &str = "lockdown";
+    match lockdown {
+        Lockdown::None => Finding::ok(NAME, "none"),
+        Lockdown::Integrity => Finding::note(NAME, "integrity; some kernels then refuse function hooks"),
+        Lockdown::Confidentiality => Finding::note(NAME, "confidentiality: BPF may not read the kernel's memory"),
+        Lockdown::Unknown => Finding::unknown(NAME, "only root may see it, or the kernel has none"),
+    }
+}
+
+pub(super) fn btf(facts: &Facts) -> Finding {
+    const NAME: &str = "BTF";
+    match &facts.btf {
+        Err(why) => Finding::missing(NAME, format!("/sys/kernel/btf/vmlinux: {why}"))
+            .loses("everything: tracer takes every structure offset of the kernel from it")
+            .remedy("boot a kernel built with CONFIG_DEBUG_INFO_BTF=y; in a container, mount /sys into it"),
+        Ok(Btf { offsets: Err(why), .. }) => Finding::missing(NAME, why.clone())
+            .loses("everything: tracer does not guess an offset")
+            .remedy("boot another kernel: one from 6.1 to 7.3, built with CONFIG_MEMCG=y and CONFIG_MIGRATION=y"),
+        Ok(Btf { bytes, .. }) => Finding::ok(
+            NAME,
+            format!(
+                "/sys/kernel/btf/vmlinux, {}; every needed structure member is in it",
+                Bytes(*bytes)
+            ),
+        ),
+    }
+}
+
+/// One backend's hooks: how many attach, and the refusals by reason.
+pub(super) fn hooks(facts: &Facts, backend: Backend, usable: &[Backend]) -> Finding {
+    let name = backend.name();
+    let tried = match &facts.hooks {
+        Hooks::NotTried => return Finding::unknown(name, "the programs need the kernel's structure offsets (BTF)"),
+        Hooks::Refused(_) if may_attach(facts.caller) == Some(false) => {
+            return Finding::unknown(name, "without the privileges above the kernel takes no BPF programs");
+        }
+        Hooks::Refused(reason) => {
+            let remedy = if facts.caller.seccomp {
+                "allow bpf() in the container's seccomp filter (--privileged, or --security-opt seccomp=unconfined)"
+            } else if reason.contains("os error 12)") {
+                "raise the memory limit of this cgroup, or free memory"
+            } else {
+                "see what forbids bpf() to root: lockdown, a security module, a kernel without CONFIG_BPF_SYSCALL (dmesg may tell)"
+            };
+            return Finding::missing(name, reason.clone())
+                .loses("everything: tracer sees no page move without BPF")
+                .remedy(remedy);
+        }
+        Hooks::Tried(tried) => tried,
+    };
+    let wanted: Vec<&Tried> = backend.hooks().filter_map(|hook| outcome(tried, hook)).collect();
+    let refused: Vec<&Refusal> = wanted.iter().filter_map(|tried| tried.refusal.as_ref()).collect();
+    let count = format!("{} of {} hooks attach", wanted.len() - refused.len(), wanted.len());
+    if refused.is_empty() {
+        return Finding::ok(name, count);
+    }
+    let found = by_reason(&refused).into_iter().fold(count, |text, (reason, hooks)| {
+        let labels: Vec<String> = hooks.iter().map(|hook| hook.label()).collect();
+        format!("{text}; {}: {reason}", labels.join(", "))
+    });
+    if usable.contains(&backend) {
+        let losses: Vec<&str> = refused.iter().filter_map(|refusal| refusal.hook.loses).collect();
+        return Finding::note(name, found)
+            .loses(losses.join("; "))
+            .remedy(remedy(facts, &refused));
+    }
+    match backend {
+        Backend::Exact => Finding::missing(name, found)
+            .loses(
+                "owners from the kernel itself (the tracepoint backend asks pagemap a moment later); \
+                 moves of page cache that nobody maps",
+            )
+            .remedy(remedy(facts, &refused)),
+        Backend::Tracepoint if usable.contains(&Backend::Exact) => {
+            Finding::note(name, found).loses("nothing while the exact backend works")
+        }
+        Backend::Tracepoint => Finding::missing(name, found)
+            .loses("the backend that works where function hooks are refused")
+            .remedy(remedy(facts, &refused)),
+    }
+}
+
+/// Reasons in the order of their first hook, each with all its hooks.
+fn by_reason<'a>(refused: &[&'a Refusal]) -> Vec<(&'a str, Vec<&'static Hook>)> {
+    let mut groups: Vec<(&str, Vec<&Hook>)> = Vec::new();
+    for refusal in refused {
+        match groups.iter_mut().find(|(reason, _)| *reason == refusal.reason) {
+            Some((_, hooks)) => hooks.push(refusal.hook),
+            None => groups.push((&refusal.reason, vec![refusal.hook])),
+        }
+    }
+    groups
+}
+
+/// What to do about refused hooks, one sentence for each kind of refusal.
+fn remedy(facts: &Facts, refused: &[&Refusal]) -> String {
+    let mut sentences: Vec<&str> = Vec::new();
+    for refusal in refused {
+        let sentence = match (refusal.errno, facts.lockdown) {
+            (Some(EPERM | EACCES), _) if may_attach(facts.caller) == Some(false) => "see privileges, above",
+            (Some(EPERM), Lockdown::Integrity | Lockdown::Confidentiality) => {
+                "boot with lockdown off, which most likely refuses them: Secure Boot off, no lockdown= on the kernel's command line"
+            }
+            (Some(EPERM), Lockdown::None) => "find the security module that refuses them: dmesg may name it",
+            (Some(EPERM), Lockdown::Unknown) => {
+                "find what refuses them, lockdown or a security module: dmesg may name it"
+            }
+            (Some(ENOENT | ESRCH) | None, _) => {
+                "nothing: this kernel does not have them, is older than 6.1, or has inlined the function"
+            }
+            (Some(EBUSY), _) => "somebody else holds the function (live patch, another tracer): end that first",
+            (Some(ENOTSUPP | EOPNOTSUPP), _) => {
+                "boot a kernel built with CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS=y and CONFIG_BPF_JIT=y"
+            }
+            (Some(_), _) => "this kernel is not known to work: report its release with the lines above",
+        };
+        if !sentences.contains(&sentence) {
+            sentences.push(sentence);
+        }
+    }
+    sentences.join("; ")
+}
+
+pub(super) fn bpf_settings(facts: &Facts) -> Finding {
+    const NAME: &str = "BPF settings";
+    let old = Version::parse(&facts.release).is_some_and(|version| version < MEMLOCK_UNTIL);
+    let memory = if old {
+        "the ring counts against ulimit -l (before 5.11)"
+    } else {
+        "the ring counts against the cgroup's memory, not ulimit -l"
+    };
+    let disabled = match facts.settings.unprivileged_bpf_disabled {
+        Some(value) => format!("kernel.unprivileged_bpf_disabled={value} (does not concern root); "),
+        None => String::new(),
+    };
+    match facts.settings.bpf_stats {
+        Some(1..) => Finding::note(NAME, format!("kernel.bpf_stats_enabled=1; {disabled}{memory}"))
+            .loses("speed: the kernel takes the time of every BPF program's every run")
+            .remedy("sysctl kernel.bpf_stats_enabled=0, unless somebody measures"),
+        _ => Finding::ok(NAME, format!("{disabled}{memory}")),
+    }
+}
+
+pub(super) fn pagemap(facts: &Facts) -> Finding {
+    const NAME: &str = "pagemap";
+    const LOSES: &str = "frame numbers, owners by pagemap, and the check of every move";
+    match &facts.proc.own_frame {
+        OwnFrame::Visible => Finding::ok(NAME, "frame numbers visible"),
+        OwnFrame::Hidden => Finding::missing(NAME, "frame numbers hidden: they need CAP_SYS_ADMIN")
+            .loses(LOSES)
+            .remedy(if facts.caller.uid == 0 {
+                "give it CAP_SYS_ADMIN (of the machine, not of a user namespace)"
+            } else {
+                "run with sudo"
+            }),
+        OwnFrame::Unreadable(why) => Finding::missing(NAME, format!("/proc/self/pagemap: {why}"))
+            .loses(LOSES)
+            .remedy("mount /proc; if it is, boot a kernel built with CONFIG_PROC_PAGE_MONITOR=y"),
+    }
+}
+
+/// What the files with a word per frame are for.
+fn frame_file_use(name: &str) -> &'static str {
+    match name {
+        "kpageflags" => "what kind of page a frame holds (kpageflags)",
+        "kpagecount" => "how often a frame is mapped (kpagecount)",
+        _ => "which cgroup a frame is charged to (kpagecgroup)",
+    }
+}
+
+pub(super) fn frame_files(files: &[(&'static str, Result<(), String>)]) -> Finding {
+    const NAME: &str = "frame files";
+    let readable: Vec<&str> = files.iter().filter(|(_, file)| file.is_ok()).map(|(n, _)| *n).collect();
+    if readable.len() == files.len() {
+        return Finding::ok(NAME, format!("{} readable in /proc", readable.join(", ")));
+    }
+    let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+    for (name, why) in files
+        .iter()
+        .filter_map(|(name, file)| Some((*name, file.as_ref().err()?)))
+    {
+        match reasons.iter_mut().find(|(reason, _)| reason == why) {
+            Some((_, names)) => names.push(name),
+            None => reasons.push((why, vec![name])),
+        }
+    }
+    let texts: Vec<String> = reasons
+        .iter()
+        .map(|(why, names)| format!("{}: {why}", names.join(", ")))
+        .collect();
+    let losses: Vec<&str> = reasons
+        .iter()
+        .flat_map(|(_, names)| names)
+        .map(|name| frame_file_use(name))
+        .collect();
+    let absent = reasons.iter().all(|(why, _)| why.contains("os error 2)"));
+    Finding::missing(NAME, texts.join("; "))
+        .loses(losses.join("; "))
+        .remedy(if absent {
+            "mount /proc; if it is, boot a kernel built with CONFIG_PROC_PAGE_MONITOR=y (kpagecgroup: CONFIG_MEMCG=y)"
+        } else {
+            "run with sudo; in a container, unmask these files of /proc"
+        })
+}
+
+pub(super) fn counters(vmstat: &Result<Vmstat, String>) -> Finding {
+    const NAME: &str = "kernel counts";
+    const LOSES: &str = "the books: nothing to hold tracer's own count against";
+    match vmstat {
+        Err(why) => Finding::missing(NAME, format!("/proc/vmstat: {why}"))
+            .loses(LOSES)
+            .remedy("mount /proc"),
+        Ok(vmstat) => match vmstat.get("pgmigrate_success") {
+            Some(_) => Finding::ok(NAME, "/proc/vmstat has pgmigrate_success"),
+            None => Finding::missing(
+                NAME,
+                "/proc/vmstat has no pgmigrate_success: built without CONFIG_MIGRATION?",
+            )
+            .loses(format!("{LOSES}; without CONFIG_MIGRATION no page moves at all"))
+            .remedy("boot a kernel built with CONFIG_MIGRATION=y"),
+        },
+    }
+}
+
+pub(super) fn hidepid(facts: &Facts) -> Option<Finding> {
+    const NAME: &str = "hidepid";
+    let value = facts.proc.hidepid.as_deref()?;
+    let sees_all = facts
+        .caller
+        .capabilities
+        .is_some_and(|held| held.has(Capability::SysPtrace));
+    let found = format!("/proc is mounted with hidepid={value}");
+    Some(if sees_all {
+        Finding::ok(NAME, format!("{found}; CAP_SYS_PTRACE sees all the same"))
+    } else {
+        Finding::missing(NAME, found)
+            .loses("names and memory of other users' processes")
+            .remedy("run with sudo (it takes CAP_SYS_PTRACE)")
+    })
+}
+
+pub(super) fn numa(nodes: &Result<Vec<Node>, String>) -> Finding {
+    const NAME: &str = "NUMA";
+    let nodes = match nodes {
+        Err(why) => {
+            return Finding::missing(NAME, why.clone())
+                .loses("everything: tracer does not start without the node of each frame")
+                .remedy("mount /proc");
+        }
+        Ok(nodes) => nodes,
+    };
+    let each: Vec<String> = nodes
+        .iter()
+        .map(|node| {
+            let cpus = match node.cpus.trim() {
+                "" => "no CPUs".to_owned(),
+                cpus if cpus.contains(['-', ',']) => format!("CPUs {cpus}"),
+                cpus => format!("CPU {cpus}"),
+            };
+            format!("{}: {cpus}, {}", node.id, Bytes(node.bytes))
+        })
+        .collect();
+    match nodes.as_slice() {
+        [only] => Finding::note(
+            NAME,
+            format!("1 node ({}): moves between nodes cannot happen here", {
+                let text = &each[0];
+                text.strip_prefix(&format!("{}: ", only.id)).unwrap_or(text)
+            }),
+        ),
+        several => Finding::ok(NAME, format!("{} nodes; {}", several.len(), each.join("; "))),
+    }
+}
+
+pub(super) fn balancing(facts: &Facts) -> Finding {
+    const NAME: &str = "balancing";
+    let several = facts.nodes.as_ref().is_ok_and(|nodes| nodes.len() > 1);
+    match (facts.settings.numa_balancing, several) {
+        (None, _) if facts.proc.vmstat.is_err() => Finding::unknown(NAME, "/proc is not readable"),
+        (None, _) => Finding::note(NAME, "no kernel.numa_balancing: built without CONFIG_NUMA_BALANCING")
+            .loses("moves to the node that uses a page: this kernel makes none by itself"),
+        (Some(0), true) => Finding::note(NAME, "kernel.numa_balancing=0 (off)")
+            .loses("moves to the node that uses a page: the kernel makes none by itself")
+            .remedy("sysctl kernel.numa_balancing=1, to see it at work"),
+        (Some(0), false) => Finding::ok(NAME, "kernel.numa_balancing=0 (off)"),
+        (Some(value), false) => Finding::ok(
+            NAME,
+            format!("kernel.numa_balancing={value}, without effect on one node"),
+        ),
+        (Some(value), true) => {
+            let mode = match value {
+                1 => "on",
+                2 => "between tiers of memory",
+                _ => "on, also between tiers of memory",
+            };
+            Finding::ok(NAME, format!("kernel.numa_balancing={value} ({mode})"))
+        }
+    }
+}
+
+pub(super) fn compaction(facts: &Facts) -> Finding {
+    const NAME: &str = "compaction";
+    let built = facts
+        .proc
+        .vmstat
+        .as_ref()
+        .map(|vmstat| vmstat.get("compact_stall").is_some());
+    let huge = match &facts.settings.huge_pages {
+        Some(word) => format!("; transparent huge pages: {word}"),
+        None => String::new(),
+    };
+    match (built, facts.settings.compaction_proactiveness) {
+        (Ok(false), _) => Finding::note(NAME, format!("built without CONFIG_COMPACTION{huge}"))
+            .loses("moves for compaction: this kernel makes none"),
+        (_, Some(0)) => Finding::note(
+            NAME,
+            format!("vm.compaction_proactiveness=0: on demand only, none ahead of it{huge}"),
+        ),
+        (_, Some(value)) => Finding::ok(NAME, format!("vm.compaction_proactiveness={value} of 100{huge}")),
+        (_, None) => Finding::unknown(NAME, &format!("vm.compaction_proactiveness is not readable{huge}")),
+    }
+}
+
+pub(super) fn reclaim(settings: &Settings) -> Option<Finding> {
+    let zone = settings.zone_reclaim_mode.map(|value| {
+        let meaning = if value == 0 { "off" } else { "own node first" };
+        format!("vm.zone_reclaim_mode={value} ({meaning})")
+    });
+    let demotion = settings
+        .demotion
+        .map(|on| format!("demotion to slower memory {}", if on { "on" } else { "off" }));
+    let parts: Vec<String> = zone.into_iter().chain(demotion).collect();
+    (!parts.is_empty()).then(|| Finding::ok("reclaim", parts.join(", ")))
+}

@@ -1,0 +1,106 @@
+//! What the programs must know of the running kernel's structures, and its names for reasons.
+//! Input: the kernel's BTF, /sys/kernel/btf/vmlinux.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use tracer_common::config::Config;
+
+use crate::{
+    event::ReasonNames,
+    kernel::btf::{Btf, BtfDamage},
+};
+
+/// Where a kernel built with CONFIG_DEBUG_INFO_BTF shows its types.
+pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+
+/// Why the kernel's types are not to be had.
+#[derive(Debug, thiserror::Error)]
+pub enum TypesError {
+    /// The file is not there or cannot be read.
+    #[error("cannot read the kernel's type information, {}: {source}\n  tracer takes every structure offset from it; boot a kernel built with CONFIG_DEBUG_INFO_BTF=y", path.display())]
+    Read {
+        /// The BTF file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The file is not BTF.
+    #[error("the kernel's type information is damaged: {0}")]
+    Damaged(#[from] BtfDamage),
+    /// A structure, member or constant that tracer needs is not in this kernel.
+    #[error("this kernel has no {0}, which tracer needs to name a page's owner")]
+    Missing(&'static str),
+}
+
+/// The types of a kernel.
+pub struct KernelTypes(Btf);
+
+impl KernelTypes {
+    /// Reads and indexes a BTF file.
+    ///
+    /// # Errors
+    /// [`TypesError::Read`], [`TypesError::Damaged`].
+    pub fn read(path: &Path) -> Result<Self, TypesError> {
+        let bytes = fs::read(path).map_err(|source| TypesError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok(Self(Btf::parse(bytes)?))
+    }
+
+    /// Whether the kernel has a function of this name that a hook could be put on.
+    #[must_use]
+    pub fn has_function(&self, name: &str) -> bool {
+        self.0.parameters(name).is_some()
+    }
+
+    /// The offsets that the programs need; the filter is left open.
+    ///
+    /// # Errors
+    /// [`TypesError::Missing`] names the first one that this kernel does not have.
+    pub fn config(&self) -> Result<Config, TypesError> {
+        let missing = TypesError::Missing;
+        let member = |structure, member, name| self.0.member(structure, member).ok_or(missing(name));
+        let walk = self.0.member("rmap_walk_arg", "folio");
+        Ok(Config {
+            vma_mm: member("vm_area_struct", "vm_mm", "vm_area_struct.vm_mm")?,
+            mm_owner: member("mm_struct", "owner", "mm_struct.owner (CONFIG_MEMCG)")?,
+            task_tgid: member("task_struct", "tgid", "task_struct.tgid")?,
+            task_pid: member("task_struct", "pid", "task_struct.pid")?,
+            task_comm: member("task_struct", "comm", "task_struct.comm")?,
+            task_signal: member("task_struct", "signal", "task_struct.signal")?,
+            signal_live: member("signal_struct", "live", "signal_struct.live")?,
+            folio_flags: member("folio", "flags", "folio.flags")?,
+            pg_head: self.constant("pageflags", "PG_head").ok_or(missing("PG_head"))?,
+            // The order's byte: a member of its own on 6.1, the low byte of _flags_1 since 6.6.
+            folio_order: member("folio", "_folio_order", "folio._folio_order")
+                .or_else(|_| member("folio", "_flags_1", "folio._flags_1"))?,
+            remove_arg_is_walk: u32::from(walk.is_some()),
+            walk_folio: walk.unwrap_or(0),
+            page_struct_shift: self.page_struct_shift().ok_or(missing("struct page"))?,
+            ..Config::UNSET
+        })
+    }
+
+    /// The running kernel's names for its migrate reasons (`enum migrate_reason`).
+    #[must_use]
+    pub fn reasons(&self) -> ReasonNames {
+        ReasonNames::from_kernel(self.0.constants("migrate_reason").unwrap_or_default().into_iter())
+    }
+
+    fn page_struct_shift(&self) -> Option<u32> {
+        let size = self.0.size("page")?;
+        size.is_power_of_two().then(|| size.trailing_zeros())
+    }
+
+    fn constant(&self, enumeration: &str, name: &str) -> Option<u32> {
+        let constants = self.0.constants(enumeration)?;
+        constants
+            .into_iter()
+            .find(|(have, _)| *have == name)
+            .map(|(_, value)| value)
+    }
+}
