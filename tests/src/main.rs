@@ -5,6 +5,10 @@
     clippy::print_stderr,
     reason = "printing results is what this program is for"
 )]
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "addresses are as wide as usize where this runs"
+)]
 
 mod case;
 mod cases;

@@ -122,7 +122,10 @@ impl Pinned {
             )
         };
         check(taken as i64, "vmsplice")?;
-        ensure!(taken as usize == len, "the pipe took {taken} of {len} bytes");
+        ensure!(
+            usize::try_from(taken) == Ok(len),
+            "the pipe took {taken} of {len} bytes"
+        );
         Ok(Self {
             _pipe: (reader, writer),
         })

@@ -16,12 +16,13 @@ use serde::Deserialize;
 use crate::truth::{Move, Moves};
 
 /// How long attaching may take: a verifier under software emulation is slow.
-const ATTACH: Duration = Duration::from_secs(60);
+const ATTACH: Duration = Duration::from_mins(1);
 /// How long a run may take to finish after it was asked to.
-const FINISH: Duration = Duration::from_secs(60);
+const FINISH: Duration = Duration::from_mins(1);
 
 /// A line of `kind` "move", with the keys that the cases look at.
 #[derive(Clone, Debug, Deserialize)]
+#[allow(dead_code, reason = "a failure's message shows every field")]
 pub struct MoveLine {
     pub ts_ns: u64,
     pub pid: Option<u32>,
@@ -45,6 +46,7 @@ pub struct MoveLine {
 }
 
 #[derive(Clone, Debug, Deserialize)]
+#[allow(dead_code, reason = "a failure's message shows every field")]
 pub struct VmaObject {
     pub start: Hex,
     pub end: Hex,
@@ -71,6 +73,7 @@ impl TryFrom<String> for Hex {
 }
 
 #[derive(Clone, Debug, Deserialize)]
+#[allow(dead_code, reason = "a failure's message shows every field")]
 pub struct SummaryLine {
     pub pages: u64,
     pub lost: Lost,
@@ -78,6 +81,7 @@ pub struct SummaryLine {
 }
 
 #[derive(Clone, Debug, Deserialize)]
+#[allow(dead_code, reason = "a failure's message shows every field")]
 pub struct Lost {
     pub events: u64,
     pub mapping_pages: u64,
@@ -90,6 +94,7 @@ pub struct Lost {
 }
 
 #[derive(Clone, Debug, Deserialize)]
+#[allow(dead_code, reason = "a failure's message shows every field")]
 pub struct Books {
     pub kernel_pages: Option<u64>,
     pub moved_pages: u64,
@@ -175,10 +180,6 @@ impl Tracing {
                 }
             }
         }
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.child.id()
     }
 
     /// Ends the run as Ctrl-C does, and reads what it printed.

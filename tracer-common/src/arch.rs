@@ -1,5 +1,9 @@
 //! How page table entries hold frame numbers.
 //! Input: the `pte` and `pmd` arguments of the migrate and thp tracepoints.
+#![expect(
+    clippy::inline_always,
+    reason = "a call costs a BPF program more than the shift it saves"
+)]
 
 /// Widest frame number that a migration entry can hold below 64 TiB of memory.
 ///

@@ -11,7 +11,7 @@ use crate::child::Worker;
 use crate::tracing::Tracing;
 use crate::truth::Reports;
 
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 const NEEDS: Needs = Needs { nodes: 2, ..Needs::VM };
 
 /// What to move, how, and what the events must say.

@@ -11,7 +11,7 @@ use crate::child::Worker;
 use crate::tracing::{Trace, Tracing};
 use crate::truth::Report;
 
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 
 pub const CASES: &[Case] = &[
     Case {

@@ -29,6 +29,7 @@ Exit codes: 0 complete, 1 finished but events were lost, 2 could not trace; with
 /// how long accesses had to wait
 #[derive(Debug, Parser)]
 #[command(name = "tracer", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true, max_term_width = 100)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub struct Args {
     /// Something else than tracing
     #[command(subcommand)]

@@ -36,7 +36,8 @@ struct Type<'a> {
     kind: Kind,
     /// Bit 31 of `info`: for structures, members carry bit-field sizes.
     flag: bool,
-    size_or_type: u32,
+    /// `size` of a structure, or the `type` that this one refers to: one field in the kernel too.
+    size_or_target: u32,
     /// Members, constants or parameters.
     tail: &'a [u8],
 }
@@ -99,7 +100,7 @@ impl Btf {
     /// Size of a structure in bytes.
     #[must_use]
     pub fn size(&self, structure: &str) -> Option<u32> {
-        Some(self.find(structure, Kind::Struct)?.size_or_type)
+        Some(self.find(structure, Kind::Struct)?.size_or_target)
     }
 
     /// The constants of an enumeration, in their order.
@@ -118,7 +119,7 @@ impl Btf {
     /// The names of a function's parameters; None without such a function.
     #[must_use]
     pub fn parameters(&self, function: &str) -> Option<Vec<&str>> {
-        let prototype = self.by_id(self.find(function, Kind::Func)?.size_or_type)?;
+        let prototype = self.by_id(self.find(function, Kind::Func)?.size_or_target)?;
         if prototype.kind != Kind::FuncProto {
             return None;
         }
@@ -153,7 +154,7 @@ impl Btf {
             if ty.kind != Kind::Alias {
                 return Some(ty);
             }
-            id = ty.size_or_type;
+            id = ty.size_or_target;
         }
         None
     }
@@ -177,7 +178,7 @@ impl Btf {
             name: word(&self.bytes, at)?,
             kind: kind(info),
             flag: info >> 31 != 0,
-            size_or_type: word(&self.bytes, at + 8)?,
+            size_or_target: word(&self.bytes, at + 8)?,
             tail: self.bytes.get(tail..tail + tail_len(info)?)?,
         })
     }
@@ -227,6 +228,7 @@ fn word16(bytes: &[u8], at: usize) -> Option<u16> {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "the sample is small")]
 mod tests {
     use proptest::prelude::{any, proptest};
 
@@ -256,7 +258,7 @@ mod tests {
             at("outer"), 4 << 24 | 3 | 1 << 31, 16,                   // 2: struct, with bit fields
                 at("plain"), 1, 0,
                 0, 3, 32,
-                at("bits"), 1, 3 << 24 | 96,
+                at("bits"), 1, 3 << 24 | 0x60,
             0, 10 << 24, 4,                                           // 3: const -> 4
             0, 5 << 24 | 1, 8, 0, 5, 0,                               // 4: union
             0, 4 << 24 | 2, 8, at("plain"), 1, 0, at("deep"), 1, 32,  // 5: struct
