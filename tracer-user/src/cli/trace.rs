@@ -241,15 +241,13 @@ fn attach(
     config.all = u32::from(wanted.is_none());
     let nobody = BTreeSet::new();
     let candidates = args.backend.candidates();
-    let mut fallbacks = Vec::new();
-    for (at, &backend) in candidates.iter().enumerate() {
-        match Capture::start(backend, &config, wanted.unwrap_or(&nobody)) {
-            Ok(capture) => return Ok((capture, fallbacks)),
-            Err(error) if at + 1 < candidates.len() => fallbacks.push(error.to_string()),
-            Err(error) => return Err(refused(backend, &error)),
-        }
+    match Capture::start(candidates, &config, wanted.unwrap_or(&nobody)) {
+        Ok((capture, failures)) => Ok((capture, failures.iter().map(ToString::to_string).collect())),
+        Err(error) => Err(refused(
+            candidates.last().copied().unwrap_or(Backend::Tracepoint),
+            &error,
+        )),
     }
-    Err(Refused("no backend to try".to_owned()).into())
 }
 
 fn refused(backend: Backend, error: &CaptureError) -> anyhow::Error {

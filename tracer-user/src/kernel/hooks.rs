@@ -67,43 +67,9 @@ const fn hook(
     }
 }
 
-/// Every hook. Functions and prototypes hold for 6.1 to 7.3; see the program's own comment.
+/// Every hook, in the order in which they are attached: the begin of a call last, so that whatever belongs to a call
+/// whose begin is seen is seen too. Functions and prototypes hold for 6.1 to 7.3; see the program's own comment.
 pub const HOOKS: &[Hook] = &[
-    hook(
-        "migrate_begin",
-        Attach::RawTracepoint,
-        "mm_migrate_pages_start",
-        Used::Always,
-        None,
-    ),
-    hook(
-        "migrate_end",
-        Attach::RawTracepoint,
-        "mm_migrate_pages",
-        Used::Always,
-        None,
-    ),
-    hook(
-        "forked",
-        Attach::RawTracepoint,
-        "sched_process_fork",
-        Used::Always,
-        Some("children are not followed"),
-    ),
-    hook(
-        "execed",
-        Attach::RawTracepoint,
-        "sched_process_exec",
-        Used::Always,
-        Some("names of processes may be old"),
-    ),
-    hook(
-        "exited",
-        Attach::RawTracepoint,
-        "sched_process_exit",
-        Used::Always,
-        Some("a reused PID may be taken for its predecessor"),
-    ),
     hook("folio_moved", Attach::Fexit, "move_to_new_folio", Used::Exact, None),
     hook("restoring", Attach::Fentry, "remove_migration_pte", Used::Exact, None),
     hook("restored", Attach::Fexit, "remove_migration_pte", Used::Exact, None),
@@ -168,6 +134,41 @@ pub const HOOKS: &[Hook] = &[
         Attach::RawTracepoint,
         "remove_migration_pmd",
         Used::Tracepoint,
+        None,
+    ),
+    hook(
+        "forked",
+        Attach::RawTracepoint,
+        "sched_process_fork",
+        Used::Always,
+        Some("children are not followed"),
+    ),
+    hook(
+        "execed",
+        Attach::RawTracepoint,
+        "sched_process_exec",
+        Used::Always,
+        Some("names of processes may be old"),
+    ),
+    hook(
+        "exited",
+        Attach::RawTracepoint,
+        "sched_process_exit",
+        Used::Always,
+        Some("a reused PID may be taken for its predecessor"),
+    ),
+    hook(
+        "migrate_end",
+        Attach::RawTracepoint,
+        "mm_migrate_pages",
+        Used::Always,
+        None,
+    ),
+    hook(
+        "migrate_begin",
+        Attach::RawTracepoint,
+        "mm_migrate_pages_start",
+        Used::Always,
         None,
     ),
 ];

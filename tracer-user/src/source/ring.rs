@@ -9,7 +9,7 @@ use std::{
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    maps::{Array, HashMap as BpfHashMap, MapData, PerCpuArray, RingBuf},
+    maps::{Array, HashMap as BpfHashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
     programs::{FEntry, FExit, Program, ProgramError, RawTracePoint},
 };
 use tracer_common::{config::Config, counter::Counter};
@@ -130,63 +130,58 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Loads the object and attaches one backend's hooks. `config` holds the offsets and the filter;
-    /// `wanted` are the processes to report where the filter is not open to all.
+    /// Loads the object once and attaches the hooks of the first of the `candidates` that works; returns with it why
+    /// the ones before did not. `config` holds the offsets and the filter; `wanted` are the processes to report where
+    /// the filter is not open to all.
     ///
     /// # Errors
-    /// [`CaptureError`], with everything detached again.
-    pub fn start(backend: Backend, config: &Config, wanted: &BTreeSet<Tgid>) -> Result<Self, CaptureError> {
+    /// [`CaptureError`] of the last candidate, with everything detached again.
+    pub fn start(
+        candidates: &[Backend],
+        config: &Config,
+        wanted: &BTreeSet<Tgid>,
+    ) -> Result<(Self, Vec<CaptureError>), CaptureError> {
         let btf = Btf::from_sys_fs().map_err(|e| CaptureError::Object(chain(&e)))?;
-        let verbosity: u8 = match log::max_level() {
-            log::LevelFilter::Off => 0,
-            level => level as u8,
-        };
-        let mut bpf = EbpfLoader::new()
-            .btf(Some(&btf))
-            .override_global("CONFIG", config.as_bytes(), true)
-            .override_global(aya_log::LEVEL, &verbosity, false)
-            .load(object::BYTES)
-            .map_err(|e| CaptureError::Object(chain(&e)))?;
-        let logger = (verbosity >= log::Level::Info as u8)
+        let mut bpf = load(config, &btf)?;
+        let logger = log::log_enabled!(log::Level::Info)
             .then(|| {
                 aya_log::EbpfLogger::init(&mut bpf).map_err(|e| log::warn!("no diagnostics from the BPF side: {e}"))
             })
             .and_then(Result::ok);
-        let ring = take(&mut bpf, "RING", |map| {
-            RingBuf::try_from(map).map_err(|e| e.to_string())
-        })?;
-        let reader_sleeps = take(&mut bpf, "READER_SLEEPS", |map| {
-            Array::try_from(map).map_err(|e| e.to_string())
-        })?;
-        let counters = take(&mut bpf, "COUNTERS", |map| {
-            PerCpuArray::try_from(map).map_err(|e| e.to_string())
-        })?;
-        let targets = take(&mut bpf, "TARGETS", |map| {
-            BpfHashMap::try_from(map).map_err(|e| e.to_string())
-        })?;
-        let mut capture = Self {
-            bpf,
-            ring,
-            reader_sleeps,
-            counters,
-            targets,
-            logger,
-            backend,
-            refused: Vec::new(),
-        };
+        let mut targets: BpfHashMap<MapData, u32, u32> = take(&mut bpf, "TARGETS")?;
         for &tgid in wanted {
-            capture.add_target(tgid)?;
+            add_target(&mut targets, tgid)?;
         }
-        for hook in backend.hooks() {
-            if let Err(error) = attach(&mut capture.bpf, hook, &btf) {
-                let refusal = Refusal::new(hook, &error);
-                if hook.loses.is_none() {
-                    return Err(CaptureError::Hook(refusal));
+        let ring = RingBuf::try_from(take_any(&mut bpf, "RING")?).map_err(|e| map_error("RING", &e))?;
+        let reader_sleeps = take(&mut bpf, "READER_SLEEPS")?;
+        let counters = take(&mut bpf, "COUNTERS")?;
+        let mut failures = Vec::new();
+        for (at, &backend) in candidates.iter().enumerate() {
+            match attach_all(&mut bpf, backend, &btf) {
+                Ok(refused) => {
+                    let capture = Self {
+                        bpf,
+                        ring,
+                        reader_sleeps,
+                        counters,
+                        targets,
+                        logger,
+                        backend,
+                        refused,
+                    };
+                    return Ok((capture, failures));
                 }
-                capture.refused.push(refusal);
+                Err(error) if at + 1 == candidates.len() => return Err(error),
+                Err(error) => {
+                    failures.push(error);
+                    // What did attach, so that nothing is seen twice.
+                    for hook in backend.hooks() {
+                        take_off(&mut bpf, hook).map_err(|e| CaptureError::Hook(Refusal::new(hook, &e)))?;
+                    }
+                }
             }
         }
-        Ok(capture)
+        Err(CaptureError::Object("no backend to try".to_owned()))
     }
 
     /// One more process whose moves are wanted.
@@ -194,10 +189,7 @@ impl Capture {
     /// # Errors
     /// When the kernel's table is full.
     pub fn add_target(&mut self, tgid: Tgid) -> Result<(), CaptureError> {
-        self.targets.insert(tgid.0, 1, 0).map_err(|e| CaptureError::Map {
-            name: "TARGETS",
-            reason: chain(&e),
-        })
+        add_target(&mut self.targets, tgid)
     }
 
     /// Hands over every record that is in the ring now, oldest first, at most `limit`. Returns how
@@ -268,19 +260,8 @@ impl Capture {
     /// The first detachment that failed; the others are done all the same.
     pub fn detach(&mut self) -> Result<(), ProgramError> {
         let mut first = Ok(());
-        for (_, program) in self.bpf.programs_mut() {
-            // Unloading closes a program's links with it.
-            let result = match program {
-                Program::FEntry(p) => p.unload(),
-                Program::FExit(p) => p.unload(),
-                Program::RawTracePoint(p) => p.unload(),
-                _ => Ok(()),
-            };
-            match result {
-                Err(ProgramError::NotLoaded) | Ok(()) => {}
-                Err(error) if first.is_ok() => first = Err(error),
-                Err(_) => {}
-            }
+        for hook in self.backend.hooks() {
+            first = first.and(take_off(&mut self.bpf, hook));
         }
         first
     }
@@ -316,16 +297,69 @@ impl Counters {
     }
 }
 
-fn take<T>(
-    bpf: &mut Ebpf,
-    name: &'static str,
-    convert: impl FnOnce(aya::maps::Map) -> Result<T, String>,
-) -> Result<T, CaptureError> {
-    let map = bpf.take_map(name).ok_or_else(|| CaptureError::Map {
+/// Creates the maps and makes the programs ready to load. The verbosity of the log decides what the BPF side says.
+pub(crate) fn load(config: &Config, btf: &Btf) -> Result<Ebpf, CaptureError> {
+    let verbosity: u8 = match log::max_level() {
+        log::LevelFilter::Off => 0,
+        level => level as u8,
+    };
+    EbpfLoader::new()
+        .btf(Some(btf))
+        .override_global("CONFIG", config.as_bytes(), true)
+        .override_global(aya_log::LEVEL, &verbosity, false)
+        .load(object::BYTES)
+        .map_err(|e| CaptureError::Object(chain(&e)))
+}
+
+fn take_any(bpf: &mut Ebpf, name: &'static str) -> Result<Map, CaptureError> {
+    bpf.take_map(name).ok_or_else(|| CaptureError::Map {
         name,
         reason: "not in the object".to_owned(),
-    })?;
-    convert(map).map_err(|reason| CaptureError::Map { name, reason })
+    })
+}
+
+fn take<T: TryFrom<Map, Error = MapError>>(bpf: &mut Ebpf, name: &'static str) -> Result<T, CaptureError> {
+    T::try_from(take_any(bpf, name)?).map_err(|e| map_error(name, &e))
+}
+
+fn map_error(name: &'static str, error: &MapError) -> CaptureError {
+    CaptureError::Map {
+        name,
+        reason: chain(error),
+    }
+}
+
+fn add_target(targets: &mut BpfHashMap<MapData, u32, u32>, tgid: Tgid) -> Result<(), CaptureError> {
+    targets.insert(tgid.0, 1, 0).map_err(|e| map_error("TARGETS", &e))
+}
+
+/// Attaches a backend's hooks; returns the optional ones that were refused.
+fn attach_all(bpf: &mut Ebpf, backend: Backend, btf: &Btf) -> Result<Vec<Refusal>, CaptureError> {
+    let mut refused = Vec::new();
+    for hook in backend.hooks() {
+        if let Err(error) = attach(bpf, hook, btf) {
+            let refusal = Refusal::new(hook, &error);
+            if hook.loses.is_none() {
+                return Err(CaptureError::Hook(refusal));
+            }
+            refused.push(refusal);
+        }
+    }
+    Ok(refused)
+}
+
+/// Unloads a hook's program, which closes its links with it; one that was never loaded is fine.
+pub(crate) fn take_off(bpf: &mut Ebpf, hook: &Hook) -> Result<(), ProgramError> {
+    let result = match bpf.program_mut(hook.program) {
+        Some(Program::FEntry(p)) => p.unload(),
+        Some(Program::FExit(p)) => p.unload(),
+        Some(Program::RawTracePoint(p)) => p.unload(),
+        _ => Ok(()),
+    };
+    match result {
+        Err(ProgramError::NotLoaded) => Ok(()),
+        other => other,
+    }
 }
 
 /// Loads one program and puts it on its hook; it stays there until it is unloaded.

@@ -1,18 +1,12 @@
 //! What the kernel answers to each hook: loads and attaches the real programs one by one, and takes each off again.
 //! Input: the embedded object, the offsets from the kernel's BTF; nothing is recorded.
 
-use aya::{
-    Btf, Ebpf, EbpfLoader,
-    programs::{Program, ProgramError},
-};
+use aya::Btf;
 use tracer_common::config::Config;
 
 use crate::{
     kernel::hooks::{HOOKS, Hook},
-    source::{
-        object,
-        ring::{self, CaptureError, Refusal},
-    },
+    source::ring::{self, CaptureError, Refusal},
 };
 
 /// One hook, and what became of it.
@@ -30,36 +24,16 @@ pub struct Tried {
 /// # Errors
 /// [`CaptureError::Object`] when the kernel takes not even the maps: then no hook was tried.
 pub fn every_hook(config: &Config) -> Result<Vec<Tried>, CaptureError> {
-    let object_error = |error: &dyn std::error::Error| CaptureError::Object(ring::chain(error));
-    let btf = Btf::from_sys_fs().map_err(|e| object_error(&e))?;
-    let config = Config { all: 0, ..*config };
-    let mut bpf = EbpfLoader::new()
-        .btf(Some(&btf))
-        .override_global("CONFIG", config.as_bytes(), true)
-        .load(object::BYTES)
-        .map_err(|e| object_error(&e))?;
+    let btf = Btf::from_sys_fs().map_err(|e| CaptureError::Object(ring::chain(&e)))?;
+    let mut bpf = ring::load(&Config { all: 0, ..*config }, &btf)?;
     let outcomes = HOOKS.iter().map(|hook| {
         let refusal = ring::attach(&mut bpf, hook, &btf)
             .err()
             .map(|error| Refusal::new(hook, &error));
-        if let Err(error) = take_off(&mut bpf, hook) {
+        if let Err(error) = ring::take_off(&mut bpf, hook) {
             log::debug!("taking off {}: {error}", hook.label());
         }
         Tried { hook, refusal }
     });
     Ok(outcomes.collect())
-}
-
-/// Unloads the hook's program, which closes its links with it; one that was never loaded is fine.
-fn take_off(bpf: &mut Ebpf, hook: &Hook) -> Result<(), ProgramError> {
-    let result = match bpf.program_mut(hook.program) {
-        Some(Program::FEntry(p)) => p.unload(),
-        Some(Program::FExit(p)) => p.unload(),
-        Some(Program::RawTracePoint(p)) => p.unload(),
-        _ => Ok(()),
-    };
-    match result {
-        Err(ProgramError::NotLoaded) => Ok(()),
-        other => other,
-    }
 }
