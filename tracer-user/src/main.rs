@@ -11,7 +11,7 @@ fn main() -> ExitCode {
         // Help and version are answers; anything else is a mistake, with exit code 2.
         Err(answer) => answer.exit(),
     };
-    cli::start_log(args.verbose);
+    cli::start_log(&args);
     match cli::run(&args) {
         Ok(code) => code,
         Err(error) => {

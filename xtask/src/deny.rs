@@ -74,7 +74,15 @@ fn program() -> Result<Option<PathBuf>> {
 fn install() -> Result<Command> {
     let mut cargo = process::cargo();
     cargo
-        .args(["install", "--quiet", "--locked", "cargo-deny", "--version", VERSION, "--root"])
+        .args([
+            "install",
+            "--quiet",
+            "--locked",
+            "cargo-deny",
+            "--version",
+            VERSION,
+            "--root",
+        ])
         .arg(cache::dir()?.join("tools"))
         // Not among the workspace's own build.
         .env_remove("CARGO_TARGET_DIR")

@@ -153,20 +153,18 @@ fn has_source(sysroot: &Path) -> bool {
 /// The first way that works: the installed compiler with its source, the source fetched by rustup,
 /// Debian's compiler and source unpacked into the cache.
 fn compiler() -> Result<Compiler> {
-    let mut installed = Compiler {
+    let installed = |how: &str| Compiler {
         rustc: "rustc".into(),
         libraries: None,
-        how: String::new(),
+        how: how.to_owned(),
     };
-    if let Ok(found) = sysroot(&installed) {
+    if let Ok(found) = sysroot(&installed("")) {
         if has_source(&found) {
-            installed.how = "the installed rustc, rust-src in its sysroot".to_owned();
-            return Ok(installed);
+            return Ok(installed("the installed rustc, rust-src in its sysroot"));
         }
         let added = Command::new("rustup").args(["component", "add", "rust-src"]).output();
         if added.is_ok_and(|run| run.status.success()) && has_source(&found) {
-            installed.how = "the installed rustc, rust-src added by rustup".to_owned();
-            return Ok(installed);
+            return Ok(installed("the installed rustc, rust-src added by rustup"));
         }
     }
     debian_compiler().context(

@@ -8,6 +8,8 @@
 
 mod apt;
 mod cache;
+mod demo;
+mod deny;
 mod ebpf;
 mod guest;
 mod initramfs;
@@ -33,19 +35,25 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Watch pages move: trace a process made for it while the kernel compacts memory.
+    Demo(demo::Args),
     /// Build the BPF object and its digest.
     Ebpf(ebpf::Args),
     /// Run the tests in virtual machines, on several kernels.
     Vm(vm::Args),
     /// Run everything the project promises: what CI runs.
     Test(test::Args),
+    /// Check licences and sources of the dependencies.
+    Deny(deny::Args),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
+        Command::Demo(args) => demo::main(&args),
         Command::Ebpf(args) => ebpf::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Vm(args) => vm::main(&args),
         Command::Test(args) => Ok(test::main(&args)),
+        Command::Deny(args) => deny::main(&args),
     };
     done.unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");

@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::report::{Message, Reader, Tally};
-use crate::{cache, ebpf, guest, process, vm};
+use crate::{cache, deny, ebpf, guest, process, vm};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -53,7 +53,7 @@ pub fn main(args: &Args) -> ExitCode {
     if !args.no_vm {
         steps.step("end to end, virtual machines", || vm::matrix(&vm::Args::defaults()));
     }
-    steps.step("dependencies", dependencies);
+    steps.step("dependencies", || deny::check(false));
 
     let (total, ci) = (steps.total, process::is_ci());
     if ci && total.skipped > 0 {
@@ -107,11 +107,13 @@ fn tried(command: &mut Command) -> Result<Tally> {
 
 /// Counts the tests cargo ran. A test binary that does not build or dies has no result line, but cargo fails.
 fn unit_tests() -> Result<Tally> {
-    let mut child = process::cargo()
-        .args(["test", "--workspace", "--no-fail-fast"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("start cargo test")?;
+    let mut command = process::cargo();
+    command.args(["test", "--workspace", "--no-fail-fast"]);
+    if process::is_root() {
+        // Ignored are those that need root.
+        command.args(["--", "--include-ignored"]);
+    }
+    let mut child = command.stdout(Stdio::piped()).spawn().context("start cargo test")?;
     let stdout = child.stdout.take().context("a piped stdout")?;
     let mut tally = Tally::default();
     for line in BufReader::new(stdout).lines() {
@@ -178,16 +180,6 @@ fn end_to_end() -> Result<Tally> {
         }
     }
     bail!("the test runner ended without its closing line: {status}")
-}
-
-/// Licences, advisories and sources of every dependency, by deny.toml.
-fn dependencies() -> Result<Tally> {
-    // A cargo plug-in may also be in CARGO_HOME/bin, which need not be in PATH: so ask cargo.
-    if process::output(process::cargo().args(["deny", "--version"])).is_err() {
-        println!("skipped: cargo-deny is not installed; type: cargo install --locked cargo-deny");
-        return Ok(SKIPPED);
-    }
-    tried(process::cargo().args(["deny", "check"]))
 }
 
 #[cfg(test)]

@@ -1,15 +1,29 @@
 //! The catalogue of cases, one topic per file.
 //! Input: the files beside this one.
 
+mod cli;
+mod command;
+mod ending;
 mod harness;
 mod hidden;
 mod kinds;
+mod loaded;
 mod moves;
+mod program;
+mod surroundings;
 
 use crate::case::Case;
 
 /// Every topic's cases, in the order in which they run.
-pub const TOPICS: &[&[Case]] = &[harness::CASES, moves::CASES, kinds::CASES, hidden::CASES];
+pub const TOPICS: &[&[Case]] = &[
+    harness::CASES,
+    cli::CASES,
+    command::CASES,
+    ending::CASES,
+    moves::CASES,
+    kinds::CASES,
+    hidden::CASES,
+];
 
 /// Every case.
 pub fn all() -> impl Iterator<Item = &'static Case> {

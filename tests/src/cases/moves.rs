@@ -100,9 +100,19 @@ fn compact_once(env: &Env, backend: &str) -> Result<usize> {
     let tracing = Tracing::start(&env.tracer, &["-p", &pid.to_string(), "--backend", backend])?;
     worker.send("mark")?;
     worker.read_line(SOON)?;
-    fs::write("/proc/sys/vm/compact_memory", "1").context("compact memory")?;
-    worker.send("look")?;
-    let truth = Report::parse(&worker.read_line(SOON)?)?;
+    // One pass may give up early where others contend for the zone's lock.
+    let mut truth = None;
+    for _ in 0..10 {
+        fs::write("/proc/sys/vm/compact_memory", "1").context("compact memory")?;
+        worker.send("look")?;
+        let seen = Report::parse(&worker.read_line(SOON)?)?;
+        let enough = seen.moves.len() > ENOUGH;
+        truth = Some(seen);
+        if enough {
+            break;
+        }
+    }
+    let truth = truth.context("compacted not even once")?;
     let trace = tracing.finish()?;
     ensure_same(&trace, pid, &truth)?;
     trace.ensure_sound()?;

@@ -3,7 +3,13 @@
 
 mod anon;
 mod balanced;
+mod contained;
+mod echo;
+mod end;
+mod hasty;
+mod idle;
 mod mover;
+mod own;
 mod punched;
 
 use std::io::{self, BufRead, Write};
@@ -18,7 +24,18 @@ pub struct Workload {
     pub run: fn(&[String]) -> Result<()>,
 }
 
-pub const ALL: &[Workload] = &[anon::WORKLOAD, balanced::WORKLOAD, mover::WORKLOAD, punched::WORKLOAD];
+pub const ALL: &[Workload] = &[
+    anon::WORKLOAD,
+    balanced::WORKLOAD,
+    contained::WORKLOAD,
+    echo::WORKLOAD,
+    end::WORKLOAD,
+    hasty::WORKLOAD,
+    idle::WORKLOAD,
+    mover::WORKLOAD,
+    own::WORKLOAD,
+    punched::WORKLOAD,
+];
 
 #[derive(clap::Args)]
 pub struct Args {

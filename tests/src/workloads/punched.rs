@@ -1,8 +1,11 @@
 //! Memory with holes: of each four pages three are given back, so that compaction has what to move.
 //! Input: on stdin `mark` to note where the pages are, `look` to tell which moved since.
 
+use std::ffi::CString;
+
 use anyhow::{Context, Result, bail};
 use rustix::mm::{Advice, madvise};
+use rustix::thread::set_name;
 
 use super::{Workload, next_order, say};
 use crate::memory::Memory;
@@ -10,7 +13,7 @@ use crate::truth::{Moves, Report, Snapshot};
 
 pub const WORKLOAD: Workload = Workload {
     name: "punched",
-    what: "punched MIB: fills MIB of base pages and gives three of four back; `mark`, then `look` tells which moved",
+    what: "punched MIB [NAME]: fills MIB of base pages and gives three of four back; `mark`, then `look` tells which moved",
     run,
 };
 
@@ -18,7 +21,12 @@ pub const WORKLOAD: Workload = Workload {
 const BALLAST: usize = 3;
 
 fn run(args: &[String]) -> Result<()> {
-    let [mib] = args else { bail!("usage: punched MIB") };
+    let [mib, name @ ..] = args else {
+        bail!("usage: punched MIB [NAME]")
+    };
+    if let [name] = name {
+        set_name(&CString::new(name.as_str())?).context("change this process's name")?;
+    }
     let mib: usize = mib.parse().context("parse MIB")?;
     // Compaction moves pages up: what lies at the top of the zone stays. The kernel hands out the top first;
     // ballast takes it, and leaves it free.

@@ -3,29 +3,38 @@
 
 use std::{
     env,
-    ffi::OsString,
+    ffi::{CString, OsStr, OsString},
     fs::File,
     io::{self, Read as _, Write as _},
     os::{
         fd::AsRawFd as _,
-        unix::process::{CommandExt as _, ExitStatusExt as _},
+        unix::{
+            ffi::OsStrExt as _,
+            process::{CommandExt as _, ExitStatusExt as _},
+        },
     },
+    path::Path,
     process::{Child, Command, ExitStatus},
     thread::JoinHandle,
 };
 
 use rustix::{
+    fs::{Access, FileType, access, stat},
+    io::Errno,
     pipe::{PipeFlags, pipe_with},
-    process::{Gid, Uid},
+    process::{Gid, Pid, Signal, Uid, kill_process},
 };
 
 use crate::{cli::CannotRun, units::Tgid};
+
+/// After so many Ctrl-C the COMMAND is left alone: it has had its chance to end.
+const PATIENCE: u32 = 2;
 
 /// A program that has been forked but does not run yet.
 pub struct Held {
     /// Its process.
     pub tgid: Tgid,
-    name: String,
+    name: OsString,
     go: File,
     spawning: JoinHandle<io::Result<Child>>,
 }
@@ -33,11 +42,15 @@ pub struct Held {
 /// A program that runs.
 pub struct Running {
     child: Child,
+    interrupts: u32,
 }
 
-/// Forks, drops to the invoking user, and waits before it becomes the program.
+/// Forks, drops to the invoking user, looks for the program, and waits before it becomes it.
 ///
 /// `Command::spawn` returns only when the program runs, so it waits in a thread of its own.
+///
+/// # Errors
+/// [`CannotRun`] with 127 where there is no such program, 126 where it cannot be executed.
 pub fn hold(words: &[OsString]) -> anyhow::Result<Held> {
     let (program, arguments) = words
         .split_first()
@@ -52,82 +65,127 @@ pub fn hold(words: &[OsString]) -> anyhow::Result<Held> {
             command.env(key, value);
         }
     }
-    // SAFETY: between fork and exec only system calls are made, on memory that was prepared before.
+    let candidates = candidates(program)?;
+    let go_of_child = go.as_raw_fd();
+    // SAFETY: between fork and exec only system calls are made, on memory that was prepared before; the child's copy
+    // of `go` is closed once, and nothing uses it there.
     unsafe {
         command.pre_exec(move || {
-            (&pid_writer).write_all(&std::process::id().to_ne_bytes())?;
+            // Otherwise the child itself would keep the pipe open that tells it of tracer's end.
+            rustix::io::close(go_of_child);
             if let Some(user) = &user {
                 user.become_it()?;
             }
+            executable(&candidates)?;
+            (&pid_writer).write_all(&std::process::id().to_ne_bytes())?;
             // Ends with the byte that lets go, or with the pipe: then tracing did not start.
             let mut byte = [0];
             match rustix::io::read(&go_reader, &mut byte)? {
                 1 => Ok(()),
-                _ => Err(io::Error::from_raw_os_error(rustix::io::Errno::CANCELED.raw_os_error())),
+                _ => Err(Errno::CANCELED.into()),
             }
         });
     }
     let spawning = std::thread::spawn(move || command.spawn());
     let mut pid = [0; 4];
-    pid_reader.read_exact(&mut pid)?;
+    match pid_reader.read_exact(&mut pid) {
+        // The child gave up before it had anything to wait for.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            let error = spawned(spawning).err().unwrap_or(error);
+            return Err(CannotRun::new(program, error).into());
+        }
+        other => other?,
+    }
     Ok(Held {
         tgid: Tgid(u32::from_ne_bytes(pid)),
-        name: program.to_string_lossy().into_owned(),
+        name: program.clone(),
         go,
         spawning,
     })
 }
 
+/// The paths under which `execvp` looks for a program, in its order.
+fn candidates(program: &OsStr) -> io::Result<Vec<CString>> {
+    let path = env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
+    let paths = if program.is_empty() || program.as_bytes().contains(&b'/') {
+        vec![program.into()]
+    } else {
+        env::split_paths(&path)
+            .map(|directory| directory.join(program))
+            .collect()
+    };
+    let as_c_string = |path: &Path| CString::new(path.as_os_str().as_bytes());
+    Ok(paths.iter().map(|path| as_c_string(path)).collect::<Result<_, _>>()?)
+}
+
+/// Whether one of these is a file that this user may execute. Only system calls: runs between fork and exec.
+fn executable(candidates: &[CString]) -> io::Result<()> {
+    let mut why = Errno::NOENT;
+    for candidate in candidates {
+        let found = match stat(candidate) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
+                access(candidate, Access::EXEC_OK)
+            }
+            Ok(_) => Err(Errno::ACCESS),
+            Err(error) => Err(error),
+        };
+        match found {
+            Ok(()) => return Ok(()),
+            Err(Errno::NOENT | Errno::NOTDIR) => {}
+            Err(error) => why = error,
+        }
+    }
+    Err(why.into())
+}
+
+fn spawned(spawning: JoinHandle<io::Result<Child>>) -> io::Result<Child> {
+    spawning
+        .join()
+        .unwrap_or_else(|_| Err(io::Error::other("the starting thread panicked")))
+}
+
 impl Held {
     /// Its name on the command line.
     #[must_use]
-    pub fn name(&self) -> &str {
+    pub fn name(&self) -> &OsStr {
         &self.name
     }
 
     /// Lets it run.
     ///
     /// # Errors
-    /// [`CannotRun`] with 127 where there is no such program, 126 where it cannot be executed.
+    /// [`CannotRun`] where the kernel cannot execute the file.
     pub fn release(mut self) -> anyhow::Result<Running> {
         self.go.write_all(&[1])?;
-        let spawned = self
-            .spawning
-            .join()
-            .map_err(|_| io::Error::other("the starting thread panicked"))?;
-        let child = spawned.map_err(|source| CannotRun {
-            name: crate::render::escape::Printable(&self.name).to_string(),
-            code: if source.kind() == io::ErrorKind::NotFound {
-                127
-            } else {
-                126
-            },
-            source,
-        })?;
-        Ok(Running { child })
+        let child = spawned(self.spawning).map_err(|error| CannotRun::new(&self.name, error))?;
+        Ok(Running { child, interrupts: 0 })
     }
 }
 
 impl Running {
-    /// Whether it has ended.
-    pub fn ended(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().ok().flatten()
+    /// Whether it has ended, and how.
+    pub fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.child.try_wait()
     }
 
-    /// Waits for its end.
-    pub fn wait(&mut self) -> io::Result<ExitStatus> {
-        self.child.wait()
-    }
-
-    /// Asks it to end.
-    pub fn terminate(&self) {
-        if let Some(pid) = i32::try_from(self.child.id())
-            .ok()
-            .and_then(rustix::process::Pid::from_raw)
-        {
+    /// Tells it of a signal that came to tracer. A terminal sends Ctrl-C to the COMMAND too.
+    pub fn hear(&mut self, signal: Signal) {
+        if signal == Signal::INT {
+            self.interrupts += 1;
+        } else if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
             // It may have ended by itself.
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+            let _ = kill_process(pid, signal);
         }
+    }
+
+    /// Whether it goes on in spite of Ctrl-C, and is not waited for any more.
+    pub fn abandoned(&self) -> bool {
+        self.interrupts >= PATIENCE
+    }
+
+    /// Its process.
+    pub fn tgid(&self) -> Tgid {
+        Tgid(self.child.id())
     }
 }
 

@@ -3,14 +3,22 @@
 
 mod command;
 mod doctor;
+mod signals;
 mod targets;
 mod trace;
 
-use std::{ffi::OsString, process::ExitCode, time::Duration};
+use std::{
+    ffi::{OsStr, OsString},
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::source::ring::Backend;
+use crate::{
+    render::escape::Printable,
+    source::ring::{self, Backend},
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -36,7 +44,7 @@ pub struct Args {
     pub action: Option<Action>,
 
     /// Trace this process (also several, comma-separated or repeated) and the children it has and will have
-    #[arg(short, long, value_name = "PID", value_delimiter = ',')]
+    #[arg(short, long, value_name = "PID", value_delimiter = ',', value_parser = process_number, allow_negative_numbers = true)]
     pub pid: Vec<u32>,
 
     /// Trace every process
@@ -52,7 +60,7 @@ pub struct Args {
     pub backend: BackendChoice,
 
     /// End after this many seconds (fractions allowed)
-    #[arg(short, long, value_name = "SECONDS", value_parser = seconds)]
+    #[arg(short, long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     pub duration: Option<Duration>,
 
     /// Print one JSON object a line instead of rows
@@ -125,13 +133,34 @@ pub enum Color {
 #[error("{0}")]
 struct Refused(String);
 
-/// A COMMAND that could not be started, with the exit code that shells give.
+/// A COMMAND that could not be started.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot run {name}: {source}")]
+#[error("cannot run {name}: {source}\n  {hint}")]
 struct CannotRun {
     name: String,
-    code: u8,
     source: std::io::Error,
+    hint: &'static str,
+    /// The exit code that shells give.
+    code: u8,
+}
+
+impl CannotRun {
+    fn new(name: &OsStr, source: std::io::Error) -> Self {
+        let (hint, code) = match source.kind() {
+            std::io::ErrorKind::NotFound => ("give its path, or see that it is in PATH, which sudo may change", 127),
+            std::io::ErrorKind::PermissionDenied => (
+                "COMMAND must be a program that the user who called sudo may execute",
+                126,
+            ),
+            _ => ("COMMAND must be a program, or a script that starts with #!", 126),
+        };
+        Self {
+            name: Printable(&name.to_string_lossy()).to_string(),
+            source,
+            hint,
+            code,
+        }
+    }
 }
 
 /// Carries out the command line.
@@ -148,7 +177,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 /// Prints an error for a person: what, why, and what to do.
 #[expect(clippy::print_stderr, reason = "the one place where the command reports its failure")]
 pub fn report(error: &anyhow::Error) {
-    eprintln!("tracer: {error:#}");
+    // Where an error's own words give its cause, the cause is not said again.
+    eprintln!("tracer: {}", ring::chain(error.as_ref()));
 }
 
 /// The exit code of a failure.
@@ -157,26 +187,32 @@ pub fn failure_code(error: &anyhow::Error) -> u8 {
     error.downcast_ref::<CannotRun>().map_or(2, |cannot| cannot.code)
 }
 
-/// Sends the library's and the BPF side's diagnostics to stderr: warnings, with -v information, with -vv everything.
-pub fn start_log(verbose: u8) {
-    let level = match verbose {
-        0 => log::LevelFilter::Warn,
-        1 => log::LevelFilter::Info,
-        _ => log::LevelFilter::Debug,
+/// Sends the library's and the BPF side's diagnostics to stderr: warnings, with -v information, with -vv everything,
+/// with -q errors.
+pub fn start_log(args: &Args) {
+    let level = match (args.quiet, args.verbose) {
+        (true, _) => log::LevelFilter::Error,
+        (false, 0) => log::LevelFilter::Warn,
+        (false, 1) => log::LevelFilter::Info,
+        (false, _) => log::LevelFilter::Debug,
     };
     env_logger::Builder::new()
-        .filter_level(log::LevelFilter::Warn)
+        .filter_level(level.min(log::LevelFilter::Warn))
         .filter_module("tracer_user", level)
         .filter_module("tracer", level)
         .format(|out, record| {
             use std::io::Write as _;
-            writeln!(
-                out,
-                "tracer: {}",
-                crate::render::escape::Printable(&record.args().to_string())
-            )
+            writeln!(out, "tracer: {}", Printable(&record.args().to_string()))
         })
         .init();
+}
+
+fn process_number(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(0) => Err("processes are numbered from 1".to_owned()),
+        Ok(number) => Ok(number),
+        Err(_) => Err("not the number of a process".to_owned()),
+    }
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -203,6 +239,14 @@ mod tests {
         assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
         for bad in ["0", "-1", "inf", "NaN", "1e30", "", "1s"] {
             assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn processes_are_positive_numbers() {
+        assert_eq!(process_number("4711"), Ok(4711));
+        for bad in ["0", "-1", "abc", "", "4294967296"] {
+            assert!(process_number(bad).is_err(), "{bad}");
         }
     }
 

@@ -42,12 +42,13 @@ impl Targets {
     /// `postgres[4711] and 12 children`
     #[must_use]
     pub fn describe(&self) -> String {
+        let mut given = BTreeSet::new();
         let names: Vec<String> = self
             .given
             .iter()
+            .filter(|target| given.insert(target.tgid))
             .map(|target| format!("{}[{}]", Printable(&target.comm), target.tgid))
             .collect();
-        let given: BTreeSet<Tgid> = self.given.iter().map(|target| target.tgid).collect();
         match self.tgids.len() - given.len() {
             0 => names.join(", "),
             1 => format!("{} and 1 child", names.join(", ")),

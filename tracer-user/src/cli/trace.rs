@@ -16,12 +16,12 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     time::{ClockId, clock_gettime},
 };
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     cli::{
         Args, Color, Refused,
         command::{self, Held, Running},
+        signals::Signals,
         targets::{self, Targets},
     },
     correlate::{Correlator, processes::Processes},
@@ -39,8 +39,8 @@ use crate::{
     units::Tgid,
 };
 
-/// How often a running COMMAND is looked at.
-const COMMAND_POLL: Duration = Duration::from_millis(10);
+/// The exit code that shells show for SIGINT.
+const INTERRUPTED: u8 = 128 + 2;
 
 /// Runs `tracer [OPTIONS] [-- COMMAND]`.
 ///
@@ -60,13 +60,13 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     } else {
         Some(Targets::resolve(&args.pid, follow)?)
     };
-    let types = KernelTypes::read(Path::new(types::VMLINUX))?;
-    let topology = Topology::read().context("cannot tell the NUMA node of a frame")?;
     let held = if args.command.is_empty() {
         None
     } else {
         Some(command::hold(&args.command)?)
     };
+    let types = KernelTypes::read(Path::new(types::VMLINUX))?;
+    let topology = Topology::read().context("cannot tell the NUMA node of a frame")?;
     let mut wanted = match (&targets, &held) {
         (Some(targets), _) => Some(targets.tgids.clone()),
         (None, Some(held)) => Some(BTreeSet::from([held.tgid])),
@@ -111,29 +111,12 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     runtime.block_on(follow_through(args, pipeline, running, signals))
 }
 
-/// The signals that end a run properly; caught from before the greeting on.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    fn catch() -> io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-}
-
 /// Runs the pipeline to its end, then waits for the COMMAND if there is one.
 async fn follow_through(
     args: &Args,
     mut pipeline: Pipeline,
     mut running: Option<Running>,
-    signals: Signals,
+    mut signals: Signals,
 ) -> anyhow::Result<ExitCode> {
     let stdout = io::stdout();
     let reader_gone = || {
@@ -141,26 +124,40 @@ async fn follow_through(
         poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok() && fds[0].revents().contains(PollFlags::ERR)
     };
     let ran = pipeline
-        .run(asked_to_end(args.duration, running.as_mut(), signals), reader_gone)
+        .run(asked_to_end(args.duration, running.as_mut(), &mut signals), reader_gone)
         .await;
-    let finished = pipeline.finish();
-    let outcome = judge(ran, finished);
-    if let Some(running) = &mut running {
-        let status = running.wait().context("cannot wait for the command")?;
-        if let Err(error) = outcome {
-            super::report(&error);
-        }
-        return Ok(ExitCode::from(command::exit_code(status)));
+    let outcome = judge(ran, pipeline.finish());
+    let Some(mut running) = running else {
+        return outcome.map(ExitCode::from);
+    };
+    if let Err(error) = outcome {
+        super::report(&error);
     }
-    outcome.map(ExitCode::from)
+    outlive(&mut running, &mut signals).await.map(ExitCode::from)
+}
+
+/// Waits for the COMMAND's end, unless its user insists; returns the exit code.
+async fn outlive(running: &mut Running, signals: &mut Signals) -> anyhow::Result<u8> {
+    loop {
+        if let Some(status) = running.ended().context("cannot wait for the command")? {
+            return Ok(command::exit_code(status));
+        }
+        if running.abandoned() {
+            log::warn!("{} ignores Ctrl-C and goes on", running.tgid());
+            return Ok(INTERRUPTED);
+        }
+        if let Some(signal) = signals.next().await {
+            running.hear(signal);
+        }
+    }
 }
 
 /// The exit code of a run without a COMMAND: 1 where something was lost.
 fn judge(ran: io::Result<End>, finished: io::Result<Summary>) -> anyhow::Result<u8> {
-    let end = ran.context("cannot write the events")?;
+    let end = ran.context("the run ended early")?;
     let summary = match finished {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(0),
-        other => other.context("cannot finish the run")?,
+        other => other.context("the run has no complete end")?,
     };
     if end == End::BrokenPipe {
         return Ok(0);
@@ -169,7 +166,7 @@ fn judge(ran: io::Result<End>, finished: io::Result<Summary>) -> anyhow::Result<
 }
 
 /// Ready when a signal, the clock or the COMMAND's end says so.
-async fn asked_to_end(duration: Option<Duration>, mut running: Option<&mut Running>, mut signals: Signals) {
+async fn asked_to_end(duration: Option<Duration>, mut running: Option<&mut Running>, signals: &mut Signals) {
     let clock = async {
         match duration {
             Some(duration) => tokio::time::sleep(duration).await,
@@ -177,28 +174,21 @@ async fn asked_to_end(duration: Option<Duration>, mut running: Option<&mut Runni
         }
     };
     let mut clock = pin!(clock);
-    let mut interrupts = 0;
     loop {
-        tokio::select! {
+        // The COMMAND is its user's to end; its end ends the run. An error is told by the last wait for it.
+        if let Some(running) = &mut running
+            && (running.abandoned() || !matches!(running.ended(), Ok(None)))
+        {
+            return;
+        }
+        let caught = tokio::select! {
             () = &mut clock => return,
-            _ = signals.hangup.recv() => return,
-            // The COMMAND is ours to end; its end ends the run.
-            _ = signals.terminate.recv() => match &running {
-                Some(running) => running.terminate(),
-                None => return,
-            },
-            // The terminal sends Ctrl-C to the COMMAND too: its end ends the run. A second one does not wait.
-            _ = signals.interrupt.recv() => {
-                interrupts += 1;
-                if running.is_none() || interrupts > 1 {
-                    return;
-                }
-            }
-            () = tokio::time::sleep(COMMAND_POLL), if running.is_some() => {
-                if running.as_mut().is_some_and(|running| running.ended().is_some()) {
-                    return;
-                }
-            }
+            caught = signals.next() => caught,
+        };
+        match (caught, &mut running) {
+            (Some(signal), Some(running)) => running.hear(signal),
+            (Some(_), None) => return,
+            (None, _) => {}
         }
     }
 }
@@ -251,34 +241,65 @@ fn attach(
 }
 
 fn refused(backend: Backend, error: &CaptureError) -> anyhow::Error {
-    let hint = match (backend, error.is_refused()) {
-        (Backend::Exact, true) => "the kernel refuses function hooks (lockdown?): try --backend tracepoint",
-        (Backend::Exact, false) => "try --backend tracepoint; tracer doctor shows hook by hook what works",
-        (Backend::Tracepoint, true) => {
-            "run with sudo; kernel.unprivileged_bpf_disabled and lockdown may forbid BPF to root too (tracer doctor)"
+    let hint = match (error, backend) {
+        (CaptureError::Hook(_), Backend::Exact) if error.is_refused() => {
+            "the kernel refuses function hooks (lockdown?): try --backend tracepoint"
         }
-        (Backend::Tracepoint, false) => "tracer doctor shows hook by hook what works",
+        (CaptureError::Hook(_), Backend::Exact) => {
+            "try --backend tracepoint; tracer doctor shows hook by hook what works"
+        }
+        // Capabilities were checked before.
+        (_, Backend::Exact | Backend::Tracepoint) if error.is_refused() => {
+            "something forbids BPF even to root: a container's seccomp filter (run on the host), \
+             or lockdown=confidentiality (see /sys/kernel/security/lockdown)"
+        }
+        (_, Backend::Exact | Backend::Tracepoint) => "tracer doctor shows hook by hook what works",
     };
     Refused(format!("{error}\n  {hint}")).into()
 }
 
 fn sink(args: &Args) -> Box<dyn Sink> {
     if args.json {
-        return Box::new(JsonLines::new(BufWriter::with_capacity(1 << 16, io::stdout())));
+        return Box::new(JsonLines::new(buffered(io::stdout())));
     }
     let choice = match args.color {
         Color::Auto => anstream::AutoStream::choice(&io::stdout()),
         Color::Always => anstream::ColorChoice::Always,
         Color::Never => anstream::ColorChoice::Never,
     };
-    let writer = BufWriter::with_capacity(1 << 16, anstream::AutoStream::new(io::stdout(), choice));
-    Box::new(Text::new(writer, !args.each))
+    let writer = anstream::AutoStream::new(io::stdout(), choice);
+    Box::new(Text::new(buffered(writer), !args.each))
+}
+
+fn buffered<W: io::Write>(writer: W) -> BufWriter<Output<W>> {
+    BufWriter::with_capacity(1 << 16, Output(writer))
+}
+
+/// Standard output, whose errors say so.
+struct Output<W>(W);
+
+impl<W: io::Write> io::Write for Output<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes).map_err(on_stdout)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().map_err(on_stdout)
+    }
+}
+
+fn on_stdout(error: io::Error) -> io::Error {
+    match error.kind() {
+        // A system call to be repeated; `write_all` does.
+        io::ErrorKind::Interrupted => error,
+        kind => io::Error::new(kind, format!("cannot write to standard output: {error}")),
+    }
 }
 
 fn describe(targets: Option<&Targets>, held: Option<&Held>) -> String {
     match (targets, held) {
         (Some(targets), _) => targets.describe(),
-        (None, Some(held)) => format!("{}[{}]", Printable(held.name()), held.tgid),
+        (None, Some(held)) => format!("{}[{}]", Printable(&held.name().to_string_lossy()), held.tgid),
         (None, None) => "every process".to_owned(),
     }
 }

@@ -168,7 +168,7 @@ fn books(out: &mut String, books: &Books) -> fmt::Result {
     part(books.unseen, "in calls that had begun before tracing")?;
     part(
         books.lost.unattributed_pages,
-        "whose owner was not found: gone or moved on before pagemap could be asked",
+        "found in no traced process: another's, or gone before pagemap could be asked",
     )?;
     part(
         books.lost.not_asked_pages,

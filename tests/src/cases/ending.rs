@@ -1,0 +1,221 @@
+//! How runs end: by a signal, the clock, the target's death, a reader that goes, a kill; always completely.
+//! Input: tracer, running; a workload where one is traced.
+
+use std::fs::File;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use tracer_user::proc::process::children;
+use tracer_user::units::Tgid;
+
+use super::loaded::Loaded;
+use super::program::{Program, SOON, run, tracer};
+use super::surroundings::ignoring;
+use crate::case::{Case, Env, Needs, Outcome};
+use crate::child::Worker;
+
+const ROOT: Needs = Needs {
+    root: true,
+    ..Needs::NOTHING
+};
+
+pub const CASES: &[Case] = &[
+    Case {
+        name: "ending/signals",
+        what: "SIGINT, SIGTERM and SIGHUP end a run with its summary, and leave nothing in the kernel",
+        needs: ROOT,
+        run: signals,
+    },
+    Case {
+        name: "ending/nohup",
+        what: "where SIGHUP is ignored from the start, it stays so",
+        needs: ROOT,
+        run: nohup,
+    },
+    Case {
+        name: "ending/killed",
+        what: "after SIGKILL the kernel has no program, link or map of tracer's",
+        needs: ROOT,
+        run: killed,
+    },
+    Case {
+        name: "ending/duration",
+        what: "-d ends a run, not too early",
+        needs: ROOT,
+        run: duration,
+    },
+    Case {
+        name: "ending/reader_gone",
+        what: "when nobody reads any more, tracer ends by itself, also without an event",
+        needs: ROOT,
+        run: reader_gone,
+    },
+    Case {
+        name: "ending/disk_full",
+        what: "output that cannot be written is an error",
+        needs: ROOT,
+        run: disk_full,
+    },
+    Case {
+        name: "ending/target_ends",
+        what: "the traced process ends, or is killed and not reaped: so does the run",
+        needs: ROOT,
+        run: target_ends,
+    },
+    Case {
+        name: "ending/child_lives_on",
+        what: "a followed child keeps the run going; without following it does not",
+        needs: ROOT,
+        run: child_lives_on,
+    },
+];
+
+/// How the text and the JSON run are asked for.
+const FORMATS: [(bool, &[&str]); 2] = [(false, &["-a"]), (true, &["-a", "--json"])];
+
+/// How long a run must go on that must not end: long enough for a wrong one to have ended.
+const A_WHILE: Duration = Duration::from_millis(500);
+
+fn signals(env: &Env) -> Result<Outcome> {
+    let formats = FORMATS.into_iter().cycle();
+    for (signal, (json, args)) in [Signal::INT, Signal::TERM, Signal::HUP].into_iter().zip(formats) {
+        let program = Program::attached(tracer(env, args))?;
+        let loaded = Loaded::of(program.pid())?;
+        program.signal(signal)?;
+        let ended = program.wait()?;
+        ended
+            .ensure_complete(json)
+            .with_context(|| format!("{signal:?} {args:?}"))?;
+        loaded.ensure_freed()?;
+    }
+    Ok(Outcome::Passed)
+}
+
+fn nohup(env: &Env) -> Result<Outcome> {
+    let mut command = tracer(env, &["-a"]);
+    ignoring(&mut command, libc::SIGHUP);
+    let mut program = Program::attached(command)?;
+    program.signal(Signal::HUP)?;
+    program.ensure_runs_for(A_WHILE)?;
+    program.signal(Signal::TERM)?;
+    program.wait()?.ensure_complete(false)?;
+    Ok(Outcome::Passed)
+}
+
+fn killed(env: &Env) -> Result<Outcome> {
+    let mut program = Program::attached(tracer(env, &["-p", &std::process::id().to_string()]))?;
+    let loaded = Loaded::of(program.pid())?;
+    program.signal(Signal::KILL)?;
+    program.ended()?;
+    loaded.ensure_freed()?;
+    Ok(Outcome::Passed)
+}
+
+fn duration(env: &Env) -> Result<Outcome> {
+    let started = Instant::now();
+    let ended = run(tracer(env, &["-a", "-d", "0.5"]))?;
+    ensure!(started.elapsed() >= Duration::from_millis(500), "too early");
+    ended.ensure_complete(false)?;
+    Ok(Outcome::Passed)
+}
+
+fn reader_gone(env: &Env) -> Result<Outcome> {
+    // Emulated, everything takes its time: detaching most of all.
+    let limit = Duration::from_secs(if env.in_vm { 10 } else { 2 });
+    let mut worker = Worker::spawn("idle", &[])?;
+    worker.wait_ready(SOON)?;
+    let pid = worker.pid().to_string();
+    for format in [&[][..], &["--json"]] {
+        let (reader, writer) = std::io::pipe().context("make a pipe")?;
+        // A process that does nothing: no event comes.
+        let mut command = tracer(env, &[&["-p", &pid], format].concat());
+        command.stdout(writer);
+        let mut program = Program::attached(command)?;
+        program.ensure_runs_for(A_WHILE)?;
+        drop(reader);
+        let closed = Instant::now();
+        program.ended()?;
+        let took = closed.elapsed();
+        println!("ended {took:?} after its reader");
+        ensure!(took < limit, "ended {took:?} after its reader");
+        let ended = program.wait()?;
+        ended.ensure_code(0)?;
+        let greeting = ended.stderr.lines().last().unwrap_or_default();
+        ensure!(
+            greeting.contains(" · Linux "),
+            "more than the greeting: {}",
+            ended.stderr
+        );
+    }
+    worker.exit(SOON)?;
+    Ok(Outcome::Passed)
+}
+
+fn disk_full(env: &Env) -> Result<Outcome> {
+    for (_, args) in FORMATS {
+        let full = File::options()
+            .write(true)
+            .open("/dev/full")
+            .context("open /dev/full")?;
+        let mut command = tracer(env, &[args, &["-q", "-d", "0.1"]].concat());
+        command.stdout(Stdio::from(full));
+        run(command)?.ensure_refused(&["cannot write to standard output", "No space left"])?;
+    }
+    Ok(Outcome::Passed)
+}
+
+fn target_ends(env: &Env) -> Result<Outcome> {
+    for kill in [false, true] {
+        let mut worker = Worker::spawn("idle", &[])?;
+        worker.wait_ready(SOON)?;
+        let pid = worker.pid();
+        let number = pid.to_string();
+        let format: &[&str] = if kill { &["--json"] } else { &[] };
+        let program = Program::attached(tracer(env, &[&["-p", &number], format].concat()))?;
+        if kill {
+            // Not reaped before the end of this turn.
+            signal(pid, Signal::KILL)?;
+        } else {
+            worker.send("exit")?;
+        }
+        program.wait()?.ensure_complete(kill)?;
+    }
+    Ok(Outcome::Passed)
+}
+
+fn child_lives_on(env: &Env) -> Result<Outcome> {
+    for follow in [true, false] {
+        let mut worker = Worker::spawn("idle", &["child"])?;
+        worker.wait_ready(SOON)?;
+        let pid = worker.pid();
+        let child = children(Tgid(pid))?.first().copied().context("no child")?.0;
+        let mut args = vec!["-p"];
+        let number = pid.to_string();
+        args.push(&number);
+        args.extend((!follow).then_some("--no-children"));
+        let mut program = Program::attached(tracer(env, &args))?;
+        worker.exit(SOON)?;
+        if follow {
+            program.ensure_runs_for(2 * A_WHILE)?;
+            signal(child, Signal::KILL)?;
+        }
+        let ended = program.wait()?;
+        if !follow {
+            signal(child, Signal::KILL)?;
+        }
+        ended.ensure_complete(false)?;
+        ensure!(
+            ended.stderr.contains("and 1 child") == follow,
+            "the greeting: {}",
+            ended.stderr
+        );
+    }
+    Ok(Outcome::Passed)
+}
+
+fn signal(pid: u32, signal: Signal) -> Result<()> {
+    let pid = Pid::from_raw(i32::try_from(pid)?).context("a pid")?;
+    kill_process(pid, signal).context("signal the workload")
+}

@@ -1,0 +1,28 @@
+//! A program that shows what it was given: its user on stderr, its stdin on stdout.
+//! Input: stdin, to its end.
+
+use std::io;
+
+use anyhow::{Context, Result};
+use rustix::process::{getgid, getgroups, getuid};
+
+use super::Workload;
+
+pub const WORKLOAD: Workload = Workload {
+    name: "echo",
+    what: "echo: says `uid gid groups` on stderr and copies stdin to stdout",
+    run,
+};
+
+fn run(_: &[String]) -> Result<()> {
+    let groups = getgroups().context("ask for the groups")?;
+    let groups: Vec<String> = groups.iter().map(|group| group.as_raw().to_string()).collect();
+    eprintln!(
+        "uid {} gid {} groups {}",
+        getuid().as_raw(),
+        getgid().as_raw(),
+        groups.join(",")
+    );
+    io::copy(&mut io::stdin().lock(), &mut io::stdout().lock()).context("copy stdin to stdout")?;
+    Ok(())
+}

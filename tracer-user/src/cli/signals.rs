@@ -1,0 +1,57 @@
+//! The signals that tracer lives with.
+//! Input: the kernel; /proc/self/status for those that whoever started tracer had ignored.
+
+use std::{fs, future::pending, io};
+
+use rustix::process::Signal;
+use tokio::signal::unix::{Signal as Caught, SignalKind, signal};
+
+/// The signals that end a run properly, and the news of the COMMAND's end; caught from before the greeting on.
+pub struct Signals {
+    interrupt: Caught,
+    terminate: Caught,
+    /// None under nohup, which is to be outlived.
+    hangup: Option<Caught>,
+    child: Caught,
+}
+
+impl Signals {
+    /// From now on they no longer end the process by themselves.
+    pub fn catch() -> io::Result<Self> {
+        let hangup = if ignores_hangup()? {
+            None
+        } else {
+            Some(signal(SignalKind::hangup())?)
+        };
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup,
+            child: signal(SignalKind::child())?,
+        })
+    }
+
+    /// The next signal that is not about a child; None: a child has changed its state.
+    pub async fn next(&mut self) -> Option<Signal> {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.interrupt.recv() => Some(Signal::INT),
+            _ = self.terminate.recv() => Some(Signal::TERM),
+            _ = hangup => Some(Signal::HUP),
+            _ = self.child.recv() => None,
+        }
+    }
+}
+
+/// The mask of ignored signals, hexadecimal, signal 1 in bit 0 (fs/proc/array.c, `task_sig`).
+fn ignores_hangup() -> io::Result<bool> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok());
+    Ok(mask.is_some_and(|mask| mask & 1 != 0))
+}
