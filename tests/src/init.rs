@@ -56,6 +56,9 @@ fn boot() -> Result<ExitStatus> {
             Err(error) => return Err(error).with_context(|| format!("mount {kind} on {target}")),
         }
     }
+    // A kernel with several nodes balances by itself: pages would move that no workload asked for. A kernel without
+    // CONFIG_NUMA_BALANCING has no such file.
+    let _ = fs::write("/proc/sys/kernel/numa_balancing", "0");
     let cmdline = fs::read_to_string("/proc/cmdline").context("read /proc/cmdline")?;
     let names = option(&cmdline, "tracer.tests").unwrap_or_default();
     let runner = Command::new("/bin/tracer-tests")

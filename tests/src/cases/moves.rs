@@ -120,7 +120,7 @@ fn compact_once(env: &Env, backend: &str) -> Result<usize> {
     if exact {
         trace.ensure_exact_books()?;
     }
-    for line in &trace.moves {
+    for line in trace.moves.iter().filter(|line| truth.range().contains(&line.vaddr.0)) {
         ensure!(line.reason == "compaction", "reason: {line:?}");
         ensure!(line.pid == Some(pid), "owner: {line:?}");
         // Only this case's own write to compact_memory compacts, or the kernel's daemon.
@@ -160,6 +160,12 @@ fn balance_eagerly() -> Result<()> {
 
 fn numa_balancing(env: &Env, backend: &str) -> Result<Outcome> {
     balance_eagerly()?;
+    let outcome = balance_once(env, backend);
+    fs::write("/proc/sys/kernel/numa_balancing", "0").context("switch NUMA balancing off")?;
+    outcome
+}
+
+fn balance_once(env: &Env, backend: &str) -> Result<Outcome> {
     let mut worker = Worker::spawn("balanced", &["64"])?;
     let pid = worker.pid();
     worker.wait_ready(SOON)?;
