@@ -3,6 +3,7 @@
 
 mod cli;
 mod command;
+mod doctor;
 mod ending;
 mod harness;
 mod hidden;
@@ -19,6 +20,7 @@ pub const TOPICS: &[&[Case]] = &[
     harness::CASES,
     cli::CASES,
     command::CASES,
+    doctor::CASES,
     ending::CASES,
     moves::CASES,
     kinds::CASES,

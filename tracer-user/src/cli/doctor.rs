@@ -96,13 +96,13 @@ fn collect() -> Facts {
 /// The kernel's types, and with their offsets the trial of every hook.
 fn kernel_types() -> (Result<Btf, String>, Hooks) {
     let path = Path::new(types::VMLINUX);
-    let config = match KernelTypes::read(path).and_then(|types| types.config()) {
-        Ok(config) => Ok(config),
+    let config = match KernelTypes::read(path).and_then(|types| Ok((types.config()?, types))) {
+        Ok((config, types)) => Ok((config, types)),
         Err(TypesError::Read { source, .. }) => return (Err(source.to_string()), Hooks::NotTried),
         Err(error) => Err(error.to_string()),
     };
-    let hooks = config.as_ref().map_or(Hooks::NotTried, |config| {
-        trial::every_hook(config).map_or_else(|error| Hooks::Refused(error.to_string()), Hooks::Tried)
+    let hooks = config.as_ref().map_or(Hooks::NotTried, |(config, types)| {
+        trial::every_hook(types, config).map_or_else(|error| Hooks::Refused(error.to_string()), Hooks::Tried)
     });
     let types = Btf {
         bytes: fs::metadata(path).map_or(0, |metadata| metadata.len()),

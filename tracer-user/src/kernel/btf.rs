@@ -24,7 +24,9 @@ enum Kind {
     Enum,
     Func,
     FuncProto,
-    /// `typedef`, `const`, `volatile`, `restrict`, type tag: stands for another type.
+    Pointer,
+    Typedef,
+    /// `const`, `volatile`, `restrict`, type tag: stands for another type.
     Alias,
     Other,
 }
@@ -127,6 +129,18 @@ impl Btf {
         Some(parameters.iter().filter_map(|p| self.string(word(p, 0)?)).collect())
     }
 
+    /// How many arguments a tracepoint passes, by its typedef `btf_trace_NAME` (include/trace/bpf_probe.h): a pointer
+    /// to a function that takes the private data first. None without such a tracepoint.
+    #[must_use]
+    pub fn tracepoint_arguments(&self, name: &str) -> Option<usize> {
+        let pointer = self.by_id(self.find(&format!("btf_trace_{name}"), Kind::Typedef)?.size_or_target)?;
+        let prototype = self.by_id(pointer.size_or_target)?;
+        if pointer.kind != Kind::Pointer || prototype.kind != Kind::FuncProto {
+            return None;
+        }
+        (prototype.tail.len() / 8).checked_sub(1)
+    }
+
     fn member_bits(&self, ty: Type<'_>, wanted: &str, depth: usize) -> Option<u32> {
         let (members, _) = ty.tail.as_chunks::<12>();
         members.iter().find_map(|member| {
@@ -151,7 +165,7 @@ impl Btf {
     fn resolve(&self, mut id: u32) -> Option<Type<'_>> {
         for _ in 0..MAX_NESTING {
             let ty = self.by_id(id)?;
-            if ty.kind != Kind::Alias {
+            if !matches!(ty.kind, Kind::Alias | Kind::Typedef) {
                 return Some(ty);
             }
             id = ty.size_or_target;
@@ -194,7 +208,9 @@ fn kind(info: u32) -> Kind {
         4 => Kind::Struct,
         5 => Kind::Union,
         6 => Kind::Enum,
-        8..=11 | 18 => Kind::Alias,
+        2 => Kind::Pointer,
+        8 => Kind::Typedef,
+        9..=11 | 18 => Kind::Alias,
         12 => Kind::Func,
         13 => Kind::FuncProto,
         _ => Kind::Other,
@@ -247,7 +263,7 @@ mod tests {
         bytes
     }
 
-    const STRINGS: &str = "\0outer\0plain\0deep\0reason\0ONE\0TWO\0func\0arg\0bits\0";
+    const STRINGS: &str = "\0outer\0plain\0deep\0reason\0ONE\0TWO\0func\0arg\0bits\0btf_trace_tp\0";
 
     /// `struct outer { int plain; const union { struct { int _; int deep; }; }; int bits : 3; }`, an enum, a function.
     fn sample() -> Vec<u8> {
@@ -265,6 +281,8 @@ mod tests {
             at("reason"), 6 << 24 | 2, 4, at("ONE"), 1, at("TWO"), 2, // 6: enum
             0, 13 << 24 | 1, 1, at("arg"), 1,                         // 7: prototype
             at("func"), 12 << 24, 7,                                  // 8: function
+            0, 2 << 24, 7,                                            // 9: pointer -> 7
+            at("btf_trace_tp"), 8 << 24, 9,                           // 10: typedef -> 9
         ];
         file(&types, STRINGS)
     }
@@ -280,6 +298,8 @@ mod tests {
         assert_eq!(btf.constants("reason"), Some(vec![("ONE", 1), ("TWO", 2)]));
         assert_eq!(btf.parameters("func"), Some(vec!["arg"]));
         assert_eq!(btf.parameters("outer"), None);
+        assert_eq!(btf.tracepoint_arguments("tp"), Some(0));
+        assert_eq!(btf.tracepoint_arguments("func"), None);
         Ok(())
     }
 

@@ -10,7 +10,10 @@ use tracer_common::config::Config;
 
 use crate::{
     event::ReasonNames,
-    kernel::btf::{Btf, BtfDamage},
+    kernel::{
+        btf::{Btf, BtfDamage},
+        hooks::{Attach, Hook},
+    },
 };
 
 /// Where a kernel built with CONFIG_DEBUG_INFO_BTF shows its types.
@@ -51,12 +54,6 @@ impl KernelTypes {
         Ok(Self(Btf::parse(bytes)?))
     }
 
-    /// Whether the kernel has a function of this name that a hook could be put on.
-    #[must_use]
-    pub fn has_function(&self, name: &str) -> bool {
-        self.0.parameters(name).is_some()
-    }
-
     /// The offsets that the programs need; the filter is left open.
     ///
     /// # Errors
@@ -83,6 +80,38 @@ impl KernelTypes {
             page_struct_shift: self.page_struct_shift().ok_or(missing("struct page"))?,
             ..Config::UNSET
         })
+    }
+
+    /// Checks that a hook passes what its program takes: a kernel that differs is refused before it is misread.
+    ///
+    /// # Errors
+    /// What the kernel has instead.
+    pub fn check(&self, hook: &Hook) -> Result<(), String> {
+        let expected = hook.arguments;
+        match hook.attach {
+            Attach::Fentry | Attach::Fexit => {
+                let parameters = self
+                    .0
+                    .parameters(hook.target)
+                    .ok_or("this kernel has no such function")?;
+                let same = parameters.len() == expected.len()
+                    && parameters
+                        .iter()
+                        .zip(expected)
+                        .all(|(have, want)| want.split('|').any(|name| name == *have));
+                same.then_some(())
+                    .ok_or_else(|| format!("this kernel's takes ({})", parameters.join(", ")))
+            }
+            Attach::RawTracepoint => {
+                let count = self
+                    .0
+                    .tracepoint_arguments(hook.target)
+                    .ok_or("this kernel has no such tracepoint")?;
+                (count >= expected.len())
+                    .then_some(())
+                    .ok_or_else(|| format!("this kernel's passes {count} arguments"))
+            }
+        }
     }
 
     /// The running kernel's names for its migrate reasons (`enum migrate_reason`).

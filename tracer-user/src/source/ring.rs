@@ -15,7 +15,10 @@ use aya::{
 use tracer_common::{config::Config, counter::Counter};
 
 use crate::{
-    kernel::hooks::{Attach, HOOKS, Hook, Used},
+    kernel::{
+        hooks::{Attach, HOOKS, Hook, Used},
+        types::KernelTypes,
+    },
     source::object,
     units::Tgid,
 };
@@ -74,6 +77,14 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    fn differs(hook: &'static Hook, reason: String) -> Self {
+        Self {
+            hook,
+            reason,
+            errno: None,
+        }
+    }
+
     pub(crate) fn new(hook: &'static Hook, error: &ProgramError) -> Self {
         Self {
             hook,
@@ -138,6 +149,7 @@ impl Capture {
     /// [`CaptureError`] of the last candidate, with everything detached again.
     pub fn start(
         candidates: &[Backend],
+        types: &KernelTypes,
         config: &Config,
         wanted: &BTreeSet<Tgid>,
     ) -> Result<(Self, Vec<CaptureError>), CaptureError> {
@@ -157,7 +169,7 @@ impl Capture {
         let counters = take(&mut bpf, "COUNTERS")?;
         let mut failures = Vec::new();
         for (at, &backend) in candidates.iter().enumerate() {
-            match attach_all(&mut bpf, backend, &btf) {
+            match attach_all(&mut bpf, backend, types, &btf) {
                 Ok(refused) => {
                     let capture = Self {
                         bpf,
@@ -334,11 +346,10 @@ fn add_target(targets: &mut BpfHashMap<MapData, u32, u32>, tgid: Tgid) -> Result
 }
 
 /// Attaches a backend's hooks; returns the optional ones that were refused.
-fn attach_all(bpf: &mut Ebpf, backend: Backend, btf: &Btf) -> Result<Vec<Refusal>, CaptureError> {
+fn attach_all(bpf: &mut Ebpf, backend: Backend, types: &KernelTypes, btf: &Btf) -> Result<Vec<Refusal>, CaptureError> {
     let mut refused = Vec::new();
     for hook in backend.hooks() {
-        if let Err(error) = attach(bpf, hook, btf) {
-            let refusal = Refusal::new(hook, &error);
+        if let Err(refusal) = attach(bpf, hook, types, btf) {
             if hook.loses.is_none() {
                 return Err(CaptureError::Hook(refusal));
             }
@@ -362,8 +373,14 @@ pub(crate) fn take_off(bpf: &mut Ebpf, hook: &Hook) -> Result<(), ProgramError> 
     }
 }
 
-/// Loads one program and puts it on its hook; it stays there until it is unloaded.
-pub(crate) fn attach(bpf: &mut Ebpf, hook: &Hook, btf: &Btf) -> Result<(), ProgramError> {
+/// Loads one program and puts it on its hook, which must pass what the program takes; it stays there until it is
+/// unloaded.
+pub(crate) fn attach(bpf: &mut Ebpf, hook: &'static Hook, types: &KernelTypes, btf: &Btf) -> Result<(), Refusal> {
+    types.check(hook).map_err(|reason| Refusal::differs(hook, reason))?;
+    load_and_attach(bpf, hook, btf).map_err(|error| Refusal::new(hook, &error))
+}
+
+fn load_and_attach(bpf: &mut Ebpf, hook: &Hook, btf: &Btf) -> Result<(), ProgramError> {
     let program = bpf.program_mut(hook.program).ok_or_else(|| ProgramError::InvalidName {
         name: hook.program.to_owned(),
     })?;

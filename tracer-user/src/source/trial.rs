@@ -5,7 +5,10 @@ use aya::Btf;
 use tracer_common::config::Config;
 
 use crate::{
-    kernel::hooks::{HOOKS, Hook},
+    kernel::{
+        hooks::{HOOKS, Hook},
+        types::KernelTypes,
+    },
     source::ring::{self, CaptureError, Refusal},
 };
 
@@ -23,13 +26,11 @@ pub struct Tried {
 ///
 /// # Errors
 /// [`CaptureError::Object`] when the kernel takes not even the maps: then no hook was tried.
-pub fn every_hook(config: &Config) -> Result<Vec<Tried>, CaptureError> {
+pub fn every_hook(types: &KernelTypes, config: &Config) -> Result<Vec<Tried>, CaptureError> {
     let btf = Btf::from_sys_fs().map_err(|e| CaptureError::Object(ring::chain(&e)))?;
     let mut bpf = ring::load(&Config { all: 0, ..*config }, &btf)?;
     let outcomes = HOOKS.iter().map(|hook| {
-        let refusal = ring::attach(&mut bpf, hook, &btf)
-            .err()
-            .map(|error| Refusal::new(hook, &error));
+        let refusal = ring::attach(&mut bpf, hook, types, &btf).err();
         if let Err(error) = ring::take_off(&mut bpf, hook) {
             log::debug!("taking off {}: {error}", hook.label());
         }
