@@ -1,5 +1,5 @@
 //! PID 1 of the VM: mounts what the tests expect, runs them, powers off.
-//! Input: the kernel's command line, `tracer.tests=NAME,NAME` and `tracer.nodes=N`.
+//! Input: the kernel's command line, `tracer.tests=NAME,NAME`, `tracer.nodes=N`, and `-- vm-init`.
 
 use std::convert::Infallible;
 use std::fs;
@@ -13,6 +13,9 @@ use rustix::process::{WaitOptions, wait};
 use rustix::system::{RebootCommand, reboot};
 
 use crate::case::IN_VM;
+
+/// What the kernel passes to PID 1, from behind the `--` of its own command line.
+pub const ARGUMENT: &str = "vm-init";
 
 /// The second serial port; the first is the console.
 const REPORT: &str = "/dev/ttyS1";

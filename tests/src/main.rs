@@ -49,7 +49,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    if std::process::id() == 1 {
+    // Only a VM's command line says so: in a container this program may be process 1 too.
+    if std::process::id() == 1 && std::env::args().nth(1).as_deref() == Some(init::ARGUMENT) {
         init::main();
     }
     let done = match Cli::parse().command {

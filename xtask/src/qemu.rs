@@ -152,7 +152,8 @@ impl Machine<'_> {
                 line.push_str(&value);
             }
         }
-        line
+        // Behind `--` stands what PID 1 is given: without this word it is no init.
+        line + " -- vm-init"
     }
 }
 
@@ -206,7 +207,7 @@ mod tests {
                 ..machine(2)
             }
             .command_line()
-            .ends_with(" tracer.tests=a,b")
+            .contains(" tracer.tests=a,b ")
         );
     }
 }

@@ -229,9 +229,11 @@ fn invoking_user() -> Option<User> {
     if !rustix::process::geteuid().is_root() {
         return None;
     }
-    let gid = number("SUDO_GID")?;
     let passwd = output("getent", &["passwd", &uid.to_string()]).unwrap_or_default();
     let fields: Vec<&str> = passwd.trim_end().split(':').collect();
+    // Never root's group for want of another: a user's own group has most often the user's number.
+    let own = fields.get(3).and_then(|gid| gid.parse().ok());
+    let gid = number("SUDO_GID").or(own).unwrap_or(uid);
     let mut environment = Vec::new();
     let mut groups = vec![Gid::from_raw(gid)];
     if let [name, _, _, _, _, home, ..] = fields[..] {

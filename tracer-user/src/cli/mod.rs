@@ -197,7 +197,8 @@ pub fn start_log(args: &Args) {
         (false, _) => log::LevelFilter::Debug,
     };
     env_logger::Builder::new()
-        .filter_level(level.min(log::LevelFilter::Warn))
+        // What a library warns of concerns its own ways; errors come back to us.
+        .filter_level(level.min(log::LevelFilter::Error))
         .filter_module("tracer_user", level)
         .filter_module("tracer", level)
         .format(|out, record| {

@@ -20,6 +20,7 @@ use crate::{
     decode::{self, Raw},
     event::Event,
     kernel::vmstat::Vmstat,
+    proc::process,
     sink::{Header, Sink, Summary},
     source::ring::Capture,
     units::{Nanos, Tgid},
@@ -188,7 +189,7 @@ impl Pipeline {
             .into_iter()
             .flatten()
             .copied()
-            .filter(|tgid| !std::fs::exists(format!("/proc/{tgid}")).unwrap_or(true))
+            .filter(|tgid| process::has_ended(*tgid))
             .collect();
         for tgid in gone {
             self.correlator.processes.drop_target(tgid);

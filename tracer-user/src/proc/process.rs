@@ -97,6 +97,11 @@ impl Status {
     pub fn ended(&self) -> bool {
         matches!(self.state, 'Z' | 'X' | 'x')
     }
+
+    /// The whole process has ended: a main thread may end before the others, and the memory goes on with them.
+    pub fn ended_wholly(&self) -> bool {
+        self.ended() && self.threads <= 1
+    }
 }
 
 /// What only /proc/PID/stat says.
@@ -229,6 +234,14 @@ fn children_by_parent(tgid: Tgid) -> io::Result<Vec<Tgid>> {
     Ok(all)
 }
 
+/// Whether a process is gone, or a zombie: its memory is given back. One that cannot be looked at has not.
+pub fn has_ended(tgid: Tgid) -> bool {
+    match Status::read(tgid.0) {
+        Ok(status) => status.ended_wholly(),
+        Err(error) => is_gone(&error),
+    }
+}
+
 /// Whether this process sees the numbers that the kernel reports events with: those of the first PID namespace.
 ///
 /// # Errors
@@ -357,9 +370,7 @@ fn judge(pid: u32, status: &Status, stat: &Stat) -> Result<Target, TargetError> 
     if status.vm_size_kib.is_none() && stat.kernel_thread() {
         return Err(TargetError::KernelThread { pid, comm });
     }
-    // A main thread may end before the others: then the process goes on, and so does its memory.
-    let goes_on = status.threads > 1;
-    if status.ended() && !goes_on {
+    if status.ended_wholly() {
         return Err(TargetError::Zombie {
             pid,
             comm,
