@@ -82,19 +82,36 @@ pub fn ensure_same(trace: &Trace, pid: u32, truth: &Report) -> Result<()> {
 /// Fewer moves than this prove little.
 const ENOUGH: usize = 100;
 
-/// Whether compaction moves anything depends on where the kernel put the pages; a few tries are enough.
+/// Whether compaction moves anything depends on where the kernel put the pages, and it gives up at the first large folio
+/// that finds no room (mm/compaction.c, `compact_zone`): several tries, with more and more memory.
 fn compaction(env: &Env, backend: &str) -> Result<Outcome> {
-    for _ in 0..8 {
-        if compact_once(env, backend)? > ENOUGH {
+    let most = available_mib()? / 16;
+    for doublings in [0, 0, 1, 1, 2, 2, 3, 3] {
+        if compact_once(env, backend, (64 << doublings).min(most))? > ENOUGH {
             return Ok(Outcome::Passed);
         }
     }
     bail!("compaction moved next to nothing, eight times: nothing is proven")
 }
 
+/// `MemAvailable` of /proc/meminfo, MiB.
+fn available_mib() -> Result<u64> {
+    let meminfo = fs::read_to_string("/proc/meminfo").context("read /proc/meminfo")?;
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))
+        .context("no MemAvailable")?;
+    let kib: u64 = line
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .context("parse MemAvailable")?;
+    Ok(kib >> 10)
+}
+
 /// Checks one compaction; returns how many of the workload's pages it moved.
-fn compact_once(env: &Env, backend: &str) -> Result<usize> {
-    let mut worker = Worker::spawn("punched", &["64"])?;
+fn compact_once(env: &Env, backend: &str, mib: u64) -> Result<usize> {
+    let mut worker = Worker::spawn("punched", &[&mib.to_string()])?;
     let pid = worker.pid();
     worker.wait_ready(SOON)?;
     let tracing = Tracing::start(&env.tracer, &["-p", &pid.to_string(), "--backend", backend])?;
@@ -103,6 +120,8 @@ fn compact_once(env: &Env, backend: &str) -> Result<usize> {
     // One pass may give up early where others contend for the zone's lock.
     let mut truth = None;
     for _ in 0..10 {
+        // Large folios of the page cache are the likeliest to find no room.
+        fs::write("/proc/sys/vm/drop_caches", "1").context("drop the page cache")?;
         fs::write("/proc/sys/vm/compact_memory", "1").context("compact memory")?;
         worker.send("look")?;
         let seen = Report::parse(&worker.read_line(SOON)?)?;
