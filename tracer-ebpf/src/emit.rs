@@ -14,8 +14,7 @@ use tracer_common::{
 
 use crate::counters;
 
-/// Room for 150 ms of moves at the highest rate that a kernel offers (1.7 M a second, 64 bytes
-/// each), several times what the reader's timer needs. User space may resize it before loading.
+/// User space resizes it before loading.
 const RING_BYTES: usize = 1 << 24;
 
 #[btf_map]

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 
 use crate::case::{Case, Env, Needs, Outcome};
 use crate::cases::moves::ensure_same;
@@ -38,6 +38,13 @@ impl Kind {
         moving: None,
     };
 }
+
+pub const OVERFLOW: &[Case] = &[Case {
+    name: "kinds/ring_overflow",
+    what: "a ring far too small: what is reported is true, what is missing is counted to the page",
+    needs: NEEDS,
+    run: ring_overflow,
+}];
 
 macro_rules! kinds {
     ($($name:ident: $what:literal, $kind:expr;)*) => {
@@ -124,6 +131,53 @@ fn check(env: &Env, kind: &Kind, backend: &str) -> Result<Outcome> {
     } else {
         trace.ensure_sound()?;
     }
+    worker.exit(SOON)?;
+    Ok(Outcome::Passed)
+}
+
+fn ring_overflow(env: &Env) -> Result<Outcome> {
+    let mut worker = Worker::spawn("mover", &["base", "move_pages", "8"])?;
+    let pid = worker.pid();
+    worker.wait_ready(SOON)?;
+    let tracing = Tracing::start(
+        &env.tracer,
+        &["-p", &pid.to_string(), "--ring-size", "4K", "--backend", "exact"],
+    )?;
+    worker.send("mark")?;
+    worker.read_line(SOON)?;
+    worker.send("move")?;
+    let truth = Reports::parse(&worker.read_line(SOON)?)?;
+    let trace = tracing.finish()?;
+    let [(_, truth)] = &truth.0[..] else {
+        bail!("one process was expected")
+    };
+    let seen = trace.of(pid, truth.range())?;
+    for (vaddr, moved) in &seen.0 {
+        ensure!(
+            truth.moves.0.get(vaddr) == Some(moved),
+            "invented: {vaddr:#x} {moved:x?}"
+        );
+    }
+    let lost = &trace.summary.lost;
+    println!(
+        "{} pages moved, {} reported, {} lost",
+        truth.moves.len(),
+        seen.len(),
+        lost.mapping_pages
+    );
+    ensure!(lost.events > 0, "a ring of 4 KiB held 2,048 events: nothing is proven");
+    ensure!(
+        (seen.len() as u64 + lost.mapping_pages) == truth.moves.len() as u64,
+        "{} reported and {lost:?} of {}",
+        seen.len(),
+        truth.moves.len()
+    );
+    ensure!(trace.status.code() == Some(1), "exit code: {}", trace.status);
+    ensure!(
+        trace.summary.books.imbalance == Some(0),
+        "the books: {:?}",
+        trace.summary.books
+    );
     worker.exit(SOON)?;
     Ok(Outcome::Passed)
 }

@@ -24,6 +24,7 @@ pub const TOPICS: &[&[Case]] = &[
     ending::CASES,
     moves::CASES,
     kinds::CASES,
+    kinds::OVERFLOW,
     hidden::CASES,
 ];
 

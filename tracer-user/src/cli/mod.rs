@@ -17,7 +17,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::{
     render::escape::Printable,
-    source::ring::{self, Backend},
+    source::ring::{self, Backend, RingBytes},
 };
 
 const EXAMPLES: &str = "\
@@ -70,6 +70,10 @@ pub struct Args {
     /// One row per page move: do not fold neighbouring pages into one row
     #[arg(long, conflicts_with = "json")]
     pub each: bool,
+
+    /// Size of the ring between the kernel and tracer, rounded up to a power of two: raise it where events are lost
+    #[arg(long, value_name = "SIZE[K|M]", default_value = "16M", value_parser = ring_bytes)]
+    pub ring_size: RingBytes,
 
     /// Colours: auto uses them on a terminal
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = Color::Auto)]
@@ -216,6 +220,20 @@ fn process_number(text: &str) -> Result<u32, String> {
     }
 }
 
+fn ring_bytes(text: &str) -> Result<RingBytes, String> {
+    let (digits, shift) = match text.strip_suffix(['K', 'k']) {
+        Some(digits) => (digits, 10),
+        None => text.strip_suffix(['M', 'm']).map_or((text, 0), |digits| (digits, 20)),
+    };
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| "a number of bytes, with K or M for KiB or MiB".to_owned())?;
+    number
+        .checked_mul(1 << shift)
+        .and_then(RingBytes::holding)
+        .ok_or_else(|| "at most 1024M".to_owned())
+}
+
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
     if seconds <= 0.0 {
@@ -248,6 +266,16 @@ mod tests {
         assert_eq!(process_number("4711"), Ok(4711));
         for bad in ["0", "-1", "abc", "", "4294967296"] {
             assert!(process_number(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ring_sizes_are_rounded_up() {
+        assert_eq!(ring_bytes("16M"), Ok(RingBytes::DEFAULT));
+        assert_eq!(ring_bytes("9M"), Ok(RingBytes::DEFAULT));
+        assert_eq!(ring_bytes("1"), ring_bytes("4K"));
+        for bad in ["", "M", "1G", "-1", "1025M", "99999999999999999999"] {
+            assert!(ring_bytes(bad).is_err(), "{bad}");
         }
     }
 

@@ -231,7 +231,7 @@ fn attach(
     config.all = u32::from(wanted.is_none());
     let nobody = BTreeSet::new();
     let candidates = args.backend.candidates();
-    match Capture::start(candidates, types, &config, wanted.unwrap_or(&nobody)) {
+    match Capture::start(candidates, types, &config, args.ring_size, wanted.unwrap_or(&nobody)) {
         Ok((capture, failures)) => Ok((capture, failures.iter().map(ToString::to_string).collect())),
         Err(error) => Err(refused(
             candidates.last().copied().unwrap_or(Backend::Tracepoint),

@@ -20,7 +20,7 @@ use crate::{
         types::KernelTypes,
     },
     source::object,
-    units::Tgid,
+    units::{PAGE_SIZE, Tgid},
 };
 
 /// How events are captured.
@@ -62,6 +62,26 @@ impl Backend {
 impl fmt::Display for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
+    }
+}
+
+/// Size of the ring between the kernel and tracer: a power of two, whole pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingBytes(u32);
+
+impl RingBytes {
+    /// Room for 150 ms of moves at the highest rate that a kernel offers (1.7 M a second, 64 bytes each): several times
+    /// what the reader's timer needs.
+    pub const DEFAULT: Self = Self(1 << 24);
+
+    /// The least power of two that holds `bytes`; None beyond 1 GiB.
+    #[must_use]
+    pub fn holding(bytes: u64) -> Option<Self> {
+        let bytes = bytes.max(PAGE_SIZE).checked_next_power_of_two()?;
+        (bytes <= 1 << 30)
+            .then(|| u32::try_from(bytes).ok())
+            .flatten()
+            .map(Self)
     }
 }
 
@@ -151,10 +171,11 @@ impl Capture {
         candidates: &[Backend],
         types: &KernelTypes,
         config: &Config,
+        ring_bytes: RingBytes,
         wanted: &BTreeSet<Tgid>,
     ) -> Result<(Self, Vec<CaptureError>), CaptureError> {
         let btf = Btf::from_sys_fs().map_err(|e| CaptureError::Object(chain(&e)))?;
-        let mut bpf = load(config, &btf)?;
+        let mut bpf = load(config, ring_bytes, &btf)?;
         let logger = log::log_enabled!(log::Level::Info)
             .then(|| {
                 aya_log::EbpfLogger::init(&mut bpf).map_err(|e| log::warn!("no diagnostics from the BPF side: {e}"))
@@ -310,7 +331,7 @@ impl Counters {
 }
 
 /// Creates the maps and makes the programs ready to load. The verbosity of the log decides what the BPF side says.
-pub(crate) fn load(config: &Config, btf: &Btf) -> Result<Ebpf, CaptureError> {
+pub(crate) fn load(config: &Config, ring_bytes: RingBytes, btf: &Btf) -> Result<Ebpf, CaptureError> {
     let verbosity: u8 = match log::max_level() {
         log::LevelFilter::Off => 0,
         level => level as u8,
@@ -319,6 +340,7 @@ pub(crate) fn load(config: &Config, btf: &Btf) -> Result<Ebpf, CaptureError> {
         .btf(Some(btf))
         .override_global("CONFIG", config.as_bytes(), true)
         .override_global(aya_log::LEVEL, &verbosity, false)
+        .map_max_entries("RING", ring_bytes.0)
         .load(object::BYTES)
         .map_err(|e| CaptureError::Object(chain(&e)))
 }
