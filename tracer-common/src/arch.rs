@@ -11,8 +11,8 @@
 /// `MAX_PHYSMEM_BITS - PAGE_SHIFT`: 34 with 4-level paging, 40 with 5-level paging.
 const MIGRATION_PFN_MASK: u64 = (1 << 34) - 1;
 
-/// Bits 12 to 51 of a present entry (`PTE_PFN_MASK`, arch/x86/include/asm/pgtable_types.h).
-const PRESENT_PFN_MASK: u64 = (1 << 40) - 1;
+/// Base pages of a PMD mapping, log2.
+pub const PMD_ORDER: u32 = 9;
 
 /// `_PAGE_PSE`: the entry maps a huge page. In a 4K entry this bit selects a memory type that
 /// memory which can migrate never has.
@@ -29,11 +29,12 @@ pub const fn migration_entry_pfn(entry: u64) -> u64 {
 }
 
 /// Frame of a present pte, or of a present huge pte or pmd of `order`, whose low frame bits hold
-/// attributes (`_PAGE_PAT_LARGE` is bit 12).
+/// attributes (`_PAGE_PAT_LARGE` is bit 12). `pfn_bits`: how many bits a frame number of this machine
+/// has at most; above them memory encryption may keep its own bit (`sme_me_mask`, arch/x86/mm/mem_encrypt.c).
 #[inline(always)]
 #[must_use]
-pub const fn present_pfn(entry: u64, order: u32) -> u64 {
-    ((entry >> 12) & PRESENT_PFN_MASK) >> order << order
+pub const fn present_pfn(entry: u64, order: u32, pfn_bits: u32) -> u64 {
+    ((entry >> 12) & ((1 << (pfn_bits & 63)) - 1)) >> order << order
 }
 
 /// Whether a present entry maps a huge page (hugetlb, or a PMD).
@@ -64,9 +65,17 @@ mod tests {
     #[test]
     fn present_entry_without_its_attributes() {
         let nx = 1 << 63;
-        assert_eq!(present_pfn(nx | (0x2a_4201 << 12) | 0x867, 0), 0x2a_4201);
+        assert_eq!(present_pfn(nx | (0x2a_4201 << 12) | 0x867, 0, 30), 0x2a_4201);
+        let encrypted = 1 << 47;
+        assert_eq!(
+            present_pfn(nx | encrypted | (0x2a_4201 << 12) | 0x867, 0, 30),
+            0x2a_4201
+        );
         let pat_large = 1 << 12;
-        assert_eq!(present_pfn(nx | (0x2a_4200 << 12) | pat_large | 0x8e7, 9), 0x2a_4200);
+        assert_eq!(
+            present_pfn(nx | (0x2a_4200 << 12) | pat_large | 0x8e7, PMD_ORDER, 30),
+            0x2a_4200
+        );
         assert!(maps_huge(0x8e7));
         assert!(!maps_huge(0x867));
     }

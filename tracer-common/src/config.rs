@@ -37,11 +37,15 @@ pub struct Config {
     pub all: u32,
     /// 1: a target's children become targets.
     pub follow: u32,
+    /// Bits of the highest frame number that this machine can have, with room for memory that is added.
+    pub pfn_bits: u32,
+    /// `task_struct.group_leader`, bytes.
+    pub task_group_leader: u32,
     /// Padding.
     pub pad: u32,
 }
 
-const _: () = assert!(size_of::<Config>() == 16 * 4);
+const _: () = assert!(size_of::<Config>() == 18 * 4);
 
 impl Config {
     /// All zero: what the object holds until user space overrides it.
@@ -61,6 +65,8 @@ impl Config {
         page_struct_shift: 0,
         all: 0,
         follow: 0,
+        pfn_bits: 0,
+        task_group_leader: 0,
         pad: 0,
     };
 

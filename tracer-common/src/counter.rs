@@ -25,6 +25,8 @@ counters! {
     /// Calls of migrate_pages whose context could not be kept: nested too deep, or no room for
     /// the task. Their moves have no reason and are not reported.
     LostCalls,
+    /// Children of targets that there was no room to follow.
+    LostTargets,
     /// Sum of `succeeded` over all calls of migrate_pages that ended: what the kernel adds to
     /// `pgmigrate_success`. Base pages.
     KernelSucceeded,
@@ -36,6 +38,9 @@ counters! {
     ReportedPages,
     /// Part of `MovedPages`: mapped, but no owner passed the filter.
     FilteredPages,
+    /// Part of `MovedPages`: mapped, not reported, and the owner of a mapping was not known: a process that was
+    /// being forked or torn down.
+    UnownedPages,
     /// Part of `MovedPages`: no mapping was restored (page cache nobody maps, or unmapped
     /// meanwhile).
     UnmappedPages,

@@ -66,8 +66,13 @@ pub fn vma_mm(vma: u64) -> u64 {
 pub fn mm_owner(mm: u64) -> Owner {
     let task: u64 = read(mm, config!(mm_owner));
     if task != 0 {
+        // Between copy_signal and the assignment of its own tgid (kernel/fork.c, copy_process), a task
+        // that is being forked still bears its parent's: it has no number to be reported by.
+        let leader: u64 = read(task, config!(task_group_leader));
+        let signal: u64 = read(task, config!(task_signal));
+        let own = leader == task || read::<u64>(leader, config!(task_signal)) == signal;
         return Owner {
-            tgid: read(task, config!(task_tgid)),
+            tgid: if own { read(task, config!(task_tgid)) } else { 0 },
             exiting: false,
         };
     }

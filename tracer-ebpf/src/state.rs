@@ -3,7 +3,11 @@
 
 use core::arch::asm;
 
-use aya_ebpf::{bindings::BPF_NOEXIST, btf_maps::LruHashMap, macros::btf_map};
+use aya_ebpf::{
+    bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST},
+    btf_maps::HashMap,
+    macros::btf_map,
+};
 use tracer_common::counter::Counter;
 
 use crate::counters;
@@ -11,8 +15,9 @@ use crate::counters;
 /// Calls of migrate_pages nest when the target's allocation reclaims and demotes.
 pub const MAX_DEPTH: u32 = 4;
 
-/// Tasks that migrate at about the same time; the least recently active gives way.
-const MAX_TASKS: usize = 8192;
+/// Tasks alive that have ever migrated. Not a map that evicts: a call in progress must not vanish. A task beyond this
+/// number has its calls counted as lost.
+const MAX_TASKS: usize = 1 << 16;
 
 /// The folio that moved last in a call; its mappings are restored next, by the same task.
 #[repr(C)]
@@ -27,7 +32,9 @@ pub struct Folio {
     pub mapped: u8,
     /// A mapping of it was reported.
     pub reported: u8,
-    pub pad: [u8; 5],
+    /// A mapping of it has no known owner.
+    pub unowned: u8,
+    pub pad: [u8; 4],
 }
 
 impl Folio {
@@ -37,7 +44,8 @@ impl Folio {
         order: 0,
         mapped: 0,
         reported: 0,
-        pad: [0; 5],
+        unowned: 0,
+        pad: [0; 4],
     };
 }
 
@@ -51,6 +59,7 @@ pub struct Call {
     pub moved: u64,
     pub reported: u64,
     pub filtered: u64,
+    pub unowned: u64,
     pub unmapped: u64,
     pub released: u64,
     pub folio: Folio,
@@ -69,6 +78,7 @@ impl Call {
             moved: 0,
             reported: 0,
             filtered: 0,
+            unowned: 0,
             unmapped: 0,
             released: 0,
             folio: Folio::NONE,
@@ -89,6 +99,8 @@ impl Call {
         self.moved += pages;
         if self.folio.reported != 0 {
             self.reported += pages;
+        } else if self.folio.unowned != 0 {
+            self.unowned += pages;
         } else if self.folio.mapped != 0 {
             self.filtered += pages;
         } else {
@@ -145,9 +157,9 @@ pub struct Task {
     pub calls: [Call; MAX_DEPTH as usize],
 }
 
-/// Key: tid.
+/// Key: tid. Memory is taken as tasks come, and given back when they exit.
 #[btf_map]
-static TASKS: LruHashMap<u32, Task, MAX_TASKS> = LruHashMap::new();
+static TASKS: HashMap<u32, Task, MAX_TASKS, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
 /// The task's state, if it has migrated before.
 #[inline(always)]
@@ -181,6 +193,12 @@ pub fn innermost(task: &mut Task) -> Option<&mut Call> {
 }
 
 impl Task {
+    /// When the outermost call began, nanoseconds; what a task left behind before is stale.
+    #[inline(always)]
+    pub fn began(&self) -> u64 {
+        self.calls[0].begun
+    }
+
     /// The call at a depth, counted from 0. The mask is for the verifier, which cannot follow how the
     /// depth was compared; in assembly because the compiler can, and would leave it out.
     #[inline(always)]
@@ -234,6 +252,7 @@ static EMPTY_TASK: Task = Task {
         moved: 0,
         reported: 0,
         filtered: 0,
+        unowned: 0,
         unmapped: 0,
         released: 0,
         folio: Folio::NONE,

@@ -1,5 +1,5 @@
-//! The digest that ties the committed BPF object to the sources it was built from.
-//! Input: the files of tracer-common and tracer-ebpf. Shared by build.rs and `cargo xtask ebpf`.
+//! The digests that tie the committed BPF object to the sources it was built from.
+//! Input: the object, its record, the files of tracer-common and tracer-ebpf. Shared by build.rs and `cargo xtask ebpf`.
 
 use std::{
     fmt::Write as _,
@@ -9,6 +9,13 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
+/// The committed object, relative to the workspace's root.
+pub const OBJECT: &str = "tracer-user/bpf/tracer.bpf.o";
+/// What it was built from and by: the digest of its sources, `compiler NAMES`, `object DIGEST`.
+pub const RECORD: &str = "tracer-user/bpf/tracer.bpf.sources";
+/// How the record's last line begins.
+pub const OBJECT_LINE: &str = "object ";
+
 /// What the object is made from, relative to the workspace's root.
 const SOURCES: [&str; 5] = [
     "tracer-common/Cargo.toml",
@@ -17,6 +24,32 @@ const SOURCES: [&str; 5] = [
     "tracer-ebpf/Cargo.lock",
     "tracer-ebpf/src",
 ];
+
+/// Whether the object is the one of its record, and the record is of the sources there are.
+///
+/// # Errors
+/// One line that says what does not fit and what to do.
+pub fn check(workspace: &Path) -> Result<(), String> {
+    const REBUILD: &str = "rebuild it with `cargo xtask ebpf`";
+    let unreadable = |path: &str| move |error: io::Error| format!("{path}: {error}; {REBUILD}");
+    let record = fs::read_to_string(workspace.join(RECORD)).map_err(unreadable(RECORD))?;
+    let sources = of_sources(workspace).map_err(|error| format!("sources of the BPF object: {error}"))?;
+    if record.lines().next() != Some(&sources) {
+        return Err(format!(
+            "{OBJECT} was not built from the sources in tracer-ebpf and tracer-common: {REBUILD}"
+        ));
+    }
+    let object = of_object(&fs::read(workspace.join(OBJECT)).map_err(unreadable(OBJECT))?);
+    if record.lines().last().and_then(|line| line.strip_prefix(OBJECT_LINE)) != Some(&object) {
+        return Err(format!("{OBJECT} is not the object that {RECORD} is of: {REBUILD}"));
+    }
+    Ok(())
+}
+
+/// SHA-256 of the object, in hex.
+pub fn of_object(object: &[u8]) -> String {
+    hex(Sha256::digest(object))
+}
 
 /// SHA-256, in hex, over the names and contents of the object's sources.
 ///
@@ -36,12 +69,15 @@ pub fn of_sources(workspace: &Path) -> io::Result<String> {
         hash.update((content.len() as u64).to_le_bytes());
         hash.update(&content);
     }
-    let mut hex = String::new();
-    for byte in hash.finalize() {
+    Ok(hex(hash.finalize()))
+}
+
+fn hex(bytes: impl IntoIterator<Item = u8>) -> String {
+    bytes.into_iter().fold(String::new(), |mut hex, byte| {
         // Writing to a String cannot fail.
         let _ = write!(hex, "{byte:02x}");
-    }
-    Ok(hex)
+        hex
+    })
 }
 
 fn collect(workspace: &Path, source: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {

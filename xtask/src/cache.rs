@@ -8,8 +8,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result};
 
-use crate::apt::{self, Apt};
-
 /// `$XDG_CACHE_HOME/tracer` or `~/.cache/tracer`.
 pub fn dir() -> Result<PathBuf> {
     let absolute = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
@@ -17,25 +15,6 @@ pub fn dir() -> Result<PathBuf> {
     Ok(base
         .context("neither XDG_CACHE_HOME nor HOME says where to cache")?
         .join("tracer"))
-}
-
-/// See that this machine has package lists.
-pub fn apt_update_once() -> Result<()> {
-    Apt::of_machine().map(drop)
-}
-
-/// Unpacks packages, installing none, into the directory `root`, whole or not at all.
-pub fn unpack_debs(packages: &[&str], root: &Path) -> Result<()> {
-    if root.exists() {
-        // The caller found it unfit: from an older release, or by another way of unpacking.
-        fs::remove_dir_all(root).with_context(|| format!("remove {}", root.display()))?;
-    }
-    filled(root, |dir| Apt::of_machine()?.unpack(packages, dir)).map(drop)
-}
-
-/// Installs packages on this machine.
-pub fn apt_install(packages: &[&str]) -> Result<()> {
-    apt::install(packages)
 }
 
 /// Returns the directory at `path`. If it is not there, `fill` makes its content in a directory beside it,

@@ -73,8 +73,7 @@ fn build() -> Result<PathBuf> {
     cargo.args(["build", "--release", "--package", "tracer-user"]);
     println!("$ cargo build --release --package tracer-user");
     process::run(&mut cargo)?;
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
-    Ok(process::root().join(target).join("release/tracer"))
+    Ok(process::target_dir().join("release/tracer"))
 }
 
 /// A path as one would type it here.
@@ -217,8 +216,9 @@ fn start(mut command: Command) -> Result<(Guard, Receiver<Said>)> {
 
 fn forward(from: PipeReader, to: Sender<Said>, said: fn(String) -> Said) {
     thread::spawn(move || {
-        for line in BufReader::new(from).lines().map_while(Result::ok) {
-            if to.send(said(line)).is_err() {
+        // What is no text comes as near to it as it can. An error is the pipe's end.
+        for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
+            if to.send(said(String::from_utf8_lossy(&line).into_owned())).is_err() {
                 break;
             }
         }

@@ -2,13 +2,15 @@
 //! Input: tracer-ebpf, tracer-common, and whatever way to compile for BPF this machine offers.
 
 use std::{
-    env, fs,
+    env, fmt, fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Error, Result, bail, ensure};
 
+use crate::apt::{self, Apt};
+use crate::report::{Tally, Verdict};
 use crate::{cache, process};
 
 #[path = "../../tracer-user/bpf/digest.rs"]
@@ -22,7 +24,7 @@ const LLVM: [u32; 3] = [22, 21, 20];
 /// Build the BPF object and write it, with the digest of its sources, to tracer-user/bpf
 #[derive(clap::Args)]
 pub struct Args {
-    /// Only check that the committed object belongs to the sources; needs no BPF toolchain
+    /// Only check that the committed object is whole and belongs to the sources; needs no BPF toolchain
     #[arg(long)]
     pub check: bool,
 }
@@ -41,53 +43,172 @@ struct Compiler {
 /// # Errors
 /// When no way to build works, the build fails, or `--check` finds a foreign object.
 pub fn run(args: &Args) -> Result<()> {
-    let workspace = workspace();
-    let out = workspace.join("tracer-user/bpf");
     if args.check {
-        let recorded = fs::read_to_string(out.join("tracer.bpf.sources")).unwrap_or_default();
-        ensure!(
-            recorded.trim() == digest::of_sources(&workspace)?,
-            "tracer-user/bpf/tracer.bpf.o was not built from these sources: run `cargo xtask ebpf`"
-        );
-        println!("tracer-user/bpf/tracer.bpf.o belongs to its sources");
+        check()?;
+        println!("{} is whole and belongs to its sources", digest::OBJECT);
         return Ok(());
     }
+    build().map(drop)
+}
 
+fn check() -> Result<()> {
+    digest::check(process::root()).map_err(Error::msg)
+}
+
+/// Builds the object in place, for the tests that embed it. Counts that the committed one belongs to its sources, and
+/// that the same compiler has made the same bytes again.
+pub fn rebuild() -> Result<Tally> {
+    let mut tally = Tally::default();
+    let mut count = |verdict, said: &str| {
+        println!("{said}");
+        tally.add(verdict);
+    };
+    match check() {
+        Ok(()) => count(
+            Verdict::Passed,
+            "the object there was is whole and belongs to its sources",
+        ),
+        Err(error) => count(Verdict::Failed, &format!("FAILED: {error:#}")),
+    }
+    let record = process::root().join(digest::RECORD);
+    let committed = Record::parse(&fs::read_to_string(&record).unwrap_or_default());
+    let (verdict, said) = compare(committed.as_ref(), &build()?);
+    count(verdict, &said);
+    Ok(tally)
+}
+
+/// The compiler decides the bytes, and so does nothing else.
+fn compare(committed: Option<&Record>, built: &Record) -> (Verdict, String) {
+    match committed {
+        Some(committed) if committed.object == built.object => {
+            (Verdict::Passed, "the build gave the same bytes again".to_owned())
+        }
+        Some(committed) if committed.compiler != built.compiler => (
+            Verdict::NotApplicable,
+            format!(
+                "bytes not compared: the object there was is by {}, this one by {}",
+                committed.compiler, built.compiler
+            ),
+        ),
+        Some(_) => (
+            Verdict::Failed,
+            format!(
+                "FAILED: the same compiler gave other bytes than {} had; it is replaced: commit it",
+                digest::OBJECT
+            ),
+        ),
+        None => (
+            Verdict::Failed,
+            format!("FAILED: {} did not say what the object was built by", digest::RECORD),
+        ),
+    }
+}
+
+/// What `tracer.bpf.sources` says of the object; [`digest::check`] reads its first and its last line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Record {
+    sources: String,
+    compiler: String,
+    object: String,
+}
+
+impl Record {
+    fn parse(text: &str) -> Option<Self> {
+        let mut lines = text.lines();
+        let record = Self {
+            sources: lines.next()?.to_owned(),
+            compiler: lines.next()?.strip_prefix("compiler ")?.to_owned(),
+            object: lines.next()?.strip_prefix(digest::OBJECT_LINE)?.to_owned(),
+        };
+        lines.next().is_none().then_some(record)
+    }
+}
+
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.sources)?;
+        writeln!(f, "compiler {}", self.compiler)?;
+        writeln!(f, "{}{}", digest::OBJECT_LINE, self.object)
+    }
+}
+
+fn build() -> Result<Record> {
+    let workspace = process::root();
     let compiler = compiler()?;
     let llvm = llvm_for(&compiler)?;
     let linker = linker(&llvm)?;
     println!("compiler  {}", compiler.how);
     println!("linker    bpf-linker {BPF_LINKER} with LLVM at {}", llvm.display());
 
-    let object = compile(&workspace, &compiler, &linker)?;
-    let stripped = out.join("tracer.bpf.o");
+    // Read first: a source that changes during the build must not pass for what was built.
+    let sources = digest::of_sources(workspace)?;
+    let object = compile(&compiler, &linker)?;
+    let stripped = workspace.join(digest::OBJECT);
     process::run(
         Command::new(llvm.join("bin/llvm-objcopy"))
             .arg("--strip-debug")
             .arg(&object)
             .arg(&stripped),
     )?;
-    fs::write(out.join("tracer.bpf.sources"), digest::of_sources(&workspace)? + "\n")?;
-    println!(
-        "object    {}, {} bytes",
-        stripped.display(),
-        fs::metadata(&stripped)?.len()
-    );
-    Ok(())
+    let bytes = fs::read(&stripped).with_context(|| format!("read {}", stripped.display()))?;
+    let record = Record {
+        sources,
+        compiler: format!(
+            "{} bpf-linker {BPF_LINKER} llvm {}",
+            process::output(rustc(&compiler).arg("--version"))?.trim(),
+            process::output(Command::new(llvm.join("bin/llvm-config")).arg("--version"))?.trim()
+        ),
+        object: digest::of_object(&bytes),
+    };
+    fs::write(workspace.join(digest::RECORD), record.to_string())
+        .with_context(|| format!("write {}", digest::RECORD))?;
+    println!("object    {}, {} bytes", stripped.display(), bytes.len());
+    Ok(record)
 }
 
-/// The workspace's root.
-#[must_use]
-pub fn workspace() -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.parent().unwrap_or(here).to_owned()
+/// `cargo clippy` for the BPF crate, where the compiler that builds it has a clippy of its own: the installed one may.
+pub fn clippy() -> Result<Option<Command>> {
+    let compiler = compiler()?;
+    let version = process::output(rustc(&compiler).arg("-vV"))?;
+    let of_clippy = process::output(Command::new("clippy-driver").args(["--rustc", "-vV"]));
+    if compiler.libraries.is_some() || !of_clippy.is_ok_and(|of_clippy| of_clippy == version) {
+        return Ok(None);
+    }
+    let mut cargo = cargo(&compiler, "clippy", "target/ebpf-lints");
+    cargo
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .args(["--", "-D", "warnings"]);
+    Ok(Some(cargo))
 }
 
-fn compile(workspace: &Path, compiler: &Compiler, linker: &Path) -> Result<PathBuf> {
-    let target = workspace.join("target/ebpf");
+/// Cargo with a command for the BPF crate.
+fn cargo(compiler: &Compiler, command: &str, target_dir: &str) -> Command {
+    let mut cargo = process::cargo();
+    cargo
+        .current_dir(process::root().join("tracer-ebpf"))
+        .arg(command)
+        .args([
+            "--locked",
+            "--release",
+            "-Zbuild-std=core",
+            "--target=bpfel-unknown-none",
+        ])
+        .arg("--target-dir")
+        .arg(process::root().join(target_dir))
+        .env("RUSTC", &compiler.rustc)
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env_remove("RUSTFLAGS");
+    if let Some(libraries) = &compiler.libraries {
+        cargo.env("LD_LIBRARY_PATH", libraries);
+    }
+    cargo
+}
+
+fn compile(compiler: &Compiler, linker: &Path) -> Result<PathBuf> {
+    const TARGET_DIR: &str = "target/ebpf";
     // Nothing of this machine's folders may end up in the object.
     let remaps = [
-        (workspace.to_owned(), "/tracer"),
+        (process::root().to_owned(), "/tracer"),
         (cargo_home()?, "/cargo"),
         (sysroot(compiler)?, "/rust"),
         (cache::dir()?, "/cache"),
@@ -102,27 +223,11 @@ fn compile(workspace: &Path, compiler: &Compiler, linker: &Path) -> Result<PathB
             .iter()
             .map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display())),
     );
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo
-        .current_dir(workspace.join("tracer-ebpf"))
-        .args([
-            "build",
-            "--locked",
-            "--release",
-            "-Zbuild-std=core",
-            "--target=bpfel-unknown-none",
-        ])
-        .arg("--target-dir")
-        .arg(&target)
-        .env("RUSTC", &compiler.rustc)
-        .env("RUSTC_BOOTSTRAP", "1")
-        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
-        .env_remove("RUSTFLAGS");
-    if let Some(libraries) = &compiler.libraries {
-        cargo.env("LD_LIBRARY_PATH", libraries);
-    }
-    process::run(&mut cargo)?;
-    Ok(target.join("bpfel-unknown-none/release/tracer"))
+    let mut cargo = cargo(compiler, "build", TARGET_DIR);
+    process::run(cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}")))?;
+    Ok(process::root()
+        .join(TARGET_DIR)
+        .join("bpfel-unknown-none/release/tracer"))
 }
 
 fn cargo_home() -> Result<PathBuf> {
@@ -185,14 +290,20 @@ fn debian_compiler() -> Result<Compiler> {
     if sysroot(&compiler).is_ok_and(|sysroot| has_source(&sysroot)) {
         return Ok(compiler);
     }
-    cache::apt_update_once()?;
+    let apt = Apt::of_machine()?;
     let depends = process::output(Command::new("apt-cache").args(["depends", "libstd-rust-web-dev"]))?;
     let runtime = depends
         .lines()
         .filter_map(|line| line.trim().strip_prefix("Depends: "))
         .find(|name| name.starts_with("libstd-rust-web-"))
         .context("the package libstd-rust-web-dev names no libstd-rust-web-VERSION")?;
-    cache::unpack_debs(&["rustc-web", "libstd-rust-web-dev", runtime, "rust-web-src"], &root)?;
+    if root.exists() {
+        // Unfit, as was just found: from an older release, or by another way of unpacking.
+        fs::remove_dir_all(&root).with_context(|| format!("remove {}", root.display()))?;
+    }
+    cache::filled(&root, |dir| {
+        apt.unpack(&["rustc-web", "libstd-rust-web-dev", runtime, "rust-web-src"], dir)
+    })?;
     let found = sysroot(&compiler).context("the unpacked rustc-web does not run")?;
     ensure!(
         has_source(&found),
@@ -220,15 +331,19 @@ fn llvm_for(compiler: &Compiler) -> Result<PathBuf> {
     {
         return Ok(found);
     }
+    let mut tried = String::new();
     for &version in &candidates {
-        if cache::apt_install(&[&format!("llvm-{version}-dev"), &format!("libpolly-{version}-dev")]).is_ok()
-            && usable(&prefix(version))
-        {
-            return Ok(prefix(version));
+        match apt::install(&[&format!("llvm-{version}-dev"), &format!("libpolly-{version}-dev")]) {
+            Ok(()) if usable(&prefix(version)) => return Ok(prefix(version)),
+            Ok(()) => {
+                let missing = prefix(version);
+                tried += &format!("\n  LLVM {version}: installed, but not usable in {}", missing.display());
+            }
+            Err(error) => tried += &format!("\n  LLVM {version}: {error:#}"),
         }
     }
     bail!(
-        "no LLVM of version {wanted} or later that bpf-linker {BPF_LINKER} can use: install llvm-{wanted}-dev and libpolly-{wanted}-dev"
+        "no LLVM of version {wanted} or later that bpf-linker {BPF_LINKER} can use: install llvm-{wanted}-dev and libpolly-{wanted}-dev{tried}"
     )
 }
 
@@ -250,7 +365,7 @@ fn linker(llvm: &Path) -> Result<PathBuf> {
     }
     println!("building bpf-linker {BPF_LINKER} against {}", llvm.display());
     process::run(
-        Command::new("cargo")
+        process::cargo()
             .args([
                 "install",
                 "bpf-linker",
@@ -267,4 +382,36 @@ fn linker(llvm: &Path) -> Result<PathBuf> {
             .env_remove("CARGO_ENCODED_RUSTFLAGS"),
     )?;
     Ok(binary)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Record, compare};
+    use crate::report::Verdict;
+
+    fn record(compiler: &str, object: &str) -> Record {
+        Record {
+            sources: "ab".into(),
+            compiler: compiler.into(),
+            object: object.into(),
+        }
+    }
+
+    #[test]
+    fn a_record_comes_back_as_it_was() {
+        let written = record("rustc 1.95.0 (x) bpf-linker 0.13.0 llvm 22.1.8", "cd");
+        assert_eq!(Record::parse(&written.to_string()), Some(written));
+        assert_eq!(Record::parse("ab\n"), None);
+    }
+
+    #[test]
+    fn only_another_compiler_excuses_other_bytes() {
+        let built = record("rustc 1", "cd");
+        let verdict = |committed: Option<Record>| compare(committed.as_ref(), &built).0;
+        assert_eq!(verdict(Some(record("rustc 1", "cd"))), Verdict::Passed);
+        assert_eq!(verdict(Some(record("rustc 2", "cd"))), Verdict::Passed);
+        assert_eq!(verdict(Some(record("rustc 2", "ef"))), Verdict::NotApplicable);
+        assert_eq!(verdict(Some(record("rustc 1", "ef"))), Verdict::Failed);
+        assert_eq!(verdict(None), Verdict::Failed);
+    }
 }

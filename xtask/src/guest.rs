@@ -1,7 +1,6 @@
 //! The static programs that run where there is no libc: in the VM, and beside it on this machine.
 //! Input: the workspace's sources, by cargo.
 
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -20,8 +19,7 @@ pub struct Programs {
 /// Builds them, except a tracer that is given.
 pub fn build(tracer: Option<&Path>) -> Result<Programs> {
     // A directory of its own: other flags in the same one would rebuild everything each time.
-    let shared = env::var_os("CARGO_TARGET_DIR").map_or_else(|| process::root().join("target"), PathBuf::from);
-    let target_dir = shared.join("vm");
+    let target_dir = process::target_dir().join("vm");
     let mut cargo = process::cargo();
     cargo
         .args([
@@ -40,6 +38,8 @@ pub fn build(tracer: Option<&Path>) -> Result<Programs> {
     if tracer.is_none() {
         cargo.args(["-p", "tracer-user", "--bin", "tracer"]);
     }
+    // The first time this takes minutes, in which cargo says nothing.
+    eprintln!("xtask: building static tracer and tests for the VM ...");
     process::run(&mut cargo).context("build the static programs")?;
 
     let built = target_dir.join(TARGET).join("release");

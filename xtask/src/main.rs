@@ -14,6 +14,7 @@ mod ebpf;
 mod guest;
 mod initramfs;
 mod kernels;
+mod loud;
 mod process;
 mod qemu;
 mod report;

@@ -23,6 +23,11 @@ pub fn cargo() -> Command {
     cargo
 }
 
+/// Where cargo builds; a relative one is the workspace's: there our cargo is started.
+pub fn target_dir() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
+}
+
 /// Runs a command that prints for itself.
 ///
 /// # Errors

@@ -46,6 +46,8 @@ pub struct Tally {
     pub passed: usize,
     pub failed: usize,
     pub skipped: usize,
+    /// Not part of the closing line, whose form others read; see [`Tally::aside`].
+    pub not_applicable: usize,
 }
 
 impl Tally {
@@ -54,7 +56,7 @@ impl Tally {
             Verdict::Passed => self.passed += 1,
             Verdict::Failed => self.failed += 1,
             Verdict::Skipped => self.skipped += 1,
-            Verdict::NotApplicable => {}
+            Verdict::NotApplicable => self.not_applicable += 1,
         }
     }
 
@@ -63,7 +65,20 @@ impl Tally {
             passed: self.passed + other.passed,
             failed: self.failed + other.failed,
             skipped: self.skipped + other.skipped,
+            not_applicable: self.not_applicable + other.not_applicable,
         }
+    }
+
+    /// One test that ended so.
+    pub fn of(verdict: Verdict) -> Self {
+        let mut tally = Self::default();
+        tally.add(verdict);
+        tally
+    }
+
+    /// The line above the closing one.
+    pub fn aside(self) -> String {
+        format!("{} not applicable here", self.not_applicable)
     }
 
     /// With `CI=true` a skipped test is a failed one.
@@ -157,11 +172,12 @@ impl Reader {
                     used,
                 )
             }
-            ("closing", [passed, failed, skipped]) => {
+            ("closing", [passed, failed, skipped, not_applicable]) => {
                 let tally = Tally {
                     passed: number(passed)?,
                     failed: number(failed)?,
                     skipped: number(skipped)?,
+                    not_applicable: number(not_applicable)?,
                 };
                 (Message::Closing { tally }, end + 1)
             }
@@ -241,7 +257,7 @@ mod tests {
     use std::time::Duration;
 
     const STREAM: &[u8] = b"tracer-tests 1 6.1.0-56-amd64 2\nbegin a/b\ntick\nfile x.bin 6 85944171f73967e8\nfoobar\n\
-        end a/b failed 1500 9\nwhy:\n\nso.\nclosing 0 1 0\n";
+        end a/b failed 1500 9\nwhy:\n\nso.\nclosing 0 1 0 3\n";
 
     fn messages() -> Vec<Message> {
         vec![
@@ -264,6 +280,7 @@ mod tests {
             Message::Closing {
                 tally: Tally {
                     failed: 1,
+                    not_applicable: 3,
                     ..Tally::default()
                 },
             },
@@ -284,6 +301,13 @@ mod tests {
             assert_eq!(got, messages());
         }
         Ok(())
+    }
+
+    #[test]
+    fn a_failure_is_bad_and_in_ci_so_is_a_skip() {
+        let bad = |verdict, ci| Tally::of(verdict).is_bad(ci);
+        assert!(bad(Verdict::Failed, false) && bad(Verdict::Skipped, true));
+        assert!(!bad(Verdict::Skipped, false) && !bad(Verdict::NotApplicable, true) && !bad(Verdict::Passed, true));
     }
 
     #[test]

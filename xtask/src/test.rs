@@ -6,10 +6,10 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
-use crate::report::{Message, Reader, Tally};
-use crate::{cache, deny, ebpf, guest, process, vm};
+use crate::report::{Message, Reader, Tally, Verdict};
+use crate::{cache, deny, ebpf, guest, loud, process, vm};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -21,37 +21,19 @@ pub struct Args {
     no_e2e: bool,
 }
 
-const PASSED: Tally = Tally {
-    passed: 1,
-    failed: 0,
-    skipped: 0,
-};
-const FAILED: Tally = Tally {
-    passed: 0,
-    failed: 1,
-    skipped: 0,
-};
-const SKIPPED: Tally = Tally {
-    passed: 0,
-    failed: 0,
-    skipped: 1,
-};
-
 /// The order is by what is cheap and by what the next one needs: the object before what embeds it.
 pub fn main(args: &Args) -> ExitCode {
     let mut steps = Steps::default();
     steps.step("format", format);
     steps.step("lints", lints);
-    steps.step("BPF object", || {
-        ebpf::run(&ebpf::Args { check: false })?;
-        Ok(PASSED)
-    });
+    steps.step("BPF object", ebpf::rebuild);
     steps.step("unit tests", unit_tests);
     if !args.no_e2e {
         steps.step("end to end, this machine", end_to_end);
     }
     if !args.no_vm {
         steps.step("end to end, virtual machines", || vm::matrix(&vm::Args::defaults()));
+        steps.step("harness fails loudly", loud::check);
     }
     steps.step("dependencies", || deny::check(false));
 
@@ -59,7 +41,7 @@ pub fn main(args: &Args) -> ExitCode {
     if ci && total.skipped > 0 {
         println!("\nCI=true: what was skipped counts as failed");
     }
-    println!("\n{total}");
+    println!("\n{}\n{total}", total.aside());
     ExitCode::from(u8::from(total.is_bad(ci)))
 }
 
@@ -75,8 +57,9 @@ impl Steps {
         let started = Instant::now();
         let tally = run().unwrap_or_else(|error| {
             println!("{name} FAILED: {error:#}");
-            FAILED
+            Tally::of(Verdict::Failed)
         });
+        println!("{}", tally.aside());
         println!("== {name}: {tally} ({:.1} s)", started.elapsed().as_secs_f64());
         self.total = self.total.sum(tally);
     }
@@ -90,7 +73,9 @@ fn format() -> Result<Tally> {
 }
 
 fn lints() -> Result<Tally> {
-    tried(process::cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+    let workspace = tried(process::cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    let bpf = ebpf::clippy()?.map_or(Ok(Tally::of(Verdict::NotApplicable)), |mut bpf| tried(&mut bpf))?;
+    Ok(workspace.sum(bpf))
 }
 
 /// Counts one test: that the command succeeds.
@@ -100,9 +85,9 @@ fn tried(command: &mut Command) -> Result<Tally> {
         .with_context(|| format!("start {}", process::shown(command)))?;
     if !status.success() {
         println!("{}: {status}", process::shown(command));
-        return Ok(FAILED);
+        return Ok(Tally::of(Verdict::Failed));
     }
-    Ok(PASSED)
+    Ok(Tally::of(Verdict::Passed))
 }
 
 /// Counts the tests cargo ran. A test binary that does not build or dies has no result line, but cargo fails.
@@ -127,6 +112,7 @@ fn unit_tests() -> Result<Tally> {
     if !status.success() && tally.failed == 0 {
         tally.failed += 1;
     }
+    ensure!(tally.passed > 0 || tally.failed > 0, "cargo test ran no test");
     Ok(tally)
 }
 
@@ -142,6 +128,7 @@ fn counts(line: &str) -> Option<Tally> {
         passed: count("passed")?,
         failed: count("failed")?,
         skipped: count("ignored")?,
+        not_applicable: 0,
     })
 }
 
@@ -159,7 +146,7 @@ fn end_to_end() -> Result<Tally> {
     } else {
         let (tests, tracer) = (programs.tests.display(), programs.tracer.display());
         println!("skipped: needs root; type: sudo {tests} run --tracer {tracer}");
-        return Ok(SKIPPED);
+        return Ok(Tally::of(Verdict::Skipped));
     };
     // Made by us, so that we may read and remove it when root writes it.
     fs::write(&report, "").with_context(|| format!("create {}", report.display()))?;
@@ -194,7 +181,8 @@ mod tests {
             Some(Tally {
                 passed: 3,
                 failed: 2,
-                skipped: 1
+                skipped: 1,
+                not_applicable: 0
             })
         );
         assert_eq!(counts("test result: it works"), None);

@@ -25,7 +25,7 @@ const MATRIX: [&str; 2] = ["debian:6.1", "debian:6.12-cloud"];
 pub struct Args {
     /// A kernel to boot: debian:VERSION[-cloud][@SUITE] or an image file; may be repeated.
     #[arg(long = "kernel", value_name = "KERNEL", default_values = MATRIX)]
-    kernels: Vec<Spec>,
+    pub kernels: Vec<Spec>,
     /// NUMA nodes of the VM, with one CPU each (one node has two).
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=16))]
     nodes: u32,
@@ -37,10 +37,10 @@ pub struct Args {
     timeout: u64,
     /// How long a VM may say nothing; it reports every 5 seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
-    silence: u64,
+    pub silence: u64,
     /// VMs at the same time.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
-    jobs: u16,
+    pub jobs: u16,
     /// QEMU's accelerator. Emulation is the default: it works everywhere, and everywhere the same.
     #[arg(long, default_value = "tcg,thread=multi")]
     accel: String,
@@ -57,7 +57,7 @@ pub struct Args {
     #[arg(long)]
     list: bool,
     /// Only the tests whose name contains one of these.
-    names: Vec<String>,
+    pub names: Vec<String>,
 }
 
 impl Args {
@@ -81,44 +81,21 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     }
     let tally = matrix(args)?;
     eprintln!("xtask: {:.0} s", started.elapsed().as_secs_f64());
-    println!("vm: {tally}");
+    println!("{}\nvm: {tally}", tally.aside());
     Ok(ExitCode::from(u8::from(tally.is_bad(process::is_ci()))))
 }
 
 /// Runs the tests on every kernel, `jobs` at a time.
 pub fn matrix(args: &Args) -> Result<Tally> {
-    let programs = guest::build(args.tracer.as_deref())?;
-    check_names(&programs.tests, &args.names)?;
-    qemu::require()?;
-    let scratch = cache::Scratch::new()?;
-    let image = scratch.path().join("initramfs");
-    let out = File::create(&image).with_context(|| format!("create {}", image.display()))?;
-    let content = |path: &Path| fs::read(path).with_context(|| format!("read {}", path.display()));
-    initramfs::write(
-        BufWriter::new(out),
-        &content(&programs.tests)?,
-        &content(&programs.tracer)?,
-    )
-    .context("write the initramfs")?;
-
-    // One after the other: two downloads of the same kernel would only be in each other's way.
-    let kernels = args
-        .kernels
-        .iter()
-        .map(kernels::resolve)
-        .collect::<Result<VecDeque<Kernel>>>()?;
-    let queue = Mutex::new(kernels.into_iter().enumerate().collect::<VecDeque<_>>());
+    let lab = Lab::new(args)?;
+    let queue = Mutex::new(lab.kernels.iter().enumerate().collect::<VecDeque<_>>());
     let total = Mutex::new(Tally::default());
     thread::scope(|scope| {
         for _ in 0..args.jobs {
             scope.spawn(|| {
                 while let Some((number, kernel)) = lock(&queue).pop_front() {
-                    let dir = args
-                        .keep
-                        .as_deref()
-                        .unwrap_or(scratch.path())
-                        .join(format!("{number}-{}", kernel.name));
-                    let tally = one(args, &kernel, &image, &dir);
+                    let name = format!("{number}-{}", kernel.name);
+                    let tally = lab.run(args, kernel, &name, &|line| println!("{line}")).tally;
                     let mut total = lock(&total);
                     *total = total.sum(tally);
                 }
@@ -127,6 +104,78 @@ pub fn matrix(args: &Args) -> Result<Tally> {
     });
     let total = *lock(&total);
     Ok(total)
+}
+
+/// What VMs are made of.
+pub struct Lab {
+    pub kernels: Vec<Kernel>,
+    scratch: cache::Scratch,
+    image: PathBuf,
+}
+
+impl Lab {
+    pub fn new(args: &Args) -> Result<Self> {
+        let programs = guest::build(args.tracer.as_deref())?;
+        check_names(&programs.tests, &args.names)?;
+        qemu::require()?;
+        let scratch = cache::Scratch::new()?;
+        let image = scratch.path().join("initramfs");
+        let out = File::create(&image).with_context(|| format!("create {}", image.display()))?;
+        let content = |path: &Path| fs::read(path).with_context(|| format!("read {}", path.display()));
+        initramfs::write(
+            BufWriter::new(out),
+            &content(&programs.tests)?,
+            &content(&programs.tracer)?,
+        )
+        .context("write the initramfs")?;
+        // One after the other: two downloads of the same kernel would only be in each other's way.
+        let kernels = args.kernels.iter().map(kernels::resolve).collect::<Result<_>>()?;
+        Ok(Self {
+            kernels,
+            scratch,
+            image,
+        })
+    }
+
+    /// Runs one VM, whose files get a directory of that name. Whatever goes wrong is a failed test too.
+    pub fn run(&self, args: &Args, kernel: &Kernel, name: &str, print: &dyn Fn(&str)) -> Results {
+        let dir = args.keep.as_deref().unwrap_or(self.scratch.path()).join(name);
+        let mut run = Run {
+            release: kernel.name.clone(),
+            dir: &dir,
+            left: 0,
+            open: None,
+            print,
+            results: Results::default(),
+        };
+        let started = Instant::now();
+        if let Err(error) = boot(args, kernel, &self.image, &dir, |message| run.take(message)) {
+            let name = run.open.clone().unwrap_or_else(|| "(the VM)".to_owned());
+            run.end(&name, Verdict::Failed, started.elapsed(), &format!("{error:#}"));
+        }
+        if run.left > 0 {
+            let (release, left) = (&run.release, run.left);
+            print(&format!(
+                "{release}  {left} more tests did not run, which counts as failed"
+            ));
+            run.results.tally.failed += left;
+        }
+        run.results
+    }
+}
+
+/// How the tests of one VM ended.
+#[derive(Default)]
+pub struct Results {
+    pub tally: Tally,
+    pub ended: Vec<Ended>,
+}
+
+/// How one test ended.
+pub struct Ended {
+    pub name: String,
+    pub verdict: Verdict,
+    pub detail: String,
 }
 
 /// A thread that panicked has left nothing half done in these.
@@ -148,30 +197,6 @@ fn check_names(tests: &Path, names: &[String]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Runs one VM and prints its tests' lines. Whatever goes wrong is a failed test too.
-fn one(args: &Args, kernel: &Kernel, image: &Path, dir: &Path) -> Tally {
-    let mut run = Run {
-        release: kernel.name.clone(),
-        dir,
-        left: 0,
-        open: None,
-        tally: Tally::default(),
-    };
-    let started = Instant::now();
-    if let Err(error) = boot(args, kernel, image, dir, |message| run.take(message)) {
-        let name = run.open.clone().unwrap_or_else(|| "(the VM)".to_owned());
-        run.end(&name, Verdict::Failed, started.elapsed(), &format!("{error:#}"));
-    }
-    if run.left > 0 {
-        println!(
-            "{}  {} more tests did not run, which counts as failed",
-            run.release, run.left
-        );
-        run.tally.failed += run.left;
-    }
-    run.tally
 }
 
 fn boot(
@@ -207,7 +232,8 @@ struct Run<'a> {
     left: usize,
     /// The test that is running.
     open: Option<String>,
-    tally: Tally,
+    print: &'a dyn Fn(&str),
+    results: Results,
 }
 
 impl Run<'_> {
@@ -232,19 +258,32 @@ impl Run<'_> {
                 detail,
             } => self.end(&name, verdict, took, &detail),
             // Each test was counted as it ended; two counts that differ mean that one of them is wrong.
-            Message::Closing { tally } => ensure!(
-                tally == self.tally && self.left == 0,
-                "the guest counted {tally}, here it is {} with {} to come",
-                self.tally,
-                self.left
-            ),
+            Message::Closing { tally } => {
+                // The tests that the guest has not even begun, because they are of another place, it alone knows.
+                let counted = Tally {
+                    not_applicable: tally.not_applicable.max(self.results.tally.not_applicable),
+                    ..self.results.tally
+                };
+                ensure!(
+                    tally == counted && self.left == 0,
+                    "the guest counted {tally}, here it is {counted} with {} to come",
+                    self.left
+                );
+                self.results.tally = counted;
+            }
         }
         Ok(())
     }
 
     fn end(&mut self, name: &str, verdict: Verdict, took: Duration, detail: &str) {
-        println!("{:<26}  {}", self.release, result_line(name, verdict, took, detail));
-        self.tally.add(verdict);
+        let line = result_line(name, verdict, took, detail);
+        (self.print)(&format!("{:<26}  {line}", self.release));
+        self.results.tally.add(verdict);
+        self.results.ended.push(Ended {
+            name: name.to_owned(),
+            verdict,
+            detail: detail.to_owned(),
+        });
         if self.open.take().is_some() {
             self.left = self.left.saturating_sub(1);
         }

@@ -151,18 +151,8 @@ fn with_console(reason: &str, outputs: &Outputs) -> anyhow::Error {
             .collect();
         let shown = &lines[lines.len().saturating_sub(TAIL_LINES)..];
         if !shown.is_empty() {
-            text.extend([
-                format!(
-                    "
---- {name}, last {} lines
-",
-                    shown.len()
-                ),
-                shown.join(
-                    "
-",
-                ),
-            ]);
+            text += &format!("\n--- {name}, last {} lines\n", shown.len());
+            text += &shown.join("\n");
         }
     }
     anyhow::Error::msg(text)

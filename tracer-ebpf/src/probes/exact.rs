@@ -34,6 +34,14 @@ static UNMAPPED_AT: LruHashMap<Unmapping, u64, 32768> = LruHashMap::new();
 /// void *arg)`, 6.1 to 7.3, mm/rmap.c. Once per folio and VMA, before its entries are cleared.
 #[fentry(function = "try_to_migrate_one")]
 pub fn unmapping(ctx: FEntryContext) -> i32 {
+    // A split outside migrate_pages comes here too; nobody would ever remove its entry.
+    let (_, tid) = kernel::current();
+    if state::get(tid).and_then(state::innermost).is_none() {
+        return 0;
+    }
+    if config!(all) == 0 && !filter::wants(kernel::mm_owner(kernel::vma_mm(kernel::arg(&ctx, 1))).tgid) {
+        return 0;
+    }
     let key = Unmapping {
         folio: kernel::arg(&ctx, 0),
         vma: kernel::arg(&ctx, 1),
@@ -64,7 +72,8 @@ pub fn folio_moved(ctx: FExitContext) -> i32 {
         order,
         mapped: 0,
         reported: 0,
-        pad: [0; 5],
+        unowned: 0,
+        pad: [0; 4],
     };
     0
 }
@@ -101,6 +110,9 @@ pub fn restoring(ctx: FEntryContext) -> i32 {
         unmapped_at = 0; // left over from an earlier split of a folio at the same place
     }
     let owner = kernel::mm_owner(kernel::vma_mm(vma));
+    if let Some(call) = state::innermost(task) {
+        call.folio.unowned |= u8::from(owner.tgid == 0);
+    }
     task.window = Window {
         open: 1,
         owner_tgid: owner.tgid,
@@ -126,7 +138,13 @@ pub fn mapping_restored(ctx: RawTracePointContext) -> i32 {
     let (_, tid) = kernel::current();
     if let Some(task) = state::get(tid) {
         let order = if arch::maps_huge(pte) { ctx.arg::<u32>(2) } else { 0 };
-        extend(task, tid, addr, arch::present_pfn(pte, order & 31), 1 << (order & 31));
+        extend(
+            task,
+            tid,
+            addr,
+            arch::present_pfn(pte, order & 31, config!(pfn_bits)),
+            1 << (order & 31),
+        );
     }
     0
 }
@@ -137,8 +155,8 @@ pub fn huge_mapping_restored(ctx: RawTracePointContext) -> i32 {
     let (addr, pmd): (u64, u64) = (ctx.arg(0), ctx.arg(1));
     let (_, tid) = kernel::current();
     if let Some(task) = state::get(tid) {
-        let order = state::innermost(task).map_or(0, |call| u32::from(call.folio.order)) & 31;
-        extend(task, tid, addr, arch::present_pfn(pmd, order), 1 << order);
+        let pfn = arch::present_pfn(pmd, arch::PMD_ORDER, config!(pfn_bits));
+        extend(task, tid, addr, pfn, 1 << arch::PMD_ORDER);
     }
     0
 }

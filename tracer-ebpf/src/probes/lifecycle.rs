@@ -7,10 +7,13 @@ use aya_ebpf::{
     programs::{FEntryContext, RawTracePointContext},
 };
 use aya_log_ebpf::warn;
-use tracer_common::event::{ProcessChange, ProcessSeen};
+use tracer_common::{
+    counter::Counter,
+    event::{ProcessChange, ProcessSeen},
+};
 
 use crate::{
-    emit, filter,
+    counters, emit, filter,
     kernel::{self, config},
     state,
 };
@@ -23,15 +26,20 @@ pub fn forked(ctx: RawTracePointContext) -> i32 {
     let (parent_tgid, _) = kernel::current();
     let tgid: u32 = kernel::read(child, config!(task_tgid));
     let tid: u32 = kernel::read(child, config!(task_pid));
-    if tgid != tid || !filter::wants(parent_tgid) {
+    if tgid != tid {
         return 0;
     }
-    if config!(follow) != 0 && filter::is_target(parent_tgid) && !filter::follow(tgid) {
-        warn!(&ctx, "too many processes: {} is not followed", tgid);
-        return 0;
-    }
-    if !filter::wants(tgid) {
-        return 0;
+    if config!(all) == 0 {
+        if config!(follow) == 0 || !filter::is_target(parent_tgid) {
+            // A new process under this number is not the one that was asked for, whatever became of that.
+            filter::forget(tgid);
+            return 0;
+        }
+        if !filter::follow(tgid) {
+            counters::add(Counter::LostTargets, 1);
+            warn!(&ctx, "too many processes: {} is not followed", tgid);
+            return 0;
+        }
     }
     emit::process(ProcessSeen {
         change: ProcessChange::Fork as u16,
@@ -48,8 +56,13 @@ pub fn forked(ctx: RawTracePointContext) -> i32 {
 /// `TP_PROTO(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`, 5.15 to 7.3. The task
 /// has its new name by then.
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
-pub fn execed(_ctx: RawTracePointContext) -> i32 {
+pub fn execed(ctx: RawTracePointContext) -> i32 {
     let (tgid, tid) = kernel::current();
+    // A thread that execs becomes its process's leader; its old number is free, without an exit.
+    let old_tid: u32 = ctx.arg(1);
+    if old_tid != tid {
+        state::forget(old_tid);
+    }
     if filter::wants(tgid) || state::get(tid).is_some() {
         send_current(ProcessChange::Exec, tgid, tid);
     }

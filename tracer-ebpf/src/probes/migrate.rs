@@ -48,6 +48,9 @@ pub fn migrate_end(ctx: RawTracePointContext) -> i32 {
     if call.filtered != 0 {
         counters::add(Counter::FilteredPages, call.filtered);
     }
+    if call.unowned != 0 {
+        counters::add(Counter::UnownedPages, call.unowned);
+    }
     if call.unmapped != 0 {
         counters::add(Counter::UnmappedPages, call.unmapped);
     }

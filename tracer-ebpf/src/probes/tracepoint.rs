@@ -12,10 +12,11 @@ use tracer_common::{
     event::{MappingMoved, mapping_flags},
 };
 
-use crate::{counters, emit, kernel, state};
-
-/// Base pages of a PMD mapping, log2 (x86-64).
-const PMD_ORDER: u32 = 9;
+use crate::{
+    counters, emit,
+    kernel::{self, config},
+    state,
+};
 
 /// Different frames in flight at one address of different address spaces, in one task.
 const SLOTS: usize = 4;
@@ -44,6 +45,9 @@ struct Unmapped {
 #[derive(Clone, Copy)]
 struct InFlight {
     slots: [Unmapped; SLOTS],
+    /// Several frames have been in flight here since the entry was made: which of them an arrival left is a guess,
+    /// also for the last one.
+    contested: u64,
 }
 
 #[btf_map]
@@ -77,19 +81,26 @@ pub fn tp_restored(ctx: RawTracePointContext) -> i32 {
     } else {
         0
     };
-    restored(ctx.arg(0), arch::present_pfn(pte, order), order)
+    restored(ctx.arg(0), arch::present_pfn(pte, order, config!(pfn_bits)), order)
 }
 
 /// `TP_PROTO(unsigned long addr, unsigned long pmd)`, 6.1 to 7.3.
 #[raw_tracepoint(tracepoint = "remove_migration_pmd")]
 pub fn tp_huge_restored(ctx: RawTracePointContext) -> i32 {
-    restored(ctx.arg(0), arch::present_pfn(ctx.arg(1), PMD_ORDER), PMD_ORDER)
+    restored(
+        ctx.arg(0),
+        arch::present_pfn(ctx.arg(1), arch::PMD_ORDER, config!(pfn_bits)),
+        arch::PMD_ORDER,
+    )
 }
 
 #[inline(always)]
 fn remember(addr: u64, pfn: u64) -> i32 {
     let (_, tid) = kernel::current();
-    if state::get(tid).and_then(state::innermost).is_none() {
+    let Some(task) = state::get(tid) else {
+        return 0;
+    };
+    if task.depth == 0 {
         return 0; // not migrate_pages
     }
     let key = Place { addr, tid, pad: 0 };
@@ -101,16 +112,25 @@ fn remember(addr: u64, pfn: u64) -> i32 {
     let Some(found) = IN_FLIGHT.get_ptr_mut(key) else {
         let first = InFlight {
             slots: [fresh, FREE, FREE, FREE],
+            contested: 0,
         };
         let _ = IN_FLIGHT.insert(key, first, 0);
         return 0;
     };
     // SAFETY: a live value of the map; the key holds the tid, so only this task uses it.
-    let slots = unsafe { &mut (*found).slots };
+    let found = unsafe { &mut *found };
+    let slots = &mut found.slots;
+    if slots[0].at < task.began() {
+        // Left over: what was unmapped there in an earlier call never came back (munmap, exit).
+        *slots = [fresh, FREE, FREE, FREE];
+        found.contested = 0;
+        return 0;
+    }
     let mut i = 0;
     while i < SLOTS {
         if slots[i].mappings == 0 {
             slots[i] = fresh;
+            found.contested |= u64::from(i > 0);
             return 0;
         }
         if slots[i].pfn == pfn {
@@ -119,13 +139,18 @@ fn remember(addr: u64, pfn: u64) -> i32 {
         }
         i += 1;
     }
-    0 // its restore will find no start, and be counted
+    found.contested = 1;
+    0 // its restore will find no start, or another's
 }
 
 #[inline(always)]
 fn restored(addr: u64, new_pfn: u64, order: u32) -> i32 {
     let (tgid, tid) = kernel::current();
-    let Some(call) = state::get(tid).and_then(state::innermost) else {
+    let Some(task) = state::get(tid) else {
+        return 0;
+    };
+    let began = task.began();
+    let Some(call) = state::innermost(task) else {
         return 0;
     };
     let key = Place { addr, tid, pad: 0 };
@@ -135,7 +160,13 @@ fn restored(addr: u64, new_pfn: u64, order: u32) -> i32 {
         return 0;
     };
     // SAFETY: as in `remember`.
-    let slots = unsafe { &mut (*found).slots };
+    let found = unsafe { &mut *found };
+    let slots = &mut found.slots;
+    if slots[0].at < began {
+        counters::add(Counter::UnpairedMappings, 1);
+        let _ = IN_FLIGHT.remove(key);
+        return 0;
+    }
 
     // The same frame again: a move that failed was undone.
     let mut undone = false;
@@ -154,7 +185,7 @@ fn restored(addr: u64, new_pfn: u64, order: u32) -> i32 {
         return 0;
     }
     let old = slots[at];
-    let ambiguous = slots[1].mappings != 0;
+    let ambiguous = found.contested != 0;
     slots[at].mappings -= 1;
     if slots[at].mappings == 0 {
         let mut i = at;

@@ -5,7 +5,7 @@ use tracer_common::counter::Counter;
 
 use crate::{
     correlate::Losses,
-    source::ring::{Backend, Counters},
+    source::ring::{Backend, Counters, MissedRuns},
 };
 
 /// One reading of both sides at a moment when they agreed.
@@ -15,6 +15,8 @@ pub struct Reading {
     pub kernel_pages: Option<u64>,
     /// The BPF side's counters.
     pub counters: Counters,
+    /// Both were read while nothing changed; else they may be of different moments.
+    pub settled: bool,
 }
 
 /// The books of a run, in base pages.
@@ -32,10 +34,14 @@ pub struct Books {
     pub reported: u64,
     /// Of those, of processes that nobody asked for.
     pub filtered: u64,
+    /// Of those, of a process that was being forked or torn down: it has no number to be reported by.
+    pub unowned: u64,
     /// Of those, without any mapping.
     pub unmapped: u64,
     /// Calls in which the kernel's count and ours differ.
     pub unbalanced_calls: u64,
+    /// The kernel's count and ours were read at quiet moments; else they may differ by what moved between the looks.
+    pub settled: bool,
     /// What was lost.
     pub lost: Lost,
     /// The tracepoint backend sees mappings, not folios: what has none is missing from `moved`.
@@ -57,8 +63,12 @@ pub struct Lost {
     pub unpaired: u64,
     /// Records that could not be decoded.
     pub undecoded: u64,
-    /// Runs of a BPF program that the kernel skipped.
-    pub missed_runs: u64,
+    /// Children of the traced processes that there was no room to follow.
+    pub targets: u64,
+    /// Runs of BPF programs that the kernel skipped.
+    pub missed_runs: MissedRuns,
+    /// Correlation: pages whose owner nobody looked for, because reading had fallen behind (tracepoint backend).
+    pub unsearched_pages: u64,
     /// Correlation: pages that nobody asked pagemap about.
     pub not_asked_pages: u64,
     /// Correlation: pages without an owner.
@@ -69,7 +79,13 @@ impl Lost {
     /// Events that are missing altogether.
     #[must_use]
     pub fn events(&self) -> u64 {
-        self.mappings_by_cpu.iter().sum::<u64>() + self.processes + self.calls + self.undecoded + self.missed_runs
+        self.mappings_by_cpu.iter().sum::<u64>()
+            + self.processes
+            + self.calls
+            + self.targets
+            + self.undecoded
+            + self.missed_runs.moves
+            + self.unsearched_pages
     }
 }
 
@@ -82,12 +98,14 @@ impl Books {
         end: &Reading,
         after_drain: &Counters,
         undecoded: u64,
-        missed_runs: u64,
+        missed_runs: MissedRuns,
         correlation: Losses,
     ) -> Self {
         let between = end.counters.since(&begin.counters);
         let sum = |counter| between.sum(counter);
-        let lost = after_drain.since(&begin.counters);
+        // Losses count from the first hook on: the maps began at 0. Calls are lost only while both sides are looked at:
+        // in the moments of detaching, begins come without their ends.
+        let lost = after_drain;
         // The tracepoint backend's filter is in correlation.
         let exact = backend == Backend::Exact;
         Self {
@@ -98,23 +116,31 @@ impl Books {
             unseen: sum(Counter::KernelSucceededUnseen),
             released: sum(Counter::ReleasedPages),
             moved: sum(Counter::MovedPages),
-            reported: sum(Counter::ReportedPages).saturating_sub(if exact { 0 } else { correlation.filtered_pages }),
+            reported: if exact {
+                sum(Counter::ReportedPages)
+            } else {
+                correlation.reported_pages
+            },
             filtered: if exact {
                 sum(Counter::FilteredPages)
             } else {
                 correlation.filtered_pages
             },
+            unowned: sum(Counter::UnownedPages),
             unmapped: sum(Counter::UnmappedPages),
             unbalanced_calls: sum(Counter::UnbalancedCalls),
+            settled: begin.settled && end.settled,
             lost: Lost {
                 mappings_by_cpu: lost.by_cpu(Counter::LostMappings).to_vec(),
                 mapping_pages: lost.sum(Counter::LostMappingPages),
                 processes: lost.sum(Counter::LostProcesses),
-                calls: lost.sum(Counter::LostCalls),
+                calls: end.counters.sum(Counter::LostCalls),
+                targets: lost.sum(Counter::LostTargets),
                 unpaired: lost.sum(Counter::UnpairedMappings),
                 undecoded,
                 missed_runs,
                 not_asked_pages: correlation.not_asked_pages,
+                unsearched_pages: correlation.unsearched_pages,
                 unattributed_pages: correlation.unattributed_pages,
             },
             blind_to_unmapped: !exact,
@@ -129,14 +155,17 @@ impl Books {
         Some(i64::try_from(self.kernel?).ok()? - i64::try_from(accounted).ok()?)
     }
 
-    /// Whether the books balance, as far as this backend can see.
+    /// Whether the books balance, as far as this backend can see, and as far as the two counts can be compared.
     #[must_use]
     pub fn balanced(&self) -> bool {
-        match self.imbalance() {
-            None => self.unbalanced_calls == 0,
-            Some(0) => self.unbalanced_calls == 0 || self.blind_to_unmapped,
+        // Each call's own count is compared when it ends, whatever the machine does meanwhile.
+        let calls = self.unbalanced_calls == 0 || self.blind_to_unmapped;
+        let sums = match self.imbalance() {
+            None | Some(0) => true,
+            Some(_) if !self.settled => true,
             // Unmapped folios are missing, and nothing else may be.
             Some(missing) => self.blind_to_unmapped && missing > 0,
-        }
+        };
+        calls && sums
     }
 }

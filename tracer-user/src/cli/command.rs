@@ -222,13 +222,24 @@ impl User {
     }
 }
 
+/// Whether a COMMAND runs as the user who called sudo.
+#[must_use]
+pub fn by_sudo() -> bool {
+    invoking_uid().is_some()
+}
+
 /// None where tracer was not started by sudo, or by root through it.
+fn invoking_uid() -> Option<u32> {
+    number("SUDO_UID").filter(|&uid| uid != 0 && rustix::process::geteuid().is_root())
+}
+
+fn number(key: &str) -> Option<u32> {
+    env::var(key).ok()?.parse().ok()
+}
+
+/// As [`invoking_uid`].
 fn invoking_user() -> Option<User> {
-    let number = |key| env::var(key).ok()?.parse::<u32>().ok();
-    let uid = number("SUDO_UID").filter(|&uid| uid != 0)?;
-    if !rustix::process::geteuid().is_root() {
-        return None;
-    }
+    let uid = invoking_uid()?;
     let passwd = output("getent", &["passwd", &uid.to_string()]).unwrap_or_default();
     let fields: Vec<&str> = passwd.trim_end().split(':').collect();
     // Never root's group for want of another: a user's own group has most often the user's number.

@@ -20,6 +20,12 @@ use crate::{
     source::ring::{self, Backend, RingBytes},
 };
 
+const USAGE: &str = "\
+tracer [OPTIONS] -p PID...
+       tracer [OPTIONS] -a
+       tracer [OPTIONS] -- COMMAND...
+       tracer doctor [--json]";
+
 const EXAMPLES: &str = "\
 Examples:
   sudo tracer -p 4711                  watch the pages of process 4711 and its children move
@@ -36,7 +42,17 @@ Exit codes: 0 complete, 1 finished but events were lost, 2 could not trace; with
 /// Shows which page of which process moved in physical memory: from which frame and node to which, why, by whom, and
 /// how long accesses had to wait
 #[derive(Debug, Parser)]
-#[command(name = "tracer", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true, max_term_width = 100)]
+#[command(
+    name = "tracer",
+    version,
+    override_usage = USAGE,
+    after_help = EXAMPLES,
+    args_conflicts_with_subcommands = true,
+    subcommand_value_name = "ACTION",
+    subcommand_help_heading = "Actions",
+    disable_help_subcommand = true,
+    max_term_width = 100
+)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub struct Args {
     /// Something else than tracing
@@ -51,19 +67,20 @@ pub struct Args {
     #[arg(short, long, conflicts_with = "pid")]
     pub all: bool,
 
-    /// Do not trace children of the given processes
-    #[arg(long)]
+    /// Do not trace children of the given processes, or of the COMMAND
+    #[arg(long, conflicts_with = "all")]
     pub no_children: bool,
 
     /// How to capture: exact hooks functions, tracepoint finds owners by pagemap, auto takes the best that works
     #[arg(long, value_enum, value_name = "BACKEND", default_value_t = BackendChoice::Auto)]
     pub backend: BackendChoice,
 
-    /// End after this many seconds (fractions allowed)
+    /// End after this many seconds (fractions allowed); a COMMAND goes on, and tracer waits for its end
     #[arg(short, long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     pub duration: Option<Duration>,
 
-    /// Print one JSON object a line instead of rows
+    /// Print one JSON object a line instead of rows. What a COMMAND prints stands among them, unless it is sent
+    /// elsewhere: -- sh -c 'cmd >&2'
     #[arg(long)]
     pub json: bool,
 
@@ -97,6 +114,9 @@ pub struct Args {
 pub enum Action {
     /// Check what this machine allows, and say for each missing thing what is lost and what to do
     Doctor(doctor::Args),
+    /// Words that are no action: a process or a program without its option.
+    #[command(external_subcommand)]
+    Unknown(Vec<OsString>),
 }
 
 /// The choice of a backend.
@@ -152,8 +172,12 @@ impl CannotRun {
     fn new(name: &OsStr, source: std::io::Error) -> Self {
         let (hint, code) = match source.kind() {
             std::io::ErrorKind::NotFound => ("give its path, or see that it is in PATH, which sudo may change", 127),
-            std::io::ErrorKind::PermissionDenied => (
+            std::io::ErrorKind::PermissionDenied if command::by_sudo() => (
                 "COMMAND must be a program that the user who called sudo may execute",
+                126,
+            ),
+            std::io::ErrorKind::PermissionDenied => (
+                "COMMAND must be a file that may be executed, on a file system that allows it",
                 126,
             ),
             _ => ("COMMAND must be a program, or a script that starts with #!", 126),
@@ -174,8 +198,26 @@ impl CannotRun {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.action {
         Some(Action::Doctor(doctor)) => doctor::run(doctor),
+        Some(Action::Unknown(words)) => Err(unknown_action(words).into()),
         None => trace::run(args),
     }
+}
+
+/// What the words may have been meant for.
+fn unknown_action(words: &[OsString]) -> Refused {
+    let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+    let first = words.first().map_or("", |word| word);
+    let all = words.join(" ");
+    let meant = if first.split(',').all(|number| process_number(number).is_ok()) {
+        format!("a process? tracer -p {first}")
+    } else {
+        format!("a program to start? tracer -- {all}")
+    };
+    Refused(format!(
+        "{} is no action of tracer (doctor is one)\n  {}",
+        Printable(first),
+        Printable(&meant)
+    ))
 }
 
 /// Prints an error for a person: what, why, and what to do.
@@ -277,6 +319,26 @@ mod tests {
         for bad in ["", "M", "1G", "-1", "1025M", "99999999999999999999"] {
             assert!(ring_bytes(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn words_without_their_option_get_a_hint() {
+        let hint = |words: &[&str]| {
+            let args = Args::try_parse_from([&["tracer"], words].concat()).unwrap();
+            let Some(Action::Unknown(words)) = args.action else {
+                panic!("{words:?} mean something")
+            };
+            unknown_action(&words).to_string()
+        };
+        assert!(hint(&["4711"]).ends_with("a process? tracer -p 4711"));
+        assert!(hint(&["sleep", "10"]).ends_with("a program to start? tracer -- sleep 10"));
+        assert!(hint(&["ls", "-l"]).ends_with("tracer -- ls -l"));
+    }
+
+    #[test]
+    fn all_and_no_children_contradict_each_other() {
+        assert!(Args::try_parse_from(["tracer", "-a", "--no-children"]).is_err());
+        assert!(Args::try_parse_from(["tracer", "-p", "1", "--no-children"]).is_ok());
     }
 
     #[test]

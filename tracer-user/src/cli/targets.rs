@@ -42,18 +42,33 @@ impl Targets {
     /// `postgres[4711] and 12 children`
     #[must_use]
     pub fn describe(&self) -> String {
-        let mut given = BTreeSet::new();
-        let names: Vec<String> = self
-            .given
-            .iter()
-            .filter(|target| given.insert(target.tgid))
-            .map(|target| format!("{}[{}]", Printable(&target.comm), target.tgid))
-            .collect();
-        match self.tgids.len() - given.len() {
+        let names = self.names();
+        match self.tgids.len() - names.len() {
             0 => names.join(", "),
             1 => format!("{} and 1 child", names.join(", ")),
             n => format!("{} and {n} children", names.join(", ")),
         }
+    }
+
+    /// `postgres[4711] has ended`
+    #[must_use]
+    pub fn describe_end(&self) -> String {
+        let names = self.names();
+        match (names.len(), self.tgids.len() - names.len()) {
+            (1, 0) => format!("{} has ended", names.join(", ")),
+            (_, 0) => format!("{} have ended", names.join(", ")),
+            (..) => format!("{} and all children have ended", names.join(", ")),
+        }
+    }
+
+    /// `postgres[4711]`, one for each process that was asked for.
+    fn names(&self) -> Vec<String> {
+        let mut seen = BTreeSet::new();
+        self.given
+            .iter()
+            .filter(|target| seen.insert(target.tgid))
+            .map(|target| format!("{}[{}]", Printable(&target.comm), target.tgid))
+            .collect()
     }
 }
 

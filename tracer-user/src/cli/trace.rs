@@ -14,6 +14,7 @@ use std::{
 use anyhow::Context as _;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
+    termios::tcgetwinsize,
     time::{ClockId, clock_gettime},
 };
 
@@ -27,14 +28,19 @@ use crate::{
     correlate::{Correlator, processes::Processes},
     kernel::{
         capabilities::{Capabilities, Capability},
+        hooks::Hook,
         release,
         topology::Topology,
         types::{self, KernelTypes},
     },
     pipeline::{End, Pipeline},
     proc::process,
-    render::escape::Printable,
-    sink::{Header, Sink, Summary, json::JsonLines, text::Text},
+    render::{escape::Printable, summary},
+    sink::{
+        Header, Sink, Summary,
+        json::JsonLines,
+        text::{Terminal, Text},
+    },
     source::ring::{Backend, Capture, CaptureError},
     units::Tgid,
 };
@@ -73,7 +79,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         (None, None) => None,
     };
 
-    let (mut capture, fallbacks) = attach(args, &types, wanted.as_ref(), follow)?;
+    let (mut capture, fallbacks) = attach(args, &types, &topology, wanted.as_ref(), follow)?;
     // Children made between the look into /proc and the hook on fork.
     if let Some(targets) = targets.as_mut().filter(|_| follow) {
         let now = targets::with_descendants(&targets.tgids);
@@ -108,15 +114,17 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         greet(&header, args.duration);
     }
     let running = held.map(Held::release).transpose()?;
-    runtime.block_on(follow_through(args, pipeline, running, signals))
+    let gone = targets.filter(|_| !args.quiet).map(|targets| targets.describe_end());
+    runtime.block_on(follow_through(args, pipeline, running, signals, gone))
 }
 
-/// Runs the pipeline to its end, then waits for the COMMAND if there is one.
+/// Runs the pipeline to its end, then waits for the COMMAND if there is one. `gone` says that the targets have ended.
 async fn follow_through(
     args: &Args,
     mut pipeline: Pipeline,
     mut running: Option<Running>,
     mut signals: Signals,
+    gone: Option<String>,
 ) -> anyhow::Result<ExitCode> {
     let stdout = io::stdout();
     let reader_gone = || {
@@ -126,6 +134,9 @@ async fn follow_through(
     let ran = pipeline
         .run(asked_to_end(args.duration, running.as_mut(), &mut signals), reader_gone)
         .await;
+    if let (Ok(End::TargetsGone), Some(gone)) = (&ran, gone) {
+        let _ = writeln!(io::stderr(), "tracer: {gone}");
+    }
     let outcome = judge(ran, pipeline.finish());
     let Some(mut running) = running else {
         return outcome.map(ExitCode::from);
@@ -223,20 +234,37 @@ fn check_privileges() -> anyhow::Result<()> {
 fn attach(
     args: &Args,
     types: &KernelTypes,
+    topology: &Topology,
     wanted: Option<&BTreeSet<Tgid>>,
     follow: bool,
 ) -> anyhow::Result<(Capture, Vec<String>)> {
     let mut config = types.config()?;
+    config.pfn_bits = topology.pfn_bits();
     config.follow = u32::from(follow);
     config.all = u32::from(wanted.is_none());
     let nobody = BTreeSet::new();
     let candidates = args.backend.candidates();
     match Capture::start(candidates, types, &config, args.ring_size, wanted.unwrap_or(&nobody)) {
-        Ok((capture, failures)) => Ok((capture, failures.iter().map(ToString::to_string).collect())),
+        Ok((capture, failures)) => {
+            tell(&capture, wanted);
+            Ok((capture, failures.iter().map(ToString::to_string).collect()))
+        }
         Err(error) => Err(refused(
             candidates.last().copied().unwrap_or(Backend::Tracepoint),
             &error,
         )),
+    }
+}
+
+/// For `-v`: what is attached, and for how many processes.
+fn tell(capture: &Capture, wanted: Option<&BTreeSet<Tgid>>) {
+    let refused = |hook: &Hook| capture.refused.iter().any(|refusal| std::ptr::eq(refusal.hook, hook));
+    for hook in capture.backend.hooks().filter(|hook| !refused(hook)) {
+        log::info!("attached {}", hook.label());
+    }
+    match wanted {
+        Some(wanted) => log::info!("{} processes to trace at the start", wanted.len()),
+        None => log::info!("every process is traced"),
     }
 }
 
@@ -268,7 +296,20 @@ fn sink(args: &Args) -> Box<dyn Sink> {
         Color::Never => anstream::ColorChoice::Never,
     };
     let writer = anstream::AutoStream::new(io::stdout(), choice);
-    Box::new(Text::new(buffered(writer), !args.each))
+    Box::new(Text::new(buffered(writer), !args.each, terminal()))
+}
+
+/// The terminal on stdout; None where there is none.
+fn terminal() -> Option<Terminal> {
+    if !io::stdout().is_terminal() {
+        return None;
+    }
+    let size = tcgetwinsize(io::stdout()).ok()?;
+    // A terminal that does not know its size says 0.
+    (size.ws_col > 0).then_some(Terminal {
+        columns: size.ws_col.into(),
+        lines: size.ws_row.into(),
+    })
 }
 
 fn buffered<W: io::Write>(writer: W) -> BufWriter<Output<W>> {
@@ -304,23 +345,15 @@ fn describe(targets: Option<&Targets>, held: Option<&Held>) -> String {
     }
 }
 
-/// The line above the rows, and what is missing from them. Talk: on stderr.
+/// What is missing from the rows, and the line above them. Talk: on stderr.
 fn greet(header: &Header, duration: Option<Duration>) {
     let mut err = io::stderr().lock();
-    let how = match header.backend {
-        Backend::Exact => "exact (fentry)",
-        Backend::Tracepoint => "tracepoint (owners by pagemap)",
-    };
     for fallback in &header.fallbacks {
-        let _ = writeln!(err, "tracer: {fallback}");
         let _ = writeln!(
             err,
-            "  going on with the {} backend: owners are found by pagemap, a moment later;",
+            "note: no function hooks here ({fallback}): going on with the {} backend, owners come from pagemap; \
+             tracer doctor explains",
             header.backend
-        );
-        let _ = writeln!(
-            err,
-            "  moves of page cache without mappings stay invisible (tracer doctor shows more)"
         );
     }
     for refusal in &header.refused {
@@ -332,27 +365,23 @@ fn greet(header: &Header, duration: Option<Duration>) {
             refusal.reason
         );
     }
-    let nodes = match header.nodes {
-        1 => "1 node".to_owned(),
-        n => format!("{n} nodes"),
-    };
+    if header.nodes == 1 {
+        log::info!("one NUMA node: pages move for compaction and the like, not between nodes");
+    }
     let end = match duration {
         Some(duration) => format!("{} s", duration.as_secs_f64()),
         None if io::stdin().is_terminal() => "Ctrl-C to end".to_owned(),
-        None => "SIGINT ends".to_owned(),
+        None => "Ctrl-C or kill -INT ends".to_owned(),
     };
     let version = env!("CARGO_PKG_VERSION");
     let _ = writeln!(
         err,
-        "tracer {version} · Linux {} · {nodes} · {how} · {} · {end}",
-        header.kernel, header.targets
+        "tracer {version} · Linux {} · {} · {} · {} · {end}",
+        header.kernel,
+        summary::nodes(header.nodes),
+        summary::backend(header.backend),
+        header.targets
     );
-    if header.nodes == 1 && header.fallbacks.is_empty() && log::log_enabled!(log::Level::Info) {
-        let _ = writeln!(
-            err,
-            "tracer: one NUMA node: pages move for compaction and the like, not between nodes"
-        );
-    }
 }
 
 fn clock_offset() -> i128 {

@@ -49,8 +49,12 @@ pub struct Losses {
     pub unattributed_pages: u64,
     /// Of those owners, pages nobody asked about because reading had fallen behind.
     pub not_asked_pages: u64,
-    /// Runs of other processes than the wanted ones (the tracepoint backend filters here).
+    /// Tracepoint backend, which filters here: runs of other processes than the wanted ones.
     pub filtered_pages: u64,
+    /// Tracepoint backend: runs dropped because nobody looked for their owners.
+    pub unsearched_pages: u64,
+    /// Tracepoint backend: runs that became events.
+    pub reported_pages: u64,
 }
 
 /// Turns raw events into events.
@@ -105,7 +109,8 @@ impl Correlator {
             if ask {
                 owners.find(&mut pending, &mut self.processes, &mut self.spaces);
             }
-            self.keep_wanted(&mut pending);
+            self.keep_wanted(&mut pending, ask);
+            self.losses.reported_pages += pending.iter().map(|run| u64::from(run.raw.pages)).sum::<u64>();
         }
         let entries = if ask {
             self.ask(&pending)
@@ -114,7 +119,7 @@ impl Correlator {
         };
         let first = out.len();
         for (run, answer) in pending.iter().zip(&entries) {
-            self.judge(run, answer, out);
+            self.judge(run, answer, ask, out);
         }
         self.add_frame_facts(&mut out[first..]);
         self.processes.bury();
@@ -152,7 +157,7 @@ impl Correlator {
     }
 
     /// Drops runs of processes that nobody asked for.
-    fn keep_wanted(&mut self, pending: &mut Vec<Pending>) {
+    fn keep_wanted(&mut self, pending: &mut Vec<Pending>, searched: bool) {
         let Some(targets) = self.processes.targets() else {
             return;
         };
@@ -165,7 +170,12 @@ impl Correlator {
             }
             // It may have been a wanted process's page that is gone already, or anybody's.
             None => {
-                losses.unattributed_pages += u64::from(run.raw.pages);
+                let count = if searched {
+                    &mut losses.unattributed_pages
+                } else {
+                    &mut losses.unsearched_pages
+                };
+                *count += u64::from(run.raw.pages);
                 false
             }
         });
@@ -209,7 +219,7 @@ impl Correlator {
     }
 
     /// One event per part of the run with the same verdict.
-    fn judge(&mut self, run: &Pending, answer: &Answer, out: &mut Vec<Event>) {
+    fn judge(&mut self, run: &Pending, answer: &Answer, ask: bool, out: &mut Vec<Event>) {
         let raw = &run.raw;
         let whole = |verdict| (0, u64::from(raw.pages), verdict);
         let parts: Vec<(u64, u64, Verdict)> = match (run.verdict, answer) {
@@ -230,7 +240,7 @@ impl Correlator {
         };
         let vma = run
             .owner
-            .filter(|&life| !self.processes.ended(life))
+            .filter(|&life| ask && !self.processes.ended(life))
             .and_then(|life| self.spaces.vma(life.tgid, VirtAddr(raw.vaddr)));
         for (first, pages, verdict) in parts {
             if run.owner.is_none() {

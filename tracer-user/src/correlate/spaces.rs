@@ -2,7 +2,7 @@
 //! Input: /proc/PID/maps and /proc/PID/pagemap.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -21,20 +21,22 @@ const MAX_AGE: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(50);
 /// Open pagemaps at most; beyond it all are closed.
 const MAX_OPEN: usize = 512;
+/// Address spaces remembered at most; beyond it all are forgotten.
+const MAX_SPACES: usize = 1 << 16;
 
-struct Space {
-    vmas: Option<(AddressSpace, Instant)>,
-    pagemap: Option<Pagemap>,
-}
-
-/// What is open, by process.
+/// What is known and open, by process.
 #[derive(Default)]
-pub struct Spaces(HashMap<Tgid, Space>);
+pub struct Spaces {
+    /// With the time of reading.
+    vmas: HashMap<Tgid, (AddressSpace, Instant)>,
+    pagemaps: HashMap<Tgid, Pagemap>,
+}
 
 impl Spaces {
     /// Its address space is another one now, or none.
     pub fn forget(&mut self, tgid: Tgid) {
-        self.0.remove(&tgid);
+        self.vmas.remove(&tgid);
+        self.pagemaps.remove(&tgid);
     }
 
     /// The VMA at an address; None: not mapped, or the process is gone.
@@ -49,15 +51,20 @@ impl Spaces {
     /// The VMAs of a process, read again if older than `max_age`. A process that is gone keeps those
     /// that were read last.
     pub fn vmas(&mut self, tgid: Tgid, max_age: Duration) -> Option<&AddressSpace> {
-        let space = self.entry(tgid);
-        let fresh = space.vmas.as_ref().is_some_and(|(_, read)| read.elapsed() <= max_age);
-        if !fresh
-            && let Ok(vmas) = AddressSpace::read(tgid)
-            && (vmas.iter().len() > 0 || space.vmas.is_none())
-        {
-            space.vmas = Some((vmas, Instant::now()));
+        let known = self.vmas.get(&tgid);
+        let fresh = known.is_some_and(|(_, read)| read.elapsed() <= max_age);
+        if !fresh {
+            let first = known.is_none();
+            if first && self.vmas.len() >= MAX_SPACES {
+                self.vmas.clear();
+            }
+            if let Ok(vmas) = AddressSpace::read(tgid)
+                && (first || vmas.iter().len() > 0)
+            {
+                self.vmas.insert(tgid, (vmas, Instant::now()));
+            }
         }
-        space.vmas.as_ref().map(|(vmas, _)| vmas)
+        self.vmas.get(&tgid).map(|(vmas, _)| vmas)
     }
 
     /// Reads the entries of pages, sorted by address, into `entries`.
@@ -65,25 +72,17 @@ impl Spaces {
     /// # Errors
     /// As [`Pagemap::open`] and [`Pagemap::lookup`].
     pub fn lookup(&mut self, tgid: Tgid, pages: &[VirtAddr], entries: &mut Vec<u64>) -> Result<(), LookupError> {
-        let space = self.entry(tgid);
-        let pagemap = match &mut space.pagemap {
-            Some(open) => open,
-            closed => closed.insert(Pagemap::open(tgid)?),
+        if self.pagemaps.len() >= MAX_OPEN && !self.pagemaps.contains_key(&tgid) {
+            self.pagemaps.clear();
+        }
+        let pagemap = match self.pagemaps.entry(tgid) {
+            Entry::Occupied(open) => open.into_mut(),
+            Entry::Vacant(closed) => closed.insert(Pagemap::open(tgid)?),
         };
         let result = pagemap.lookup(pages, entries);
         if result.is_err() {
-            space.pagemap = None;
+            self.pagemaps.remove(&tgid);
         }
         result
-    }
-
-    fn entry(&mut self, tgid: Tgid) -> &mut Space {
-        if self.0.len() >= MAX_OPEN && !self.0.contains_key(&tgid) {
-            self.0.clear();
-        }
-        self.0.entry(tgid).or_insert_with(|| Space {
-            vmas: None,
-            pagemap: None,
-        })
     }
 }

@@ -183,7 +183,7 @@ pub const HOOKS: &[Hook] = &[
         "execed",
         Attach::RawTracepoint,
         "sched_process_exec",
-        &["p"],
+        &["p", "old_pid"],
         Used::Always,
         Some("names of processes may be old"),
     ),

@@ -162,6 +162,12 @@ impl Topology {
         (pfn.0 < span.end).then_some(span.node)
     }
 
+    /// Bits of a frame number of this machine, with room for as much memory again three times over.
+    pub fn pfn_bits(&self) -> u32 {
+        let end = self.spans.iter().map(|span| span.end).max().unwrap_or(0);
+        (u64::BITS - end.leading_zeros() + 2).clamp(30, 40)
+    }
+
     /// All nodes by number, also those without memory or without CPUs.
     pub fn nodes(&self) -> &[Node] {
         &self.nodes

@@ -70,6 +70,7 @@ impl KernelTypes {
             task_comm: member("task_struct", "comm", "task_struct.comm")?,
             task_signal: member("task_struct", "signal", "task_struct.signal")?,
             signal_live: member("signal_struct", "live", "signal_struct.live")?,
+            task_group_leader: member("task_struct", "group_leader", "task_struct.group_leader")?,
             folio_flags: member("folio", "flags", "folio.flags")?,
             pg_head: self.constant("pageflags", "PG_head").ok_or(missing("PG_head"))?,
             // The order's byte: a member of its own on 6.1, the low byte of _flags_1 since 6.6.

@@ -9,7 +9,6 @@ use std::{
 };
 
 use tokio::io::unix::AsyncFd;
-use tracer_common::counter::Counter;
 
 use crate::{
     analysis::{
@@ -22,7 +21,7 @@ use crate::{
     kernel::vmstat::Vmstat,
     proc::process,
     sink::{Header, Sink, Summary},
-    source::ring::Capture,
+    source::ring::{Capture, Counters},
     units::{Nanos, Tgid},
 };
 
@@ -35,6 +34,10 @@ const TURN: usize = 1 << 15;
 /// After so many full turns in a row, correlation stops asking /proc until the ring is empty again:
 /// by then half of the ring may be waiting.
 const FULL_TURNS: u32 = 4;
+/// A program that still runs when its hook is taken off may be writing its record: the ring counts as empty after so
+/// many looks, so far apart.
+const LAST_LOOKS: u32 = 3;
+const LAST_PAUSE: Duration = Duration::from_millis(1);
 /// How often targets are checked for having gone without an event.
 const CENSUS: Duration = Duration::from_secs(1);
 
@@ -61,6 +64,7 @@ pub struct Pipeline {
     full_turns: u32,
     begin: Reading,
     begun: Instant,
+    startup_cpu: Nanos,
     census: Instant,
 }
 
@@ -90,6 +94,7 @@ impl Pipeline {
             full_turns: 0,
             begin,
             begun: Instant::now(),
+            startup_cpu: cpu_time(),
             census: Instant::now(),
         })
     }
@@ -108,7 +113,11 @@ impl Pipeline {
             tokio::select! {
                 biased;
                 () = &mut asked => return Ok(End::Asked),
-                woken = ring.readable(), if armed => woken?.clear_ready(),
+                woken = ring.readable(), if armed => {
+                    woken?.clear_ready();
+                    // The wake-up is used up, also if its record is not complete yet.
+                    armed = false;
+                }
                 () = tokio::time::sleep(delay) => {}
             }
             let taken = match self.turn() {
@@ -193,6 +202,7 @@ impl Pipeline {
             .collect();
         for tgid in gone {
             self.correlator.processes.drop_target(tgid);
+            self.capture.drop_target(tgid);
         }
     }
 
@@ -213,10 +223,14 @@ impl Pipeline {
             }
         };
         first_error(detached.map_err(io::Error::other));
-        loop {
+        let mut empty_looks = 0;
+        while empty_looks < LAST_LOOKS {
             match self.turn() {
-                Ok(0) => break,
-                Ok(_) => {}
+                Ok(0) => {
+                    empty_looks += 1;
+                    std::thread::sleep(LAST_PAUSE);
+                }
+                Ok(_) => empty_looks = 0,
                 Err(error) => {
                     first_error(Err(error));
                     break;
@@ -229,6 +243,7 @@ impl Pipeline {
         });
         let after_drain = self.capture.counters().unwrap_or_else(|_| end.counters.clone());
         let (cpu, max_rss) = cost();
+        let cpu = cpu.since(self.startup_cpu);
         let summary = Summary {
             duration,
             books: Books::close(
@@ -237,10 +252,11 @@ impl Pipeline {
                 &end,
                 &after_drain,
                 self.undecoded,
-                missed_runs.unwrap_or(0),
+                missed_runs.unwrap_or_default(),
                 self.correlator.losses,
             ),
             totals: self.totals,
+            startup_cpu: self.startup_cpu,
             cpu,
             max_rss,
         };
@@ -251,37 +267,48 @@ impl Pipeline {
     }
 }
 
-/// Reads the kernel's count and ours at a moment when no call of migrate_pages ended in between.
+/// Reads the kernel's count and ours at a moment when no call of migrate_pages ended in between: neither side changes
+/// from one look to the next.
 fn reading(capture: &Capture) -> io::Result<Reading> {
-    let mut before = capture.counters()?;
-    // On a machine that migrates all the time a quiet moment may not come: then the last one serves,
-    // and the books show what slipped in.
+    let look = || -> io::Result<(Option<u64>, Counters)> {
+        Ok((Vmstat::read()?.get("pgmigrate_success"), capture.counters()?))
+    };
+    let mut before = look()?;
     for _ in 0..64 {
-        let kernel_pages = Vmstat::read()?.get("pgmigrate_success");
-        let after = capture.counters()?;
-        if before.sum(Counter::KernelSucceeded) == after.sum(Counter::KernelSucceeded) {
+        let after = look()?;
+        let settled = before == after;
+        before = after;
+        if settled {
+            let (kernel_pages, counters) = before;
             return Ok(Reading {
                 kernel_pages,
-                counters: after,
+                counters,
+                settled,
             });
         }
-        before = after;
     }
+    // On a machine that migrates all the time no quiet moment comes: the last look serves, and is marked.
+    let (kernel_pages, counters) = before;
     Ok(Reading {
-        kernel_pages: Vmstat::read()?.get("pgmigrate_success"),
-        counters: before,
+        kernel_pages,
+        counters,
+        settled: false,
     })
 }
 
-/// CPU time and peak memory of this process (/proc/self/stat and status, fs/proc/array.c).
+/// CPU time and peak memory of this process (/proc/self/status, fs/proc/task_mmu.c `task_mem`).
 fn cost() -> (Nanos, u64) {
-    let clock = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    let nanos = u64::try_from(clock.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(clock.tv_nsec).unwrap_or(0);
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let peak_kib = status
         .lines()
         .find_map(|line| line.strip_prefix("VmHWM:"))
         .and_then(|value| value.trim().trim_end_matches(" kB").parse::<u64>().ok())
         .unwrap_or(0);
-    (Nanos(nanos), peak_kib << 10)
+    (cpu_time(), peak_kib << 10)
+}
+
+/// CPU time of this process so far.
+fn cpu_time() -> Nanos {
+    let clock = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Nanos(u64::try_from(clock.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(clock.tv_nsec).unwrap_or(0))
 }

@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Columns of the name.
-const NAME: usize = 14;
+const NAME: usize = 16;
 /// Columns of what was found.
 const FOUND: usize = 76;
 /// Columns of the lines below it.
@@ -166,22 +166,22 @@ mod tests {
     #[test]
     fn a_good_machine() {
         insta::assert_snapshot!(page(&examine(&fine())), @r"
-        kernel        6.12.117+deb12-amd64, x86_64, 5-level paging, 4 KiB pages                     ok
-        privileges    root, with every capability that matters                                      ok
-        PID namespace the machine's own                                                             ok
-        lockdown      none                                                                          ok
-        BTF           /sys/kernel/btf/vmlinux, 5.3 MiB; every needed structure member is in it      ok
-        exact         13 of 13 hooks attach                                                         ok
-        tracepoint    9 of 9 hooks attach                                                           ok
-        BPF settings  kernel.unprivileged_bpf_disabled=2 (does not concern root); the ring counts   ok
-                      against the cgroup's memory, not ulimit -l
-        pagemap       frame numbers visible                                                         ok
-        frame files   kpageflags, kpagecount, kpagecgroup readable in /proc                         ok
-        kernel counts /proc/vmstat has pgmigrate_success                                            ok
-        NUMA          2 nodes; 0: CPUs 0-3, 16.0 GiB; 1: CPUs 4-7, 16.0 GiB                         ok
-        balancing     kernel.numa_balancing=1 (on)                                                  ok
-        compaction    vm.compaction_proactiveness=20 of 100; transparent huge pages: madvise        ok
-        reclaim       vm.zone_reclaim_mode=0 (off), demotion to slower memory off                   ok
+        kernel          6.12.117+deb12-amd64, x86_64, 5-level paging, 4 KiB pages                     ok
+        privileges      root, with every capability that matters                                      ok
+        PID namespace   the machine's own                                                             ok
+        lockdown        none                                                                          ok
+        BTF             /sys/kernel/btf/vmlinux, 5.3 MiB; every needed structure member is in it      ok
+        exact           13 of 13 hooks attach                                                         ok
+        tracepoint      9 of 9 hooks attach                                                           ok
+        BPF settings    kernel.unprivileged_bpf_disabled=2 (does not concern root); the ring counts   ok
+                        against the cgroup's memory, not ulimit -l
+        pagemap         frame numbers visible                                                         ok
+        frame files     kpageflags, kpagecount, kpagecgroup readable in /proc                         ok
+        kernel counts   /proc/vmstat has pgmigrate_success                                            ok
+        NUMA            2 nodes; 0: CPUs 0-3, 16.0 GiB; 1: CPUs 4-7, 16.0 GiB                         ok
+        balancing       kernel.numa_balancing=1 (on)                                                  ok
+        compaction      vm.compaction_proactiveness=20 of 100; transparent huge pages: madvise        ok
+        reclaim         vm.zone_reclaim_mode=0 (off), demotion to slower memory off                   ok
         => backend: exact
         ");
     }
@@ -189,29 +189,29 @@ mod tests {
     #[test]
     fn a_locked_kernel() {
         insta::assert_snapshot!(page(&examine(&locked_down())), @r"
-        kernel        6.12.117+deb12-amd64, x86_64, 5-level paging, 4 KiB pages                     ok
-        privileges    root, with every capability that matters                                      ok
-        PID namespace the machine's own                                                             ok
-        lockdown      integrity; some kernels then refuse function hooks                            note
-        BTF           /sys/kernel/btf/vmlinux, 5.3 MiB; every needed structure member is in it      ok
-        exact         7 of 13 hooks attach; fexit/move_to_new_folio, fentry/remove_migration_pte,   NO
-                      fexit/remove_migration_pte, fentry/try_to_migrate_one,
-                      fentry/migrate_folio_done, fentry/mm_update_next_owner:
-                      `bpf_raw_tracepoint_open` failed: Operation not permitted (os error 1)
-                      loses: owners from the kernel itself (the tracepoint backend asks pagemap a moment
-                             later); moves of page cache that nobody maps
-                      do: boot with lockdown off, which most likely refuses them: Secure Boot off, no
-                          lockdown= on the kernel's command line
-        tracepoint    9 of 9 hooks attach                                                           ok
-        BPF settings  kernel.unprivileged_bpf_disabled=2 (does not concern root); the ring counts   ok
-                      against the cgroup's memory, not ulimit -l
-        pagemap       frame numbers visible                                                         ok
-        frame files   kpageflags, kpagecount, kpagecgroup readable in /proc                         ok
-        kernel counts /proc/vmstat has pgmigrate_success                                            ok
-        NUMA          2 nodes; 0: CPUs 0-3, 16.0 GiB; 1: CPUs 4-7, 16.0 GiB                         ok
-        balancing     kernel.numa_balancing=1 (on)                                                  ok
-        compaction    vm.compaction_proactiveness=20 of 100; transparent huge pages: madvise        ok
-        reclaim       vm.zone_reclaim_mode=0 (off), demotion to slower memory off                   ok
+        kernel          6.12.117+deb12-amd64, x86_64, 5-level paging, 4 KiB pages                     ok
+        privileges      root, with every capability that matters                                      ok
+        PID namespace   the machine's own                                                             ok
+        lockdown        integrity; some kernels then refuse function hooks                            note
+        BTF             /sys/kernel/btf/vmlinux, 5.3 MiB; every needed structure member is in it      ok
+        exact           7 of 13 hooks attach; fexit/move_to_new_folio, fentry/remove_migration_pte,   NO
+                        fexit/remove_migration_pte, fentry/try_to_migrate_one,
+                        fentry/migrate_folio_done, fentry/mm_update_next_owner:
+                        `bpf_raw_tracepoint_open` failed: Operation not permitted (os error 1)
+                        loses: owners from the kernel itself (the tracepoint backend asks pagemap a moment
+                               later); moves of page cache that nobody maps
+                        do: boot with lockdown off, which most likely refuses them: Secure Boot off, no
+                            lockdown= on the kernel's command line
+        tracepoint      9 of 9 hooks attach                                                           ok
+        BPF settings    kernel.unprivileged_bpf_disabled=2 (does not concern root); the ring counts   ok
+                        against the cgroup's memory, not ulimit -l
+        pagemap         frame numbers visible                                                         ok
+        frame files     kpageflags, kpagecount, kpagecgroup readable in /proc                         ok
+        kernel counts   /proc/vmstat has pgmigrate_success                                            ok
+        NUMA            2 nodes; 0: CPUs 0-3, 16.0 GiB; 1: CPUs 4-7, 16.0 GiB                         ok
+        balancing       kernel.numa_balancing=1 (on)                                                  ok
+        compaction      vm.compaction_proactiveness=20 of 100; transparent huge pages: madvise        ok
+        reclaim         vm.zone_reclaim_mode=0 (off), demotion to slower memory off                   ok
         => backend: tracepoint
         ");
     }
@@ -219,36 +219,36 @@ mod tests {
     #[test]
     fn an_ordinary_user() {
         insta::assert_snapshot!(page(&examine(&unprivileged())), @r"
-        kernel        6.12.117+deb12-amd64, x86_64, 5-level paging, 4 KiB pages                     ok
-        privileges    user 1000, without CAP_SYS_ADMIN, CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE,       NO
-                      CAP_DAC_READ_SEARCH (and CAP_DAC_OVERRIDE, CAP_SYS_RESOURCE, CAP_SYSLOG, not
-                      needed)
-                      loses: everything; in particular frame numbers (CAP_SYS_ADMIN), loading of BPF
-                             programs (CAP_BPF), their hooks (CAP_PERFMON), memory maps of other users'
-                             processes (CAP_SYS_PTRACE), pagemap of other users' processes
-                             (CAP_DAC_READ_SEARCH)
-                      do: run with sudo
-        PID namespace the machine's own                                                             ok
-        lockdown      not checked: only root may see it, or the kernel has none                     ?
-        BTF           /sys/kernel/btf/vmlinux, 5.3 MiB; every needed structure member is in it      ok
-        exact         not checked: without the privileges above the kernel takes no BPF programs    ?
-        tracepoint    not checked: without the privileges above the kernel takes no BPF programs    ?
-        BPF settings  kernel.unprivileged_bpf_disabled=2 (does not concern root); the ring counts   ok
-                      against the cgroup's memory, not ulimit -l
-        pagemap       frame numbers hidden: they need CAP_SYS_ADMIN                                 NO
-                      loses: frame numbers, owners by pagemap, and the check of every move
-                      do: run with sudo
-        frame files   kpageflags, kpagecount, kpagecgroup: Permission denied (os error 13)          NO
-                      loses: what kind of page a frame holds (kpageflags); how often a frame is mapped
-                             (kpagecount); which cgroup a frame is charged to (kpagecgroup)
-                      do: run with sudo; in a container, unmask these files of /proc
-        kernel counts /proc/vmstat has pgmigrate_success                                            ok
-        NUMA          2 nodes; 0: CPUs 0-3, 16.0 GiB; 1: CPUs 4-7, 16.0 GiB                         ok
-        balancing     kernel.numa_balancing=1 (on)                                                  ok
-        compaction    vm.compaction_proactiveness=20 of 100; transparent huge pages: madvise        ok
-        reclaim       vm.zone_reclaim_mode=0 (off), demotion to slower memory off                   ok
+        kernel          6.12.117+deb12-amd64, x86_64, 5-level paging, 4 KiB pages                     ok
+        privileges      user 1000, without CAP_SYS_ADMIN, CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE,       NO
+                        CAP_DAC_READ_SEARCH (and CAP_DAC_OVERRIDE, CAP_SYS_RESOURCE, CAP_SYSLOG, not
+                        needed)
+                        loses: everything; in particular frame numbers (CAP_SYS_ADMIN), loading of BPF
+                               programs (CAP_BPF), their hooks (CAP_PERFMON), memory maps of other users'
+                               processes (CAP_SYS_PTRACE), pagemap of other users' processes
+                               (CAP_DAC_READ_SEARCH)
+                        do: run with sudo
+        PID namespace   the machine's own                                                             ok
+        lockdown        not checked: only root may see it, or the kernel has none                     ?
+        BTF             /sys/kernel/btf/vmlinux, 5.3 MiB; every needed structure member is in it      ok
+        exact           not checked: without the privileges above the kernel takes no BPF programs    ?
+        tracepoint      not checked: without the privileges above the kernel takes no BPF programs    ?
+        BPF settings    kernel.unprivileged_bpf_disabled=2 (does not concern root); the ring counts   ok
+                        against the cgroup's memory, not ulimit -l
+        pagemap         frame numbers hidden: they need CAP_SYS_ADMIN                                 NO
+                        loses: frame numbers, owners by pagemap, and the check of every move
+                        do: run with sudo
+        frame files     kpageflags, kpagecount, kpagecgroup: Permission denied (os error 13)          NO
+                        loses: what kind of page a frame holds (kpageflags); how often a frame is mapped
+                               (kpagecount); which cgroup a frame is charged to (kpagecgroup)
+                        do: run with sudo; in a container, unmask these files of /proc
+        kernel counts   /proc/vmstat has pgmigrate_success                                            ok
+        NUMA            2 nodes; 0: CPUs 0-3, 16.0 GiB; 1: CPUs 4-7, 16.0 GiB                         ok
+        balancing       kernel.numa_balancing=1 (on)                                                  ok
+        compaction      vm.compaction_proactiveness=20 of 100; transparent huge pages: madvise        ok
+        reclaim         vm.zone_reclaim_mode=0 (off), demotion to slower memory off                   ok
         => backend: none, tracer cannot trace here
-                      do: run with sudo
+                        do: run with sudo
         ");
     }
 

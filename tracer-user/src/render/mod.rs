@@ -2,6 +2,8 @@
 
 pub mod escape;
 pub mod health;
+#[cfg(test)]
+pub(crate) mod made_up;
 pub mod quantity;
 pub mod rows;
 pub mod summary;

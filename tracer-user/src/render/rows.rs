@@ -1,7 +1,7 @@
 //! One row per move, or per run of neighbouring pages that moved together.
 //! Input: events; output: text for a terminal or a pipe.
 
-use std::fmt::Write as _;
+use std::borrow::Cow;
 
 use crate::{
     event::{Move, OwnerSource, Task, Verdict},
@@ -12,13 +12,104 @@ use crate::{
     units::{Nanos, NodeId, Order, Pfn, VirtAddr},
 };
 
-/// The heading of the rows. Several nodes or one, the columns stay.
-#[must_use]
-pub fn heading() -> String {
-    format!(
-        "{:<13} {:<20} {:<14} {:<8} {:<24} {:<5} {:<17} {:<16} {:>8}  {}",
-        "TIME", "PROCESS", "ADDRESS", "SIZE", "FRAME", "NODE", "REASON", "BY", "BLACKOUT", "WHERE"
-    )
+/// WHERE gets so many columns even where they are not there.
+const LEAST_WHERE: usize = 12;
+
+/// How rows are laid out: everything in one line, or, on a terminal that is too narrow for it, who and why in one line
+/// and the page in the next. Nothing but the head of WHERE is left out for want of room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    width: Option<usize>,
+    node: bool,
+    two_lines: bool,
+}
+
+impl Layout {
+    /// For a terminal of `width` columns, on a machine with so many NUMA nodes; None: as wide as it takes.
+    #[must_use]
+    pub fn new(width: Option<usize>, nodes: usize) -> Self {
+        let layout = Self {
+            width,
+            node: width.is_none() || nodes > 1,
+            two_lines: false,
+        };
+        let needed = width_of(&layout.one_line([""; 9])) + LEAST_WHERE;
+        Self {
+            two_lines: width.is_some_and(|width| width < needed),
+            ..layout
+        }
+    }
+
+    /// The heading, without the last line's end.
+    #[must_use]
+    pub fn heading(&self) -> String {
+        let names = [
+            "TIME", "PROCESS", "ADDRESS", "SIZE", "FRAME", "NODE", "REASON", "BY", "BLACKOUT",
+        ];
+        self.lines(names, "", "WHERE")
+    }
+
+    /// Lines of a row, and of the heading.
+    #[must_use]
+    pub fn height(&self) -> usize {
+        1 + usize::from(self.two_lines)
+    }
+
+    /// A row of these columns; `notes` and what room is left for `place` come last.
+    fn lines(&self, columns: [&str; 9], notes: &str, place: &str) -> String {
+        let (first, mut last) = if self.two_lines {
+            let [first, second] = self.both_lines(columns);
+            (format!("{first}\n"), second)
+        } else {
+            (String::new(), self.one_line(columns))
+        };
+        last.push_str(notes);
+        let room = self.width.map_or(usize::MAX, |width| {
+            width.saturating_sub(width_of(&last)).max(LEAST_WHERE)
+        });
+        last.push_str(&end_of(place, room));
+        first + &last
+    }
+
+    fn one_line(&self, columns: [&str; 9]) -> String {
+        let [time, process, address, size, frame, node, reason, by, blackout] = columns;
+        let node = self.node_column(node);
+        format!(
+            "{time:<12} {process:<24} {address:<12} {size:<8} {frame:<24} {node}{reason:<17} {by:<24} {blackout:>8}  "
+        )
+    }
+
+    fn both_lines(&self, columns: [&str; 9]) -> [String; 2] {
+        let [time, process, address, size, frame, node, reason, by, blackout] = columns;
+        let node = self.node_column(node);
+        [
+            format!("{time:<12} {process:<24} {by:<24} {reason}"),
+            format!("  {address:<12} {size:<8} {frame:<24} {node}{blackout:>8}  "),
+        ]
+    }
+
+    fn node_column(&self, node: &str) -> String {
+        if self.node {
+            format!("{node:<5} ")
+        } else {
+            String::new()
+        }
+    }
+}
+
+/// Columns that a text takes.
+fn width_of(text: &str) -> usize {
+    text.chars().count()
+}
+
+/// The last `room` characters; an ellipsis stands for what was before them.
+fn end_of(text: &str, room: usize) -> Cow<'_, str> {
+    let excess = width_of(text).saturating_sub(room);
+    if excess == 0 {
+        return Cow::Borrowed(text);
+    }
+    let kept: String = text.chars().skip(excess + 1).collect();
+    Cow::Owned(format!("…{kept}"))
 }
 
 /// Moves shown as one row.
@@ -52,12 +143,13 @@ impl Row {
         }
     }
 
-    /// Takes in a neighbour of the same story: same owner, VMA, reason, actor, nodes and verdict, next to
-    /// the row's pages on either side. False: it is another row.
+    /// Takes in a neighbour of the same story: same owner, VMA, reason, actor, nodes, verdict and
+    /// certainty, next to the row's pages on either side. False: it is another row.
     pub fn extend(&mut self, moved: &Move) -> bool {
         let first = &self.first;
         let same = first.order == moved.order
             && first.verdict == moved.verdict
+            && first.ambiguous == moved.ambiguous
             && first.reason == moved.reason
             && (first.old_node, first.new_node) == (moved.old_node, moved.new_node)
             && first.actor.tid == moved.actor.tid
@@ -81,33 +173,25 @@ impl Row {
         true
     }
 
-    /// The row as text. `time` is its first move's clock time.
+    /// The row as text, without the last line's end. `time` is its first move's clock time.
     #[must_use]
-    pub fn text(&self, time: &str) -> String {
+    pub fn text(&self, time: &str, layout: &Layout) -> String {
         let moved = &self.first;
-        let mut text = format!(
-            "{time:<13} {:<20} {:<14} {:<8} {:<24} {:<5} {:<17} {:<16} {:>8}  {}",
-            owner(moved),
-            format!("{:012x}", self.start.0),
-            self.size(),
-            format!("{} -> {}", self.old_pfn, self.new_pfn),
-            nodes(moved.old_node, moved.new_node),
-            moved.reason,
-            actor(moved),
-            self.blackout
-                .map_or_else(|| "-".to_owned(), |blackout| Duration(blackout).to_string()),
-            place(moved),
-        );
-        if moved.verdict != Verdict::Confirmed {
-            let _ = write!(text, "  {}", moved.verdict.words());
-        }
-        if moved.ambiguous {
-            text.push_str("  old frame uncertain");
-        }
-        if moved.owner_source == OwnerSource::Chain {
-            text.push_str("  owner from its other moves");
-        }
-        text
+        let blackout = self
+            .blackout
+            .map_or_else(|| "-".to_owned(), |blackout| Duration(blackout).to_string());
+        let columns = [
+            time,
+            &owner(moved),
+            &format!("{:012x}", self.start.0),
+            &self.size(),
+            &format!("{} -> {}", self.old_pfn, self.new_pfn),
+            &nodes(moved.old_node, moved.new_node),
+            &moved.reason.to_string(),
+            &actor(moved),
+            &blackout,
+        ];
+        layout.lines(columns, &notes(moved), &place(moved))
     }
 
     fn size(&self) -> String {
@@ -123,6 +207,25 @@ impl Row {
             count => format!("{} x{count}", PageSize(unit)),
         }
     }
+}
+
+/// What is to be known of the page, or is not certain; ends with a separator where there is something.
+fn notes(moved: &Move) -> String {
+    let mut notes = String::new();
+    let mut note = |words: &str| {
+        notes.push_str(words);
+        notes.push_str(" · ");
+    };
+    if moved.verdict != Verdict::Confirmed {
+        note(moved.verdict.words());
+    }
+    if moved.ambiguous {
+        note("old frame uncertain");
+    }
+    if moved.owner_source == OwnerSource::Chain {
+        note("owner from its other moves");
+    }
+    notes
 }
 
 fn named(task: &Task) -> String {
@@ -170,4 +273,118 @@ fn place(moved: &Move) -> String {
         return format!("{} {}", Printable(&vma.name), vma.perms);
     }
     Printable(&vma.name).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::render::made_up::{moved, unknown};
+
+    const TIME: &str = "12:01:03.417";
+
+    #[test]
+    fn neighbours_become_one_row() {
+        let first = moved();
+        let mut row = Row::new(&first);
+        let after = Move {
+            vaddr: first.vaddr.plus_pages(first.pages),
+            blackout: Some(Nanos(900_000)),
+            ..first.clone()
+        };
+        assert!(row.extend(&after));
+        let before = Move {
+            vaddr: VirtAddr(first.vaddr.0 - 4096),
+            pages: 1,
+            old_pfn: Pfn(0x100),
+            new_pfn: Pfn(0x200),
+            ..first.clone()
+        };
+        assert!(row.extend(&before));
+        assert!(!row.extend(&first), "it is in there");
+        insta::assert_snapshot!("folded", row.text(TIME, &Layout::new(None, 2)));
+    }
+
+    #[test]
+    fn another_story_is_another_row() {
+        let first = moved();
+        let next = Move {
+            vaddr: first.vaddr.plus_pages(first.pages),
+            ..first.clone()
+        };
+        assert!(Row::new(&first).extend(&next));
+        let others = [
+            Move {
+                ambiguous: true,
+                ..next.clone()
+            },
+            Move {
+                verdict: Verdict::Unmapped,
+                ..next.clone()
+            },
+            Move {
+                owner_source: OwnerSource::Chain,
+                ..next.clone()
+            },
+            Move {
+                new_node: None,
+                ..next.clone()
+            },
+            Move {
+                vma: None,
+                ..next.clone()
+            },
+            Move {
+                order: Order(9),
+                ..next.clone()
+            },
+        ];
+        for other in &others {
+            assert!(!Row::new(&first).extend(other), "{other:?}");
+        }
+    }
+
+    /// Every verdict, and what may be uncertain.
+    fn table(layout: &Layout) -> String {
+        let mut moves: Vec<Move> = Verdict::ALL
+            .into_iter()
+            .map(|verdict| Move { verdict, ..moved() })
+            .collect();
+        moves.push(Move {
+            ambiguous: true,
+            owner_source: OwnerSource::Chain,
+            verdict: Verdict::MovedAgain,
+            ..moved()
+        });
+        moves.push(unknown());
+        let mut text = layout.heading();
+        for moved in &moves {
+            text.push('\n');
+            text.push_str(&Row::new(moved).text(TIME, layout));
+        }
+        text.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+    }
+
+    #[test]
+    fn every_verdict() {
+        insta::assert_snapshot!("unlimited", table(&Layout::new(None, 1)));
+    }
+
+    #[test]
+    fn terminals_of_any_width() {
+        insta::assert_snapshot!("columns_80", table(&Layout::new(Some(80), 2)));
+        insta::assert_snapshot!("columns_120_one_node", table(&Layout::new(Some(120), 1)));
+        insta::assert_snapshot!("columns_200_one_node", table(&Layout::new(Some(200), 1)));
+        for width in [80, 100, 120, 160, 200] {
+            let layout = Layout::new(Some(width), 2);
+            assert_eq!(layout.heading().lines().count(), layout.height());
+            let row = Row::new(&moved()).text(TIME, &layout);
+            assert!(row.lines().all(|line| width_of(line) <= width), "{width}: {row}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_place_says_most() {
+        assert_eq!(end_of("/usr/lib/libc.so.6", 9), "…ibc.so.6");
+        assert_eq!(end_of("[heap]", 6), "[heap]");
+    }
 }

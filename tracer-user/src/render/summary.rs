@@ -9,32 +9,59 @@ use crate::{
         totals::{NodePair, Totals},
     },
     render::quantity::{Bytes, Count, Duration},
-    sink::Summary,
+    sink::{Header, Summary},
+    source::ring::{Backend, Refusal},
     units::{Nanos, PAGE_SIZE},
 };
 
-/// The closing page of a run.
+/// What a person can do who wants to see something.
+const HINT: &str = "to provoke moves, ask for compaction:  echo 1 | sudo tee /proc/sys/vm/compact_memory";
+
+/// The closing page of a run. `header` is None where nothing began; with `hints` it says what to do when nothing moved.
 #[must_use]
-pub fn text(summary: &Summary) -> String {
+pub fn text(header: Option<&Header>, summary: &Summary, hints: bool) -> String {
     let mut out = String::new();
     // Writing to a String cannot fail.
-    let _ = write(&mut out, summary);
+    let _ = write(&mut out, header, summary, hints);
     out
 }
 
-fn write(out: &mut String, summary: &Summary) -> fmt::Result {
+/// `exact (fentry)`: how events are captured.
+#[must_use]
+pub fn backend(backend: Backend) -> &'static str {
+    match backend {
+        Backend::Exact => "exact (fentry)",
+        Backend::Tracepoint => "tracepoint (owners by pagemap)",
+    }
+}
+
+/// `2 nodes`
+#[must_use]
+pub fn nodes(nodes: usize) -> String {
+    match nodes {
+        1 => "1 node".to_owned(),
+        n => format!("{n} nodes"),
+    }
+}
+
+fn write(out: &mut String, header: Option<&Header>, summary: &Summary, hints: bool) -> fmt::Result {
     let totals = &summary.totals;
     let lost = &summary.books.lost;
+    match totals.pages {
+        0 => write!(out, "no page")?,
+        1 => write!(out, "{} in 1 page", Bytes(PAGE_SIZE))?,
+        pages => write!(out, "{} in {} pages", Bytes(pages * PAGE_SIZE), Count(pages))?,
+    }
     writeln!(
         out,
-        "{} in {} {} moved in {} · {} lost",
-        Bytes(totals.pages * PAGE_SIZE),
-        Count(totals.pages),
-        if totals.pages == 1 { "page" } else { "pages" },
+        " moved in {} · {} lost",
         Duration(summary.duration),
         Count(lost.events()),
     )?;
     losses(out, &summary.books)?;
+    if totals.pages == 0 && hints {
+        writeln!(out, "{HINT}")?;
+    }
     if !totals.by_reason.is_empty() {
         reasons(out, totals)?;
     }
@@ -55,13 +82,38 @@ fn write(out: &mut String, summary: &Summary) -> fmt::Result {
             Count(totals.ambiguous)
         )?;
     }
+    if let Some(header) = header {
+        how(out, header)?;
+    }
     writeln!(
         out,
-        "cost      tracer {} ({} of one CPU) · {}",
+        "cost      start {} · tracing {} ({} of one CPU) · {} of memory at most",
+        Duration(summary.startup_cpu),
         Duration(summary.cpu),
         percent(summary.cpu, summary.duration),
         Bytes(summary.max_rss),
     )
+}
+
+/// How the run was made, and what could not be had.
+fn how(out: &mut String, header: &Header) -> fmt::Result {
+    writeln!(
+        out,
+        "how       {}, Linux {}, {}, {}",
+        backend(header.backend),
+        header.kernel,
+        nodes(header.nodes),
+        header.targets
+    )?;
+    // Only exact has a backend after it to fall back on.
+    for fallback in &header.fallbacks {
+        writeln!(out, "          {} refused: {fallback}", Backend::Exact)?;
+    }
+    for Refusal { hook, reason, .. } in &header.refused {
+        let loses = hook.loses.unwrap_or("nothing");
+        writeln!(out, "          {} refused: {reason}; missing: {loses}", hook.label())?;
+    }
+    Ok(())
 }
 
 /// Every place that lost something, with how much; nothing where nothing was lost.
@@ -95,7 +147,16 @@ fn losses(out: &mut String, books: &Books) -> fmt::Result {
     )?;
     line(lost.calls, "calls of migrate_pages: no room for their context")?;
     line(lost.undecoded, "records that could not be decoded")?;
-    line(lost.missed_runs, "runs of a BPF program that the kernel skipped")
+    line(lost.targets, "children that there was no room to follow")?;
+    line(
+        lost.unsearched_pages,
+        "pages whose owner nobody looked for: tracer had fallen behind",
+    )?;
+    line(lost.missed_runs.moves, "runs of a BPF program that the kernel skipped")?;
+    line(
+        lost.missed_runs.details,
+        "blackout times, names or lines of the books: the kernel skipped runs of their BPF programs",
+    )
 }
 
 fn reasons(out: &mut String, totals: &Totals) -> fmt::Result {
@@ -156,7 +217,7 @@ fn books(out: &mut String, books: &Books) -> fmt::Result {
             Ok(())
         }
     };
-    if books.filtered + books.unmapped > 0 {
+    if books.filtered + books.unowned + books.unmapped > 0 {
         part(books.reported, "of the traced processes")?;
     }
     part(books.filtered, "of other processes")?;
@@ -181,6 +242,10 @@ fn books(out: &mut String, books: &Books) -> fmt::Result {
             "          {} not visible to the tracepoint backend: no mapping, or freed before they moved",
             Count(missing.unsigned_abs())
         ),
+        Some(missing) if missing != 0 && !books.settled => writeln!(
+            out,
+            "          {missing:+} while the counts were read: pages moved all the time"
+        ),
         Some(missing) if missing != 0 => {
             writeln!(
                 out,
@@ -199,4 +264,47 @@ fn books(out: &mut String, books: &Books) -> fmt::Result {
 #[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
 fn percent(part: Nanos, whole: Nanos) -> String {
     format!("{:.1} %", part.0 as f64 * 100.0 / (whole.0.max(1)) as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        analysis::books::Lost,
+        render::made_up::{header, summary},
+    };
+
+    fn page(summary: &Summary) -> String {
+        let text = text(Some(&header()), summary, true);
+        text.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+    }
+
+    #[test]
+    fn everything_lost_with_tracepoints() {
+        insta::assert_snapshot!("tracepoint_losses", page(&summary()));
+    }
+
+    #[test]
+    fn books_that_do_not_balance() {
+        let mut summary = summary();
+        summary.books.blind_to_unmapped = false;
+        summary.books.lost = Lost::default();
+        insta::assert_snapshot!("exact_imbalance", page(&summary));
+        // Both errors cancel out, except in the calls.
+        summary.books.kernel = Some(903);
+        insta::assert_snapshot!("exact_unbalanced_calls", page(&summary));
+    }
+
+    #[test]
+    fn nothing_moved() {
+        let summary = Summary {
+            totals: Totals::default(),
+            books: Books {
+                kernel: Some(0),
+                ..Books::default()
+            },
+            ..summary()
+        };
+        insta::assert_snapshot!("nothing_moved", page(&summary));
+    }
 }

@@ -13,22 +13,27 @@ use crate::{
 };
 
 /// Writes JSON lines.
-pub struct JsonLines<W>(W);
+pub struct JsonLines<W> {
+    writer: W,
+    /// Kept for the summary, which tells how the run was made.
+    header: Option<Header>,
+}
 
 impl<W: Write> JsonLines<W> {
     /// `writer` should be buffered.
     pub fn new(writer: W) -> Self {
-        Self(writer)
+        Self { writer, header: None }
     }
 
     fn line(&mut self, value: &impl Serialize) -> io::Result<()> {
-        serde_json::to_writer(&mut self.0, value)?;
-        self.0.write_all(b"\n")
+        serde_json::to_writer(&mut self.writer, value)?;
+        self.writer.write_all(b"\n")
     }
 }
 
 impl<W: Write> Sink for JsonLines<W> {
-    fn begin(&mut self, _header: &Header) -> io::Result<()> {
+    fn begin(&mut self, header: &Header) -> io::Result<()> {
+        self.header = Some(header.clone());
         Ok(())
     }
 
@@ -38,12 +43,13 @@ impl<W: Write> Sink for JsonLines<W> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        self.writer.flush()
     }
 
     fn finish(&mut self, summary: &Summary) -> io::Result<()> {
-        self.line(&SummaryLine::from(summary))?;
-        self.0.flush()
+        let header = self.header.take();
+        self.line(&SummaryLine::new(header.as_ref(), summary))?;
+        self.writer.flush()
     }
 }
 
@@ -162,6 +168,9 @@ struct LostLine<'a> {
     calls: u64,
     undecoded: u64,
     missed_runs: u64,
+    missed_detail_runs: u64,
+    targets: u64,
+    unsearched_pages: u64,
     unpaired_mappings: u64,
     not_asked_pages: u64,
     unattributed_pages: u64,
@@ -173,11 +182,13 @@ struct BooksLine {
     moved_pages: u64,
     reported_pages: u64,
     filtered_pages: u64,
+    unowned_pages: u64,
     unmapped_pages: u64,
     released_pages: u64,
     unseen_pages: u64,
     unbalanced_calls: u64,
     imbalance: Option<i64>,
+    settled: bool,
     balanced: bool,
 }
 
@@ -188,12 +199,41 @@ impl From<&Books> for BooksLine {
             moved_pages: books.moved,
             reported_pages: books.reported,
             filtered_pages: books.filtered,
+            unowned_pages: books.unowned,
             unmapped_pages: books.unmapped,
             released_pages: books.released,
             unseen_pages: books.unseen,
             unbalanced_calls: books.unbalanced_calls,
             imbalance: books.imbalance(),
+            settled: books.settled,
             balanced: books.balanced(),
+        }
+    }
+}
+
+/// How the run was made.
+#[derive(Serialize)]
+struct RunKeys<'a> {
+    version: &'static str,
+    kernel: &'a str,
+    backend: &'static str,
+    refused: Vec<String>,
+    fallbacks: &'a [String],
+    targets: &'a str,
+    clock_offset_ns: i64,
+}
+
+impl<'a> From<&'a Header> for RunKeys<'a> {
+    fn from(header: &'a Header) -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            kernel: &header.kernel,
+            backend: header.backend.name(),
+            refused: header.refused.iter().map(|refusal| refusal.hook.label()).collect(),
+            fallbacks: &header.fallbacks,
+            targets: &header.targets,
+            // 292 years fit.
+            clock_offset_ns: i64::try_from(header.clock_offset).unwrap_or(i64::MAX),
         }
     }
 }
@@ -201,6 +241,9 @@ impl From<&Books> for BooksLine {
 #[derive(Serialize)]
 struct SummaryLine<'a> {
     kind: &'static str,
+    /// There unless nothing ever began.
+    #[serde(flatten)]
+    run: Option<RunKeys<'a>>,
     duration_ns: u64,
     events: u64,
     pages: u64,
@@ -209,12 +252,13 @@ struct SummaryLine<'a> {
     verdicts: serde_json::Map<String, serde_json::Value>,
     lost: LostLine<'a>,
     books: BooksLine,
+    startup_cpu_ns: u64,
     cpu_ns: u64,
     max_rss_bytes: u64,
 }
 
-impl<'a> From<&'a Summary> for SummaryLine<'a> {
-    fn from(summary: &'a Summary) -> Self {
+impl<'a> SummaryLine<'a> {
+    fn new(header: Option<&'a Header>, summary: &'a Summary) -> Self {
         let lost = &summary.books.lost;
         let totals = &summary.totals;
         let reasons = totals.by_reason.iter().map(|(reason, sums)| ReasonLine {
@@ -235,6 +279,7 @@ impl<'a> From<&'a Summary> for SummaryLine<'a> {
         });
         Self {
             kind: "summary",
+            run: header.map(RunKeys::from),
             duration_ns: summary.duration.0,
             events: totals.events,
             pages: totals.pages,
@@ -252,14 +297,35 @@ impl<'a> From<&'a Summary> for SummaryLine<'a> {
                 process_events: lost.processes,
                 calls: lost.calls,
                 undecoded: lost.undecoded,
-                missed_runs: lost.missed_runs,
+                missed_runs: lost.missed_runs.moves,
+                missed_detail_runs: lost.missed_runs.details,
+                targets: lost.targets,
+                unsearched_pages: lost.unsearched_pages,
                 unpaired_mappings: lost.unpaired,
                 not_asked_pages: lost.not_asked_pages,
                 unattributed_pages: lost.unattributed_pages,
             },
             books: BooksLine::from(&summary.books),
+            startup_cpu_ns: summary.startup_cpu.0,
             cpu_ns: summary.cpu.0,
             max_rss_bytes: summary.max_rss,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::render::made_up;
+
+    #[test]
+    fn every_key() {
+        let mut out = Vec::new();
+        let mut sink = JsonLines::new(&mut out);
+        sink.begin(&made_up::header()).unwrap();
+        sink.event(&Event::Move(made_up::moved())).unwrap();
+        sink.event(&Event::Move(made_up::unknown())).unwrap();
+        sink.finish(&made_up::summary()).unwrap();
+        insta::assert_snapshot!("every_key", String::from_utf8(out).unwrap());
     }
 }

@@ -40,7 +40,9 @@ pub struct Summary {
     pub totals: Totals,
     /// Conservation and losses.
     pub books: Books,
-    /// CPU time of this process over the run.
+    /// CPU time of this process before the first event could come.
+    pub startup_cpu: Nanos,
+    /// CPU time of this process while tracing.
     pub cpu: Nanos,
     /// Most memory that this process had, bytes.
     pub max_rss: u64,

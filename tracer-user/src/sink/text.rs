@@ -9,7 +9,7 @@ use jiff::{Timestamp, tz::TimeZone};
 use crate::{
     event::{Event, Verdict},
     render::{
-        rows::{self, Row},
+        rows::{Layout, Row},
         summary,
     },
     sink::{Header, Sink, Summary},
@@ -20,27 +20,44 @@ const HEADING: Style = Style::new().bold();
 const MOVED_ON: Style = AnsiColor::Yellow.on_default();
 const ALARM: Style = AnsiColor::Red.on_default().bold();
 
+/// The terminal that rows are for.
+#[derive(Clone, Copy, Debug)]
+pub struct Terminal {
+    /// Characters in a line.
+    pub columns: usize,
+    /// Lines on the screen.
+    pub lines: usize,
+}
+
 /// Writes rows. The writer strips the styles where there is no terminal.
 pub struct Text<W> {
     writer: W,
     /// Neighbouring pages become one row.
     fold: bool,
-    clock_offset: i128,
+    /// None: as wide as it takes, one heading.
+    terminal: Option<Terminal>,
+    layout: Layout,
+    /// Kept for the closing page.
+    header: Option<Header>,
     zone: TimeZone,
     row: Option<(Row, Nanos, Verdict)>,
-    any: bool,
+    /// Lines written since the last heading, with it; None before the first.
+    since_heading: Option<usize>,
 }
 
 impl<W: Write> Text<W> {
-    /// With `fold`, neighbouring pages that moved together become one row.
-    pub fn new(writer: W, fold: bool) -> Self {
+    /// With `fold`, neighbouring pages that moved together become one row. On a terminal rows are made to fit, and
+    /// the heading comes again with every screenful.
+    pub fn new(writer: W, fold: bool, terminal: Option<Terminal>) -> Self {
         Self {
             writer,
             fold,
-            clock_offset: 0,
+            terminal,
+            layout: Layout::new(None, 0),
+            header: None,
             zone: TimeZone::system(),
             row: None,
-            any: false,
+            since_heading: None,
         }
     }
 
@@ -48,20 +65,30 @@ impl<W: Write> Text<W> {
         let Some((row, at, verdict)) = self.row.take() else {
             return Ok(());
         };
-        if !self.any {
-            self.any = true;
-            writeln!(self.writer, "{HEADING}{}{HEADING:#}", rows::heading())?;
-        }
+        let height = self.layout.height();
+        let screenful = self
+            .terminal
+            .map_or(usize::MAX, |terminal| terminal.lines.max(3 * height) - 1);
+        let since = match self.since_heading {
+            Some(lines) if lines + height <= screenful => lines,
+            _ => {
+                writeln!(self.writer, "{HEADING}{}{HEADING:#}", self.layout.heading())?;
+                height
+            }
+        };
+        self.since_heading = Some(since + height);
         let style = if verdict == Verdict::Confirmed {
             Style::new()
         } else {
             MOVED_ON
         };
-        writeln!(self.writer, "{style}{}{style:#}", row.text(&self.clock(at)))
+        let text = row.text(&self.clock(at), &self.layout);
+        writeln!(self.writer, "{style}{text}{style:#}")
     }
 
     fn clock(&self, at: Nanos) -> String {
-        match Timestamp::from_nanosecond(i128::from(at.0) + self.clock_offset) {
+        let offset = self.header.as_ref().map_or(0, |header| header.clock_offset);
+        match Timestamp::from_nanosecond(i128::from(at.0) + offset) {
             Ok(time) => time.to_zoned(self.zone.clone()).strftime("%H:%M:%S.%3f").to_string(),
             Err(_) => format!("+{} ns", at.0),
         }
@@ -70,7 +97,8 @@ impl<W: Write> Text<W> {
 
 impl<W: Write> Sink for Text<W> {
     fn begin(&mut self, header: &Header) -> io::Result<()> {
-        self.clock_offset = header.clock_offset;
+        self.layout = Layout::new(self.terminal.map(|terminal| terminal.columns), header.nodes);
+        self.header = Some(header.clone());
         Ok(())
     }
 
@@ -94,10 +122,10 @@ impl<W: Write> Sink for Text<W> {
 
     fn finish(&mut self, summary: &Summary) -> io::Result<()> {
         self.write_row()?;
-        if self.any {
+        if self.since_heading.is_some() {
             writeln!(self.writer)?;
         }
-        for line in summary::text(summary).lines() {
+        for line in summary::text(self.header.as_ref(), summary, self.terminal.is_some()).lines() {
             let style = if line.starts_with("LOST") || line.starts_with("WARNING") {
                 ALARM
             } else if line.starts_with("REASON") {
@@ -108,5 +136,32 @@ impl<W: Write> Sink for Text<W> {
             writeln!(self.writer, "{style}{line}{style:#}")?;
         }
         self.writer.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::render::made_up;
+
+    /// How often the heading stands among 100 rows.
+    fn headings(terminal: Option<Terminal>) -> usize {
+        let mut out = Vec::new();
+        let mut sink = Text::new(&mut out, false, terminal);
+        sink.begin(&made_up::header()).unwrap();
+        for _ in 0..100 {
+            sink.event(&Event::Move(made_up::moved())).unwrap();
+        }
+        sink.flush().unwrap();
+        String::from_utf8(out).unwrap().matches("TIME").count()
+    }
+
+    #[test]
+    fn every_screenful_has_a_heading() {
+        let terminal = |columns, lines| Some(Terminal { columns, lines });
+        assert_eq!(headings(None), 1);
+        assert_eq!(headings(terminal(200, 24)), 5); // 22 rows below each
+        assert_eq!(headings(terminal(80, 24)), 10); // 10 rows of two lines
+        assert_eq!(headings(terminal(80, 1)), 100);
     }
 }

@@ -273,31 +273,54 @@ impl Capture {
     ///
     /// # Errors
     /// When /proc cannot be read.
-    pub fn missed_runs(&self) -> io::Result<u64> {
-        let mut sum = 0;
-        for (_, program) in self.bpf.programs() {
-            let Ok(fd) = program.fd() else { continue }; // not loaded by this backend
+    pub fn missed_runs(&self) -> io::Result<MissedRuns> {
+        let mut missed = MissedRuns::default();
+        for hook in self.backend.hooks() {
+            let Some(Ok(fd)) = self.bpf.program(hook.program).map(Program::fd) else {
+                continue; // refused
+            };
             let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd()))?;
-            sum += info
+            let times = info
                 .lines()
                 .find_map(|line| line.strip_prefix("recursion_misses:"))
                 .and_then(|n| n.trim().parse::<u64>().ok())
                 .unwrap_or(0);
+            match hook.loses {
+                None => missed.moves += times,
+                Some(_) => missed.details += times,
+            }
         }
-        Ok(sum)
+        Ok(missed)
     }
 
-    /// Detaches every hook; what is in the ring stays readable.
+    /// A process whose moves are no longer wanted: its number may come back as somebody else.
+    pub fn drop_target(&mut self, tgid: Tgid) {
+        // The BPF side may have dropped it before.
+        let _ = self.targets.remove(&tgid.0);
+    }
+
+    /// Detaches every hook, in the opposite order of attaching: a call whose begin is seen is seen to its end, and its
+    /// moves whole. What is in the ring stays readable.
     ///
     /// # Errors
     /// The first detachment that failed; the others are done all the same.
     pub fn detach(&mut self) -> Result<(), ProgramError> {
         let mut first = Ok(());
-        for hook in self.backend.hooks() {
+        let hooks: Vec<&Hook> = self.backend.hooks().collect();
+        for hook in hooks.into_iter().rev() {
             first = first.and(take_off(&mut self.bpf, hook));
         }
         first
     }
+}
+
+/// Runs of BPF programs that the kernel skipped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MissedRuns {
+    /// Of programs without which a move is missing.
+    pub moves: u64,
+    /// Of programs without which a name, a blackout time or a line of the books is missing.
+    pub details: u64,
 }
 
 /// The BPF side's counters, by counter and CPU.
@@ -430,7 +453,9 @@ fn load_and_attach(bpf: &mut Ebpf, hook: &Hook, btf: &Btf) -> Result<(), Program
 fn explain(error: &ProgramError) -> String {
     if let ProgramError::LoadError { io_error, verifier_log } = error {
         let log = verifier_log.to_string();
-        log::debug!("verifier: {log}");
+        if !log.trim().is_empty() {
+            log::debug!("verifier: {log}");
+        }
         // The statistics come after the complaint.
         let statistics = ["processed ", "stack depth ", "verification time "];
         let complaint =

@@ -73,7 +73,7 @@ pub(super) fn kernel(facts: &Facts) -> Finding {
     match Version::parse(&facts.release) {
         None => Finding::new(NAME, Status::Unknown, found),
         Some(version) if version < FIRST_KERNEL => Finding::note(NAME, found)
-            .loses("the tracepoint backend: its tracepoints exist since 6.1, and nothing older is tested")
+            .loses("the tracepoint backend: it is tested from 6.1 on")
             .remedy("boot Linux 6.1 or later"),
         Some(_) => Finding::ok(NAME, found),
     }
@@ -288,6 +288,9 @@ fn remedy(facts: &Facts, refused: &[&Refusal]) -> String {
             (Some(EPERM), Lockdown::Unknown) => {
                 "find what refuses them, lockdown or a security module: dmesg may name it"
             }
+            (None, _) if differs(&refusal.reason) => {
+                "report this kernel's release with the lines above: this version of tracer does not know its prototype"
+            }
             (Some(ENOENT | ESRCH) | None, _) => {
                 "nothing: this kernel does not have them, is older than 6.1, or has inlined the function"
             }
@@ -302,6 +305,11 @@ fn remedy(facts: &Facts, refused: &[&Refusal]) -> String {
         }
     }
     sentences.join("; ")
+}
+
+/// Whether a reason is that of a hook which passes something else than its program takes (`KernelTypes::check`).
+fn differs(reason: &str) -> bool {
+    reason.starts_with("this kernel's takes (") || reason.starts_with("this kernel's passes ")
 }
 
 pub(super) fn bpf_settings(facts: &Facts) -> Finding {
