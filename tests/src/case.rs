@@ -50,7 +50,6 @@ pub enum Place {
     /// Only in a VM of `cargo xtask vm`: may do system-wide things.
     Vm,
     /// Only on the bare machine.
-    #[allow(dead_code, reason = "the catalogue decides which places are in use")]
     Host,
 }
 
@@ -59,15 +58,14 @@ pub enum Place {
 pub enum Outcome {
     Passed,
     /// Something that could be here is missing; with `CI=true` this counts as failed.
-    #[allow(dead_code, reason = "the catalogue decides which outcomes are in use")]
     Skipped(String),
-    /// By design there is nothing to prove in this environment; counted nowhere.
+    /// By design there is nothing to prove in this environment; counted, but not in the closing line.
     NotApplicable(String),
 }
 
 /// What a case is given.
 pub struct Env {
-    /// The `tracer` under test; a VM without it still boots.
+    /// The `tracer` under test.
     pub tracer: PathBuf,
     pub in_vm: bool,
     /// `uname -r`.
@@ -108,7 +106,6 @@ impl Env {
 
     /// Sends a copy of the file at `path` to the host as `name` (letters, digits, `.`, `_`, `-`);
     /// `cargo xtask vm --keep DIR` and `tracer-tests run --keep DIR` store it.
-    #[allow(dead_code, reason = "the catalogue decides whether files are sent")]
     pub fn send_file(&self, name: &str, path: &Path) -> Result<()> {
         ensure!(is_plain_name(name), "{name:?} is no plain file name");
         fs::copy(path, self.outbox.join(name)).with_context(|| format!("send {} as {name}", path.display()))?;

@@ -1,7 +1,7 @@
 //! A workload as its case sees it: started, waited for, told what to do, and never left behind.
 //! Input: lines on the workload's stdout. It says `ready` once, then answers line by line, and ends on `exit`.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
@@ -30,24 +30,14 @@ impl Worker {
             .with_context(|| format!("start workload {name}"))?;
         let stdin = child.stdin.take();
         let stdout = child.stdout.take().context("a piped stdout")?;
-        let (sender, lines) = channel();
-        // Reads ahead, so that a wait for a line can end by the clock. Ends with the workload's stdout.
-        thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    break;
-                }
-            }
-        });
         Ok(Self {
             name: name.to_owned(),
             child,
             stdin,
-            lines,
+            lines: lines(stdout),
         })
     }
 
-    #[allow(dead_code, reason = "the catalogue decides whether pids are asked for")]
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -83,24 +73,36 @@ impl Worker {
     pub fn exit(mut self, timeout: Duration) -> Result<()> {
         self.send("exit")?;
         self.stdin = None;
-        let status = self.wait(timeout)?;
+        let status = wait(&mut self.child, timeout).with_context(|| format!("workload {}", self.name))?;
         ensure!(status.success(), "workload {}: {status}", self.name);
         Ok(())
     }
+}
 
-    fn wait(&mut self, timeout: Duration) -> Result<ExitStatus> {
-        let started = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().context("wait for the workload")? {
-                return Ok(status);
+/// The lines that come out of a pipe, read ahead by a thread of its own so that waits can end by the clock. What is no
+/// text comes as near to it as it can.
+pub fn lines(pipe: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, lines) = channel();
+    thread::spawn(move || {
+        // An error is the pipe's end.
+        for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
+            if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+                break;
             }
-            ensure!(
-                started.elapsed() < timeout,
-                "workload {} did not exit within {timeout:?}",
-                self.name
-            );
-            thread::sleep(Duration::from_millis(5));
         }
+    });
+    lines
+}
+
+/// Waits for a child's own end.
+pub fn wait(child: &mut Child, timeout: Duration) -> Result<ExitStatus> {
+    let started = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().context("wait for a child")? {
+            return Ok(status);
+        }
+        ensure!(started.elapsed() < timeout, "did not end within {timeout:?}");
+        thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -109,5 +111,14 @@ impl Drop for Worker {
         // It may have ended already; then there is nothing to kill, and the wait returns at once.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_line_that_is_no_text_ends_nothing() {
+        let lines: Vec<String> = super::lines(&b"a\n\xff\nb"[..]).iter().collect();
+        assert_eq!(lines, ["a", "\u{fffd}", "b"]);
     }
 }

@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
 
@@ -15,7 +16,7 @@ use rustix::system::{RebootCommand, reboot};
 use crate::case::IN_VM;
 
 /// What the kernel passes to PID 1, from behind the `--` of its own command line.
-pub const ARGUMENT: &str = "vm-init";
+const ARGUMENT: &str = "vm-init";
 
 /// The second serial port; the first is the console.
 const REPORT: &str = "/dev/ttyS1";
@@ -29,6 +30,11 @@ const MOUNTS: &[(&str, &str)] = &[
     ("tmpfs", "/tmp"),
     ("cgroup2", "/sys/fs/cgroup"),
 ];
+
+/// Whether this process is the VM's init. In a container this program may be process 1 too, and must not power off.
+pub fn is_init(pid: u32, mut args: impl Iterator<Item = String>) -> bool {
+    pid == 1 && args.nth(1).as_deref() == Some(ARGUMENT)
+}
 
 /// Runs the tests and powers the machine off; PID 1 must not return, or the kernel panics.
 pub fn main() -> ! {
@@ -59,9 +65,13 @@ fn boot() -> Result<ExitStatus> {
             Err(error) => return Err(error).with_context(|| format!("mount {kind} on {target}")),
         }
     }
-    // A kernel with several nodes balances by itself: pages would move that no workload asked for. A kernel without
-    // CONFIG_NUMA_BALANCING has no such file.
-    let _ = fs::write("/proc/sys/kernel/numa_balancing", "0");
+    // A kernel with several nodes balances by itself: pages would move that no workload asked for.
+    match fs::write("/proc/sys/kernel/numa_balancing", "0") {
+        Ok(()) => {}
+        // A kernel without CONFIG_NUMA_BALANCING.
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(error).context("switch NUMA balancing off"),
+    }
     let cmdline = fs::read_to_string("/proc/cmdline").context("read /proc/cmdline")?;
     let names = option(&cmdline, "tracer.tests").unwrap_or_default();
     let runner = Command::new("/bin/tracer-tests")
@@ -97,7 +107,17 @@ pub fn option<'a>(cmdline: &'a str, name: &str) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
-    use super::option;
+    use super::{is_init, option};
+
+    #[test]
+    fn process_1_is_no_init_without_the_word_for_it() {
+        let is_init = |pid, args: &[&str]| is_init(pid, args.iter().map(|arg| (*arg).to_owned()));
+        assert!(is_init(1, &["/init", "vm-init"]));
+        assert!(!is_init(2, &["/init", "vm-init"]));
+        assert!(!is_init(1, &["tracer-tests"]));
+        assert!(!is_init(1, &["tracer-tests", "run", "vm-init"]));
+        assert!(!is_init(1, &[]));
+    }
 
     #[test]
     fn options_are_whole_words() {

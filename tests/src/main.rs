@@ -49,8 +49,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    // Only a VM's command line says so: in a container this program may be process 1 too.
-    if std::process::id() == 1 && std::env::args().nth(1).as_deref() == Some(init::ARGUMENT) {
+    if init::is_init(std::process::id(), std::env::args()) {
         init::main();
     }
     let done = match Cli::parse().command {

@@ -9,7 +9,7 @@
 //! tick
 //! file NAME LENGTH HASH
 //! end NAME passed|failed|skipped|not-applicable MILLISECONDS LENGTH
-//! closing PASSED FAILED SKIPPED
+//! closing PASSED FAILED SKIPPED NOT-APPLICABLE
 //! ```
 
 use std::fs::{File, OpenOptions};
@@ -74,7 +74,13 @@ impl Report {
 
     /// The last line: without it a run did not end.
     pub fn closing(&mut self, tally: &Tally) -> io::Result<()> {
-        self.write(format!("closing {} {} {}\n", tally.passed, tally.failed, tally.skipped).as_bytes())?;
+        let Tally {
+            passed,
+            failed,
+            skipped,
+            not_applicable,
+        } = tally;
+        self.write(format!("closing {passed} {failed} {skipped} {not_applicable}\n").as_bytes())?;
         match &self.0 {
             // A power-off right after this would lose what the UART has not sent yet.
             Some(file) if termios::isatty(file) => Ok(termios::tcdrain(file)?),

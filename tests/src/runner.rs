@@ -50,6 +50,8 @@ pub struct Tally {
     pub passed: usize,
     pub failed: usize,
     pub skipped: usize,
+    /// By design; with those that are not even begun, being for another place.
+    pub not_applicable: usize,
 }
 
 impl Tally {
@@ -58,7 +60,7 @@ impl Tally {
             Verdict::Passed => self.passed += 1,
             Verdict::Failed => self.failed += 1,
             Verdict::Skipped => self.skipped += 1,
-            Verdict::NotApplicable => {}
+            Verdict::NotApplicable => self.not_applicable += 1,
         }
     }
 }
@@ -84,6 +86,9 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let scratch = std::env::temp_dir().join(format!("tracer-tests.{}", std::process::id()));
 
     let mut tally = Tally::default();
+    if args.names.is_empty() {
+        tally.not_applicable = cases::all().filter(|case| !is_hidden(case)).count() - chosen.len();
+    }
     report.hello(&here.release, chosen.len())?;
     for case in chosen {
         report.begin(case.name)?;
@@ -105,6 +110,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         report.end(case.name, verdict, took, &detail)?;
     }
     report.closing(&tally)?;
+    println!("{} not applicable here", tally.not_applicable);
     println!(
         "{} passed, {} failed, {} skipped",
         tally.passed, tally.failed, tally.skipped

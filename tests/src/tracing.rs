@@ -2,10 +2,10 @@
 //! Input: tracer's stdout and stderr.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 
+use crate::child;
 use crate::truth::{Move, Moves};
 
 /// How long attaching may take: a verifier under software emulation is slow.
@@ -143,18 +144,10 @@ impl Tracing {
             let mut text = String::new();
             out.read_to_string(&mut text).map(|_| text)
         });
-        let (sender, stderr) = channel();
-        thread::spawn(move || {
-            for line in BufReader::new(err).lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    break;
-                }
-            }
-        });
         let mut tracing = Self {
             child,
             stdout: Some(stdout),
-            stderr,
+            stderr: child::lines(err),
             said: Vec::new(),
         };
         tracing.wait_attached()?;
@@ -195,14 +188,7 @@ impl Tracing {
 
     /// Waits for the run's own end.
     pub fn join(mut self) -> Result<Trace> {
-        let started = Instant::now();
-        let status = loop {
-            if let Some(status) = self.child.try_wait().context("wait for tracer")? {
-                break status;
-            }
-            ensure!(started.elapsed() < FINISH, "tracer did not finish within {FINISH:?}");
-            thread::sleep(Duration::from_millis(5));
-        };
+        let status = child::wait(&mut self.child, FINISH).context("tracer")?;
         let reader = self.stdout.take().context("stdout was read before")?;
         let text = reader.join().map_err(|_| anyhow::anyhow!("the reader panicked"))??;
         self.said.extend(self.stderr.iter());
@@ -268,6 +254,14 @@ impl Trace {
         // There and back again is no difference that the workload could see.
         moves.retain(|_, moved| moved.old != moved.new);
         Ok(Moves(moves))
+    }
+
+    /// Whose pages the lines are of: of nobody else than these.
+    pub fn ensure_only(&self, traced: &[u32]) -> Result<()> {
+        let other = |line: &&MoveLine| !line.pid.is_some_and(|pid| traced.contains(&pid));
+        let others: Vec<&MoveLine> = self.moves.iter().filter(other).take(5).collect();
+        ensure!(others.is_empty(), "not of {traced:?}, which were asked for: {others:?}");
+        Ok(())
     }
 
     /// Nothing lost, nobody behind, and the kernel's count met.

@@ -43,11 +43,6 @@ impl Snapshot {
             first.is_multiple_of(pages as u64) && (first..).zip(run).all(|(expected, frame)| *frame == Some(expected))
         })
     }
-
-    /// How many pages have a frame.
-    pub fn present(&self) -> usize {
-        self.frames.iter().flatten().count()
-    }
 }
 
 /// The frame of every page in the range; `None` where no page is present.
@@ -85,7 +80,11 @@ impl Moves {
         let page = rustix::param::page_size() as u64;
         let addresses = (before.start..).step_by(rustix::param::page_size());
         let pairs = before.frames.iter().zip(&after.frames);
-        debug_assert!(before.start.is_multiple_of(page));
+        ensure!(
+            before.start.is_multiple_of(page),
+            "the range starts within a page: {:#x}",
+            before.start
+        );
         let moved = addresses.zip(pairs).filter_map(|(vaddr, pair)| match pair {
             (Some(old), Some(new)) if old != new => Some((vaddr, Move { old: *old, new: *new })),
             _ => None,
@@ -95,16 +94,6 @@ impl Moves {
 
     pub fn len(&self) -> usize {
         self.0.len()
-    }
-
-    /// One JSON line, without its newline.
-    pub fn to_line(&self) -> Result<String> {
-        serde_json::to_string(self).context("write the moves as JSON")
-    }
-
-    /// The opposite of [`Moves::to_line`].
-    pub fn parse(line: &str) -> Result<Self> {
-        serde_json::from_str(line).with_context(|| format!("these are no moves: {line}"))
     }
 }
 
@@ -160,7 +149,7 @@ impl Reports {
 
 #[cfg(test)]
 mod tests {
-    use super::{Move, Moves, Snapshot, frame};
+    use super::{Move, Moves, Report, Snapshot, frame};
 
     #[test]
     fn an_entry_is_a_frame_only_when_present() {
@@ -190,8 +179,9 @@ mod tests {
     #[test]
     fn a_line_comes_back_as_it_was() -> anyhow::Result<()> {
         let moves = Moves([(0x7f00_0000_0000, Move { old: 1, new: 2 })].into());
-        assert_eq!(Moves::parse(&moves.to_line()?)?, moves);
-        assert!(Moves::parse("ready").is_err());
+        let report = Report::new(0x7f00_0000_0000..0x7f00_0000_1000, moves);
+        assert_eq!(Report::parse(&report.to_line()?)?, report);
+        assert!(Report::parse("ready").is_err());
         Ok(())
     }
 }

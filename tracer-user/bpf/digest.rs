@@ -31,7 +31,7 @@ const SOURCES: [&str; 5] = [
 /// One line that says what does not fit and what to do.
 pub fn check(workspace: &Path) -> Result<(), String> {
     const REBUILD: &str = "rebuild it with `cargo xtask ebpf`";
-    let unreadable = |path: &str| move |error: io::Error| format!("{path}: {error}; {REBUILD}");
+    let unreadable = |path: &'static str| move |error: io::Error| format!("{path}: {error}; {REBUILD}");
     let record = fs::read_to_string(workspace.join(RECORD)).map_err(unreadable(RECORD))?;
     let sources = of_sources(workspace).map_err(|error| format!("sources of the BPF object: {error}"))?;
     if record.lines().next() != Some(&sources) {

@@ -2,7 +2,9 @@
 //! Input: tracer-ebpf, tracer-common, and whatever way to compile for BPF this machine offers.
 
 use std::{
-    env, fmt, fs,
+    env,
+    fmt::{self, Write as _},
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -223,6 +225,9 @@ fn compile(compiler: &Compiler, linker: &Path) -> Result<PathBuf> {
             .iter()
             .map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display())),
     );
+    // Cargo goes by the files' times, the record by their content: of a source that came with an old time, as a copy
+    // does, the old object would be taken for the new one.
+    process::run(cargo(compiler, "clean", TARGET_DIR).args(["--quiet", "-p", "tracer-ebpf", "-p", "tracer-common"]))?;
     let mut cargo = cargo(compiler, "build", TARGET_DIR);
     process::run(cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}")))?;
     Ok(process::root()
@@ -331,15 +336,22 @@ fn llvm_for(compiler: &Compiler) -> Result<PathBuf> {
     {
         return Ok(found);
     }
+    // Writing to a String cannot fail.
     let mut tried = String::new();
     for &version in &candidates {
         match apt::install(&[&format!("llvm-{version}-dev"), &format!("libpolly-{version}-dev")]) {
             Ok(()) if usable(&prefix(version)) => return Ok(prefix(version)),
             Ok(()) => {
                 let missing = prefix(version);
-                tried += &format!("\n  LLVM {version}: installed, but not usable in {}", missing.display());
+                let _ = write!(
+                    tried,
+                    "\n  LLVM {version}: installed, but not usable in {}",
+                    missing.display()
+                );
             }
-            Err(error) => tried += &format!("\n  LLVM {version}: {error:#}"),
+            Err(error) => {
+                let _ = write!(tried, "\n  LLVM {version}: {error:#}");
+            }
         }
     }
     bail!(

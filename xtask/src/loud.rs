@@ -46,11 +46,12 @@ const ORDEALS: [Ordeal; 3] = [
 pub fn check() -> Result<Tally> {
     let defaults = Args::defaults();
     let first = defaults.kernels.first().context("no kernel by default")?.clone();
-    let args = |names: Vec<String>| Args {
-        kernels: vec![first.clone()],
-        silence: SILENCE,
-        names,
-        ..Args::defaults()
+    let args = |names: Vec<String>| {
+        let mut args = Args::defaults();
+        args.kernels = vec![first.clone()];
+        args.silence = SILENCE;
+        args.names = names;
+        args
     };
     let lab = Lab::new(&args(Vec::new()))?;
     let kernel = lab.kernels.first().context("no kernel")?;

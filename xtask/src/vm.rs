@@ -38,11 +38,13 @@ pub struct Args {
     /// How long a VM may say nothing; it reports every 5 seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     pub silence: u64,
-    /// VMs at the same time.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
-    pub jobs: u16,
-    /// QEMU's accelerator. Emulation is the default: it works everywhere, and everywhere the same.
-    #[arg(long, default_value = "tcg,thread=multi")]
+    /// VMs at the same time; each keeps one CPU busy.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: u16,
+    /// QEMU's accelerator. Emulation in one thread is the default: it works everywhere, and everywhere the same. With a
+    /// thread for each CPU, the kernel may die of an `int3` that another CPU has just patched away while hooks are
+    /// attached.
+    #[arg(long, default_value = "tcg,thread=single")]
     accel: String,
     /// More words for the kernel's command line.
     #[arg(long, value_name = "WORDS", default_value = "", allow_hyphen_values = true)]

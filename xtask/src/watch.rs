@@ -1,6 +1,7 @@
 //! Watches a running VM: passes on what the guest reports, and ends it when it crashes, hangs or goes silent.
 //! Input: the files behind its two serial ports.
 
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
@@ -151,8 +152,8 @@ fn with_console(reason: &str, outputs: &Outputs) -> anyhow::Error {
             .collect();
         let shown = &lines[lines.len().saturating_sub(TAIL_LINES)..];
         if !shown.is_empty() {
-            text += &format!("\n--- {name}, last {} lines\n", shown.len());
-            text += &shown.join("\n");
+            // Writing to a String cannot fail.
+            let _ = write!(text, "\n--- {name}, last {} lines\n{}", shown.len(), shown.join("\n"));
         }
     }
     anyhow::Error::msg(text)

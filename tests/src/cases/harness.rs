@@ -1,17 +1,14 @@
-//! The ground under the other cases: the VM is what was asked for, a workload can be led, the kernel counts.
-//! Input: /proc/cmdline, /proc/mounts, /proc/vmstat, and a workload of our own.
+//! The ground under the other cases: the VM is what was asked for, tracer starts in it, the kernel counts.
+//! Input: /proc/cmdline, /proc/mounts, /proc/vmstat.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::case::{Case, Env, Needs, Outcome};
-use crate::child::Worker;
 use crate::init::option;
-use crate::truth::Moves;
 
 pub const CASES: &[Case] = &[
     Case {
@@ -25,15 +22,6 @@ pub const CASES: &[Case] = &[
         what: "the kernel counts page migrations",
         needs: Needs::NOTHING,
         run: vmstat,
-    },
-    Case {
-        name: "harness/truth",
-        what: "a workload knows which of its pages compaction moved",
-        needs: Needs {
-            root: true,
-            ..Needs::NOTHING
-        },
-        run: truth,
     },
 ];
 
@@ -62,14 +50,12 @@ fn boots(env: &Env) -> Result<Outcome> {
         env.nodes
     );
 
-    if env.tracer.exists() {
-        let output = Command::new(&env.tracer)
-            .arg("--version")
-            .output()
-            .context("run tracer --version")?;
-        ensure!(output.status.success(), "tracer --version: {}", output.status);
-        ensure!(!output.stdout.is_empty(), "tracer --version printed nothing");
-    }
+    let output = Command::new(&env.tracer)
+        .arg("--version")
+        .output()
+        .with_context(|| format!("run {} --version", env.tracer.display()))?;
+    ensure!(output.status.success(), "tracer --version: {}", output.status);
+    ensure!(!output.stdout.is_empty(), "tracer --version printed nothing");
     Ok(Outcome::Passed)
 }
 
@@ -86,26 +72,4 @@ fn migrations() -> Result<u64> {
         .context("/proc/vmstat has no pgmigrate_success")?
         .parse()
         .context("parse pgmigrate_success")
-}
-
-fn truth(_: &Env) -> Result<Outcome> {
-    let soon = Duration::from_secs(30);
-    let mut worker = Worker::spawn("anon", &["16"])?;
-    worker.wait_ready(soon)?;
-    let before = migrations()?;
-    fs::write("/proc/sys/vm/compact_memory", "1").context("compact memory")?;
-    worker.send("look")?;
-    let moves = Moves::parse(&worker.read_line(soon)?)?;
-    let counted = migrations()? - before;
-    println!(
-        "the workload saw {} pages move, the kernel counted {counted}",
-        moves.len()
-    );
-    ensure!(
-        moves.len() as u64 <= counted,
-        "more pages moved ({}) than the kernel counted ({counted})",
-        moves.len()
-    );
-    worker.exit(soon)?;
-    Ok(Outcome::Passed)
 }

@@ -101,6 +101,8 @@ fn check(env: &Env, kind: &Kind, backend: &str) -> Result<Outcome> {
     worker.send("move")?;
     let truth = Reports::parse(&worker.read_line(SOON)?)?;
     let trace = tracing.finish()?;
+    let traced: Vec<u32> = truth.0.iter().map(|(pid, _)| *pid).collect();
+    trace.ensure_only(&traced)?;
     for (pid, report) in &truth.0 {
         let pages = ((report.end - report.start) as usize) / rustix::param::page_size();
         let moving = kind.moving.unwrap_or(pages);
@@ -151,6 +153,7 @@ fn ring_overflow(env: &Env) -> Result<Outcome> {
     let [(_, truth)] = &truth.0[..] else {
         bail!("one process was expected")
     };
+    trace.ensure_only(&[pid])?;
     let seen = trace.of(pid, truth.range())?;
     for (vaddr, moved) in &seen.0 {
         ensure!(

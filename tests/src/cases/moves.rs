@@ -134,6 +134,7 @@ fn compact_once(env: &Env, backend: &str, mib: u64) -> Result<usize> {
     let truth = truth.context("compacted not even once")?;
     let trace = tracing.finish()?;
     ensure_same(&trace, pid, &truth)?;
+    trace.ensure_only(&[pid])?;
     trace.ensure_sound()?;
     let exact = trace.stderr.contains("exact (fentry)");
     if exact {
@@ -201,6 +202,7 @@ fn balance_once(env: &Env, backend: &str) -> Result<Outcome> {
         truth.moves.len()
     );
     ensure_same(&trace, pid, &truth)?;
+    trace.ensure_only(&[pid])?;
     if backend == "exact" {
         trace.ensure_exact_books()?;
     } else {

@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::case::Env;
+use crate::child;
 
 /// By then anything that is going to happen has happened: a verifier under software emulation is slow.
 pub const SOON: Duration = Duration::from_mins(1);
@@ -153,18 +154,7 @@ impl Program {
 
     /// Waits for its end.
     pub fn ended(&mut self) -> Result<ExitStatus> {
-        let started = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().context("wait for tracer")? {
-                return Ok(status);
-            }
-            ensure!(
-                started.elapsed() < SOON,
-                "tracer did not end within {SOON:?}; stderr: {}",
-                self.stderr.text()
-            );
-            thread::sleep(Duration::from_millis(5));
-        }
+        child::wait(&mut self.child, SOON).with_context(|| format!("tracer; stderr: {}", self.stderr.text()))
     }
 
     /// Waits for its end and for everything that it said. A process of its own that it left behind would hold

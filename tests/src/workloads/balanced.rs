@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::{Workload, next_order, say};
+use super::{Workload, serve};
 use crate::memory::Memory;
 use crate::numa;
 use crate::truth::{Moves, Report, Snapshot};
@@ -25,22 +25,10 @@ fn run(args: &[String]) -> Result<()> {
     numa::run_on(0)?;
     let mut memory = Memory::base_pages(mib << 20)?;
     memory.fill();
-    say("ready")?;
-    let mut before = None;
-    while let Some(order) = next_order()? {
-        match (order.as_str(), &before) {
-            ("mark", _) => {
-                before = Some(Snapshot::take(memory.addresses())?);
-                say("marked")?;
-            }
-            ("balance", Some(before)) => {
-                numa::run_on(1)?;
-                say(&balance(&memory, before)?.to_line()?)?;
-            }
-            _ => bail!("unknown order {order:?}, or balance before mark"),
-        }
-    }
-    Ok(())
+    serve(&memory.addresses(), "balance", |before| {
+        numa::run_on(1)?;
+        balance(&memory, before)?.to_line()
+    })
 }
 
 fn balance(memory: &Memory, before: &Snapshot) -> Result<Report> {

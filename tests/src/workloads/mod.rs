@@ -1,7 +1,6 @@
 //! The catalogue of workloads, one per file, and the few lines of protocol they share.
 //! Input: the command line; then lines on stdin, as `child` describes.
 
-mod anon;
 mod balanced;
 mod contained;
 mod echo;
@@ -13,8 +12,11 @@ mod own;
 mod punched;
 
 use std::io::{self, BufRead, Write};
+use std::ops::Range;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+
+use crate::truth::Snapshot;
 
 /// Something that uses memory and knows what became of it.
 pub struct Workload {
@@ -25,7 +27,6 @@ pub struct Workload {
 }
 
 pub const ALL: &[Workload] = &[
-    anon::WORKLOAD,
     balanced::WORKLOAD,
     contained::WORKLOAD,
     echo::WORKLOAD,
@@ -72,4 +73,22 @@ pub fn next_order() -> Result<Option<String>> {
     io::stdin().lock().read_line(&mut line).context("read the next order")?;
     let order = line.trim_end();
     Ok((!order.is_empty() && order != "exit").then(|| order.to_owned()))
+}
+
+/// Says `ready`, then obeys: `mark` notes where the pages of the range are; the order named by `look` is
+/// answered by what has become of them since.
+pub fn serve(range: &Range<u64>, look: &str, mut answer: impl FnMut(&Snapshot) -> Result<String>) -> Result<()> {
+    say("ready")?;
+    let mut before = None;
+    while let Some(order) = next_order()? {
+        match &before {
+            _ if order == "mark" => {
+                before = Some(Snapshot::take(range.clone())?);
+                say("marked")?;
+            }
+            Some(before) if order == look => say(&answer(before)?)?,
+            _ => bail!("unknown order {order:?}, or {look} before mark"),
+        }
+    }
+    Ok(())
 }

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{Workload, next_order, say};
+use super::{Workload, serve};
 use crate::memory::Memory;
 use crate::numa;
 use crate::truth::{Moves, Report, Reports, Snapshot};
@@ -126,27 +126,15 @@ fn run(args: &[String]) -> Result<()> {
     } else {
         None
     };
-    say("ready")?;
-    let mut before = None;
-    while let Some(order) = next_order()? {
-        match (order.as_str(), &before) {
-            ("mark", _) => {
-                before = Some(Snapshot::take(range.clone())?);
-                say("marked")?;
-            }
-            ("move", Some(before)) => {
-                move_by(call, &range, pages.shared())?;
-                let moves = Moves::between(before, &Snapshot::take(range.clone())?)?;
-                let mut reports = vec![(std::process::id(), Report::new(range.clone(), moves))];
-                if let Some(child) = &mut child {
-                    reports.push((child.pid, child.report()?));
-                }
-                say(&Reports(reports).to_line()?)?;
-            }
-            _ => bail!("unknown order {order:?}, or move before mark"),
+    serve(&range, "move", |before| {
+        move_by(call, &range, pages.shared())?;
+        let moves = Moves::between(before, &Snapshot::take(range.clone())?)?;
+        let mut reports = vec![(std::process::id(), Report::new(range.clone(), moves))];
+        if let Some(child) = &mut child {
+            reports.push((child.pid, child.report()?));
         }
-    }
-    Ok(())
+        Reports(reports).to_line()
+    })
 }
 
 fn move_by(call: &str, range: &Range<u64>, everybodys: bool) -> Result<()> {

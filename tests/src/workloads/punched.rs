@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use rustix::mm::{Advice, madvise};
 use rustix::thread::set_name;
 
-use super::{Workload, next_order, say};
+use super::{Workload, serve};
 use crate::memory::Memory;
 use crate::truth::{Moves, Report, Snapshot};
 
@@ -36,22 +36,11 @@ fn run(args: &[String]) -> Result<()> {
     memory.fill();
     drop(ballast);
     punch(&mut memory)?;
-    say("ready")?;
-    let mut before = None;
-    while let Some(order) = next_order()? {
-        match (order.as_str(), &before) {
-            ("mark", _) => {
-                before = Some(Snapshot::take(memory.addresses())?);
-                say("marked")?;
-            }
-            ("look", Some(before)) => {
-                let after = Snapshot::take(memory.addresses())?;
-                say(&Report::new(memory.addresses(), Moves::between(before, &after)?).to_line()?)?;
-            }
-            _ => bail!("unknown order {order:?}, or look before mark"),
-        }
-    }
-    Ok(())
+    let range = memory.addresses();
+    serve(&range, "look", |before| {
+        let after = Snapshot::take(range.clone())?;
+        Report::new(range.clone(), Moves::between(before, &after)?).to_line()
+    })
 }
 
 fn punch(memory: &mut Memory) -> Result<()> {

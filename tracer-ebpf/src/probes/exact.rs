@@ -165,11 +165,11 @@ pub fn huge_mapping_restored(ctx: RawTracePointContext) -> i32 {
 #[fexit(function = "remove_migration_pte")]
 pub fn restored(_ctx: FExitContext) -> i32 {
     let (_, tid) = kernel::current();
-    if let Some(task) = state::get(tid) {
-        if task.window.open != 0 {
-            flush(task, tid);
-            task.window.open = 0;
-        }
+    if let Some(task) = state::get(tid)
+        && task.window.open != 0
+    {
+        flush(task, tid);
+        task.window.open = 0;
     }
     0
 }

@@ -104,6 +104,10 @@ pub struct Args {
     #[arg(short, long, conflicts_with = "verbose")]
     pub quiet: bool,
 
+    /// Words without an option: a process or a program, most likely. Taken only to say how it is meant.
+    #[arg(hide = true)]
+    pub stray: Vec<OsString>,
+
     /// A program to start and trace from its first page, as the user who called sudo
     #[arg(last = true, value_name = "COMMAND", conflicts_with_all = ["pid", "all"])]
     pub command: Vec<OsString>,
@@ -114,9 +118,6 @@ pub struct Args {
 pub enum Action {
     /// Check what this machine allows, and say for each missing thing what is lost and what to do
     Doctor(doctor::Args),
-    /// Words that are no action: a process or a program without its option.
-    #[command(external_subcommand)]
-    Unknown(Vec<OsString>),
 }
 
 /// The choice of a backend.
@@ -198,7 +199,7 @@ impl CannotRun {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.action {
         Some(Action::Doctor(doctor)) => doctor::run(doctor),
-        Some(Action::Unknown(words)) => Err(unknown_action(words).into()),
+        None if !args.stray.is_empty() => Err(unknown_action(&args.stray).into()),
         None => trace::run(args),
     }
 }
@@ -325,14 +326,14 @@ mod tests {
     fn words_without_their_option_get_a_hint() {
         let hint = |words: &[&str]| {
             let args = Args::try_parse_from([&["tracer"], words].concat()).unwrap();
-            let Some(Action::Unknown(words)) = args.action else {
-                panic!("{words:?} mean something")
-            };
-            unknown_action(&words).to_string()
+            unknown_action(&args.stray).to_string()
         };
         assert!(hint(&["4711"]).ends_with("a process? tracer -p 4711"));
         assert!(hint(&["sleep", "10"]).ends_with("a program to start? tracer -- sleep 10"));
-        assert!(hint(&["ls", "-l"]).ends_with("tracer -- ls -l"));
+        let doctor = Args::try_parse_from(["tracer", "doctor"]).unwrap();
+        assert!(doctor.action.is_some() && doctor.stray.is_empty());
+        let command = Args::try_parse_from(["tracer", "--", "sleep", "10"]).unwrap();
+        assert!(command.stray.is_empty() && command.command.len() == 2);
     }
 
     #[test]

@@ -263,7 +263,7 @@ fn tell(capture: &Capture, wanted: Option<&BTreeSet<Tgid>>) {
         log::info!("attached {}", hook.label());
     }
     match wanted {
-        Some(wanted) => log::info!("{} processes to trace at the start", wanted.len()),
+        Some(wanted) => log::info!("processes to trace at the start: {}", wanted.len()),
         None => log::info!("every process is traced"),
     }
 }

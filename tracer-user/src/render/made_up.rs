@@ -1,7 +1,7 @@
 //! Moves and runs that no kernel made, for tests of what is printed.
 //! Input: none.
 
-use std::{collections::BTreeMap, io::BufRead, sync::Arc};
+use std::{io::BufRead, sync::Arc};
 
 use crate::{
     analysis::{
@@ -15,7 +15,7 @@ use crate::{
         maps,
     },
     sink::{Header, Summary},
-    source::ring::{Backend, Refusal},
+    source::ring::{Backend, MissedRuns, Refusal},
     units::{Nanos, NodeId, Order, Pfn, Tgid, Tid, VirtAddr},
 };
 
@@ -132,8 +132,10 @@ pub fn summary() -> Summary {
             moved: 900,
             reported: 514,
             filtered: 300,
-            unmapped: 86,
+            unowned: 14,
+            unmapped: 72,
             unbalanced_calls: 4,
+            settled: true,
             lost: Lost {
                 mappings_by_cpu: vec![0, 12, 0, 1],
                 mapping_pages: 20,
@@ -141,7 +143,9 @@ pub fn summary() -> Summary {
                 calls: 5,
                 unpaired: 6,
                 undecoded: 7,
-                missed_runs: 8,
+                missed_runs: MissedRuns { moves: 8, details: 10 },
+                targets: 11,
+                unsearched_pages: 13,
                 not_asked_pages: 512,
                 unattributed_pages: 9,
             },

@@ -221,6 +221,7 @@ fn books(out: &mut String, books: &Books) -> fmt::Result {
         part(books.reported, "of the traced processes")?;
     }
     part(books.filtered, "of other processes")?;
+    part(books.unowned, "of a process that was being forked or torn down")?;
     part(
         books.unmapped,
         "of nobody (page cache without a mapping, or unmapped meanwhile)",
@@ -274,14 +275,24 @@ mod tests {
         render::made_up::{header, summary},
     };
 
-    fn page(summary: &Summary) -> String {
-        let text = text(Some(&header()), summary, true);
+    fn page(header: &Header, summary: &Summary) -> String {
+        let text = text(Some(header), summary, true);
         text.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+    }
+
+    fn exact() -> Header {
+        Header {
+            nodes: 1,
+            backend: Backend::Exact,
+            fallbacks: Vec::new(),
+            refused: Vec::new(),
+            ..header()
+        }
     }
 
     #[test]
     fn everything_lost_with_tracepoints() {
-        insta::assert_snapshot!("tracepoint_losses", page(&summary()));
+        insta::assert_snapshot!("tracepoint_losses", page(&header(), &summary()));
     }
 
     #[test]
@@ -289,10 +300,10 @@ mod tests {
         let mut summary = summary();
         summary.books.blind_to_unmapped = false;
         summary.books.lost = Lost::default();
-        insta::assert_snapshot!("exact_imbalance", page(&summary));
+        insta::assert_snapshot!("exact_imbalance", page(&exact(), &summary));
         // Both errors cancel out, except in the calls.
         summary.books.kernel = Some(903);
-        insta::assert_snapshot!("exact_unbalanced_calls", page(&summary));
+        insta::assert_snapshot!("exact_unbalanced_calls", page(&exact(), &summary));
     }
 
     #[test]
@@ -305,6 +316,6 @@ mod tests {
             },
             ..summary()
         };
-        insta::assert_snapshot!("nothing_moved", page(&summary));
+        insta::assert_snapshot!("nothing_moved", page(&exact(), &summary));
     }
 }

@@ -523,3 +523,36 @@ pub(super) fn reclaim(settings: &Settings) -> Option<Finding> {
     let parts: Vec<String> = zone.into_iter().chain(demotion).collect();
     (!parts.is_empty()).then(|| Finding::ok("reclaim", parts.join(", ")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        analysis::health::made_up::{fine, tried},
+        kernel::hooks::HOOKS,
+    };
+
+    #[test]
+    fn an_unknown_prototype_is_to_be_reported() {
+        for reason in ["this kernel's takes (folio, vma)", "this kernel's passes 2 arguments"] {
+            let refusal = Refusal {
+                hook: &HOOKS[0],
+                reason: reason.to_owned(),
+                errno: None,
+            };
+            assert!(remedy(&fine(), &[&refusal]).contains("report this kernel's release"));
+        }
+    }
+
+    #[test]
+    fn a_function_that_is_not_there_leaves_nothing_to_do() {
+        let facts = fine();
+        let hooks = tried(|hook| (hook.loses.is_some()).then_some(("this kernel has no such function", None)));
+        let finding = hooks_of(&Facts { hooks, ..facts });
+        assert!(finding.remedy.is_some_and(|remedy| remedy.starts_with("nothing: ")));
+    }
+
+    fn hooks_of(facts: &Facts) -> Finding {
+        hooks(facts, Backend::Exact, &Backend::ALL)
+    }
+}
