@@ -110,9 +110,6 @@ pub fn restoring(ctx: FEntryContext) -> i32 {
         unmapped_at = 0; // left over from an earlier split of a folio at the same place
     }
     let owner = kernel::mm_owner(kernel::vma_mm(vma));
-    if let Some(call) = state::innermost(task) {
-        call.folio.unowned |= u8::from(owner.tgid == 0);
-    }
     task.window = Window {
         open: 1,
         owner_tgid: owner.tgid,
@@ -198,8 +195,10 @@ fn extend(task: &mut Task, tid: u32, addr: u64, new_pfn: u64, pages: u32) {
     if task.window.open == 0 {
         return;
     }
+    let unowned = u8::from(task.window.owner_tgid == 0);
     if let Some(call) = state::innermost(task) {
         call.folio.mapped = 1;
+        call.folio.unowned |= unowned;
     }
     let have = u64::from(task.window.pages);
     if have != 0 && (addr != task.window.vaddr + (have << 12) || new_pfn != task.window.new_pfn + have) {

@@ -101,6 +101,16 @@ impl Correlator {
         }
     }
 
+    /// Reads the frames of each node again where memory has come or gone.
+    pub fn follow_hotplug(&mut self) {
+        if self.topology.changed() {
+            match Topology::read() {
+                Ok(topology) => self.topology = topology,
+                Err(error) => log::warn!("nodes of frames may be old: {error}"),
+            }
+        }
+    }
+
     /// Correlates one batch and appends its events to `out`, in the same order. With `ask` false no
     /// page table is read: the caller has fallen behind the ring.
     pub fn batch(&mut self, batch: &[Raw], ask: bool, out: &mut Vec<Event>) {

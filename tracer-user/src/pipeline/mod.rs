@@ -185,12 +185,14 @@ impl Pipeline {
         Ok(taken)
     }
 
-    /// Targets whose end no event told of: the hook may be missing, or the event was lost.
+    /// What no event tells of: targets that are gone (the hook may be missing, or the event was lost), memory that was
+    /// plugged in.
     fn take_census(&mut self) {
         if self.census.elapsed() < CENSUS {
             return;
         }
         self.census = Instant::now();
+        self.correlator.follow_hotplug();
         let gone: Vec<Tgid> = self
             .correlator
             .processes
@@ -273,26 +275,21 @@ fn reading(capture: &Capture) -> io::Result<Reading> {
     let look = || -> io::Result<(Option<u64>, Counters)> {
         Ok((Vmstat::read()?.get("pgmigrate_success"), capture.counters()?))
     };
-    let mut before = look()?;
+    let mut last = look()?;
+    let mut settled = false;
+    // On a machine that migrates all the time no quiet moment comes: then the last look serves, and is marked.
     for _ in 0..64 {
-        let after = look()?;
-        let settled = before == after;
-        before = after;
+        let before = std::mem::replace(&mut last, look()?);
+        settled = before == last;
         if settled {
-            let (kernel_pages, counters) = before;
-            return Ok(Reading {
-                kernel_pages,
-                counters,
-                settled,
-            });
+            break;
         }
     }
-    // On a machine that migrates all the time no quiet moment comes: the last look serves, and is marked.
-    let (kernel_pages, counters) = before;
+    let (kernel_pages, counters) = last;
     Ok(Reading {
         kernel_pages,
         counters,
-        settled: false,
+        settled,
     })
 }
 
