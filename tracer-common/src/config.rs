@@ -41,11 +41,73 @@ pub struct Config {
     pub pfn_bits: u32,
     /// `task_struct.group_leader`, bytes.
     pub task_group_leader: u32,
-    /// Padding.
-    pub pad: u32,
+    /// `folio.mapping`, bytes.
+    pub folio_mapping: u32,
+    /// `folio.index`, bytes.
+    pub folio_index: u32,
+    /// `folio.lru`, bytes.
+    pub folio_lru: u32,
+    /// `folio._refcount`, bytes.
+    pub folio_refcount: u32,
+    /// `folio._mapcount`, bytes.
+    pub folio_mapcount: u32,
+    /// `PG_private` of `enum pageflags`.
+    pub pg_private: u32,
+    /// `PG_swapcache` of `enum pageflags`.
+    pub pg_swapcache: u32,
+    /// `PG_locked` of `enum pageflags`.
+    pub pg_locked: u32,
+    /// `PG_writeback` of `enum pageflags`.
+    pub pg_writeback: u32,
+    /// `address_space.host`, bytes.
+    pub mapping_host: u32,
+    /// `address_space.i_mmap`, bytes; its root is its first member.
+    pub mapping_i_mmap: u32,
+    /// `inode.i_ino`, bytes.
+    pub inode_ino: u32,
+    /// `inode.i_sb`, bytes.
+    pub inode_sb: u32,
+    /// `inode.i_dentry`, bytes.
+    pub inode_dentry: u32,
+    /// `super_block.s_dev`, bytes.
+    pub sb_dev: u32,
+    /// `dentry.d_u.d_alias`, bytes.
+    pub dentry_alias: u32,
+    /// The pointer in `dentry.d_name`, bytes.
+    pub dentry_name: u32,
+    /// `anon_vma.rb_root`, bytes; its root is its first member.
+    pub anon_vma_root: u32,
+    /// `anon_vma_chain.rb`, bytes.
+    pub chain_rb: u32,
+    /// `anon_vma_chain.vma`, bytes.
+    pub chain_vma: u32,
+    /// `vm_area_struct.shared`, bytes; its node is its first member.
+    pub vma_shared: u32,
+    /// `vm_area_struct.vm_start`, bytes.
+    pub vma_start: u32,
+    /// `vm_area_struct.vm_end`, bytes.
+    pub vma_end: u32,
+    /// `vm_area_struct.vm_pgoff`, bytes.
+    pub vma_pgoff: u32,
+    /// `compact_control.zone`, bytes.
+    pub cc_zone: u32,
+    /// `compact_control.order`, bytes.
+    pub cc_order: u32,
+    /// `compact_control.mode`, bytes.
+    pub cc_mode: u32,
+    /// `compact_control.direct_compaction`, bytes.
+    pub cc_direct: u32,
+    /// `compact_control.proactive_compaction`, bytes.
+    pub cc_proactive: u32,
+    /// `zone.name`, bytes.
+    pub zone_name: u32,
+    /// `MR_NUMA_MISPLACED` of `enum migrate_reason`.
+    pub reason_numa: u32,
+    /// Where the memory map begins (`vmemmap_base`, arch/x86/mm/kaslr.c); 0: not known.
+    pub vmemmap_base: u64,
 }
 
-const _: () = assert!(size_of::<Config>() == 18 * 4);
+const _: () = assert!(size_of::<Config>() == 48 * 4 + 8);
 
 impl Config {
     /// All zero: what the object holds until user space overrides it.
@@ -67,13 +129,44 @@ impl Config {
         follow: 0,
         pfn_bits: 0,
         task_group_leader: 0,
-        pad: 0,
+        folio_mapping: 0,
+        folio_index: 0,
+        folio_lru: 0,
+        folio_refcount: 0,
+        folio_mapcount: 0,
+        pg_private: 0,
+        pg_swapcache: 0,
+        pg_locked: 0,
+        pg_writeback: 0,
+        mapping_host: 0,
+        mapping_i_mmap: 0,
+        inode_ino: 0,
+        inode_sb: 0,
+        inode_dentry: 0,
+        sb_dev: 0,
+        dentry_alias: 0,
+        dentry_name: 0,
+        anon_vma_root: 0,
+        chain_rb: 0,
+        chain_vma: 0,
+        vma_shared: 0,
+        vma_start: 0,
+        vma_end: 0,
+        vma_pgoff: 0,
+        cc_zone: 0,
+        cc_order: 0,
+        cc_mode: 0,
+        cc_direct: 0,
+        cc_proactive: 0,
+        zone_name: 0,
+        reason_numa: 0,
+        vmemmap_base: 0,
     };
 
     /// The bytes to override the object's global with.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        // SAFETY: `repr(C)`, u32 fields only, no padding (size asserted above).
+        // SAFETY: `repr(C)`, integers only, no padding (size asserted above).
         unsafe { core::slice::from_raw_parts(core::ptr::from_ref(self).cast(), size_of::<Self>()) }
     }
 }

@@ -53,4 +53,22 @@ counters! {
     UnpairedMappings,
     /// Mappings whose old frame is one of several candidates (tracepoint backend).
     AmbiguousMappings,
+    /// Sum of `failed` over all calls of migrate_pages that ended: what the kernel adds to `pgmigrate_fail`. Base pages.
+    KernelFailed,
+    /// Base pages of folios that a call left on its list: not moved.
+    FailedPages,
+    /// Part of `FailedPages`: reported as failures.
+    ReportedFailedPages,
+    /// Failures that found no room in the ring.
+    LostFailures,
+    /// Calls with more failed folios than are told of.
+    CutFailures,
+    /// Folios moved without a mapping, or names of their files, that found no room in the ring.
+    LostFolios,
+    /// Base pages in those folios.
+    LostFolioPages,
+    /// Runs of compaction that found no room in the ring.
+    LostCompactions,
+    /// Times that compaction was put off because it had failed of late (`compaction_deferred`).
+    CompactionDeferred,
 }

@@ -9,6 +9,14 @@ pub enum Kind {
     MappingMoved = 1,
     /// [`ProcessSeen`]
     ProcessSeen = 2,
+    /// [`FolioMoved`]
+    FolioMoved = 3,
+    /// [`FolioFailed`]
+    FolioFailed = 4,
+    /// [`FileSeen`]
+    FileSeen = 5,
+    /// [`CompactionRan`]
+    CompactionRan = 6,
 }
 
 impl TryFrom<u16> for Kind {
@@ -18,6 +26,10 @@ impl TryFrom<u16> for Kind {
         match raw {
             1 => Ok(Self::MappingMoved),
             2 => Ok(Self::ProcessSeen),
+            3 => Ok(Self::FolioMoved),
+            4 => Ok(Self::FolioFailed),
+            5 => Ok(Self::FileSeen),
+            6 => Ok(Self::CompactionRan),
             other => Err(other),
         }
     }
@@ -47,8 +59,8 @@ pub struct MappingMoved {
     pub order: u8,
     /// Bits of [`mapping_flags`].
     pub flags: u8,
-    /// `enum migrate_mode` of the call.
-    pub mode: u8,
+    /// Which of its folio's runs this is, from 1; 255: the 255th or a later one. 0: not counted (tracepoint backend).
+    pub nth: u8,
     /// When the run's last mapping was in place, `CLOCK_MONOTONIC` nanoseconds.
     pub at: u64,
     /// First virtual address of the run, bytes.
@@ -135,4 +147,227 @@ const _: () = assert!(size_of::<ProcessSeen>() == 40);
 // SAFETY: repr(C), integers only; 2 * 2 + 4 + 8 + 2 * 4 + 16 bytes, asserted above: no padding.
 unsafe impl Wire for ProcessSeen {
     const KIND: Kind = Kind::ProcessSeen;
+}
+
+/// A folio that moved without any mapping: page cache that no process maps, or memory of one that is gone.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FolioMoved {
+    /// [`Kind::FolioMoved`].
+    pub kind: u16,
+    /// CPU that moved it.
+    pub cpu: u16,
+    /// `enum migrate_reason` of the call, as the running kernel numbers it.
+    pub reason: u8,
+    /// The folio's order.
+    pub order: u8,
+    /// 1: a folio of a file; 0: anonymous, and the file's fields are 0.
+    pub of_file: u8,
+    /// Padding.
+    pub pad: u8,
+    /// When it was done, `CLOCK_MONOTONIC` nanoseconds.
+    pub at: u64,
+    /// Frame of the first page before; 0: the machine does not tell.
+    pub old_pfn: u64,
+    /// Frame of the first page now; 0: the machine does not tell.
+    pub new_pfn: u64,
+    /// `inode.i_ino`.
+    pub ino: u64,
+    /// `folio.index`: where in the file, base pages (hugetlb before 6.7: huge pages).
+    pub index: u64,
+    /// `super_block.s_dev`, as the kernel keeps it (`MKDEV`, include/linux/kdev_t.h).
+    pub dev: u32,
+    /// The process that did it.
+    pub actor_tgid: u32,
+    /// The thread that did it.
+    pub actor_tid: u32,
+    /// Padding.
+    pub pad2: u32,
+}
+
+const _: () = assert!(size_of::<FolioMoved>() == 64);
+// SAFETY: repr(C), integers only; 8 + 5 * 8 + 4 * 4 bytes, asserted above: no padding.
+unsafe impl Wire for FolioMoved {
+    const KIND: Kind = Kind::FolioMoved;
+}
+
+/// The name of a file whose folio moved, sent once per file.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileSeen {
+    /// [`Kind::FileSeen`].
+    pub kind: u16,
+    /// Padding.
+    pub pad: u16,
+    /// `super_block.s_dev`.
+    pub dev: u32,
+    /// `inode.i_ino`.
+    pub ino: u64,
+    /// Last part of the path (`dentry.d_name`), NUL-padded; cut off where it is longer.
+    pub name: [u8; FILE_NAME],
+}
+
+/// Bytes of a file's name that are sent.
+pub const FILE_NAME: usize = 64;
+
+const _: () = assert!(size_of::<FileSeen>() == 80);
+// SAFETY: repr(C), integers only; 2 * 2 + 4 + 8 + 64 bytes, asserted above: no padding.
+unsafe impl Wire for FileSeen {
+    const KIND: Kind = Kind::FileSeen;
+}
+
+/// Mappings of a failed folio that are told; there may be more.
+pub const FAILED_MAPPINGS: usize = 4;
+
+/// Where a folio that could not be moved is mapped.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Virtual address of the folio's first page that is mapped there, bytes.
+    pub vaddr: u64,
+    /// The process; 0: this entry is unused, or nobody is known.
+    pub owner_tgid: u32,
+    /// 1: from the folio's reverse mapping, without its lock; 0: seen when the mapping was put back.
+    pub inferred: u32,
+}
+
+/// A folio that one call of migrate_pages could not move.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FolioFailed {
+    /// [`Kind::FolioFailed`].
+    pub kind: u16,
+    /// CPU on which the call ended.
+    pub cpu: u16,
+    /// `enum migrate_reason` of the call, as the running kernel numbers it.
+    pub reason: u8,
+    /// The folio's order.
+    pub order: u8,
+    /// [`Cause`].
+    pub cause: u8,
+    /// `enum migrate_mode` of the call.
+    pub mode: u8,
+    /// When the call ended, `CLOCK_MONOTONIC` nanoseconds.
+    pub at: u64,
+    /// Frame of the folio's first page; 0: the machine does not tell.
+    pub pfn: u64,
+    /// `folio.flags` when the call ended.
+    pub flags: u64,
+    /// The process that tried.
+    pub actor_tgid: u32,
+    /// The thread that tried.
+    pub actor_tid: u32,
+    /// The error of the last attempt to move it, negative; 0: none was made.
+    pub errno: i32,
+    /// Times that the kernel tried to copy it, or to get a page for it.
+    pub attempts: u32,
+    /// References to it when the last attempt failed.
+    pub refs: i32,
+    /// References that the kernel expects for a move.
+    pub expected_refs: i32,
+    /// Mappings of it when the call ended; of a large folio 0.
+    pub mappings: u32,
+    /// Padding.
+    pub pad: u32,
+    /// Who maps it, as far as known; from the front.
+    pub places: [Place; FAILED_MAPPINGS],
+}
+
+const _: () = assert!(size_of::<FolioFailed>() == 64 + 16 * FAILED_MAPPINGS);
+// SAFETY: repr(C), integers only; 8 + 3 * 8 + 8 * 4 + 4 * 16 bytes, asserted above: no padding.
+unsafe impl Wire for FolioFailed {
+    const KIND: Kind = Kind::FolioFailed;
+}
+
+/// Why a folio was not moved.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cause {
+    /// Nothing was seen that explains it.
+    Unknown = 0,
+    /// The copy was refused because others hold references (`move_to_new_folio`, -EAGAIN).
+    References = 1,
+    /// The file system or the copying gave another error (`move_to_new_folio`).
+    Error = 2,
+    /// No free page on the target.
+    NoTarget = 3,
+    /// Inferred: it was unmapped and put back without an attempt to copy it; some mapping was left.
+    StillMapped = 4,
+    /// Inferred from the folio's flags: somebody holds its lock.
+    Locked = 5,
+    /// Inferred from the folio's flags: it is being written back.
+    Writeback = 6,
+    /// Inferred: the call ended early, for want of memory, before its turn.
+    NotTried = 7,
+    /// NUMA balancing did not even isolate it (`migrate_misplaced_folio_prepare`).
+    NumaRefused = 8,
+}
+
+impl TryFrom<u8> for Cause {
+    type Error = u8;
+
+    fn try_from(raw: u8) -> Result<Self, u8> {
+        match raw {
+            0 => Ok(Self::Unknown),
+            1 => Ok(Self::References),
+            2 => Ok(Self::Error),
+            3 => Ok(Self::NoTarget),
+            4 => Ok(Self::StillMapped),
+            5 => Ok(Self::Locked),
+            6 => Ok(Self::Writeback),
+            7 => Ok(Self::NotTried),
+            8 => Ok(Self::NumaRefused),
+            other => Err(other),
+        }
+    }
+}
+
+/// One zone was compacted: from `mm_compaction_begin` to `mm_compaction_end`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CompactionRan {
+    /// [`Kind::CompactionRan`].
+    pub kind: u16,
+    /// CPU on which it ended.
+    pub cpu: u16,
+    /// `enum compact_result`, as the running kernel numbers it.
+    pub status: u8,
+    /// Bits of [`compaction_flags`].
+    pub flags: u8,
+    /// Order that an allocation wants; -1: the whole zone is to be compacted.
+    pub order: i8,
+    /// Padding.
+    pub pad: u8,
+    /// When it ended, `CLOCK_MONOTONIC` nanoseconds.
+    pub at: u64,
+    /// When it began.
+    pub began: u64,
+    /// First frame of the zone.
+    pub zone_start: u64,
+    /// The zone's name (`zone.name`), NUL-padded.
+    pub zone: [u8; 8],
+    /// Base pages that moved in it.
+    pub moved: u64,
+    /// Base pages that could not be moved.
+    pub failed: u64,
+    /// The process that ran it.
+    pub actor_tgid: u32,
+    /// The thread that ran it.
+    pub actor_tid: u32,
+}
+
+const _: () = assert!(size_of::<CompactionRan>() == 64);
+// SAFETY: repr(C), integers only; 8 + 3 * 8 + 8 + 2 * 8 + 2 * 4 bytes, asserted above: no padding.
+unsafe impl Wire for CompactionRan {
+    const KIND: Kind = Kind::CompactionRan;
+}
+
+/// Bits of [`CompactionRan::flags`].
+pub mod compaction_flags {
+    /// `compact_control.direct_compaction`: an allocation of this very task waits for it.
+    pub const DIRECT: u8 = 1;
+    /// `compact_control.mode` is not `MIGRATE_ASYNC`.
+    pub const SYNC: u8 = 2;
+    /// `compact_control.proactive_compaction`.
+    pub const PROACTIVE: u8 = 4;
 }

@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use tracer_common::{
     counter::Counter,
-    event::{Kind, MappingMoved, ProcessSeen, Wire},
+    event::{CompactionRan, FileSeen, FolioFailed, FolioMoved, Kind, MappingMoved, ProcessSeen, Wire},
 };
 
 use crate::counters;
@@ -42,6 +42,43 @@ pub fn process(mut event: ProcessSeen) {
     event.kind = Kind::ProcessSeen as u16;
     if !send(event) {
         counters::add(Counter::LostProcesses, 1);
+    }
+}
+
+/// Sends a folio that moved without a mapping, or counts it as lost.
+#[inline(always)]
+pub fn folio_moved(mut event: FolioMoved) {
+    event.kind = Kind::FolioMoved as u16;
+    if !send(event) {
+        counters::add(Counter::LostFolios, 1);
+        counters::add(Counter::LostFolioPages, 1 << (event.order & 31));
+    }
+}
+
+/// Sends a file's name; false, and nothing counted, where there is no room: it comes again with the next folio.
+#[inline(always)]
+pub fn file(mut event: FileSeen) -> bool {
+    event.kind = Kind::FileSeen as u16;
+    send(event)
+}
+
+/// Sends a failure, or counts it as lost.
+#[inline(always)]
+pub fn failure(mut event: FolioFailed) {
+    event.kind = Kind::FolioFailed as u16;
+    if send(event) {
+        counters::add(Counter::ReportedFailedPages, 1 << (event.order & 31));
+    } else {
+        counters::add(Counter::LostFailures, 1);
+    }
+}
+
+/// Sends a run of compaction, or counts it as lost.
+#[inline(always)]
+pub fn compaction(mut event: CompactionRan) {
+    event.kind = Kind::CompactionRan as u16;
+    if !send(event) {
+        counters::add(Counter::LostCompactions, 1);
     }
 }
 

@@ -17,6 +17,12 @@ pub fn wants(tgid: u32) -> bool {
     config!(all) != 0 || TARGETS.get_ptr(tgid).is_some()
 }
 
+/// Whether events of memory that is nobody's are wanted.
+#[inline(always)]
+pub fn wants_unowned() -> bool {
+    config!(all) != 0
+}
+
 /// Whether this very process was asked for, or descends from one that was.
 #[inline(always)]
 pub fn is_target(tgid: u32) -> bool {

@@ -97,6 +97,16 @@ pub fn folio_order(folio: u64) -> u8 {
     read(folio, config!(folio_order))
 }
 
+/// Frame of a folio's first page; 0 where the place of the memory map is not known.
+#[inline(always)]
+pub fn folio_pfn(folio: u64) -> u64 {
+    let base = config!(vmemmap_base);
+    if base == 0 {
+        return 0;
+    }
+    folio.wrapping_sub(base) >> (config!(page_struct_shift) & 63)
+}
+
 /// The source folio from `remove_migration_pte`'s last argument.
 #[inline(always)]
 pub fn migration_source(arg: u64) -> u64 {

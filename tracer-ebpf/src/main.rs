@@ -9,6 +9,7 @@ mod emit;
 mod filter;
 mod kernel;
 mod probes;
+mod rmap;
 mod state;
 
 #[cfg(not(test))]

@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 use tracer_common::counter::Counter;
 
-use crate::counters;
+use crate::{counters, probes::unmapped};
 
 /// Calls of migrate_pages nest when the target's allocation reclaims and demotes.
 pub const MAX_DEPTH: u32 = 4;
@@ -25,22 +25,41 @@ const MAX_TASKS: usize = 1 << 16;
 pub struct Folio {
     /// `struct folio *` of the source; 0: none in hand.
     pub src: u64,
+    /// `struct folio *` of the copy.
+    pub dst: u64,
     /// Base pages.
     pub pages: u64,
+    /// The file it is of, read while it was locked.
+    pub file: File,
     pub order: u8,
     /// A mapping of it was restored.
     pub mapped: u8,
-    /// A mapping of it was reported.
+    /// Runs of its mappings that were reported, 255 for more.
     pub reported: u8,
     /// A mapping of it has no known owner.
     pub unowned: u8,
     pub pad: [u8; 4],
 }
 
+/// Where a folio of the page cache belongs.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct File {
+    /// `struct inode *`; 0: of no file.
+    pub inode: u64,
+    pub index: u64,
+}
+
+impl File {
+    pub const NONE: Self = Self { inode: 0, index: 0 };
+}
+
 impl Folio {
     pub const NONE: Self = Self {
         src: 0,
+        dst: 0,
         pages: 0,
+        file: File::NONE,
         order: 0,
         mapped: 0,
         reported: 0,
@@ -63,6 +82,9 @@ pub struct Call {
     pub unmapped: u64,
     pub released: u64,
     pub folio: Folio,
+    /// `struct list_head *` of the folios to move; those that could not be are on it again when the call ends. 0: not
+    /// known.
+    pub from: u64,
     /// Tracepoint backend: the run of new frames seen last, `[first, end)`.
     pub frames: [u64; 2],
     pub reason: u8,
@@ -72,7 +94,7 @@ pub struct Call {
 
 impl Call {
     #[inline(always)]
-    pub fn begin(begun: u64, reason: u8, mode: u8) -> Self {
+    pub fn begin(begun: u64, from: u64, reason: u8, mode: u8) -> Self {
         Self {
             begun,
             moved: 0,
@@ -82,6 +104,7 @@ impl Call {
             unmapped: 0,
             released: 0,
             folio: Folio::NONE,
+            from,
             frames: [0; 2],
             reason,
             mode,
@@ -89,7 +112,7 @@ impl Call {
         }
     }
 
-    /// The folio in hand is done with: books it by what became of its mappings.
+    /// The folio in hand is done with: books it by what became of its mappings. One without any is told here.
     #[inline(always)]
     pub fn finish_folio(&mut self) {
         if self.folio.src == 0 {
@@ -105,6 +128,7 @@ impl Call {
             self.filtered += pages;
         } else {
             self.unmapped += pages;
+            unmapped::tell(&self.folio, self.reason);
         }
         self.folio.src = 0;
     }
@@ -114,9 +138,11 @@ impl Call {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Window {
-    /// 1 between entry and exit, for a folio that moved.
+    /// What the mappings between entry and exit are: [`Window::MOVED`], [`Window::PUT_BACK`] or 0, none.
     pub open: u32,
     pub owner_tgid: u32,
+    /// The folio that is put back.
+    pub folio: u64,
     /// New frame minus old frame, the same for every page of the folio.
     pub frame_delta: u64,
     /// 0: not seen.
@@ -133,9 +159,15 @@ pub struct Window {
 }
 
 impl Window {
+    /// Of a folio that moved.
+    pub const MOVED: u32 = 1;
+    /// Of a folio that could not be moved, or was split.
+    pub const PUT_BACK: u32 = 2;
+
     pub const CLOSED: Self = Self {
         open: 0,
         owner_tgid: 0,
+        folio: 0,
         frame_delta: 0,
         unmapped_at: 0,
         vaddr: 0,
@@ -153,6 +185,8 @@ pub struct Task {
     pub depth: u32,
     /// The verifier dislikes implicit padding in a map value's initializer.
     pub pad: u32,
+    /// The list that the next call was entered with.
+    pub from: u64,
     pub window: Window,
     pub calls: [Call; MAX_DEPTH as usize],
 }
@@ -246,6 +280,7 @@ impl Task {
 static EMPTY_TASK: Task = Task {
     depth: 0,
     pad: 0,
+    from: 0,
     window: Window::CLOSED,
     calls: [Call {
         begun: 0,
@@ -256,6 +291,7 @@ static EMPTY_TASK: Task = Task {
         unmapped: 0,
         released: 0,
         folio: Folio::NONE,
+        from: 0,
         frames: [0; 2],
         reason: 0,
         mode: 0,

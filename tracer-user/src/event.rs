@@ -1,9 +1,14 @@
 //! What the program thinks in: a page move with its owner, its reason and its price.
 //! Made by `correlate` from raw events and the answers of /proc; read by every sink.
 
+pub mod compaction;
+pub mod failure;
+pub mod unmapped;
+
 use std::{fmt, sync::Arc};
 
 use crate::{
+    event::{compaction::Compaction, failure::Failure, unmapped::UnmappedMove},
     proc::{kpage::PageFlags, maps::Vma},
     units::{Nanos, NodeId, Order, Pfn, Tgid, Tid, VirtAddr},
 };
@@ -13,6 +18,25 @@ use crate::{
 pub enum Event {
     /// A run of neighbouring pages moved.
     Move(Move),
+    /// A folio without a mapping moved.
+    Unmapped(UnmappedMove),
+    /// A folio could not be moved.
+    Failure(Failure),
+    /// Compaction went over a zone.
+    Compaction(Compaction),
+}
+
+impl Event {
+    /// When it happened.
+    #[must_use]
+    pub fn at(&self) -> Nanos {
+        match self {
+            Self::Move(event) => event.at,
+            Self::Unmapped(event) => event.at,
+            Self::Failure(event) => event.at,
+            Self::Compaction(event) => event.at,
+        }
+    }
 }
 
 /// A run of neighbouring pages of one folio in one VMA that went to other frames.
@@ -54,6 +78,9 @@ pub struct Move {
     pub map_count: Option<u64>,
     /// The old frame is one of several candidates (tracepoint backend).
     pub ambiguous: bool,
+    /// Which of its folio's runs this is, from 1: a folio that several mappings share moves once, and is reported once
+    /// for each. None: the tracepoint backend does not see folios.
+    pub nth: Option<u8>,
     /// Where the mapping was restored.
     pub cpu: u16,
 }
@@ -176,44 +203,71 @@ impl fmt::Display for Reason {
     }
 }
 
-/// The running kernel's names for its reasons, by number.
+/// The running kernel's names for some of its numbers.
 #[derive(Clone, Debug, Default)]
-pub struct ReasonNames(Vec<Option<Arc<str>>>);
+pub struct Names(Vec<Option<Arc<str>>>);
 
-impl ReasonNames {
-    /// From the constants of `enum migrate_reason`, in the spelling of the kernel's own trace output
-    /// (`MIGRATE_REASON`, include/trace/events/migrate.h).
-    pub fn from_kernel<'a>(constants: impl Iterator<Item = (&'a str, u32)>) -> Self {
+impl Names {
+    /// From the constants of an enumeration: `spelled` says how one is written, or that it is none. Of several names of one
+    /// number the first counts.
+    pub fn new<'a>(constants: impl Iterator<Item = (&'a str, u32)>, spelled: impl Fn(&str) -> Option<String>) -> Self {
         let mut names = Vec::new();
         for (constant, value) in constants {
-            let Some(name) = constant.strip_prefix("MR_") else {
+            let (Some(name), Ok(index @ 0..=254)) = (spelled(constant), usize::try_from(value)) else {
                 continue;
-            };
-            let Ok(index @ 0..=254) = usize::try_from(value) else {
-                continue;
-            };
-            if name == "TYPES" {
-                continue; // the count
-            }
-            let spelled = match name {
-                "SYSCALL" => "syscall_or_cpuset".to_owned(),
-                other => other.to_ascii_lowercase(),
             };
             if names.len() <= index {
                 names.resize(index + 1, None);
             }
-            names[index] = Some(Arc::from(spelled));
+            names[index].get_or_insert_with(|| Arc::from(name));
         }
         Self(names)
     }
 
+    /// The name of a number.
+    #[must_use]
+    pub fn get(&self, number: u8) -> Option<&Arc<str>> {
+        self.0.get(usize::from(number))?.as_ref()
+    }
+
+    /// Every number that has a name, with it.
+    pub fn iter(&self) -> impl Iterator<Item = (u8, &Arc<str>)> {
+        (0..)
+            .zip(&self.0)
+            .filter_map(|(number, name)| Some((number, name.as_ref()?)))
+    }
+}
+
+/// What the running kernel calls its numbers.
+#[derive(Clone, Debug, Default)]
+pub struct KernelNames {
+    /// `enum migrate_reason`, in the spelling of the kernel's own trace output (`MIGRATE_REASON`,
+    /// include/trace/events/migrate.h).
+    pub reasons: Names,
+    /// `enum pageflags`, by bit, without "PG_".
+    pub page_flags: Names,
+    /// `enum compact_result`, lower case and without "COMPACT_".
+    pub compact_results: Names,
+}
+
+impl KernelNames {
     /// The reason of that number.
     #[must_use]
-    pub fn get(&self, number: u8) -> Reason {
+    pub fn reason(&self, number: u8) -> Reason {
         Reason {
             number,
-            name: self.0.get(usize::from(number)).cloned().flatten(),
+            name: self.reasons.get(number).cloned(),
         }
+    }
+}
+
+/// How a constant of `enum migrate_reason` is spelled.
+#[must_use]
+pub fn reason_name(constant: &str) -> Option<String> {
+    match constant.strip_prefix("MR_")? {
+        "TYPES" => None, // the count
+        "SYSCALL" => Some("syscall_or_cpuset".to_owned()),
+        other => Some(other.to_ascii_lowercase()),
     }
 }
 
@@ -223,19 +277,34 @@ mod tests {
 
     #[test]
     fn reasons_are_spelled_as_the_kernel_prints_them() {
-        let names = ReasonNames::from_kernel(
-            [
-                ("MR_COMPACTION", 0),
-                ("MR_SYSCALL", 3),
-                ("MR_NUMA_MISPLACED", 5),
-                ("MR_TYPES", 10),
-            ]
-            .into_iter(),
-        );
-        assert_eq!(names.get(0).to_string(), "compaction");
-        assert_eq!(names.get(3).to_string(), "syscall_or_cpuset");
-        assert_eq!(names.get(5).to_string(), "numa_misplaced");
-        assert_eq!(names.get(10).to_string(), "reason_10");
-        assert_eq!(names.get(255).to_string(), "reason_255");
+        let constants = [
+            ("MR_COMPACTION", 0),
+            ("MR_SYSCALL", 3),
+            ("MR_NUMA_MISPLACED", 5),
+            ("MR_TYPES", 10),
+        ];
+        let names = KernelNames {
+            reasons: Names::new(constants.into_iter(), reason_name),
+            ..KernelNames::default()
+        };
+        assert_eq!(names.reason(0).to_string(), "compaction");
+        assert_eq!(names.reason(3).to_string(), "syscall_or_cpuset");
+        assert_eq!(names.reason(5).to_string(), "numa_misplaced");
+        assert_eq!(names.reason(10).to_string(), "reason_10");
+        assert_eq!(names.reason(255).to_string(), "reason_255");
+        assert_eq!(names.reasons.iter().count(), 3);
+    }
+
+    #[test]
+    fn of_two_names_the_first_counts() {
+        let flags = [
+            ("PG_owner_priv_1", 10),
+            ("PG_swapcache", 10),
+            ("x", 1),
+            ("PG_head", 600),
+        ];
+        let names = Names::new(flags.into_iter(), |flag| Some(flag.strip_prefix("PG_")?.to_owned()));
+        assert_eq!(names.get(10).map(|name| &**name), Some("owner_priv_1"));
+        assert_eq!(names.iter().count(), 1);
     }
 }

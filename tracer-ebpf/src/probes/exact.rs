@@ -14,6 +14,7 @@ use tracer_common::{
 use crate::{
     emit, filter,
     kernel::{self, config},
+    probes::{failure, unmapped},
     state::{self, Folio, Task, Window},
 };
 
@@ -54,21 +55,24 @@ pub fn unmapping(ctx: FEntryContext) -> i32 {
 /// mm/migrate.c. Returns 0 exactly once per folio that moved.
 #[fexit(function = "move_to_new_folio")]
 pub fn folio_moved(ctx: FExitContext) -> i32 {
-    let src = kernel::arg(&ctx, 1);
+    let (dst, src) = (kernel::arg(&ctx, 0), kernel::arg(&ctx, 1));
     let ret = kernel::arg(&ctx, 3) as i32;
-    if ret != 0 {
-        return 0;
-    }
     let (_, tid) = kernel::current();
     let Some(call) = state::get(tid).and_then(state::innermost) else {
         return 0;
     };
+    if ret != 0 {
+        failure::not_copied(call, src, ret);
+        return 0;
+    }
     call.finish_folio();
     // The copy's order: the source may already be stripped of it.
-    let order = kernel::folio_order(kernel::arg(&ctx, 0));
+    let order = kernel::folio_order(dst);
     call.folio = Folio {
         src,
+        dst,
         pages: 1 << (order & 31),
+        file: unmapped::file_of(dst),
         order,
         mapped: 0,
         reported: 0,
@@ -80,7 +84,8 @@ pub fn folio_moved(ctx: FExitContext) -> i32 {
 
 /// `bool remove_migration_pte(struct folio *dst, struct vm_area_struct *vma, unsigned long addr,
 /// void *arg)`, 6.1 to 7.3, mm/migrate.c. Once per VMA that may map the folio; opens the window.
-/// Where source and destination are the same, a failed or split folio is put back: no move.
+/// Where source and destination are the same, a failed or split folio is put back: no move, but it tells where the folio
+/// is mapped.
 #[fentry(function = "remove_migration_pte")]
 pub fn restoring(ctx: FEntryContext) -> i32 {
     let (_, tid) = kernel::current();
@@ -93,10 +98,16 @@ pub fn restoring(ctx: FEntryContext) -> i32 {
     let dst = kernel::arg(&ctx, 0);
     let src = kernel::migration_source(kernel::arg(&ctx, 3));
     task.window.open = 0;
+    let vma = kernel::arg(&ctx, 1);
     if src == dst {
+        task.window = Window {
+            open: Window::PUT_BACK,
+            owner_tgid: kernel::mm_owner(kernel::vma_mm(vma)).tgid,
+            folio: src,
+            ..Window::CLOSED
+        };
         return 0;
     }
-    let vma = kernel::arg(&ctx, 1);
     let key = Unmapping { folio: src, vma };
     // SAFETY: a u64 of the map, read once.
     let mut unmapped_at = UNMAPPED_AT.get_ptr(key).map_or(0, |at| unsafe { *at });
@@ -111,8 +122,9 @@ pub fn restoring(ctx: FEntryContext) -> i32 {
     }
     let owner = kernel::mm_owner(kernel::vma_mm(vma));
     task.window = Window {
-        open: 1,
+        open: Window::MOVED,
         owner_tgid: owner.tgid,
+        folio: src,
         frame_delta: ((dst.wrapping_sub(src) as i64) >> (config!(page_struct_shift) & 63)) as u64,
         unmapped_at,
         vaddr: 0,
@@ -162,10 +174,10 @@ pub fn huge_mapping_restored(ctx: RawTracePointContext) -> i32 {
 #[fexit(function = "remove_migration_pte")]
 pub fn restored(_ctx: FExitContext) -> i32 {
     let (_, tid) = kernel::current();
-    if let Some(task) = state::get(tid)
-        && task.window.open != 0
-    {
-        flush(task, tid);
+    if let Some(task) = state::get(tid) {
+        if task.window.open == Window::MOVED {
+            flush(task, tid);
+        }
         task.window.open = 0;
     }
     0
@@ -192,8 +204,18 @@ pub fn folio_done(ctx: FEntryContext) -> i32 {
 /// Adds one mapping to the run, or sends the run and begins another.
 #[inline(always)]
 fn extend(task: &mut Task, tid: u32, addr: u64, new_pfn: u64, pages: u32) {
-    if task.window.open == 0 {
-        return;
+    match task.window.open {
+        Window::MOVED => {}
+        Window::PUT_BACK => {
+            let (folio, owner_tgid) = (task.window.folio, task.window.owner_tgid);
+            // One mapping of a VMA is enough.
+            task.window.open = 0;
+            if let Some(call) = state::innermost(task) {
+                failure::put_back(call, folio, owner_tgid, addr);
+            }
+            return;
+        }
+        _ => return,
     }
     let unowned = u8::from(task.window.owner_tgid == 0);
     if let Some(call) = state::innermost(task) {
@@ -223,10 +245,10 @@ fn flush(task: &mut Task, tid: u32) {
     let Some(call) = state::innermost(task) else {
         return;
     };
-    call.folio.reported = 1;
+    call.folio.reported = call.folio.reported.saturating_add(1);
     emit::mapping(MappingMoved {
         reason: call.reason,
-        mode: call.mode,
+        nth: call.folio.reported,
         order: call.folio.order,
         flags: window.flags,
         at: window.at,

@@ -1,30 +1,56 @@
-//! Begin and end of migrate_pages: the reason, and the kernel's own count. Both backends.
-//! Input: tracepoints `migrate:mm_migrate_pages_start` and `migrate:mm_migrate_pages`.
+//! Begin and end of migrate_pages: the reason, the list of folios, and the kernel's own count. Both backends.
+//! Input: tracepoints `migrate:mm_migrate_pages_start` and `migrate:mm_migrate_pages`; a kprobe on `migrate_pages`.
 
-use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
+use aya_ebpf::{
+    EbpfContext,
+    macros::{kprobe, raw_tracepoint},
+    programs::{ProbeContext, RawTracePointContext},
+};
 use aya_log_ebpf::warn;
 use tracer_common::{counter::Counter, event::ProcessChange};
 
-use crate::{counters, kernel, probes::lifecycle, state};
+use crate::{
+    counters, kernel,
+    probes::{compaction, failure, lifecycle},
+    state,
+};
+
+/// `int migrate_pages(struct list_head *from, ...)`, 6.1 to 7.3, mm/migrate.c: seven arguments, more than an fentry
+/// program of 6.1 may have. Its first act is the tracepoint below.
+#[kprobe]
+pub fn migrate_enter(ctx: ProbeContext) -> u32 {
+    if let Some(task) = task(&ctx) {
+        task.from = ctx.arg(0).unwrap_or(0);
+    }
+    0
+}
+
+/// The current task's state, made if there is none; None: there is no room.
+#[inline(always)]
+fn task(ctx: &impl EbpfContext) -> Option<&'static mut state::Task> {
+    let (tgid, tid) = kernel::current();
+    if let Some(task) = state::get(tid) {
+        return Some(task);
+    }
+    if !state::create(tid) {
+        warn!(ctx, "no room for the state of thread {}", tid);
+        return None;
+    }
+    lifecycle::send_current(ProcessChange::Actor, tgid, tid);
+    state::get(tid)
+}
 
 /// `TP_PROTO(enum migrate_mode mode, int reason)`, 5.15 to 7.3, include/trace/events/migrate.h.
 #[raw_tracepoint(tracepoint = "mm_migrate_pages_start")]
 pub fn migrate_begin(ctx: RawTracePointContext) -> i32 {
     let (mode, reason): (u32, u32) = (ctx.arg(0), ctx.arg(1));
-    let (tgid, tid) = kernel::current();
-    if state::get(tid).is_none() {
-        if !state::create(tid) {
-            counters::add(Counter::LostCalls, 1);
-            warn!(&ctx, "no room for the state of thread {}", tid);
-            return 0;
-        }
-        lifecycle::send_current(ProcessChange::Actor, tgid, tid);
-    }
-    let Some(task) = state::get(tid) else {
+    let Some(task) = task(&ctx) else {
         counters::add(Counter::LostCalls, 1);
         return 0;
     };
-    if !task.push(state::Call::begin(kernel::now(), reason as u8, mode as u8)) {
+    let from = task.from;
+    task.from = 0;
+    if !task.push(state::Call::begin(kernel::now(), from, reason as u8, mode as u8)) {
         warn!(&ctx, "migrate_pages nested deeper than {}", state::MAX_DEPTH);
     }
     0
@@ -35,9 +61,11 @@ pub fn migrate_begin(ctx: RawTracePointContext) -> i32 {
 /// `pgmigrate_success` (mm/migrate.c): the truth that the sums of this call must meet.
 #[raw_tracepoint(tracepoint = "mm_migrate_pages")]
 pub fn migrate_end(ctx: RawTracePointContext) -> i32 {
-    let succeeded: u64 = ctx.arg(0);
+    let (succeeded, failed): (u64, u64) = (ctx.arg(0), ctx.arg(1));
     counters::add(Counter::KernelSucceeded, succeeded);
+    counters::add(Counter::KernelFailed, failed);
     let (_, tid) = kernel::current();
+    compaction::count(tid, succeeded, failed);
     let Some(call) = state::get(tid).and_then(state::Task::pop) else {
         counters::add(Counter::KernelSucceededUnseen, succeeded);
         return 0;
@@ -59,6 +87,9 @@ pub fn migrate_end(ctx: RawTracePointContext) -> i32 {
     }
     if call.moved + call.released != succeeded {
         counters::add(Counter::UnbalancedCalls, 1);
+    }
+    if failed != 0 {
+        failure::tell(call);
     }
     0
 }

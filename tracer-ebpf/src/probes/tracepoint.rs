@@ -221,7 +221,6 @@ fn restored(addr: u64, new_pfn: u64, order: u32) -> i32 {
     }
     emit::mapping(MappingMoved {
         reason: call.reason,
-        mode: call.mode,
         order: order as u8,
         flags,
         at: kernel::now(),

@@ -38,6 +38,14 @@ pub struct Books {
     pub unowned: u64,
     /// Of those, without any mapping.
     pub unmapped: u64,
+    /// Base pages that the kernel's calls could not move (`pgmigrate_fail`).
+    pub failed: u64,
+    /// Of those, on folios that were found on the calls' lists. The kernel counts some twice, or a folio that it splits.
+    pub failed_seen: u64,
+    /// Of those, reported.
+    pub failed_reported: u64,
+    /// Times that compaction was put off because it had failed of late.
+    pub compaction_deferred: u64,
     /// Calls in which the kernel's count and ours differ.
     pub unbalanced_calls: u64,
     /// The kernel's count and ours were read at quiet moments; else they may differ by what moved between the looks.
@@ -59,6 +67,16 @@ pub struct Lost {
     pub processes: u64,
     /// Calls of migrate_pages whose context could not be kept.
     pub calls: u64,
+    /// Folios moved without a mapping that found the ring full.
+    pub folios: u64,
+    /// Base pages in them.
+    pub folio_pages: u64,
+    /// Failures that found the ring full.
+    pub failures: u64,
+    /// Calls with more failures than are told of.
+    pub cut_failures: u64,
+    /// Runs of compaction that found the ring full.
+    pub compactions: u64,
     /// Mappings whose start was not seen (tracepoint backend).
     pub unpaired: u64,
     /// Records that could not be decoded.
@@ -81,6 +99,10 @@ impl Lost {
     pub fn events(&self) -> u64 {
         self.mappings_by_cpu.iter().sum::<u64>()
             + self.processes
+            + self.folios
+            + self.failures
+            + self.cut_failures
+            + self.compactions
             + self.calls
             + self.targets
             + self.undecoded
@@ -128,12 +150,21 @@ impl Books {
             },
             unowned: sum(Counter::UnownedPages),
             unmapped: sum(Counter::UnmappedPages),
+            failed: sum(Counter::KernelFailed),
+            failed_seen: sum(Counter::FailedPages),
+            failed_reported: sum(Counter::ReportedFailedPages),
+            compaction_deferred: sum(Counter::CompactionDeferred),
             unbalanced_calls: sum(Counter::UnbalancedCalls),
             settled: begin.settled && end.settled,
             lost: Lost {
                 mappings_by_cpu: lost.by_cpu(Counter::LostMappings).to_vec(),
                 mapping_pages: lost.sum(Counter::LostMappingPages),
                 processes: lost.sum(Counter::LostProcesses),
+                folios: lost.sum(Counter::LostFolios),
+                folio_pages: lost.sum(Counter::LostFolioPages),
+                failures: lost.sum(Counter::LostFailures),
+                cut_failures: lost.sum(Counter::CutFailures),
+                compactions: lost.sum(Counter::LostCompactions),
                 calls: end.counters.sum(Counter::LostCalls),
                 targets: lost.sum(Counter::LostTargets),
                 unpaired: lost.sum(Counter::UnpairedMappings),

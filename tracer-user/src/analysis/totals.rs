@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
+use tracer_common::event::Cause;
 
 use crate::{
-    event::{Event, Reason, Verdict},
+    event::{Event, Move, Reason, Verdict, compaction::Compaction},
     units::{Nanos, NodeId},
 };
 
@@ -80,12 +81,59 @@ pub struct Totals {
     pub verdicts: BTreeMap<Verdict, u64>,
     /// Base pages whose old frame is one of several candidates.
     pub ambiguous: u64,
+    /// Base pages that moved without a mapping.
+    pub unmapped: u64,
+    /// What could not be moved, by reason and cause.
+    pub failures: BTreeMap<(Reason, Cause), FailureTotals>,
+    /// Runs of compaction.
+    pub compaction: CompactionTotals,
+}
+
+/// Folios that could not be moved.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FailureTotals {
+    /// Folios, once for each call.
+    pub folios: u64,
+    /// Base pages in them.
+    pub pages: u64,
+}
+
+/// Runs of compaction, one for each zone that was gone over.
+#[derive(Clone, Debug, Default)]
+pub struct CompactionTotals {
+    /// All of them.
+    pub runs: u64,
+    /// Time spent in them, also by several tasks at once.
+    pub time: Nanos,
+    /// Base pages that moved in them.
+    pub moved: u64,
+    /// Base pages that could not be moved in them.
+    pub failed: u64,
+    /// Of the runs, those that an allocation waited for.
+    pub direct: Durations,
+    /// Time that tasks waited in those.
+    pub direct_time: Nanos,
 }
 
 impl Totals {
     /// Adds an event.
     pub fn add(&mut self, event: &Event) {
-        let Event::Move(moved) = event;
+        match event {
+            Event::Move(moved) => self.add_move(moved),
+            Event::Unmapped(moved) => self.unmapped += moved.order.pages(),
+            Event::Failure(failure) => {
+                let sums = self
+                    .failures
+                    .entry((failure.reason.clone(), failure.cause))
+                    .or_default();
+                sums.folios += 1;
+                sums.pages += failure.order.pages();
+            }
+            Event::Compaction(run) => self.compaction.add(run),
+        }
+    }
+
+    fn add_move(&mut self, moved: &Move) {
         self.events += 1;
         self.pages += moved.pages;
         let reason = match self.by_reason.get_mut(&moved.reason) {
@@ -100,6 +148,19 @@ impl Totals {
         *self.verdicts.entry(moved.verdict).or_default() += moved.pages;
         if moved.ambiguous {
             self.ambiguous += moved.pages;
+        }
+    }
+}
+
+impl CompactionTotals {
+    fn add(&mut self, run: &Compaction) {
+        self.runs += 1;
+        self.time.0 += run.duration.0;
+        self.moved += run.moved;
+        self.failed += run.failed;
+        if run.direct {
+            self.direct.add(run.duration, 1);
+            self.direct_time.0 += run.duration.0;
         }
     }
 }

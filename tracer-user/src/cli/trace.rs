@@ -101,7 +101,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     let find_owners = capture.backend == Backend::Tracepoint;
     let processes = Processes::new(wanted, follow);
-    let correlator = Correlator::new(processes, topology, types.reasons(), find_owners);
+    let correlator = Correlator::new(processes, topology, types.names(), find_owners);
     drop(types); // the kernel's BTF: several MiB
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

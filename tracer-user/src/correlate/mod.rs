@@ -1,9 +1,12 @@
 //! Raw events plus the answers of /proc make events: owner, VMA, nodes, verdict, page flags.
 //! Input: batches from `decode`, in the order of the ring.
 
+mod compactions;
+mod failures;
 pub mod owners;
 pub mod processes;
 pub mod spaces;
+mod unmapped;
 
 use std::collections::BTreeMap;
 
@@ -14,9 +17,10 @@ use crate::{
         owners::Owners,
         processes::{Life, Processes},
         spaces::Spaces,
+        unmapped::Files,
     },
     decode::Raw,
-    event::{Event, Move, OwnerSource, ReasonNames, Task, Verdict},
+    event::{Event, KernelNames, Move, OwnerSource, Task, Verdict},
     kernel::topology::Topology,
     proc::{
         kpage::{FrameFile, KpfQuirks, PageFlags},
@@ -64,7 +68,8 @@ pub struct Correlator {
     spaces: Spaces,
     owners: Option<Owners>,
     topology: Topology,
-    reasons: ReasonNames,
+    names: KernelNames,
+    files: Files,
     flags: Option<FrameFile>,
     counts: Option<FrameFile>,
     quirks: KpfQuirks,
@@ -76,7 +81,7 @@ impl Correlator {
     /// `find_owners`: the raw events come without owners (tracepoint backend).
     /// What /proc does not offer is missing from the events; the caller says so once.
     #[must_use]
-    pub fn new(processes: Processes, topology: Topology, reasons: ReasonNames, find_owners: bool) -> Self {
+    pub fn new(processes: Processes, topology: Topology, names: KernelNames, find_owners: bool) -> Self {
         let flags = FrameFile::flags()
             .map_err(|e| log::warn!("{e}: page flags are missing from events"))
             .ok();
@@ -93,7 +98,8 @@ impl Correlator {
             spaces: Spaces::default(),
             owners: find_owners.then(Owners::default),
             topology,
-            reasons,
+            names,
+            files: Files::default(),
             flags,
             counts,
             quirks,
@@ -114,7 +120,8 @@ impl Correlator {
     /// Correlates one batch and appends its events to `out`, in the same order. With `ask` false no
     /// page table is read: the caller has fallen behind the ring.
     pub fn batch(&mut self, batch: &[Raw], ask: bool, out: &mut Vec<Event>) {
-        let mut pending = self.name(batch);
+        let mut others = Vec::new();
+        let mut pending = self.name(batch, ask, &mut others);
         if let Some(owners) = &mut self.owners {
             if ask {
                 owners.find(&mut pending, &mut self.processes, &mut self.spaces);
@@ -132,11 +139,16 @@ impl Correlator {
             self.judge(run, answer, ask, out);
         }
         self.add_frame_facts(&mut out[first..]);
+        if !others.is_empty() {
+            out.append(&mut others);
+            out[first..].sort_by_key(Event::at);
+        }
         self.processes.bury();
     }
 
-    /// Takes in the process events, and names owner and actor of each run as of that moment.
-    fn name(&mut self, batch: &[Raw]) -> Vec<Pending> {
+    /// Takes in the process events, and names owner and actor of each run as of that moment. Events that are not runs are
+    /// complete at once, and go to `others`.
+    fn name(&mut self, batch: &[Raw], ask: bool, others: &mut Vec<Event>) -> Vec<Pending> {
         let mut pending = Vec::with_capacity(batch.len());
         for raw in batch {
             match raw {
@@ -145,6 +157,10 @@ impl Correlator {
                         self.spaces.forget(tgid);
                     }
                 }
+                Raw::File(seen) => self.files.add(seen),
+                Raw::Folio(raw) => others.push(self.unmapped(raw)),
+                Raw::Failure(cause, raw) => others.push(self.failure(*cause, raw, ask)),
+                Raw::Compaction(raw) => others.push(self.compaction(raw)),
                 Raw::Mapping(raw) => {
                     let actor = self.processes.thread(Tgid(raw.actor_tgid), Tid(raw.actor_tid));
                     let owner = (raw.owner_tgid != 0).then_some(Tgid(raw.owner_tgid));
@@ -270,7 +286,7 @@ impl Correlator {
                 new_pfn,
                 old_node: self.topology.node_of(old_pfn),
                 new_node: self.topology.node_of(new_pfn),
-                reason: self.reasons.get(raw.reason),
+                reason: self.names.reason(raw.reason),
                 actor: run.actor.clone(),
                 blackout: (raw.unmapped_at != 0).then(|| Nanos(raw.at).since(Nanos(raw.unmapped_at))),
                 vma: vma.clone(),
@@ -278,6 +294,7 @@ impl Correlator {
                 flags: None,
                 map_count: None,
                 ambiguous: raw.flags & mapping_flags::AMBIGUOUS != 0,
+                nth: (raw.nth != 0).then_some(raw.nth),
                 cpu: raw.cpu,
             }));
         }
@@ -287,8 +304,10 @@ impl Correlator {
     fn add_frame_facts(&self, events: &mut [Event]) {
         let mut frames: Vec<Pfn> = events
             .iter()
-            .map(|Event::Move(moved)| moved)
-            .filter(|moved| moved.verdict == Verdict::Confirmed)
+            .filter_map(|event| match event {
+                Event::Move(moved) if moved.verdict == Verdict::Confirmed => Some(moved),
+                _ => None,
+            })
             .map(|moved| moved.new_pfn)
             .collect();
         frames.sort_unstable();
@@ -299,7 +318,8 @@ impl Correlator {
             answer.map_err(|e| log::debug!("{e}")).ok().map(|()| words)
         };
         let (flags, counts) = (read(&self.flags), read(&self.counts));
-        for Event::Move(moved) in events {
+        for event in events {
+            let Event::Move(moved) = event else { continue };
             if moved.verdict != Verdict::Confirmed {
                 continue;
             }

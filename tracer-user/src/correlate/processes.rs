@@ -58,7 +58,7 @@ impl Processes {
     /// Takes in what happened to a process. Returns its PID if its address space is another one now.
     pub fn apply(&mut self, change: ProcessChange, seen: &ProcessSeen) -> Option<Tgid> {
         let (tgid, tid) = (Tgid(seen.tgid), Tid(seen.tid));
-        let comm = comm(&seen.comm);
+        let comm = text(&seen.comm);
         match change {
             ProcessChange::Fork => {
                 let process = self.by_tgid.entry(tgid).or_default();
@@ -186,7 +186,8 @@ impl Processes {
 }
 
 /// A name as the kernel sends it: bytes up to the first NUL.
-fn comm(bytes: &[u8; 16]) -> Option<Arc<str>> {
+/// A NUL-padded name of the wire; None: it is empty.
+pub(super) fn text(bytes: &[u8]) -> Option<Arc<str>> {
     let text = bytes.split(|&byte| byte == 0).next().unwrap_or_default();
     (!text.is_empty()).then(|| Arc::from(String::from_utf8_lossy(text)))
 }

@@ -1,7 +1,9 @@
 //! Wire bytes to raw events: pure, total, and distrustful.
 //! Input: one record of the ring, or of a recording of it.
 
-use tracer_common::event::{Kind, MappingMoved, ProcessChange, ProcessSeen, Wire};
+use tracer_common::event::{
+    Cause, CompactionRan, FileSeen, FolioFailed, FolioMoved, Kind, MappingMoved, ProcessChange, ProcessSeen, Wire,
+};
 
 /// A record, checked but not yet understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,6 +12,14 @@ pub enum Raw {
     Mapping(MappingMoved),
     /// A process was made, renamed, ended, or first seen to migrate.
     Process(ProcessChange, ProcessSeen),
+    /// A folio without a mapping moved.
+    Folio(FolioMoved),
+    /// The name of such a folio's file.
+    File(FileSeen),
+    /// A folio could not be moved.
+    Failure(Cause, FolioFailed),
+    /// Compaction went over a zone.
+    Compaction(CompactionRan),
 }
 
 /// Why a record is not an event. Such a record is counted as lost.
@@ -24,6 +34,9 @@ pub enum DecodeError {
     /// A process change that this version does not know.
     #[error("unknown process change {0}")]
     Change(u16),
+    /// A cause of failure that this version does not know.
+    #[error("unknown cause {0}")]
+    Cause(u8),
     /// A run of no pages, or one that leaves the address space.
     #[error("impossible run of {0} pages")]
     Run(u32),
@@ -51,6 +64,14 @@ pub fn decode(record: &[u8]) -> Result<Raw, DecodeError> {
             let change = ProcessChange::try_from(event.change).map_err(DecodeError::Change)?;
             Ok(Raw::Process(change, event))
         }
+        Kind::FolioMoved => Ok(Raw::Folio(read(record)?)),
+        Kind::FileSeen => Ok(Raw::File(read(record)?)),
+        Kind::FolioFailed => {
+            let event: FolioFailed = read(record)?;
+            let cause = Cause::try_from(event.cause).map_err(DecodeError::Cause)?;
+            Ok(Raw::Failure(cause, event))
+        }
+        Kind::CompactionRan => Ok(Raw::Compaction(read(record)?)),
     }
 }
 

@@ -8,6 +8,8 @@ pub enum Attach {
     Fentry,
     /// Exit of a kernel function, through a BPF trampoline.
     Fexit,
+    /// Entry of a kernel function, through a probe: for functions that a trampoline does not take everywhere.
+    Kprobe,
     /// A tracepoint, by name and without tracefs.
     RawTracepoint,
 }
@@ -30,7 +32,7 @@ pub struct Hook {
     pub program: &'static str,
     /// How it is attached.
     pub attach: Attach,
-    /// The kernel function or tracepoint.
+    /// The kernel function or tracepoint; alternatives after a `|`, of which a kernel has one.
     pub target: &'static str,
     /// What the program takes from it, in order: the names of a function's parameters, alternatives after a `|`; of a
     /// tracepoint, whose BTF has no names, the first so many arguments.
@@ -48,6 +50,7 @@ impl Hook {
         let kind = match self.attach {
             Attach::Fentry => "fentry",
             Attach::Fexit => "fexit",
+            Attach::Kprobe => "kprobe",
             Attach::RawTracepoint => "tracepoint",
         };
         format!("{kind}/{}", self.target)
@@ -130,6 +133,94 @@ pub const HOOKS: &[Hook] = &[
         &["src", "reason"],
         Used::Exact,
         Some("folios freed before they moved are missing from the books"),
+    ),
+    hook(
+        "migrate_enter",
+        Attach::Kprobe,
+        "migrate_pages",
+        &[
+            "from",
+            "get_new_page|get_new_folio",
+            "put_new_page|put_new_folio",
+            "private",
+            "mode",
+            "reason",
+            "ret_succeeded",
+        ],
+        Used::Exact,
+        Some("folios that could not be moved"),
+    ),
+    hook(
+        "target_found",
+        Attach::Fexit,
+        "alloc_migration_target",
+        &["page|src", "private"],
+        Used::Exact,
+        Some("failures for want of a free page, of most system calls"),
+    ),
+    hook(
+        "policy_target_found",
+        Attach::Fexit,
+        "alloc_migration_target_by_mpol|new_page",
+        &["page|src", "start|private"],
+        Used::Exact,
+        Some("failures for want of a free page, of mbind"),
+    ),
+    hook(
+        "misplaced_target_found",
+        Attach::Fexit,
+        "alloc_misplaced_dst_folio|alloc_misplaced_dst_page",
+        &["page|src", "data"],
+        Used::Exact,
+        Some("failures for want of a free page, of NUMA balancing"),
+    ),
+    hook(
+        "compaction_target_found",
+        Attach::Fexit,
+        "compaction_alloc",
+        &["migratepage|src", "data"],
+        Used::Exact,
+        Some("failures for want of a free page, of compaction"),
+    ),
+    hook(
+        "demotion_target_found",
+        Attach::Fexit,
+        "alloc_demote_folio|alloc_migrate_folio|alloc_demote_page",
+        &["page|src", "private"],
+        Used::Exact,
+        Some("failures for want of a free page, of demotion"),
+    ),
+    hook(
+        "misplaced_prepared",
+        Attach::Fexit,
+        "migrate_misplaced_folio_prepare",
+        &["folio", "vma", "node"],
+        Used::Exact,
+        Some("pages that NUMA balancing refuses to move"),
+    ),
+    hook(
+        "compaction_begin",
+        Attach::RawTracepoint,
+        "mm_compaction_begin",
+        &["cc", "zone_start", "zone_end", "sync"],
+        Used::Always,
+        Some("runs of compaction"),
+    ),
+    hook(
+        "compaction_end",
+        Attach::RawTracepoint,
+        "mm_compaction_end",
+        &["cc", "zone_start", "zone_end", "sync", "status"],
+        Used::Always,
+        Some("runs of compaction"),
+    ),
+    hook(
+        "compaction_deferred",
+        Attach::RawTracepoint,
+        "mm_compaction_deferred",
+        &["zone", "order"],
+        Used::Always,
+        Some("how often compaction was put off"),
     ),
     hook(
         "owner_leaves",

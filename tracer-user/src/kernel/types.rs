@@ -9,7 +9,7 @@ use std::{
 use tracer_common::config::Config;
 
 use crate::{
-    event::ReasonNames,
+    event::{self, KernelNames, Names},
     kernel::{
         btf::{Btf, BtfDamage},
         hooks::{Attach, Hook},
@@ -62,6 +62,8 @@ impl KernelTypes {
         let missing = TypesError::Missing;
         let member = |structure, member, name| self.0.member(structure, member).ok_or(missing(name));
         let walk = self.0.member("rmap_walk_arg", "folio");
+        let flag = |name| self.constant("pageflags", name).ok_or(missing(name));
+        let compaction = |name| self.0.member("compact_control", name).unwrap_or(0);
         Ok(Config {
             vma_mm: member("vm_area_struct", "vm_mm", "vm_area_struct.vm_mm")?,
             mm_owner: member("mm_struct", "owner", "mm_struct.owner (CONFIG_MEMCG)")?,
@@ -79,28 +81,64 @@ impl KernelTypes {
             remove_arg_is_walk: u32::from(walk.is_some()),
             walk_folio: walk.unwrap_or(0),
             page_struct_shift: self.page_struct_shift().ok_or(missing("struct page"))?,
+            folio_mapping: member("folio", "mapping", "folio.mapping")?,
+            folio_index: member("folio", "index", "folio.index")?,
+            folio_lru: member("folio", "lru", "folio.lru")?,
+            folio_refcount: member("folio", "_refcount", "folio._refcount")?,
+            folio_mapcount: member("folio", "_mapcount", "folio._mapcount")?,
+            pg_private: flag("PG_private")?,
+            pg_swapcache: flag("PG_swapcache")?,
+            pg_locked: flag("PG_locked")?,
+            pg_writeback: flag("PG_writeback")?,
+            mapping_host: member("address_space", "host", "address_space.host")?,
+            mapping_i_mmap: member("address_space", "i_mmap", "address_space.i_mmap")?,
+            inode_ino: member("inode", "i_ino", "inode.i_ino")?,
+            inode_sb: member("inode", "i_sb", "inode.i_sb")?,
+            inode_dentry: member("inode", "i_dentry", "inode.i_dentry")?,
+            sb_dev: member("super_block", "s_dev", "super_block.s_dev")?,
+            dentry_alias: member("dentry", "d_alias", "dentry.d_alias")
+                .or_else(|_| member("dentry", "d_u", "dentry.d_u"))?,
+            dentry_name: member("dentry", "d_name", "dentry.d_name")? + member("qstr", "name", "qstr.name")?,
+            anon_vma_root: member("anon_vma", "rb_root", "anon_vma.rb_root")?,
+            chain_rb: member("anon_vma_chain", "rb", "anon_vma_chain.rb")?,
+            chain_vma: member("anon_vma_chain", "vma", "anon_vma_chain.vma")?,
+            vma_shared: member("vm_area_struct", "shared", "vm_area_struct.shared")?,
+            vma_start: member("vm_area_struct", "vm_start", "vm_area_struct.vm_start")?,
+            vma_end: member("vm_area_struct", "vm_end", "vm_area_struct.vm_end")?,
+            vma_pgoff: member("vm_area_struct", "vm_pgoff", "vm_area_struct.vm_pgoff")?,
+            // A kernel without CONFIG_COMPACTION has neither the structure nor the hooks that read it.
+            cc_zone: compaction("zone"),
+            cc_order: compaction("order"),
+            cc_mode: compaction("mode"),
+            cc_direct: compaction("direct_compaction"),
+            cc_proactive: compaction("proactive_compaction"),
+            // Unused where there is no NUMA balancing.
+            reason_numa: self.constant("migrate_reason", "MR_NUMA_MISPLACED").unwrap_or(u32::MAX),
+            zone_name: member("zone", "name", "zone.name")?,
             ..Config::UNSET
         })
     }
 
-    /// Checks that a hook passes what its program takes: a kernel that differs is refused before it is misread.
+    /// Checks that a hook passes what its program takes, and returns which of its targets this kernel has: a kernel that
+    /// differs is refused before it is misread.
     ///
     /// # Errors
     /// What the kernel has instead.
-    pub fn check(&self, hook: &Hook) -> Result<(), String> {
+    pub fn check(&self, hook: &Hook) -> Result<&'static str, String> {
         let expected = hook.arguments;
         match hook.attach {
-            Attach::Fentry | Attach::Fexit => {
-                let parameters = self
-                    .0
-                    .parameters(hook.target)
+            Attach::Fentry | Attach::Fexit | Attach::Kprobe => {
+                let (target, parameters) = hook
+                    .target
+                    .split('|')
+                    .find_map(|name| Some((name, self.0.parameters(name)?)))
                     .ok_or("this kernel has no such function")?;
                 let same = parameters.len() == expected.len()
                     && parameters
                         .iter()
                         .zip(expected)
                         .all(|(have, want)| want.split('|').any(|name| name == *have));
-                same.then_some(())
+                same.then_some(target)
                     .ok_or_else(|| format!("this kernel's takes ({})", parameters.join(", ")))
             }
             Attach::RawTracepoint => {
@@ -109,16 +147,22 @@ impl KernelTypes {
                     .tracepoint_arguments(hook.target)
                     .ok_or("this kernel has no such tracepoint")?;
                 (count >= expected.len())
-                    .then_some(())
+                    .then_some(hook.target)
                     .ok_or_else(|| format!("this kernel's passes {count} arguments"))
             }
         }
     }
 
-    /// The running kernel's names for its migrate reasons (`enum migrate_reason`).
+    /// The running kernel's names for its numbers.
     #[must_use]
-    pub fn reasons(&self) -> ReasonNames {
-        ReasonNames::from_kernel(self.0.constants("migrate_reason").unwrap_or_default().into_iter())
+    pub fn names(&self) -> KernelNames {
+        let constants = |name| self.0.constants(name).unwrap_or_default().into_iter();
+        let lower = |prefix| move |name: &str| Some(name.strip_prefix(prefix)?.to_ascii_lowercase());
+        KernelNames {
+            reasons: Names::new(constants("migrate_reason"), event::reason_name),
+            page_flags: Names::new(constants("pageflags"), lower("PG_")),
+            compact_results: Names::new(constants("compact_result"), lower("COMPACT_")),
+        }
     }
 
     fn page_struct_shift(&self) -> Option<u32> {

@@ -66,6 +66,7 @@ pub fn moved() -> Move {
         )),
         map_count: Some(3),
         ambiguous: false,
+        nth: Some(1),
         cpu: 7,
     }
 }

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use crate::{
     event::{Move, OwnerSource, Task, Verdict},
+    proc::maps::Vma,
     render::{
         escape::Printable,
         quantity::{Duration, PageSize},
@@ -56,7 +57,7 @@ impl Layout {
     }
 
     /// A row of these columns; `notes` and what room is left for `place` come last.
-    fn lines(&self, columns: [&str; 9], notes: &str, place: &str) -> String {
+    pub(super) fn lines(&self, columns: [&str; 9], notes: &str, place: &str) -> String {
         let (first, mut last) = if self.two_lines {
             let [first, second] = self.both_lines(columns);
             (format!("{first}\n"), second)
@@ -188,10 +189,10 @@ impl Row {
             &format!("{} -> {}", self.old_pfn, self.new_pfn),
             &nodes(moved.old_node, moved.new_node),
             &moved.reason.to_string(),
-            &actor(moved),
+            &actor(&moved.actor, moved.owner.as_ref()),
             &blackout,
         ];
-        layout.lines(columns, &notes(moved), &place(moved))
+        layout.lines(columns, &notes(moved), &place(moved.vma.as_deref()))
     }
 
     fn size(&self) -> String {
@@ -228,7 +229,7 @@ fn notes(moved: &Move) -> String {
     notes
 }
 
-fn named(task: &Task) -> String {
+pub(super) fn named(task: &Task) -> String {
     match &task.comm {
         Some(comm) => format!("{}[{}]", Printable(comm), task.tid),
         None => format!("?[{}]", task.tid),
@@ -239,22 +240,23 @@ fn owner(moved: &Move) -> String {
     moved.owner.as_ref().map_or_else(|| "unknown".to_owned(), named)
 }
 
-fn actor(moved: &Move) -> String {
-    match &moved.owner {
-        Some(owner) if owner.tgid == moved.actor.tgid => "itself".to_owned(),
-        _ => match &moved.actor.comm {
+/// Who did it, beside whose page it is.
+pub(super) fn actor(actor: &Task, owner: Option<&Task>) -> String {
+    match owner {
+        Some(owner) if owner.tgid == actor.tgid => "itself".to_owned(),
+        _ => match &actor.comm {
             // A kernel thread's name says all; a process is one of many.
             Some(comm)
                 if comm.starts_with("kcompactd") || comm.starts_with("khugepaged") || comm.starts_with("kswapd") =>
             {
                 Printable(comm).to_string()
             }
-            _ => named(&moved.actor),
+            _ => named(actor),
         },
     }
 }
 
-fn nodes(old: Option<NodeId>, new: Option<NodeId>) -> String {
+pub(super) fn nodes(old: Option<NodeId>, new: Option<NodeId>) -> String {
     let name = |node: Option<NodeId>| node.map_or_else(|| "?".to_owned(), |node| node.to_string());
     if old == new && old.is_some() {
         name(old)
@@ -263,8 +265,9 @@ fn nodes(old: Option<NodeId>, new: Option<NodeId>) -> String {
     }
 }
 
-fn place(moved: &Move) -> String {
-    let Some(vma) = &moved.vma else { return "?".to_owned() };
+/// What is mapped there.
+pub(super) fn place(vma: Option<&Vma>) -> String {
+    let Some(vma) = vma else { return "?".to_owned() };
     if vma.name.is_empty() {
         return format!("anon {}", vma.perms);
     }

@@ -8,7 +8,10 @@ use crate::{
         books::Books,
         totals::{NodePair, Totals},
     },
-    render::quantity::{Bytes, Count, Duration},
+    render::{
+        failure,
+        quantity::{Bytes, Count, Duration},
+    },
     sink::{Header, Summary},
     source::ring::{Backend, Refusal},
     units::{Nanos, PAGE_SIZE},
@@ -65,6 +68,8 @@ fn write(out: &mut String, header: Option<&Header>, summary: &Summary, hints: bo
     if !totals.by_reason.is_empty() {
         reasons(out, totals)?;
     }
+    failures(out, totals)?;
+    compaction(out, totals, &summary.books)?;
     writeln!(out)?;
     books(out, &summary.books)?;
     if !totals.verdicts.is_empty() {
@@ -145,6 +150,10 @@ fn losses(out: &mut String, books: &Books) -> fmt::Result {
         lost.processes,
         "process events: the ring was full; names and children may be wrong",
     )?;
+    line(lost.folios, "moves of folios without a mapping: the ring was full")?;
+    line(lost.failures, "failures to move a folio: the ring was full")?;
+    line(lost.cut_failures, "calls with more failures than are told of")?;
+    line(lost.compactions, "runs of compaction: the ring was full")?;
     line(lost.calls, "calls of migrate_pages: no room for their context")?;
     line(lost.undecoded, "records that could not be decoded")?;
     line(lost.targets, "children that there was no room to follow")?;
@@ -197,6 +206,58 @@ fn reasons(out: &mut String, totals: &Totals) -> fmt::Result {
                 .map_or_else(|| "-".to_owned(), |nanos| Duration(nanos).to_string())
         };
         writeln!(out, " {:>13} {:>8} {:>8}", quantile(0.5), quantile(0.99), quantile(1.0))?;
+    }
+    Ok(())
+}
+
+/// What could not be moved; nothing where everything could.
+fn failures(out: &mut String, totals: &Totals) -> fmt::Result {
+    if totals.failures.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "\n{:<18} {:>11} {:>10}  CAUSE", "NOT MOVED", "FOLIOS", "SIZE")?;
+    for ((reason, cause), sums) in &totals.failures {
+        writeln!(
+            out,
+            "{reason:<18} {:>11} {:>10}  {}",
+            Count(sums.folios).to_string(),
+            Bytes(sums.pages * PAGE_SIZE).to_string(),
+            failure::words(*cause)
+        )?;
+    }
+    Ok(())
+}
+
+/// What compaction did; nothing where there was none.
+fn compaction(out: &mut String, totals: &Totals, books: &Books) -> fmt::Result {
+    let sums = &totals.compaction;
+    if sums.runs == 0 && books.compaction_deferred == 0 {
+        return Ok(());
+    }
+    write!(
+        out,
+        "\ncompaction {} over a zone in {}: {} pages moved, {} not",
+        match sums.runs {
+            1 => "1 run".to_owned(),
+            runs => format!("{} runs", Count(runs)),
+        },
+        Duration(sums.time),
+        Count(sums.moved),
+        Count(sums.failed)
+    )?;
+    if books.compaction_deferred > 0 {
+        write!(out, " · put off {} times", Count(books.compaction_deferred))?;
+    }
+    writeln!(out)?;
+    if let (Some(median), Some(longest)) = (sums.direct.quantile(0.5), sums.direct.max()) {
+        writeln!(
+            out,
+            "          {} of them direct, allocations waited {}: {} p50, {} max",
+            Count(sums.direct.len()),
+            Duration(sums.direct_time),
+            Duration(median),
+            Duration(longest)
+        )?;
     }
     Ok(())
 }

@@ -1,15 +1,20 @@
 //! JSON lines: one object per event, a summary last. Keys are documented in docs/json.md and stable.
 //! Input: events; output: any writer.
 
+mod others;
+
 use std::io::{self, Write};
 
 use serde::{Serialize, Serializer};
 
 use crate::{
     analysis::books::Books,
-    event::{Event, Move, Task},
+    event::{Event, Move, Task, failure::cause_name},
     proc::maps::Vma,
-    sink::{Header, Sink, Summary},
+    sink::{
+        Header, Sink, Summary,
+        json::others::{CompactionLine, FailureLine, UnmappedLine},
+    },
 };
 
 /// Writes JSON lines.
@@ -38,8 +43,12 @@ impl<W: Write> Sink for JsonLines<W> {
     }
 
     fn event(&mut self, event: &Event) -> io::Result<()> {
-        let Event::Move(moved) = event;
-        self.line(&MoveLine::from(moved))
+        match event {
+            Event::Move(moved) => self.line(&MoveLine::from(moved)),
+            Event::Unmapped(moved) => self.line(&UnmappedLine::from(moved)),
+            Event::Failure(failure) => self.line(&FailureLine::from(failure)),
+            Event::Compaction(run) => self.line(&CompactionLine::from(run)),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -106,6 +115,7 @@ struct MoveLine<'a> {
     flags: Option<Vec<&'static str>>,
     map_count: Option<u64>,
     ambiguous: bool,
+    nth: Option<u8>,
 }
 
 fn name(task: &Task) -> Option<&str> {
@@ -138,8 +148,30 @@ impl<'a> From<&'a Move> for MoveLine<'a> {
             flags: moved.flags.map(|flags| flags.names().collect()),
             map_count: moved.map_count,
             ambiguous: moved.ambiguous,
+            nth: moved.nth,
         }
     }
+}
+
+#[derive(Serialize)]
+struct FailureCount {
+    reason: String,
+    cause: &'static str,
+    folios: u64,
+    pages: u64,
+}
+
+#[derive(Serialize)]
+struct CompactionSums {
+    runs: u64,
+    time_ns: u64,
+    moved_pages: u64,
+    failed_pages: u64,
+    deferred: u64,
+    direct: u64,
+    direct_time_ns: u64,
+    direct_p50_ns: Option<u64>,
+    direct_max_ns: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -165,6 +197,11 @@ struct LostLine<'a> {
     mappings_by_cpu: &'a [u64],
     mapping_pages: u64,
     process_events: u64,
+    folios: u64,
+    folio_pages: u64,
+    failures: u64,
+    cut_failures: u64,
+    compactions: u64,
     calls: u64,
     undecoded: u64,
     missed_runs: u64,
@@ -186,6 +223,9 @@ struct BooksLine {
     unmapped_pages: u64,
     released_pages: u64,
     unseen_pages: u64,
+    failed_pages: u64,
+    failed_seen_pages: u64,
+    failed_reported_pages: u64,
     unbalanced_calls: u64,
     imbalance: Option<i64>,
     settled: bool,
@@ -203,6 +243,9 @@ impl From<&Books> for BooksLine {
             unmapped_pages: books.unmapped,
             released_pages: books.released,
             unseen_pages: books.unseen,
+            failed_pages: books.failed,
+            failed_seen_pages: books.failed_seen,
+            failed_reported_pages: books.failed_reported,
             unbalanced_calls: books.unbalanced_calls,
             imbalance: books.imbalance(),
             settled: books.settled,
@@ -250,6 +293,9 @@ struct SummaryLine<'a> {
     ambiguous_pages: u64,
     reasons: Vec<ReasonLine>,
     verdicts: serde_json::Map<String, serde_json::Value>,
+    unmapped_pages: u64,
+    failures: Vec<FailureCount>,
+    compaction: CompactionSums,
     lost: LostLine<'a>,
     books: BooksLine,
     startup_cpu_ns: u64,
@@ -290,11 +336,38 @@ impl<'a> SummaryLine<'a> {
                 .iter()
                 .map(|(v, &pages)| (v.name().to_owned(), pages.into()))
                 .collect(),
+            unmapped_pages: totals.unmapped,
+            failures: totals
+                .failures
+                .iter()
+                .map(|((reason, cause), sums)| FailureCount {
+                    reason: reason.to_string(),
+                    cause: cause_name(*cause),
+                    folios: sums.folios,
+                    pages: sums.pages,
+                })
+                .collect(),
+            compaction: CompactionSums {
+                runs: totals.compaction.runs,
+                time_ns: totals.compaction.time.0,
+                moved_pages: totals.compaction.moved,
+                failed_pages: totals.compaction.failed,
+                deferred: summary.books.compaction_deferred,
+                direct: totals.compaction.direct.len(),
+                direct_time_ns: totals.compaction.direct_time.0,
+                direct_p50_ns: totals.compaction.direct.quantile(0.5).map(|nanos| nanos.0),
+                direct_max_ns: totals.compaction.direct.max().map(|nanos| nanos.0),
+            },
             lost: LostLine {
                 events: lost.events(),
                 mappings_by_cpu: &lost.mappings_by_cpu,
                 mapping_pages: lost.mapping_pages,
                 process_events: lost.processes,
+                folios: lost.folios,
+                folio_pages: lost.folio_pages,
+                failures: lost.failures,
+                cut_failures: lost.cut_failures,
+                compactions: lost.compactions,
                 calls: lost.calls,
                 undecoded: lost.undecoded,
                 missed_runs: lost.missed_runs.moves,

@@ -9,6 +9,7 @@ use jiff::{Timestamp, tz::TimeZone};
 use crate::{
     event::{Event, Verdict},
     render::{
+        others::{self, FailureRow},
         rows::{Layout, Row},
         summary,
     },
@@ -17,6 +18,8 @@ use crate::{
 };
 
 const HEADING: Style = Style::new().bold();
+const NOT_MOVED: Style = AnsiColor::Red.on_default();
+const CONTEXT: Style = Style::new().dimmed();
 const MOVED_ON: Style = AnsiColor::Yellow.on_default();
 const ALARM: Style = AnsiColor::Red.on_default().bold();
 
@@ -27,6 +30,12 @@ pub struct Terminal {
     pub columns: usize,
     /// Lines on the screen.
     pub lines: usize,
+}
+
+/// A row that may still grow.
+enum Pending {
+    Move(Row, Nanos, Verdict),
+    Failure(FailureRow),
 }
 
 /// Writes rows. The writer strips the styles where there is no terminal.
@@ -40,7 +49,7 @@ pub struct Text<W> {
     /// Kept for the closing page.
     header: Option<Header>,
     zone: TimeZone,
-    row: Option<(Row, Nanos, Verdict)>,
+    row: Option<Pending>,
     /// Lines written since the last heading, with it; None before the first.
     since_heading: Option<usize>,
 }
@@ -61,10 +70,28 @@ impl<W: Write> Text<W> {
         }
     }
 
+    /// Writes the row that is pending, if any.
     fn write_row(&mut self) -> io::Result<()> {
-        let Some((row, at, verdict)) = self.row.take() else {
-            return Ok(());
-        };
+        match self.row.take() {
+            None => Ok(()),
+            Some(Pending::Move(row, at, verdict)) => {
+                let style = if verdict == Verdict::Confirmed {
+                    Style::new()
+                } else {
+                    MOVED_ON
+                };
+                let text = row.text(&self.clock(at), &self.layout);
+                self.write_lines(&text, style)
+            }
+            Some(Pending::Failure(row)) => {
+                let text = row.text(&self.clock(row.at()), &self.layout);
+                self.write_lines(&text, NOT_MOVED)
+            }
+        }
+    }
+
+    /// Writes the lines of a row, after the heading where it is due.
+    fn write_lines(&mut self, text: &str, style: Style) -> io::Result<()> {
         let height = self.layout.height();
         let screenful = self
             .terminal
@@ -77,12 +104,6 @@ impl<W: Write> Text<W> {
             }
         };
         self.since_heading = Some(since + height);
-        let style = if verdict == Verdict::Confirmed {
-            Style::new()
-        } else {
-            MOVED_ON
-        };
-        let text = row.text(&self.clock(at), &self.layout);
         writeln!(self.writer, "{style}{text}{style:#}")
     }
 
@@ -103,15 +124,27 @@ impl<W: Write> Sink for Text<W> {
     }
 
     fn event(&mut self, event: &Event) -> io::Result<()> {
-        let Event::Move(moved) = event;
-        if self.fold
-            && let Some((row, ..)) = &mut self.row
-            && row.extend(moved)
-        {
+        let joined = match (event, &mut self.row) {
+            (Event::Move(moved), Some(Pending::Move(row, ..))) => self.fold && row.extend(moved),
+            (Event::Failure(failure), Some(Pending::Failure(row))) => self.fold && row.extend(failure),
+            _ => false,
+        };
+        if joined {
             return Ok(());
         }
         self.write_row()?;
-        self.row = Some((Row::new(moved), moved.at, moved.verdict));
+        match event {
+            Event::Move(moved) => self.row = Some(Pending::Move(Row::new(moved), moved.at, moved.verdict)),
+            Event::Failure(failure) => self.row = Some(Pending::Failure(FailureRow::new(failure))),
+            Event::Unmapped(moved) => {
+                let text = others::unmapped(moved, &self.clock(moved.at), &self.layout);
+                self.write_lines(&text, Style::new())?;
+            }
+            Event::Compaction(run) => {
+                let text = others::compaction(run, &self.clock(run.at), &self.layout);
+                self.write_lines(&text, CONTEXT)?;
+            }
+        }
         Ok(())
     }
 
@@ -128,7 +161,7 @@ impl<W: Write> Sink for Text<W> {
         for line in summary::text(self.header.as_ref(), summary, self.terminal.is_some()).lines() {
             let style = if line.starts_with("LOST") || line.starts_with("WARNING") {
                 ALARM
-            } else if line.starts_with("REASON") {
+            } else if line.starts_with("REASON") || line.starts_with("NOT MOVED") {
                 HEADING
             } else {
                 Style::new()

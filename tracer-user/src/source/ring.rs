@@ -10,7 +10,7 @@ use std::{
 use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::{Array, HashMap as BpfHashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
-    programs::{FEntry, FExit, Program, ProgramError, RawTracePoint},
+    programs::{FEntry, FExit, KProbe, Program, ProgramError, RawTracePoint},
 };
 use tracer_common::{config::Config, counter::Counter};
 
@@ -409,6 +409,7 @@ pub(crate) fn take_off(bpf: &mut Ebpf, hook: &Hook) -> Result<(), ProgramError> 
     let result = match bpf.program_mut(hook.program) {
         Some(Program::FEntry(p)) => p.unload(),
         Some(Program::FExit(p)) => p.unload(),
+        Some(Program::KProbe(p)) => p.unload(),
         Some(Program::RawTracePoint(p)) => p.unload(),
         _ => Ok(()),
     };
@@ -421,29 +422,34 @@ pub(crate) fn take_off(bpf: &mut Ebpf, hook: &Hook) -> Result<(), ProgramError> 
 /// Loads one program and puts it on its hook, which must pass what the program takes; it stays there until it is
 /// unloaded.
 pub(crate) fn attach(bpf: &mut Ebpf, hook: &'static Hook, types: &KernelTypes, btf: &Btf) -> Result<(), Refusal> {
-    types.check(hook).map_err(|reason| Refusal::differs(hook, reason))?;
-    load_and_attach(bpf, hook, btf).map_err(|error| Refusal::new(hook, &error))
+    let target = types.check(hook).map_err(|reason| Refusal::differs(hook, reason))?;
+    load_and_attach(bpf, hook, target, btf).map_err(|error| Refusal::new(hook, &error))
 }
 
-fn load_and_attach(bpf: &mut Ebpf, hook: &Hook, btf: &Btf) -> Result<(), ProgramError> {
+fn load_and_attach(bpf: &mut Ebpf, hook: &Hook, target: &str, btf: &Btf) -> Result<(), ProgramError> {
     let program = bpf.program_mut(hook.program).ok_or_else(|| ProgramError::InvalidName {
         name: hook.program.to_owned(),
     })?;
     match hook.attach {
         Attach::Fentry => {
             let program: &mut FEntry = program.try_into()?;
-            program.load(hook.target, btf)?;
+            program.load(target, btf)?;
             program.attach()?;
         }
         Attach::Fexit => {
             let program: &mut FExit = program.try_into()?;
-            program.load(hook.target, btf)?;
+            program.load(target, btf)?;
             program.attach()?;
+        }
+        Attach::Kprobe => {
+            let program: &mut KProbe = program.try_into()?;
+            program.load()?;
+            program.attach(target, 0)?;
         }
         Attach::RawTracepoint => {
             let program: &mut RawTracePoint = program.try_into()?;
             program.load()?;
-            program.attach(hook.target)?;
+            program.attach(target)?;
         }
     }
     Ok(())

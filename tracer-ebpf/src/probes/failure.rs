@@ -1,0 +1,321 @@
+//! Folios that a call could not move: what was seen to go wrong is kept by folio, and told when the call ends. Exact
+//! backend.
+//! Input: the other probes; fexit of the functions that find the target of a move; `migrate_misplaced_folio_prepare`.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    btf_maps::LruHashMap,
+    helpers::{bpf_get_smp_processor_id, bpf_loop},
+    macros::{btf_map, fexit},
+    programs::FExitContext,
+};
+use tracer_common::{
+    counter::Counter,
+    event::{Cause, FAILED_MAPPINGS, FolioFailed, Place},
+};
+
+use crate::{
+    counters, emit, filter,
+    kernel::{self, config},
+    rmap,
+    state::{self, Call},
+};
+
+/// Folios of one call that are told; more are counted as cut off.
+const MOST: u32 = 4096;
+
+/// What was seen of a folio that did not move at once.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Trouble {
+    /// When the call began: what an earlier call left is stale.
+    call: u64,
+    places: [Place; FAILED_MAPPINGS],
+    attempts: u32,
+    errno: i32,
+    refs: i32,
+    expected_refs: i32,
+    /// It was unmapped and put back.
+    put_back: u32,
+    /// No page was found for the copy.
+    no_target: u32,
+}
+
+const NOTHING: Trouble = Trouble {
+    call: 0,
+    places: [Place {
+        vaddr: 0,
+        owner_tgid: 0,
+        inferred: 0,
+    }; FAILED_MAPPINGS],
+    attempts: 0,
+    errno: 0,
+    refs: 0,
+    expected_refs: 0,
+    put_back: 0,
+    no_target: 0,
+};
+
+/// Key: `struct folio *`, which only the task that isolated it can try to move.
+#[btf_map]
+static TROUBLE: LruHashMap<u64, Trouble, 16384> = LruHashMap::new();
+
+#[inline(always)]
+fn trouble(call: &Call, folio: u64) -> Option<&'static mut Trouble> {
+    if TROUBLE.get_ptr(folio).is_none() {
+        TROUBLE.insert(folio, NOTHING, 0).ok()?;
+    }
+    // SAFETY: a live value of the map; the folio is this task's.
+    let trouble = unsafe { &mut *TROUBLE.get_ptr_mut(folio)? };
+    if trouble.call != call.begun {
+        *trouble = Trouble {
+            call: call.begun,
+            ..NOTHING
+        };
+    }
+    Some(trouble)
+}
+
+/// `move_to_new_folio` gave an error.
+#[inline(always)]
+pub fn not_copied(call: &Call, src: u64, errno: i32) {
+    if let Some(trouble) = trouble(call, src) {
+        trouble.attempts += 1;
+        trouble.errno = errno;
+        trouble.refs = kernel::read::<u32>(src, config!(folio_refcount)) as i32;
+        trouble.expected_refs = expected_refs(src);
+    }
+}
+
+/// A mapping of the folio was put back where it was.
+#[inline(always)]
+pub fn put_back(call: &Call, folio: u64, owner_tgid: u32, vaddr: u64) {
+    let Some(trouble) = trouble(call, folio) else {
+        return;
+    };
+    trouble.put_back = 1;
+    let mut i = 0;
+    while i < FAILED_MAPPINGS {
+        let place = &mut trouble.places[i];
+        if place.owner_tgid == 0 {
+            *place = Place {
+                vaddr,
+                owner_tgid,
+                inferred: 0,
+            };
+            return;
+        }
+        // Put back after each attempt.
+        if place.owner_tgid == owner_tgid && place.vaddr == vaddr {
+            return;
+        }
+        i += 1;
+    }
+}
+
+/// References to a folio that is isolated and unmapped, as `folio_expected_refs` counts them (mm/migrate.c): the caller's,
+/// one for each page in the page cache or the swap cache, one for private data.
+#[inline(always)]
+fn expected_refs(folio: u64) -> i32 {
+    let flags: u64 = kernel::read(folio, config!(folio_flags));
+    let has = |bit: u32| flags >> (bit & 63) & 1 != 0;
+    let anon = rmap::is_anon(folio);
+    let mut refs = 1;
+    if !anon || has(config!(pg_swapcache)) {
+        refs += 1 << (kernel::folio_order(folio) & 31);
+    }
+    if !anon && has(config!(pg_private)) {
+        refs += 1;
+    }
+    refs
+}
+
+/// The function that finds a page for the copy returned.
+#[inline(always)]
+fn target(src: u64, found: u64) -> i32 {
+    if found != 0 {
+        return 0;
+    }
+    let (_, tid) = kernel::current();
+    if let Some(call) = state::get(tid).and_then(state::innermost)
+        && let Some(trouble) = trouble(call, src)
+    {
+        trouble.no_target = 1;
+        trouble.attempts += 1;
+        trouble.errno = -ENOMEM;
+    }
+    0
+}
+
+const ENOMEM: i32 = 12;
+
+/// `struct folio *alloc_migration_target(struct folio *src, unsigned long private)`, 6.12 to 7.3; of pages on 6.1;
+/// mm/migrate.c. Most system calls, offlining, soft offlining, longterm pins.
+#[fexit(function = "alloc_migration_target")]
+pub fn target_found(ctx: FExitContext) -> i32 {
+    target(kernel::arg(&ctx, 0), kernel::arg(&ctx, 2))
+}
+
+/// `struct folio *alloc_migration_target_by_mpol(struct folio *src, unsigned long private)`, 6.12 to 7.3; `new_page` on
+/// 6.1; mm/mempolicy.c. mbind.
+#[fexit(function = "alloc_migration_target_by_mpol")]
+pub fn policy_target_found(ctx: FExitContext) -> i32 {
+    target(kernel::arg(&ctx, 0), kernel::arg(&ctx, 2))
+}
+
+/// `struct folio *alloc_misplaced_dst_folio(struct folio *src, unsigned long data)`, 6.12 to 7.3;
+/// `alloc_misplaced_dst_page` on 6.1; mm/migrate.c. NUMA balancing.
+#[fexit(function = "alloc_misplaced_dst_folio")]
+pub fn misplaced_target_found(ctx: FExitContext) -> i32 {
+    target(kernel::arg(&ctx, 0), kernel::arg(&ctx, 2))
+}
+
+/// `struct folio *compaction_alloc(struct folio *src, unsigned long data)`, 6.12 to 7.3; of pages on 6.1; mm/compaction.c.
+#[fexit(function = "compaction_alloc")]
+pub fn compaction_target_found(ctx: FExitContext) -> i32 {
+    target(kernel::arg(&ctx, 0), kernel::arg(&ctx, 2))
+}
+
+/// `struct folio *alloc_demote_folio(struct folio *src, unsigned long private)`, 6.18 to 7.3; `alloc_migrate_folio` on
+/// 6.12, `alloc_demote_page` on 6.1; mm/vmscan.c. Demotion.
+#[fexit(function = "alloc_demote_folio")]
+pub fn demotion_target_found(ctx: FExitContext) -> i32 {
+    target(kernel::arg(&ctx, 0), kernel::arg(&ctx, 2))
+}
+
+/// `int migrate_misplaced_folio_prepare(struct folio *folio, struct vm_area_struct *vma, int node)`, 6.12 to 7.3,
+/// mm/migrate.c: a hint fault wanted to move the folio, and it was not even isolated.
+#[fexit(function = "migrate_misplaced_folio_prepare")]
+pub fn misplaced_prepared(ctx: FExitContext) -> i32 {
+    let errno = kernel::arg(&ctx, 3) as i32;
+    if errno == 0 {
+        return 0;
+    }
+    let (folio, vma) = (kernel::arg(&ctx, 0), kernel::arg(&ctx, 1));
+    let mut event = FolioFailed {
+        cause: Cause::NumaRefused as u8,
+        errno,
+        reason: config!(reason_numa) as u8,
+        ..FolioFailed::default()
+    };
+    event.places[0] = rmap::place_in(folio, vma);
+    send(folio, event);
+    0
+}
+
+/// A call that ends, as the loop over its list needs it.
+struct Walk {
+    next: u64,
+    head: u64,
+    begun: u64,
+    pages: u64,
+    reason: u8,
+    mode: u8,
+    /// A folio before found no target, which ends a call early.
+    no_memory: bool,
+}
+
+/// Tells of every folio that the call left on its list.
+#[inline(always)]
+pub fn tell(call: &Call) {
+    if call.from == 0 {
+        return;
+    }
+    let mut walk = Walk {
+        next: kernel::read(call.from, 0),
+        head: call.from,
+        begun: call.begun,
+        pages: 0,
+        reason: call.reason,
+        mode: call.mode,
+        no_memory: false,
+    };
+    // SAFETY: the callback has the signature that the helper calls, and the context outlives the loop.
+    unsafe { bpf_loop(MOST, tell_next as *mut c_void, (&raw mut walk).cast(), 0) };
+    counters::add(Counter::FailedPages, walk.pages);
+    if walk.next != walk.head {
+        counters::add(Counter::CutFailures, 1);
+    }
+}
+
+extern "C" fn tell_next(_index: u64, walk: *mut c_void) -> u64 {
+    // SAFETY: the context that `tell` gave to the loop.
+    let walk = unsafe { &mut *walk.cast::<Walk>() };
+    if walk.next == walk.head || walk.next == 0 {
+        return 1;
+    }
+    // `struct list_head lru` links folios through its first member, next.
+    let folio = walk.next.wrapping_sub(u64::from(config!(folio_lru)));
+    walk.next = kernel::read(walk.next, 0);
+    let mut event = FolioFailed {
+        reason: walk.reason,
+        mode: walk.mode,
+        ..FolioFailed::default()
+    };
+    let flags: u64 = kernel::read(folio, config!(folio_flags));
+    let has = |bit: u32| flags >> (bit & 63) & 1 != 0;
+    // SAFETY: a live value of the map; the folio is this task's.
+    let trouble = TROUBLE.get_ptr(folio).map(|trouble| unsafe { &*trouble });
+    event.cause = match trouble {
+        Some(trouble) if trouble.call == walk.begun => {
+            event.attempts = trouble.attempts;
+            event.errno = trouble.errno;
+            event.refs = trouble.refs;
+            event.expected_refs = trouble.expected_refs;
+            event.places = trouble.places;
+            if trouble.no_target != 0 && trouble.errno == -ENOMEM {
+                walk.no_memory = true;
+                Cause::NoTarget
+            } else if trouble.attempts != 0 && trouble.errno == -EAGAIN {
+                Cause::References
+            } else if trouble.attempts != 0 {
+                Cause::Error
+            } else if trouble.put_back != 0 {
+                Cause::StillMapped
+            } else {
+                Cause::Unknown
+            }
+        }
+        _ if has(config!(pg_writeback)) => Cause::Writeback,
+        _ if has(config!(pg_locked)) => Cause::Locked,
+        _ if walk.no_memory => Cause::NotTried,
+        _ => Cause::Unknown,
+    } as u8;
+    if event.places[0].owner_tgid == 0 {
+        event.places[0] = rmap::first_place(folio);
+    }
+    walk.pages += 1 << (kernel::folio_order(folio) & 31);
+    send(folio, event);
+    0
+}
+
+const EAGAIN: i32 = 11;
+
+/// Sends the failure if the filter lets it through, with what is the same for all.
+#[inline(always)]
+fn send(folio: u64, mut event: FolioFailed) {
+    let mut wanted = filter::wants_unowned();
+    let mut i = 0;
+    while i < FAILED_MAPPINGS && !wanted {
+        let owner = event.places[i].owner_tgid;
+        wanted = owner != 0 && filter::wants(owner);
+        i += 1;
+    }
+    if !wanted {
+        return;
+    }
+    let (actor_tgid, actor_tid) = kernel::current();
+    // SAFETY: the helper has no preconditions.
+    event.cpu = unsafe { bpf_get_smp_processor_id() } as u16;
+    event.at = kernel::now();
+    event.order = kernel::folio_order(folio);
+    event.pfn = kernel::folio_pfn(folio);
+    event.flags = kernel::read(folio, config!(folio_flags));
+    if event.order == 0 {
+        event.mappings = kernel::read::<u32>(folio, config!(folio_mapcount)).wrapping_add(1);
+    }
+    event.actor_tgid = actor_tgid;
+    event.actor_tid = actor_tid;
+    emit::failure(event);
+}

@@ -1,0 +1,103 @@
+//! Folios that move without a mapping: page cache that nobody maps. Exact backend, where every process is traced.
+//! Input: the folio in hand when its turn is over, from `state`.
+
+use aya_ebpf::{
+    btf_maps::LruHashMap,
+    helpers::{bpf_get_smp_processor_id, bpf_probe_read_kernel_str_bytes},
+    macros::btf_map,
+};
+use tracer_common::event::{FILE_NAME, FileSeen, FolioMoved};
+
+use crate::{
+    emit, filter,
+    kernel::{self, config},
+    state::{File, Folio},
+};
+
+/// `PAGE_MAPPING_ANON`, include/linux/page-flags.h: set in the mapping of a folio that is of no file.
+const ANON: u64 = 1;
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct FileKey {
+    ino: u64,
+    dev: u32,
+    pad: u32,
+}
+
+/// Files whose names were sent, with the alias that held them: an inode number may be used again.
+#[btf_map]
+static NAMED: LruHashMap<FileKey, u64, 4096> = LruHashMap::new();
+
+/// The file of a folio that is locked and has moved. Only page cache is looked at, and only where it will be reported.
+#[inline(always)]
+pub fn file_of(folio: u64) -> File {
+    if !filter::wants_unowned() {
+        return File::NONE;
+    }
+    let mapping: u64 = kernel::read(folio, config!(folio_mapping));
+    if mapping == 0 || mapping & ANON != 0 {
+        return File::NONE;
+    }
+    File {
+        inode: kernel::read(mapping, config!(mapping_host)),
+        index: kernel::read(folio, config!(folio_index)),
+    }
+}
+
+/// Reports a folio none of whose mappings was restored.
+#[inline(always)]
+pub fn tell(folio: &Folio, reason: u8) {
+    if !filter::wants_unowned() {
+        return;
+    }
+    let (actor_tgid, actor_tid) = kernel::current();
+    let mut event = FolioMoved {
+        reason,
+        order: folio.order,
+        at: kernel::now(),
+        old_pfn: kernel::folio_pfn(folio.src),
+        new_pfn: kernel::folio_pfn(folio.dst),
+        index: folio.file.index,
+        actor_tgid,
+        actor_tid,
+        // SAFETY: the helper has no preconditions.
+        cpu: unsafe { bpf_get_smp_processor_id() } as u16,
+        ..FolioMoved::default()
+    };
+    let inode = folio.file.inode;
+    if inode != 0 {
+        event.of_file = 1;
+        event.ino = kernel::read(inode, config!(inode_ino));
+        event.dev = kernel::read(kernel::read(inode, config!(inode_sb)), config!(sb_dev));
+        name(inode, event.dev, event.ino);
+    }
+    emit::folio_moved(event);
+}
+
+/// Sends the file's name when it comes up first, or anew.
+#[inline(always)]
+fn name(inode: u64, dev: u32, ino: u64) {
+    let alias: u64 = kernel::read(inode, config!(inode_dentry));
+    if alias == 0 {
+        return; // deleted, or known by handle only
+    }
+    let key = FileKey { ino, dev, pad: 0 };
+    // SAFETY: a u64 of the map, read once.
+    if NAMED.get_ptr(key).is_some_and(|known| unsafe { *known } == alias) {
+        return;
+    }
+    let dentry = alias.wrapping_sub(u64::from(config!(dentry_alias)));
+    let at: u64 = kernel::read(dentry, config!(dentry_name));
+    let mut event = FileSeen {
+        kind: 0,
+        pad: 0,
+        dev,
+        ino,
+        name: [0; FILE_NAME],
+    };
+    // SAFETY: the helper checks the address and fails on one that cannot be read.
+    if unsafe { bpf_probe_read_kernel_str_bytes(at as *const u8, &mut event.name) }.is_ok() && emit::file(event) {
+        let _ = NAMED.insert(key, alias, 0);
+    }
+}

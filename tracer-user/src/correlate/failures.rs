@@ -1,0 +1,89 @@
+//! Folios that could not be moved: owners, VMAs, and whether what was inferred holds.
+//! Input: raw events from `decode`; pagemap for owners that come from the reverse mapping.
+
+use tracer_common::event::{Cause, FolioFailed, Place};
+
+use crate::{
+    correlate::Correlator,
+    event::{
+        Event,
+        failure::{FailedPlace, Failure, Refs},
+    },
+    proc::pagemap::Frame,
+    units::{Nanos, Order, Pfn, Tgid, Tid, VirtAddr},
+};
+
+impl Correlator {
+    /// The event of a folio that could not be moved. With `ask` false no page table is read.
+    pub(super) fn failure(&mut self, cause: Cause, raw: &FolioFailed, ask: bool) -> Event {
+        let pfn = (raw.pfn != 0).then_some(Pfn(raw.pfn));
+        let places = raw.places.iter().filter(|place| place.owner_tgid != 0);
+        let places = places.filter_map(|place| self.failed_place(place, pfn, ask)).collect();
+        let tried = raw.attempts != 0 || raw.errno != 0;
+        let refs = u32::try_from(raw.refs).ok().zip(u32::try_from(raw.expected_refs).ok());
+        Event::Failure(Failure {
+            at: Nanos(raw.at),
+            order: Order(raw.order),
+            pfn,
+            node: pfn.and_then(|pfn| self.topology.node_of(pfn)),
+            reason: self.names.reason(raw.reason),
+            actor: self.processes.thread(Tgid(raw.actor_tgid), Tid(raw.actor_tid)),
+            mode: mode(raw.mode),
+            cause,
+            errno: tried.then(|| raw.errno.unsigned_abs()),
+            attempts: raw.attempts,
+            // Fewer than expected: it was being freed, or is of a kind that is counted otherwise.
+            refs: refs
+                .filter(|(held, expected)| *expected > 0 && held >= expected)
+                .map(|(held, expected)| Refs { held, expected }),
+            map_count: (raw.order == 0).then_some(raw.mappings),
+            flags: self
+                .names
+                .page_flags
+                .iter()
+                .filter(|(bit, _)| raw.flags >> (bit & 63) & 1 != 0 && *bit < PAGE_FLAGS)
+                .map(|(_, name)| name.clone())
+                .collect(),
+            places,
+            cpu: raw.cpu,
+        })
+    }
+
+    /// None: the reverse mapping named a process whose page table says otherwise.
+    fn failed_place(&mut self, place: &Place, pfn: Option<Pfn>, ask: bool) -> Option<FailedPlace> {
+        let (tgid, vaddr) = (Tgid(place.owner_tgid), VirtAddr(place.vaddr));
+        let inferred = place.inferred != 0;
+        if inferred && !(ask && self.holds(tgid, vaddr, pfn?)) {
+            return None;
+        }
+        Some(FailedPlace {
+            owner: self.processes.process(tgid),
+            vaddr,
+            vma: ask.then(|| self.spaces.vma(tgid, vaddr)).flatten(),
+            inferred,
+        })
+    }
+
+    /// Whether the process has that frame at that address, or one of the same folio.
+    fn holds(&mut self, tgid: Tgid, vaddr: VirtAddr, pfn: Pfn) -> bool {
+        let mut words = Vec::new();
+        let looked = self.spaces.lookup(tgid, &[vaddr], &mut words);
+        looked.is_ok()
+            && words
+                .first()
+                .is_some_and(|&word| Frame::decode(word) == Frame::Present(pfn))
+    }
+}
+
+/// Bits of `folio.flags` that can be flags; above them are zone, node and section (include/linux/page-flags-layout.h).
+const PAGE_FLAGS: u8 = 32;
+
+/// `enum migrate_mode`, include/linux/migrate_mode.h, 6.1 to 7.3.
+fn mode(number: u8) -> &'static str {
+    match number {
+        0 => "async",
+        1 => "sync_light",
+        2 => "sync",
+        _ => "other",
+    }
+}

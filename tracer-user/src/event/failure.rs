@@ -1,0 +1,94 @@
+//! A folio that could not be moved: whose it is, and why.
+//! Made by `correlate`; read by every sink.
+
+use std::sync::Arc;
+
+use tracer_common::event::Cause;
+
+use crate::{
+    event::{Reason, Task},
+    proc::maps::Vma,
+    units::{Nanos, NodeId, Order, Pfn, VirtAddr},
+};
+
+/// A folio that one call of migrate_pages left where it was.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// When the call ended.
+    pub at: Nanos,
+    /// The folio's order.
+    pub order: Order,
+    /// Frame of its first page; None: the machine does not tell.
+    pub pfn: Option<Pfn>,
+    /// Node of that frame.
+    pub node: Option<NodeId>,
+    /// Why it should move.
+    pub reason: Reason,
+    /// Who tried.
+    pub actor: Task,
+    /// `enum migrate_mode`: "async", "sync_light", "sync".
+    pub mode: &'static str,
+    /// Why it did not.
+    pub cause: Cause,
+    /// The error of the last attempt, positive; None: none was made.
+    pub errno: Option<u32>,
+    /// Times that the kernel tried to copy it, or to get a page for it.
+    pub attempts: u32,
+    /// References when the last attempt failed; None: not looked at.
+    pub refs: Option<Refs>,
+    /// How many times it is mapped; None: a large folio.
+    pub map_count: Option<u32>,
+    /// Names of the kernel's page flags when the call ended, without their "PG_".
+    pub flags: Vec<Arc<str>>,
+    /// Who maps it, as far as known.
+    pub places: Vec<FailedPlace>,
+    /// Where the call ended.
+    pub cpu: u16,
+}
+
+/// References to a folio that is unmapped and isolated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refs {
+    /// How many there were.
+    pub held: u32,
+    /// How many a move allows.
+    pub expected: u32,
+}
+
+/// A mapping of a folio that could not be moved.
+#[derive(Clone, Debug)]
+pub struct FailedPlace {
+    /// Whose page table it is.
+    pub owner: Task,
+    /// Address of the folio's first page that is mapped there.
+    pub vaddr: VirtAddr,
+    /// The mapping that covers it.
+    pub vma: Option<Arc<Vma>>,
+    /// Found by the folio's reverse mapping and confirmed by pagemap; else seen by the kernel's own walk.
+    pub inferred: bool,
+}
+
+/// The name in JSON.
+#[must_use]
+pub fn cause_name(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Unknown => "unknown",
+        Cause::References => "references",
+        Cause::Error => "error",
+        Cause::NoTarget => "no_target",
+        Cause::StillMapped => "still_mapped",
+        Cause::Locked => "locked",
+        Cause::Writeback => "writeback",
+        Cause::NotTried => "not_tried",
+        Cause::NumaRefused => "numa_refused",
+    }
+}
+
+/// Whether the cause is concluded from circumstances instead of seen.
+#[must_use]
+pub fn is_inferred(cause: Cause) -> bool {
+    match cause {
+        Cause::References | Cause::Error | Cause::NoTarget | Cause::NumaRefused => false,
+        Cause::Unknown | Cause::StillMapped | Cause::Locked | Cause::Writeback | Cause::NotTried => true,
+    }
+}

@@ -1,0 +1,53 @@
+//! Why a folio could not be moved, in words.
+//! Input: failures.
+
+use std::fmt::Write as _;
+
+use tracer_common::event::Cause;
+
+use crate::event::failure::Failure;
+
+/// The cause in a few words.
+#[must_use]
+pub fn words(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Unknown => "unknown",
+        Cause::References => "pinned, or otherwise in use: extra references",
+        Cause::Error => "the copy failed",
+        Cause::NoTarget => "no free page on the target",
+        Cause::StillMapped => "a mapping was left (inferred)",
+        Cause::Locked => "locked by somebody (inferred)",
+        Cause::Writeback => "under writeback (inferred)",
+        Cause::NotTried => "not tried: memory had run out (inferred)",
+        Cause::NumaRefused => "refused by NUMA balancing",
+    }
+}
+
+/// The cause with its figures: `pinned: 3 references, 1 expected · 10 attempts`.
+#[must_use]
+pub fn story(failure: &Failure) -> String {
+    let mut story = match failure.cause {
+        Cause::Unknown => "cause unknown".to_owned(),
+        Cause::References => match failure.refs {
+            Some(refs) => format!("{} references, {} expected", refs.held, refs.expected),
+            None => "extra references".to_owned(),
+        },
+        Cause::Error | Cause::NumaRefused => match failure.errno {
+            Some(errno) => {
+                let error = std::io::Error::from_raw_os_error(errno.cast_signed());
+                format!("{}: {error}", words(failure.cause))
+            }
+            None => words(failure.cause).to_owned(),
+        },
+        other => words(other).to_owned(),
+    };
+    match failure.attempts {
+        0 => {}
+        1 => story.push_str(" · 1 attempt"),
+        n => {
+            // Writing to a String cannot fail.
+            let _ = write!(story, " · {n} attempts");
+        }
+    }
+    story
+}
