@@ -105,9 +105,11 @@ pub struct Config {
     pub reason_numa: u32,
     /// Where the memory map begins (`vmemmap_base`, arch/x86/mm/kaslr.c); 0: not known.
     pub vmemmap_base: u64,
+    /// `page_offset_base`: address of physical address 0 in the direct map; 0: not known.
+    pub page_offset_base: u64,
 }
 
-const _: () = assert!(size_of::<Config>() == 48 * 4 + 8);
+const _: () = assert!(size_of::<Config>() == 48 * 4 + 2 * 8);
 
 impl Config {
     /// All zero: what the object holds until user space overrides it.
@@ -161,6 +163,7 @@ impl Config {
         zone_name: 0,
         reason_numa: 0,
         vmemmap_base: 0,
+        page_offset_base: 0,
     };
 
     /// The bytes to override the object's global with.

@@ -97,14 +97,14 @@ pub fn folio_order(folio: u64) -> u8 {
     read(folio, config!(folio_order))
 }
 
-/// Frame of a folio's first page; 0 where the place of the memory map is not known.
+/// Frame of a `struct folio` or a `struct page`; 0 where it is not known where they lie.
 #[inline(always)]
 pub fn folio_pfn(folio: u64) -> u64 {
     let base = config!(vmemmap_base);
-    if base == 0 {
+    if base == 0 || folio < base {
         return 0;
     }
-    folio.wrapping_sub(base) >> (config!(page_struct_shift) & 63)
+    (folio - base) >> (config!(page_struct_shift) & 63)
 }
 
 /// The source folio from `remove_migration_pte`'s last argument.

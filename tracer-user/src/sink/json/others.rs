@@ -1,7 +1,6 @@
 //! The lines of what is not a page's move: folios nobody maps, folios that could not be moved, runs of compaction.
 //! Input: events.
 
-
 use serde::Serialize;
 
 use super::{Hex, VmaObject, name};
