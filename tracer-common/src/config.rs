@@ -101,6 +101,11 @@ pub struct Config {
     pub cc_proactive: u32,
     /// `zone.name`, bytes.
     pub zone_name: u32,
+    /// 1 where the hook on NUMA balancing's moves is on `migrate_misplaced_page` (6.1), 0 where it is on
+    /// `migrate_misplaced_folio_prepare`.
+    pub misplaced_moves: u32,
+    /// Padding.
+    pub pad: u32,
     /// `MR_NUMA_MISPLACED` of `enum migrate_reason`.
     pub reason_numa: u32,
     /// Where the memory map begins (`vmemmap_base`, arch/x86/mm/kaslr.c); 0: not known.
@@ -109,7 +114,7 @@ pub struct Config {
     pub page_offset_base: u64,
 }
 
-const _: () = assert!(size_of::<Config>() == 48 * 4 + 2 * 8);
+const _: () = assert!(size_of::<Config>() == 50 * 4 + 2 * 8);
 
 impl Config {
     /// All zero: what the object holds until user space overrides it.
@@ -161,6 +166,8 @@ impl Config {
         cc_direct: 0,
         cc_proactive: 0,
         zone_name: 0,
+        misplaced_moves: 0,
+        pad: 0,
         reason_numa: 0,
         vmemmap_base: 0,
         page_offset_base: 0,

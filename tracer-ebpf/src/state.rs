@@ -187,6 +187,8 @@ pub struct Task {
     pub pad: u32,
     /// The list that the next call was entered with.
     pub from: u64,
+    /// The folio whose failure was told last.
+    pub told: u64,
     pub window: Window,
     pub calls: [Call; MAX_DEPTH as usize],
 }
@@ -281,6 +283,7 @@ static EMPTY_TASK: Task = Task {
     depth: 0,
     pad: 0,
     from: 0,
+    told: 0,
     window: Window::CLOSED,
     calls: [Call {
         begun: 0,

@@ -5,7 +5,7 @@ pub mod compaction;
 pub mod failure;
 pub mod unmapped;
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use crate::{
     event::{compaction::Compaction, failure::Failure, unmapped::UnmappedMove},
@@ -209,17 +209,18 @@ pub struct Names(Vec<Option<Arc<str>>>);
 
 impl Names {
     /// From the constants of an enumeration: `spelled` says how one is written, or that it is none. Of several names of one
-    /// number the first counts.
+    /// number the first counts, also as none.
     pub fn new<'a>(constants: impl Iterator<Item = (&'a str, u32)>, spelled: impl Fn(&str) -> Option<String>) -> Self {
-        let mut names = Vec::new();
-        for (constant, value) in constants {
+        let mut names: Vec<Option<Arc<str>>> = Vec::new();
+        let mut known = BTreeSet::new();
+        for (constant, value) in constants.filter(|(_, value)| known.insert(*value)) {
             let (Some(name), Ok(index @ 0..=254)) = (spelled(constant), usize::try_from(value)) else {
                 continue;
             };
             if names.len() <= index {
                 names.resize(index + 1, None);
             }
-            names[index].get_or_insert_with(|| Arc::from(name));
+            names[index] = Some(Arc::from(name));
         }
         Self(names)
     }

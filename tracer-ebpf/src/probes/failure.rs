@@ -1,6 +1,6 @@
 //! Folios that a call could not move: what was seen to go wrong is kept by folio, and told when the call ends. Exact
 //! backend.
-//! Input: the other probes; fexit of the functions that find the target of a move; `migrate_misplaced_folio_prepare`.
+//! Input: the other probes; fexit of the functions that find the target of a move, or that refuse one.
 
 use core::ffi::c_void;
 
@@ -185,14 +185,26 @@ pub fn demotion_target_found(ctx: FExitContext) -> i32 {
 }
 
 /// `int migrate_misplaced_folio_prepare(struct folio *folio, struct vm_area_struct *vma, int node)`, 6.12 to 7.3,
-/// mm/migrate.c: a hint fault wanted to move the folio, and it was not even isolated.
+/// mm/migrate.c: a hint fault wanted to move the folio, and it was not even isolated. On 6.1 that is part of
+/// `int migrate_misplaced_page(struct page *page, struct vm_area_struct *vma, int node)`, which returns 0 for it, and also
+/// for a page that migrate_pages could not move.
 #[fexit(function = "migrate_misplaced_folio_prepare")]
-pub fn misplaced_prepared(ctx: FExitContext) -> i32 {
-    let errno = kernel::arg(&ctx, 3) as i32;
-    if errno == 0 {
-        return 0;
-    }
+pub fn misplaced(ctx: FExitContext) -> i32 {
     let (folio, vma) = (kernel::arg(&ctx, 0), kernel::arg(&ctx, 1));
+    let ret = kernel::arg(&ctx, 3) as i32;
+    let errno = if config!(misplaced_moves) == 0 {
+        if ret == 0 {
+            return 0;
+        }
+        ret
+    } else {
+        let (_, tid) = kernel::current();
+        let told = state::get(tid).map_or(0, |task| core::mem::take(&mut task.told));
+        if ret != 0 || told == folio {
+            return 0;
+        }
+        0
+    };
     let mut event = FolioFailed {
         cause: Cause::NumaRefused as u8,
         errno,
@@ -210,23 +222,26 @@ struct Walk {
     head: u64,
     begun: u64,
     pages: u64,
+    /// The folio looked at last.
+    folio: u64,
     reason: u8,
     mode: u8,
     /// A folio before found no target, which ends a call early.
     no_memory: bool,
 }
 
-/// Tells of every folio that the call left on its list.
+/// Tells of every folio that the call left on its list. Returns the last one.
 #[inline(always)]
-pub fn tell(call: &Call) {
+pub fn tell(call: &Call) -> u64 {
     if call.from == 0 {
-        return;
+        return 0;
     }
     let mut walk = Walk {
         next: kernel::read(call.from, 0),
         head: call.from,
         begun: call.begun,
         pages: 0,
+        folio: 0,
         reason: call.reason,
         mode: call.mode,
         no_memory: false,
@@ -237,6 +252,7 @@ pub fn tell(call: &Call) {
     if walk.next != walk.head {
         counters::add(Counter::CutFailures, 1);
     }
+    walk.folio
 }
 
 extern "C" fn tell_next(_index: u64, walk: *mut c_void) -> u64 {
@@ -248,6 +264,7 @@ extern "C" fn tell_next(_index: u64, walk: *mut c_void) -> u64 {
     // `struct list_head lru` links folios through its first member, next.
     let folio = walk.next.wrapping_sub(u64::from(config!(folio_lru)));
     walk.next = kernel::read(walk.next, 0);
+    walk.folio = folio;
     let mut event = FolioFailed {
         reason: walk.reason,
         mode: walk.mode,

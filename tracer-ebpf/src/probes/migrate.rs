@@ -89,7 +89,10 @@ pub fn migrate_end(ctx: RawTracePointContext) -> i32 {
         counters::add(Counter::UnbalancedCalls, 1);
     }
     if failed != 0 {
-        failure::tell(call);
+        let told = failure::tell(call);
+        if let Some(task) = state::get(tid) {
+            task.told = told;
+        }
     }
     0
 }

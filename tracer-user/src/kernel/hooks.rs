@@ -191,10 +191,10 @@ pub const HOOKS: &[Hook] = &[
         Some("failures for want of a free page, of demotion"),
     ),
     hook(
-        "misplaced_prepared",
+        "misplaced",
         Attach::Fexit,
-        "migrate_misplaced_folio_prepare",
-        &["folio", "vma", "node"],
+        "migrate_misplaced_folio_prepare|migrate_misplaced_page",
+        &["folio|page", "vma", "node"],
         Used::Exact,
         Some("pages that NUMA balancing refuses to move"),
     ),
@@ -320,8 +320,9 @@ mod tests {
                 let section = symbol
                     .section_index()
                     .and_then(|index| object.section_by_index(index).ok());
-                section
-                    .is_some_and(|section| object::ObjectSection::name(&section).is_ok_and(|name| name.contains('/')))
+                section.is_some_and(|section| {
+                    object::ObjectSection::name(&section).is_ok_and(|name| name.contains('/') || name == "kprobe")
+                })
             })
             .filter_map(|symbol| symbol.name().ok())
             .collect();

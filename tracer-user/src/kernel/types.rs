@@ -16,6 +16,9 @@ use crate::{
     },
 };
 
+/// The first step of a move by NUMA balancing, a function of its own since 6.10.
+const PREPARE_MISPLACED: &str = "migrate_misplaced_folio_prepare";
+
 /// Where a kernel built with CONFIG_DEBUG_INFO_BTF shows its types.
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
@@ -112,6 +115,7 @@ impl KernelTypes {
             cc_mode: compaction("mode"),
             cc_direct: compaction("direct_compaction"),
             cc_proactive: compaction("proactive_compaction"),
+            misplaced_moves: u32::from(self.0.parameters(PREPARE_MISPLACED).is_none()),
             // Unused where there is no NUMA balancing.
             reason_numa: self.constant("migrate_reason", "MR_NUMA_MISPLACED").unwrap_or(u32::MAX),
             zone_name: member("zone", "name", "zone.name")?,
@@ -158,9 +162,14 @@ impl KernelTypes {
     pub fn names(&self) -> KernelNames {
         let constants = |name| self.0.constants(name).unwrap_or_default().into_iter();
         let lower = |prefix| move |name: &str| Some(name.strip_prefix(prefix)?.to_ascii_lowercase());
+        // Bits that mean another thing for each kind of folio say nothing by their number.
+        let flag = |name: &str| {
+            let ambiguous = name.starts_with("PG_owner") || name.starts_with("PG_arch") || name == "PG_mappedtodisk";
+            (!ambiguous).then(|| lower("PG_")(name)).flatten()
+        };
         KernelNames {
             reasons: Names::new(constants("migrate_reason"), event::reason_name),
-            page_flags: Names::new(constants("pageflags"), lower("PG_")),
+            page_flags: Names::new(constants("pageflags"), flag),
             compact_results: Names::new(constants("compact_result"), lower("COMPACT_")),
         }
     }

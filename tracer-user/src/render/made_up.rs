@@ -3,12 +3,19 @@
 
 use std::{io::BufRead, sync::Arc};
 
+use tracer_common::event::Cause;
+
 use crate::{
     analysis::{
         books::{Books, Lost},
         totals::Totals,
     },
-    event::{Event, Move, OwnerSource, Reason, Task, Verdict},
+    event::{
+        Event, Move, OwnerSource, Reason, Task, Verdict,
+        compaction::Compaction,
+        failure::{FailedPlace, Failure, Refs},
+        unmapped::{Device, FilePlace, UnmappedMove},
+    },
     kernel::hooks::HOOKS,
     proc::{
         kpage::{KpfQuirks, PageFlags},
@@ -71,6 +78,101 @@ pub fn moved() -> Move {
     }
 }
 
+/// Everything but moves of pages: known as well as can be, then as little.
+pub fn others() -> Vec<Event> {
+    let moved = moved();
+    let unmapped = UnmappedMove {
+        at: moved.at,
+        order: Order(2),
+        old_pfn: Some(Pfn(0x1f_03a0)),
+        new_pfn: Some(Pfn(0x9_c11c)),
+        old_node: Some(NodeId(0)),
+        new_node: Some(NodeId(1)),
+        reason: reason(2, "memory_hotplug"),
+        actor: moved.actor.clone(),
+        file: Some(FilePlace {
+            dev: Device(8 << 20 | 1),
+            inode: 1234,
+            offset: 0x4000,
+            name: Some(Arc::from("base.db\n\u{1b}[31m")),
+        }),
+        cpu: 7,
+    };
+    let failure = Failure {
+        at: moved.at,
+        order: Order(0),
+        pfn: Some(Pfn(0x1f_03a0)),
+        node: Some(NodeId(0)),
+        reason: reason(0, "compaction"),
+        actor: moved.actor.clone(),
+        mode: "sync",
+        cause: Cause::References,
+        errno: Some(11),
+        attempts: 10,
+        refs: Some(Refs { held: 3, expected: 1 }),
+        map_count: Some(2),
+        flags: vec![Arc::from("uptodate"), Arc::from("swapbacked")],
+        places: moved
+            .owner
+            .clone()
+            .into_iter()
+            .map(|owner| FailedPlace {
+                owner,
+                vaddr: moved.vaddr,
+                vma: moved.vma.clone(),
+                inferred: false,
+            })
+            .collect(),
+        cpu: 7,
+    };
+    let compaction = Compaction {
+        at: moved.at,
+        duration: Nanos(3_200_000),
+        actor: moved.actor.clone(),
+        order: Some(Order(9)),
+        node: Some(NodeId(1)),
+        zone: Arc::from("Normal"),
+        direct: true,
+        sync: true,
+        proactive: false,
+        result: Arc::from("success"),
+        moved: 1024,
+        failed: 3,
+        cpu: 7,
+    };
+    vec![
+        Event::Unmapped(unmapped.clone()),
+        Event::Unmapped(UnmappedMove {
+            old_pfn: None,
+            new_pfn: None,
+            old_node: None,
+            new_node: None,
+            file: None,
+            ..unmapped
+        }),
+        Event::Failure(failure.clone()),
+        Event::Failure(Failure {
+            pfn: None,
+            node: None,
+            cause: Cause::NotTried,
+            errno: None,
+            attempts: 0,
+            refs: None,
+            map_count: None,
+            flags: Vec::new(),
+            places: Vec::new(),
+            ..failure
+        }),
+        Event::Compaction(compaction.clone()),
+        Event::Compaction(Compaction {
+            order: None,
+            node: None,
+            direct: false,
+            ..compaction
+        }),
+    ]
+}
+
 /// A move of which next to nothing is known.
 pub fn unknown() -> Move {
     Move {
@@ -123,6 +225,9 @@ pub fn summary() -> Summary {
     for moved in [moved(), unknown()] {
         totals.add(&Event::Move(moved));
     }
+    for event in others() {
+        totals.add(&event);
+    }
     Summary {
         duration: Nanos(10_000_000_000),
         totals,
@@ -135,12 +240,21 @@ pub fn summary() -> Summary {
             filtered: 300,
             unowned: 14,
             unmapped: 72,
+            failed: 515,
+            failed_seen: 514,
+            failed_reported: 513,
+            compaction_deferred: 17,
             unbalanced_calls: 4,
             settled: true,
             lost: Lost {
                 mappings_by_cpu: vec![0, 12, 0, 1],
                 mapping_pages: 20,
                 processes: 3,
+                folios: 18,
+                folio_pages: 19,
+                failures: 20,
+                cut_failures: 21,
+                compactions: 22,
                 calls: 5,
                 unpaired: 6,
                 undecoded: 7,

@@ -398,6 +398,9 @@ mod tests {
         sink.begin(&made_up::header()).unwrap();
         sink.event(&Event::Move(made_up::moved())).unwrap();
         sink.event(&Event::Move(made_up::unknown())).unwrap();
+        for event in made_up::others() {
+            sink.event(&event).unwrap();
+        }
         sink.finish(&made_up::summary()).unwrap();
         let version = format!(r#""version":"{}""#, env!("CARGO_PKG_VERSION"));
         let lines = String::from_utf8(out).unwrap();

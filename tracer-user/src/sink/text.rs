@@ -190,6 +190,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_move_has_rows_too() {
+        let mut out = Vec::new();
+        let mut sink = Text::new(&mut out, true, None);
+        sink.zone = TimeZone::UTC;
+        sink.begin(&made_up::header()).unwrap();
+        for event in made_up::others() {
+            sink.event(&event).unwrap();
+            sink.event(&event).unwrap();
+        }
+        sink.flush().unwrap();
+        insta::assert_snapshot!("others", String::from_utf8(out).unwrap());
+    }
+
+    #[test]
     fn every_screenful_has_a_heading() {
         let terminal = |columns, lines| Some(Terminal { columns, lines });
         assert_eq!(headings(None), 1);
