@@ -212,7 +212,10 @@ mod tests {
             ("7.3", true, Some("sid"))
         );
         assert_eq!(
-            "debian:7.3-cloud@sid".parse::<Spec>().map(|spec| spec.to_string()).as_deref(),
+            "debian:7.3-cloud@sid"
+                .parse::<Spec>()
+                .map(|spec| spec.to_string())
+                .as_deref(),
             Ok("debian:7.3-cloud@sid")
         );
         assert!("debian:".parse::<Spec>().is_err());

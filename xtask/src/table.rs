@@ -28,7 +28,12 @@ pub fn table(columns: &[Column]) -> String {
     }
     let mut text = String::new();
     let mut gaps: BTreeMap<&str, BTreeMap<&str, Vec<String>>> = BTreeMap::new();
-    line(&mut text, "KIND", "BACKEND", columns.iter().map(|column| short(&column.release)));
+    line(
+        &mut text,
+        "KIND",
+        "BACKEND",
+        columns.iter().map(|column| short(&column.release)),
+    );
     for name in rows {
         let (kind, backend) = name
             .strip_suffix(TRACEPOINT)

@@ -15,9 +15,9 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::kernels::{self, Kernel, Spec};
 use crate::qemu::{self, Machine, Mebibytes, Outputs};
 use crate::report::{Message, Tally, Verdict, result_line};
-use crate::watch::{self, Limits};
 use crate::shape::Shape;
 use crate::table::{self, Column};
+use crate::watch::{self, Limits};
 use crate::{cache, guest, initramfs, process};
 
 /// The kernels that are tested where none is named, and which of them CI cannot do without: the others are in suites
@@ -160,7 +160,14 @@ pub fn matrix(args: &Args) -> Result<Tally> {
         .map(|column| column.into_inner().unwrap_or_else(PoisonError::into_inner))
         .collect();
     println!("\n{}", table::table(&columns));
-    println!("kernels: {}", lab.kernels.iter().map(|kernel| kernel.name.as_str()).collect::<Vec<_>>().join(", "));
+    println!(
+        "kernels: {}",
+        lab.kernels
+            .iter()
+            .map(|kernel| kernel.name.as_str())
+            .collect::<Vec<_>>()
+            .join(", ")
+    );
     for (spec, _, reason) in &lab.missing {
         println!("not to be had: {spec}: {reason}");
     }
