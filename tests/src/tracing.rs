@@ -99,6 +99,7 @@ pub struct Lost {
 pub struct Books {
     pub kernel_pages: Option<u64>,
     pub moved_pages: u64,
+    pub unmapped_pages: u64,
     pub imbalance: Option<i64>,
     pub balanced: bool,
 }

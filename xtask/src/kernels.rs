@@ -62,6 +62,19 @@ impl FromStr for Spec {
     }
 }
 
+impl std::fmt::Display for Spec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Debian(debian) => {
+                let build = if debian.cloud { "-cloud" } else { "" };
+                write!(f, "debian:{}{build}", debian.version)?;
+                debian.suite.as_ref().map_or(Ok(()), |suite| write!(f, "@{suite}"))
+            }
+        }
+    }
+}
+
 /// A kernel that can be booted.
 pub struct Kernel {
     /// `uname -r` for a package, the file's name otherwise.
@@ -197,6 +210,13 @@ mod tests {
         assert_eq!(
             (spec.version.as_str(), spec.cloud, spec.suite.as_deref()),
             ("7.3", true, Some("sid"))
+        );
+        assert_eq!(
+            "debian:7.3-cloud@sid"
+                .parse::<Spec>()
+                .map(|spec| spec.to_string())
+                .as_deref(),
+            Ok("debian:7.3-cloud@sid")
         );
         assert!("debian:".parse::<Spec>().is_err());
         assert!("debian:6.1@-o".parse::<Spec>().is_err());

@@ -1,6 +1,7 @@
 //! The catalogue of cases, one topic per file.
 //! Input: the files beside this one.
 
+mod churn;
 mod cli;
 mod command;
 mod doctor;
@@ -11,6 +12,7 @@ mod kinds;
 mod loaded;
 mod moves;
 mod program;
+mod reasons;
 mod surroundings;
 
 use crate::case::Case;
@@ -25,6 +27,8 @@ pub const TOPICS: &[&[Case]] = &[
     moves::CASES,
     kinds::CASES,
     kinds::OVERFLOW,
+    reasons::CASES,
+    churn::CASES,
     hidden::CASES,
 ];
 

@@ -2,6 +2,8 @@
 //! Input: the command line; then lines on stdin, as `child` describes.
 
 mod balanced;
+mod cached;
+mod churn;
 mod contained;
 mod echo;
 mod end;
@@ -28,6 +30,9 @@ pub struct Workload {
 
 pub const ALL: &[Workload] = &[
     balanced::WORKLOAD,
+    cached::WORKLOAD,
+    churn::WORKLOAD,
+    churn::REBORN,
     contained::WORKLOAD,
     echo::WORKLOAD,
     end::WORKLOAD,

@@ -10,11 +10,12 @@ use anyhow::{Context, Result, bail, ensure};
 use super::{Workload, serve};
 use crate::memory::Memory;
 use crate::numa;
+use crate::provoke::{self, Block};
 use crate::truth::{Moves, Report, Reports, Snapshot};
 
 pub const WORKLOAD: Workload = Workload {
     name: "mover",
-    what: "mover PAGES CALL MIB: `mark`, then `move` moves MIB of PAGES from node 0 to node 1 by CALL and tells",
+    what: "mover PAGES CALL MIB [NODE]: `mark`, then `move` moves MIB of PAGES on NODE (0) by CALL and tells",
     run,
 };
 
@@ -22,7 +23,7 @@ const HUGE: usize = 2 << 20;
 
 /// What the moved pages are.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Pages {
+pub enum Pages {
     /// Anonymous base pages.
     Base,
     /// Anonymous folios of 64 KiB.
@@ -40,7 +41,7 @@ enum Pages {
 }
 
 impl Pages {
-    fn parse(name: &str) -> Result<Self> {
+    pub fn parse(name: &str) -> Result<Self> {
         Ok(match name {
             "base" => Self::Base,
             "mthp" => Self::Mthp,
@@ -57,7 +58,7 @@ impl Pages {
         matches!(self, Self::ForkShared | Self::FileShared)
     }
 
-    fn map(self, len: usize) -> Result<Memory> {
+    pub fn map(self, len: usize) -> Result<Memory> {
         let mut memory = match self {
             Self::Base | Self::ForkShared => Memory::base_pages(len)?,
             Self::Mthp => {
@@ -94,6 +95,14 @@ impl Pages {
     }
 }
 
+/// What the node has behind its first gigabyte.
+fn beyond_the_gigabyte() -> Result<Memory> {
+    huge_pages_of(2048)?;
+    let mut memory = Memory::huge_pages(480 << 20)?;
+    memory.fill();
+    Ok(memory)
+}
+
 /// Lets anonymous memory have huge pages of one size only, by the per-size knobs
 /// (since 6.8, mm/huge_memory.c `thpsize_init`) where there are any.
 fn huge_pages_of(kib: u32) -> Result<()> {
@@ -109,17 +118,21 @@ fn huge_pages_of(kib: u32) -> Result<()> {
 }
 
 fn run(args: &[String]) -> Result<()> {
-    let [pages, call, mib] = args else {
-        bail!("usage: mover PAGES CALL MIB")
+    let [pages, call, mib, node @ ..] = args else {
+        bail!("usage: mover PAGES CALL MIB [NODE]")
     };
+    let node = node.first().map_or(Ok(0), |node| node.parse()).context("parse NODE")?;
     let pages = Pages::parse(pages)?;
     // 0: as many pages as a pipe can pin.
     let len = match mib.parse::<usize>().context("parse MIB")? {
         0 => 16 * rustix::param::page_size(),
         mib => mib << 20,
     };
-    numa::run_on(0)?;
+    numa::run_on(node)?;
+    // The gigabyte is the node's first one, and the kernel hands out the node's end first.
+    let ballast = (call == "gigantic_page").then(beyond_the_gigabyte).transpose()?;
     let memory = pages.map(len)?;
+    drop(ballast);
     let range = memory.addresses();
     let mut child = if pages.shared() {
         Some(Sharer::fork(range.clone())?)
@@ -143,6 +156,17 @@ fn move_by(call: &str, range: &Range<u64>, everybodys: bool) -> Result<()> {
         "mbind" => numa::mbind(range.clone(), 1, everybodys),
         "migrate_pages" => numa::migrate_pages(std::process::id(), 0, 1),
         "soft_offline" => numa::soft_offline(range.clone()),
+        // A page in the middle of each huge page, which is split for it.
+        "soft_offline_middles" => range.clone().step_by(HUGE).try_for_each(|start| {
+            let middle = start + HUGE as u64 / 2;
+            numa::soft_offline(middle..middle + rustix::param::page_size() as u64)
+        }),
+        "offline" => Block::of_most(Snapshot::take(range.clone())?.frames())?.offline(),
+        "gigantic_page" => provoke::gigantic_page(1),
+        "pin_for_long" => provoke::pin_for_long(range),
+        "demote" => provoke::demote(range),
+        "damon_migrate" => provoke::damon_migrate(range, 1),
+        "change_cpuset" => provoke::change_cpuset(range),
         // A move that must fail: the pages are pinned meanwhile.
         "move_pinned" => {
             let _pinned = numa::Pinned::new(range.clone())?;
