@@ -11,6 +11,8 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 const MOVE: u64 = 1 << 1;
 /// `MPOL_MF_MOVE_ALL`: shared ones too; needs CAP_SYS_NICE.
 const MOVE_ALL: u64 = 1 << 2;
+/// `MPOL_PREFERRED`.
+const PREFERRED: u64 = 1;
 /// `MPOL_BIND`.
 const BIND: u64 = 2;
 /// `MADV_SOFT_OFFLINE`, include/uapi/asm-generic/mman-common.h.
@@ -76,6 +78,43 @@ pub fn mbind(range: Range<u64>, node: u32, everybodys: bool) -> Result<()> {
         )
     };
     check(result, "mbind")
+}
+
+/// mbind(2): memory of the range that is yet to come is from that node where it has any.
+pub fn prefer(range: Range<u64>, node: u32) -> Result<()> {
+    let mask = 1u64 << node;
+    // SAFETY: the mask is one word, of which 64 bits are said to be valid.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mbind,
+            range.start,
+            range.end - range.start,
+            PREFERRED,
+            &raw const mask,
+            65u64,
+            0,
+        )
+    };
+    check(result, "mbind")
+}
+
+/// The node of the page at an address, by move_pages(2) without targets.
+pub fn node_of(address: u64) -> Result<u32> {
+    let mut status = -1i32;
+    // SAFETY: one address and room for one answer; null targets move nothing.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_move_pages,
+            0,
+            1,
+            &raw const address,
+            std::ptr::null::<i32>(),
+            &raw mut status,
+            0,
+        )
+    };
+    check(result, "move_pages")?;
+    u32::try_from(status).with_context(|| format!("the page at {address:#x} has no node: {status}"))
 }
 
 /// migrate_pages(2): all pages of a process from one node to another.

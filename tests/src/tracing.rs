@@ -46,6 +46,80 @@ pub struct MoveLine {
     pub cpu: u16,
 }
 
+/// A line of `kind` "unmapped_move".
+#[derive(Clone, Debug, Deserialize)]
+#[allow(dead_code, reason = "a failure's message shows every field")]
+pub struct UnmappedLine {
+    pub ts_ns: u64,
+    pub pages: u64,
+    pub order: u8,
+    pub old_pfn: Option<Hex>,
+    pub new_pfn: Option<Hex>,
+    pub reason: String,
+    pub file: Option<FileObject>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[allow(dead_code, reason = "a failure's message shows every field")]
+pub struct FileObject {
+    pub dev: String,
+    pub inode: u64,
+    pub offset: u64,
+    pub name: Option<String>,
+}
+
+/// A line of `kind` "failure".
+#[derive(Clone, Debug, Deserialize)]
+#[allow(dead_code, reason = "a failure's message shows every field")]
+pub struct FailureLine {
+    pub ts_ns: u64,
+    pub pages: u64,
+    pub order: u8,
+    pub pfn: Option<Hex>,
+    pub node: Option<u32>,
+    pub reason: String,
+    pub mode: String,
+    pub cause: String,
+    pub inferred: bool,
+    pub errno: Option<u32>,
+    pub attempts: u32,
+    pub refs: Option<u32>,
+    pub expected_refs: Option<u32>,
+    pub map_count: Option<u32>,
+    pub flags: Vec<String>,
+    pub owners: Vec<PlaceObject>,
+    pub actor_pid: u32,
+}
+
+/// Where a folio that could not be moved is mapped.
+#[derive(Clone, Debug, Deserialize)]
+#[allow(dead_code, reason = "a failure's message shows every field")]
+pub struct PlaceObject {
+    pub pid: u32,
+    pub vaddr: Hex,
+    pub vma: Option<VmaObject>,
+    pub inferred: bool,
+}
+
+/// A line of `kind` "compaction".
+#[derive(Clone, Debug, Deserialize)]
+#[allow(dead_code, reason = "a failure's message shows every field")]
+pub struct CompactionLine {
+    pub ts_ns: u64,
+    pub duration_ns: u64,
+    pub order: Option<u8>,
+    pub node: Option<u32>,
+    pub zone: String,
+    pub direct: bool,
+    pub sync: bool,
+    pub proactive: bool,
+    pub result: String,
+    pub moved_pages: u64,
+    pub failed_pages: u64,
+    pub actor_pid: u32,
+    pub actor_comm: Option<String>,
+}
+
 #[derive(Clone, Debug, Deserialize)]
 #[allow(dead_code, reason = "a failure's message shows every field")]
 pub struct VmaObject {
@@ -100,6 +174,8 @@ pub struct Books {
     pub kernel_pages: Option<u64>,
     pub moved_pages: u64,
     pub unmapped_pages: u64,
+    pub failed_pages: u64,
+    pub failed_seen_pages: u64,
     pub imbalance: Option<i64>,
     pub balanced: bool,
 }
@@ -108,6 +184,9 @@ pub struct Books {
 #[serde(tag = "kind", rename_all = "snake_case")]
 enum Line {
     Move(MoveLine),
+    UnmappedMove(UnmappedLine),
+    Failure(FailureLine),
+    Compaction(CompactionLine),
     Summary(SummaryLine),
 }
 
@@ -115,6 +194,9 @@ enum Line {
 #[derive(Debug)]
 pub struct Trace {
     pub moves: Vec<MoveLine>,
+    pub unmapped: Vec<UnmappedLine>,
+    pub failures: Vec<FailureLine>,
+    pub compactions: Vec<CompactionLine>,
     pub summary: SummaryLine,
     pub status: ExitStatus,
     pub stderr: String,
@@ -194,11 +276,17 @@ impl Tracing {
         let text = reader.join().map_err(|_| anyhow::anyhow!("the reader panicked"))??;
         self.said.extend(self.stderr.iter());
         let mut moves = Vec::new();
+        let mut unmapped = Vec::new();
+        let mut failures = Vec::new();
+        let mut compactions = Vec::new();
         let mut summary = None;
         for line in text.lines() {
             ensure!(summary.is_none(), "a line after the summary: {line}");
             match serde_json::from_str(line).with_context(|| format!("not a line of tracer --json: {line}"))? {
                 Line::Move(moved) => moves.push(moved),
+                Line::UnmappedMove(moved) => unmapped.push(moved),
+                Line::Failure(failure) => failures.push(failure),
+                Line::Compaction(run) => compactions.push(run),
                 Line::Summary(line) => summary = Some(line),
             }
         }
@@ -206,6 +294,9 @@ impl Tracing {
         let summary = summary.with_context(|| format!("no summary; {status}; stderr: {stderr}"))?;
         Ok(Trace {
             moves,
+            unmapped,
+            failures,
+            compactions,
             summary,
             status,
             stderr,

@@ -89,7 +89,9 @@ pub struct Call {
     pub frames: [u64; 2],
     pub reason: u8,
     pub mode: u8,
-    pub pad: [u8; 6],
+    /// A folio found no page for its copy, which ends a call early.
+    pub no_memory: u8,
+    pub pad: [u8; 5],
 }
 
 impl Call {
@@ -108,7 +110,8 @@ impl Call {
             frames: [0; 2],
             reason,
             mode,
-            pad: [0; 6],
+            no_memory: 0,
+            pad: [0; 5],
         }
     }
 
@@ -298,6 +301,7 @@ static EMPTY_TASK: Task = Task {
         frames: [0; 2],
         reason: 0,
         mode: 0,
-        pad: [0; 6],
+        no_memory: 0,
+        pad: [0; 5],
     }; MAX_DEPTH as usize],
 };

@@ -4,8 +4,10 @@
 mod churn;
 mod cli;
 mod command;
+mod compaction;
 mod doctor;
 mod ending;
+mod failures;
 mod harness;
 mod hidden;
 mod kinds;
@@ -27,6 +29,8 @@ pub const TOPICS: &[&[Case]] = &[
     moves::CASES,
     kinds::CASES,
     kinds::OVERFLOW,
+    failures::CASES,
+    compaction::CASES,
     reasons::CASES,
     churn::CASES,
     hidden::CASES,

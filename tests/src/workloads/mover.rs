@@ -4,8 +4,10 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read, Write};
 use std::ops::Range;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::io::Errno;
 
 use super::{Workload, serve};
 use crate::memory::Memory;
@@ -172,9 +174,66 @@ fn move_by(call: &str, range: &Range<u64>, everybodys: bool) -> Result<()> {
             let _pinned = numa::Pinned::new(range.clone())?;
             numa::move_pages(range.clone(), 1, everybodys)
         }
+        // Moves that find no room.
+        "move_to_full_node" => {
+            let _ballast = fill_node(1)?;
+            match numa::move_pages(range.clone(), 1, everybodys) {
+                Err(error) if says(&error, Errno::NOMEM) => Ok(()),
+                other => {
+                    other?;
+                    bail!("the node had room for everything")
+                }
+            }
+        }
+        "balance_to_full_node" => {
+            let _ballast = fill_node(1)?;
+            numa::run_on(1)?;
+            let started = Instant::now();
+            while started.elapsed() < BALANCING {
+                read(range);
+            }
+            numa::run_on(0)
+        }
         other => bail!("no call {other}"),
     }
 }
+
+/// Whether that is the system's error behind it.
+fn says(error: &anyhow::Error, errno: Errno) -> bool {
+    let root = error.root_cause().downcast_ref::<std::io::Error>();
+    root.and_then(std::io::Error::raw_os_error) == Some(errno.raw_os_error())
+}
+
+/// Takes a node's memory until the kernel turns to another one.
+fn fill_node(node: u32) -> Result<Vec<Memory>> {
+    /// So many pieces in a row from elsewhere: the node is down to what the kernel keeps.
+    const ENOUGH: usize = 8;
+    let mut ballast = Vec::new();
+    let mut elsewhere = 0;
+    while elsewhere < ENOUGH {
+        let mut piece = Memory::base_pages(1 << 20)?;
+        numa::prefer(piece.addresses(), node)?;
+        piece.fill();
+        elsewhere = if numa::node_of(piece.addresses().end - 1)? == node {
+            0
+        } else {
+            elsewhere + 1
+        };
+        ballast.push(piece);
+    }
+    Ok(ballast)
+}
+
+/// Reads a byte of every page.
+fn read(range: &Range<u64>) {
+    for address in range.clone().step_by(rustix::param::page_size()) {
+        // SAFETY: the range is a live mapping of this process.
+        std::hint::black_box(unsafe { std::ptr::with_exposed_provenance::<u8>(address as usize).read_volatile() });
+    }
+}
+
+/// Long enough for hint faults on every page, several times.
+const BALANCING: Duration = Duration::from_secs(5);
 
 /// A forked child that maps the same pages, and tells what became of them in its own page table.
 struct Sharer {
@@ -220,10 +279,8 @@ impl Sharer {
 }
 
 fn tell(range: Range<u64>, order: &mut fs::File, answer: &mut fs::File) -> Result<()> {
-    for address in range.clone().step_by(rustix::param::page_size()) {
-        // SAFETY: the range is a live mapping inherited from the parent. A page of a file is mapped by this.
-        std::hint::black_box(unsafe { std::ptr::with_exposed_provenance::<u8>(address as usize).read_volatile() });
-    }
+    // The range is inherited from the parent. A page of a file is mapped by this.
+    read(&range);
     let before = Snapshot::take(range.clone())?;
     answer.write_all(b"r")?;
     let mut byte = [0];

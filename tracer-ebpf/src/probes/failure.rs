@@ -138,9 +138,11 @@ fn target(src: u64, found: u64) -> i32 {
         return 0;
     }
     let (_, tid) = kernel::current();
-    if let Some(call) = state::get(tid).and_then(state::innermost)
-        && let Some(trouble) = trouble(call, src)
-    {
+    let Some(call) = state::get(tid).and_then(state::innermost) else {
+        return 0;
+    };
+    call.no_memory = 1;
+    if let Some(trouble) = trouble(call, src) {
         trouble.no_target = 1;
         trouble.attempts += 1;
         trouble.errno = -ENOMEM;
@@ -226,7 +228,6 @@ struct Walk {
     folio: u64,
     reason: u8,
     mode: u8,
-    /// A folio before found no target, which ends a call early.
     no_memory: bool,
 }
 
@@ -244,7 +245,7 @@ pub fn tell(call: &Call) -> u64 {
         folio: 0,
         reason: call.reason,
         mode: call.mode,
-        no_memory: false,
+        no_memory: call.no_memory != 0,
     };
     // SAFETY: the callback has the signature that the helper calls, and the context outlives the loop.
     unsafe { bpf_loop(MOST, tell_next as *mut c_void, (&raw mut walk).cast(), 0) };
@@ -282,7 +283,6 @@ extern "C" fn tell_next(_index: u64, walk: *mut c_void) -> u64 {
             event.expected_refs = trouble.expected_refs;
             event.places = trouble.places;
             if trouble.no_target != 0 && trouble.errno == -ENOMEM {
-                walk.no_memory = true;
                 Cause::NoTarget
             } else if trouble.attempts != 0 && trouble.errno == -EAGAIN {
                 Cause::References

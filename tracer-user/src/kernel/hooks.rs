@@ -44,7 +44,7 @@ pub struct Hook {
 }
 
 impl Hook {
-    /// `fentry/remove_migration_pte`, as errors and the doctor name it.
+    /// `fentry/remove_migration_pte`, as errors and the doctor name it; of alternatives the newest.
     #[must_use]
     pub fn label(&self) -> String {
         let kind = match self.attach {
@@ -53,7 +53,8 @@ impl Hook {
             Attach::Kprobe => "kprobe",
             Attach::RawTracepoint => "tracepoint",
         };
-        format!("{kind}/{}", self.target)
+        let target = self.target.split('|').next().unwrap_or_default();
+        format!("{kind}/{target}")
     }
 }
 

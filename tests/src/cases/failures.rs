@@ -1,0 +1,228 @@
+//! Folios that could not be moved: each of them once a call, with its owner, its address and the cause.
+//! Input: the workload `mover`, which makes moves fail, knows which, and reads its own pagemap.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::case::{Case, Env, Needs, Outcome};
+use crate::cases::moves::{balance_eagerly, ensure_same};
+use crate::child::Worker;
+use crate::tracing::{FailureLine, Trace, Tracing};
+use crate::truth::{Report, Reports};
+
+const SOON: Duration = Duration::from_mins(1);
+const NEEDS: Needs = Needs { nodes: 2, ..Needs::VM };
+
+pub const CASES: &[Case] = &[
+    Case {
+        name: "failures/pinned",
+        what: "pages that a pipe holds: each reported once, with the references that are too many",
+        needs: NEEDS,
+        run: |env| pinned(env, "base", 1),
+    },
+    Case {
+        name: "failures/pinned_shared",
+        what: "the same pages, which a forked child maps too: both owners are told",
+        needs: NEEDS,
+        run: |env| pinned(env, "fork_shared", 2),
+    },
+    Case {
+        name: "failures/full_node",
+        what: "the target has no free page: what did not move is reported, and nothing else",
+        needs: NEEDS,
+        run: full_node,
+    },
+    Case {
+        name: "failures/refused_hint_fault",
+        what: "NUMA balancing wants pages on a full node, and refuses to move them",
+        needs: NEEDS,
+        run: refused_hint_fault,
+    },
+];
+
+/// `pgmigrate_fail` of /proc/vmstat.
+fn kernel_failed() -> Result<u64> {
+    let vmstat = fs::read_to_string("/proc/vmstat").context("read /proc/vmstat")?;
+    let line = vmstat.lines().find_map(|line| line.strip_prefix("pgmigrate_fail "));
+    line.context("no pgmigrate_fail")?
+        .parse()
+        .context("parse pgmigrate_fail")
+}
+
+/// Every address that did not move has one failure, and no other has one.
+fn ensure_failed(trace: &Trace, pid: u32, truth: &Report) -> Result<Vec<FailureLine>> {
+    let mut seen: BTreeMap<u64, u32> = BTreeMap::new();
+    let mut failures = Vec::new();
+    for failure in &trace.failures {
+        let mine = |vaddr: u64| truth.range().contains(&vaddr);
+        for place in failure
+            .owners
+            .iter()
+            .filter(|place| place.pid == pid && mine(place.vaddr.0))
+        {
+            *seen.entry(place.vaddr.0).or_default() += 1;
+            failures.push(failure.clone());
+        }
+    }
+    let stayed: BTreeSet<u64> = truth
+        .range()
+        .step_by(rustix::param::page_size())
+        .filter(|vaddr| !truth.moves.0.contains_key(vaddr))
+        .collect();
+    let missed: Vec<_> = stayed
+        .iter()
+        .filter(|vaddr| !seen.contains_key(vaddr))
+        .take(5)
+        .collect();
+    let invented: Vec<_> = seen
+        .iter()
+        .filter(|(vaddr, times)| **times != 1 || !stayed.contains(vaddr))
+        .take(5)
+        .collect();
+    println!("{} pages stayed, {} reported", stayed.len(), seen.len());
+    ensure!(
+        missed.is_empty() && invented.is_empty(),
+        "of {} pages that stayed, missed {missed:x?}, invented or repeated {invented:x?}; summary {:?}",
+        stayed.len(),
+        trace.summary
+    );
+    Ok(failures)
+}
+
+fn pinned(env: &Env, pages: &str, mappings: u32) -> Result<Outcome> {
+    let mut worker = Worker::spawn("mover", &[pages, "move_pinned", "0"])?;
+    let pid = worker.pid();
+    worker.wait_ready(SOON)?;
+    let tracing = Tracing::start(&env.tracer, &["-p", &pid.to_string(), "--backend", "exact"])?;
+    let before = kernel_failed()?;
+    worker.send("mark")?;
+    worker.read_line(SOON)?;
+    worker.send("move")?;
+    let truth = Reports::parse(&worker.read_line(SOON)?)?;
+    let failed = kernel_failed()? - before;
+    let trace = tracing.finish()?;
+    ensure!(trace.moves.is_empty(), "invented: {:?}", trace.moves);
+    trace.ensure_exact_books()?;
+    for (owner, report) in &truth.0 {
+        ensure!(report.moves.len() == 0, "pinned pages moved: {report:?}");
+        for failure in ensure_failed(&trace, *owner, report)? {
+            ensure!(failure.cause == "references" && !failure.inferred, "cause: {failure:?}");
+            // Three passes without waiting, then seven that wait (NR_MAX_MIGRATE_*_RETRY, mm/migrate.c).
+            ensure!(
+                (failure.errno, failure.attempts) == (Some(11), 10),
+                "attempts: {failure:?}"
+            );
+            // move_pages holds one, the pipe another.
+            ensure!(
+                (failure.refs, failure.expected_refs) == (Some(2), Some(1)),
+                "references: {failure:?}"
+            );
+            ensure!(failure.map_count == Some(mappings), "mappings: {failure:?}");
+            ensure!(failure.owners.len() == mappings as usize, "owners: {failure:?}");
+            ensure!(failure.reason == "syscall_or_cpuset", "reason: {failure:?}");
+            ensure!(
+                (failure.node, failure.actor_pid) == (Some(0), pid),
+                "node, actor: {failure:?}"
+            );
+            ensure!(failure.pfn.is_some(), "frame: {failure:?}");
+            ensure!(
+                failure.flags.iter().any(|flag| flag == "swapbacked"),
+                "flags: {failure:?}"
+            );
+            for place in &failure.owners {
+                ensure!(!place.inferred && place.vma.is_some(), "place: {failure:?}");
+            }
+        }
+    }
+    let books = &trace.summary.books;
+    ensure!(
+        books.failed_pages == failed && books.failed_seen_pages == failed,
+        "the kernel counted {failed}: {books:?}"
+    );
+    worker.exit(SOON)?;
+    Ok(Outcome::Passed)
+}
+
+fn full_node(env: &Env) -> Result<Outcome> {
+    let mut worker = Worker::spawn("mover", &["base", "move_to_full_node", "32"])?;
+    let pid = worker.pid();
+    worker.wait_ready(SOON)?;
+    let tracing = Tracing::start(&env.tracer, &["-p", &pid.to_string(), "--backend", "exact"])?;
+    worker.send("mark")?;
+    worker.read_line(SOON)?;
+    worker.send("move")?;
+    let truth = Reports::parse(&worker.read_line(SOON)?)?;
+    let trace = tracing.finish()?;
+    let [(_, report)] = &truth.0[..] else {
+        bail!("one process was expected")
+    };
+    ensure_same(&trace, pid, report)?;
+    trace.ensure_exact_books()?;
+    let failures = ensure_failed(&trace, pid, report)?;
+    let of = |cause: &str| failures.iter().filter(|failure| failure.cause == cause).count();
+    println!("{} without a target, {} not tried", of("no_target"), of("not_tried"));
+    ensure!(of("no_target") > 0, "the node was not full: nothing is proven");
+    ensure!(
+        of("no_target") + of("not_tried") == failures.len(),
+        "other causes: {:?}",
+        failures
+            .iter()
+            .find(|failure| failure.cause != "no_target" && failure.cause != "not_tried")
+    );
+    for failure in &failures {
+        ensure!(
+            failure.inferred == (failure.cause == "not_tried"),
+            "inferred: {failure:?}"
+        );
+        if failure.cause == "no_target" {
+            ensure!(failure.errno == Some(12) && failure.attempts > 0, "error: {failure:?}");
+        }
+    }
+    worker.exit(SOON)?;
+    Ok(Outcome::Passed)
+}
+
+fn refused_hint_fault(env: &Env) -> Result<Outcome> {
+    balance_eagerly()?;
+    let outcome = refuse(env);
+    fs::write("/proc/sys/kernel/numa_balancing", "0").context("switch NUMA balancing off")?;
+    outcome
+}
+
+fn refuse(env: &Env) -> Result<Outcome> {
+    let mut worker = Worker::spawn("mover", &["base", "balance_to_full_node", "8"])?;
+    let pid = worker.pid();
+    worker.wait_ready(SOON)?;
+    let tracing = Tracing::start(&env.tracer, &["-p", &pid.to_string(), "--backend", "exact"])?;
+    worker.send("mark")?;
+    worker.read_line(SOON)?;
+    worker.send("move")?;
+    let truth = Reports::parse(&worker.read_line(SOON)?)?;
+    let trace = tracing.finish()?;
+    let [(_, report)] = &truth.0[..] else {
+        bail!("one process was expected")
+    };
+    ensure_same(&trace, pid, report)?;
+    trace.ensure_exact_books()?;
+    let refused: Vec<&FailureLine> = trace
+        .failures
+        .iter()
+        .filter(|failure| failure.cause == "numa_refused")
+        .collect();
+    ensure!(!refused.is_empty(), "nothing was refused: nothing is proven");
+    for failure in refused {
+        let [place] = &failure.owners[..] else {
+            bail!("one owner: {failure:?}")
+        };
+        ensure!(place.pid == pid, "owner: {failure:?}");
+        ensure!(
+            failure.reason == "numa_misplaced" && failure.node == Some(0),
+            "{failure:?}"
+        );
+    }
+    worker.exit(SOON)?;
+    Ok(Outcome::Passed)
+}
