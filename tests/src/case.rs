@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::init::option;
+
 /// One test case. An `Err` or a panic is a failure; the error's whole chain is shown.
 pub struct Case {
     /// `topic/name`; the topic is the file in `cases/`. A case under `hidden/` runs by its exact name only.
@@ -21,6 +23,8 @@ pub struct Case {
 #[derive(Clone, Copy)]
 pub struct Needs {
     pub place: Place,
+    /// The VM's, where the place is one.
+    pub shape: Shape,
     pub root: bool,
     /// NUMA nodes with memory.
     pub nodes: usize,
@@ -31,6 +35,7 @@ pub struct Needs {
 impl Needs {
     pub const NOTHING: Self = Self {
         place: Place::Anywhere,
+        shape: Shape::Plain,
         root: false,
         nodes: 1,
         timeout: Duration::from_mins(2),
@@ -51,6 +56,37 @@ pub enum Place {
     Vm,
     /// Only on the bare machine.
     Host,
+}
+
+/// The machine that a VM is. `cargo xtask vm` boots one for each shape that the chosen cases need; what they are made
+/// of is in `xtask/src/shape.rs`, which has the same names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// As the command line of `cargo xtask vm` says: two nodes with a CPU each.
+    Plain,
+    /// The upper part of each node is ZONE_MOVABLE.
+    Movable,
+    /// Node 1 is slower and has no CPU; it starts at 4 GiB and has more than 2 GiB.
+    Tiered,
+}
+
+impl Shape {
+    pub const ALL: [Self; 3] = [Self::Plain, Self::Movable, Self::Tiered];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Movable => "movable",
+            Self::Tiered => "tiered",
+        }
+    }
+
+    /// This VM's, by `tracer.shape=` on the kernel's command line.
+    fn of_this_vm() -> Option<Self> {
+        let cmdline = fs::read_to_string("/proc/cmdline").ok()?;
+        let name = option(&cmdline, "tracer.shape")?;
+        Self::ALL.into_iter().find(|shape| shape.name() == name)
+    }
 }
 
 /// How a case ended, if it did not fail.
@@ -128,6 +164,7 @@ pub const IN_VM: &str = "TRACER_TESTS_IN_VM";
 /// The machine this runs on, as far as a case's needs go.
 pub struct Here {
     pub in_vm: bool,
+    pub shape: Shape,
     pub root: bool,
     pub nodes: usize,
     pub release: String,
@@ -135,8 +172,10 @@ pub struct Here {
 
 impl Here {
     pub fn look() -> Self {
+        let in_vm = std::env::var_os(IN_VM).is_some();
         Self {
-            in_vm: std::env::var_os(IN_VM).is_some(),
+            in_vm,
+            shape: in_vm.then(Shape::of_this_vm).flatten().unwrap_or(Shape::Plain),
             root: rustix::process::geteuid().is_root(),
             nodes: nodes_with_memory(),
             release: rustix::system::uname().release().to_string_lossy().into_owned(),
@@ -153,6 +192,9 @@ impl Here {
                 return Some(Outcome::NotApplicable("runs on the bare machine only".into()));
             }
             (Place::Anywhere, _) | (Place::Vm, true) | (Place::Host, false) => {}
+        }
+        if needs.place == Place::Vm && needs.shape != self.shape {
+            return Some(Outcome::NotApplicable(format!("runs in a {} VM", needs.shape.name())));
         }
         if self.nodes < needs.nodes {
             let (need, have) = (needs.nodes, self.nodes);
@@ -189,7 +231,7 @@ fn count_list(list: &str) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Here, Needs, Outcome, Place, count_list, is_plain_name};
+    use super::{Here, Needs, Outcome, Place, Shape, count_list, is_plain_name};
 
     #[test]
     fn lists_are_counted() {
@@ -209,6 +251,7 @@ mod tests {
     fn a_lack_is_not_applicable_by_design_and_skipped_otherwise() {
         let here = Here {
             in_vm: false,
+            shape: Shape::Plain,
             root: false,
             nodes: 1,
             release: String::new(),
@@ -231,6 +274,7 @@ mod tests {
         ));
         let vm = Here {
             in_vm: true,
+            shape: Shape::Plain,
             root: true,
             nodes: 2,
             release: String::new(),
@@ -243,5 +287,10 @@ mod tests {
             })
             .is_some()
         );
+        let other = Needs {
+            shape: Shape::Tiered,
+            ..Needs::VM
+        };
+        assert!(matches!(vm.lacks(&other), Some(Outcome::NotApplicable(_))));
     }
 }

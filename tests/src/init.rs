@@ -1,5 +1,5 @@
 //! PID 1 of the VM: mounts what the tests expect, runs them, powers off.
-//! Input: the kernel's command line, `tracer.tests=NAME,NAME`, `tracer.nodes=N`, and `-- vm-init`.
+//! Input: the kernel's command line, `tracer.tests=NAME,NAME`, `tracer.nodes=N`, `tracer.shape=SHAPE`, `-- vm-init`.
 
 use std::convert::Infallible;
 use std::fs;

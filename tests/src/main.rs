@@ -39,6 +39,9 @@ struct Cli {
 enum Command {
     /// Show every test: its name, where it runs, what it proves.
     List,
+    /// Show which shapes of VM the tests of these names need; `cargo xtask vm` asks.
+    #[command(hide = true)]
+    Shapes { names: Vec<String> },
     /// Run the tests that apply to this machine.
     Run(runner::Args),
     /// Run one test in this very process; `run` starts this, once per test.
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
     }
     let done = match Cli::parse().command {
         Command::List => Ok(runner::list()),
+        Command::Shapes { names } => runner::shapes(&names),
         Command::Run(args) => runner::main(&args),
         Command::RunOne(args) => run_one::main(&args),
         Command::Work(args) => workloads::main(&args).map(|()| ExitCode::SUCCESS),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use crate::case::{Case, Here, Outcome, Place, is_plain_name};
+use crate::case::{Case, Here, Outcome, Place, Shape, is_plain_name};
 use crate::cases;
 use crate::report::Report;
 use crate::run_one;
@@ -68,11 +68,11 @@ impl Tally {
 pub fn list() -> ExitCode {
     for case in cases::all().filter(|case| !is_hidden(case)) {
         let place = match case.needs.place {
-            Place::Anywhere => "anywhere",
-            Place::Vm => "VM",
-            Place::Host => "host",
+            Place::Anywhere => "anywhere".to_owned(),
+            Place::Vm => format!("{} VM", case.needs.shape.name()),
+            Place::Host => "host".to_owned(),
         };
-        println!("{:<36} {place:<9} {}", case.name, case.what);
+        println!("{:<36} {place:<10} {}", case.name, case.what);
     }
     ExitCode::SUCCESS
 }
@@ -86,8 +86,10 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let scratch = std::env::temp_dir().join(format!("tracer-tests.{}", std::process::id()));
 
     let mut tally = Tally::default();
-    if args.names.is_empty() {
-        tally.not_applicable = cases::all().filter(|case| !is_hidden(case)).count() - chosen.len();
+    // Once for all VMs of a kernel: what is of another shape runs in another one.
+    if args.names.is_empty() && here.shape == Shape::Plain {
+        let elsewhere = |case: &&Case| !is_hidden(case) && !in_place(case, &here);
+        tally.not_applicable = cases::all().filter(elsewhere).count();
     }
     report.hello(&here.release, chosen.len())?;
     for case in chosen {
@@ -130,19 +132,38 @@ fn choose(names: &[String], here: &Here) -> Result<Vec<&'static Case>> {
     if let Some(name) = names.iter().find(|name| !cases::all().any(|case| fits(case, name))) {
         bail!("no test has {name:?} in its name; tracer-tests list shows them all");
     }
-    let belongs = |case: &Case| match case.needs.place {
-        Place::Anywhere => !is_hidden(case),
-        Place::Vm => here.in_vm && !is_hidden(case),
-        Place::Host => !here.in_vm && !is_hidden(case),
-    };
     let chosen = |case: &&Case| {
         if names.is_empty() {
-            belongs(case)
+            in_place(case, here) && !is_hidden(case)
         } else {
             names.iter().any(|name| fits(case, name))
         }
     };
-    Ok(cases::all().filter(chosen).collect())
+    let in_shape = |case: &&Case| !here.in_vm || case.needs.shape == here.shape;
+    Ok(cases::all().filter(chosen).filter(in_shape).collect())
+}
+
+fn in_place(case: &Case, here: &Here) -> bool {
+    match case.needs.place {
+        Place::Anywhere => true,
+        Place::Vm => here.in_vm,
+        Place::Host => !here.in_vm,
+    }
+}
+
+/// The shapes of VM that the cases asked for need, one a line.
+pub fn shapes(names: &[String]) -> Result<ExitCode> {
+    for shape in Shape::ALL {
+        let vm = Here {
+            in_vm: true,
+            shape,
+            ..Here::look()
+        };
+        if !choose(names, &vm)?.is_empty() {
+            println!("{}", shape.name());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Runs one case in a process of its own and says how it ended and why.
@@ -261,12 +282,13 @@ fn print_line(name: &str, verdict: Verdict, took: Duration, detail: &str) {
 
 #[cfg(test)]
 mod tests {
-    use super::{choose, is_hidden};
-    use crate::case::Here;
+    use super::{Case, Place, choose, is_hidden};
+    use crate::case::{Here, Shape};
 
     fn host() -> Here {
         Here {
             in_vm: false,
+            shape: Shape::Plain,
             root: true,
             nodes: 1,
             release: String::new(),
@@ -278,6 +300,21 @@ mod tests {
         assert!(choose(&[], &host()).expect("all").iter().all(|case| !is_hidden(case)));
         assert!(choose(&["hidden".into()], &host()).is_err());
         assert_eq!(choose(&["hidden/fails".into()], &host()).expect("one").len(), 1);
+    }
+
+    #[test]
+    fn every_case_has_one_vm_or_none() {
+        let in_shape = |shape| {
+            let vm = Here {
+                in_vm: true,
+                shape,
+                ..host()
+            };
+            choose(&[], &vm).expect("all").len()
+        };
+        let in_all: usize = Shape::ALL.into_iter().map(in_shape).sum();
+        let anywhere = |case: &&Case| case.needs.place != Place::Host && !is_hidden(case);
+        assert_eq!(in_all, crate::cases::all().filter(anywhere).count());
     }
 
     #[test]

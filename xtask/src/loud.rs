@@ -7,6 +7,7 @@ use std::thread;
 use anyhow::{Context, Result, anyhow};
 
 use crate::report::{Tally, Verdict};
+use crate::shape::Shape;
 use crate::vm::{Args, Lab, Results};
 
 /// No test, and yet time enough for the kernel to boot without a word.
@@ -45,7 +46,7 @@ const ORDEALS: [Ordeal; 3] = [
 /// Counts one test per case, and one per VM: that its count has every failure, and nothing else.
 pub fn check() -> Result<Tally> {
     let defaults = Args::defaults();
-    let first = defaults.kernels.first().context("no kernel by default")?.clone();
+    let first = defaults.first_kernel()?;
     let args = |names: Vec<String>| {
         let mut args = Args::defaults();
         args.kernels = vec![first.clone()];
@@ -64,7 +65,7 @@ pub fn check() -> Result<Tally> {
                 let names = ordeal.cases.iter().map(|(name, _)| name).chain(ordeal.never_run);
                 let args = args(names.map(|name| (*name).to_owned()).collect());
                 let lab = &lab;
-                scope.spawn(move || lab.run(&args, kernel, &format!("loud-{number}"), &|_| {}))
+                scope.spawn(move || lab.run(&args, kernel, Shape::Plain, &format!("loud-{number}"), &|_| {}))
             })
             .collect();
         for (ordeal, vm) in ORDEALS.iter().zip(vms) {

@@ -18,6 +18,8 @@ mod loud;
 mod process;
 mod qemu;
 mod report;
+mod shape;
+mod table;
 mod test;
 mod vm;
 mod watch;

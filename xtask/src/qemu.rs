@@ -1,7 +1,6 @@
 //! The virtual machine: how QEMU is found and started.
-//! Input: the kernel, the initramfs, the topology.
+//! Input: the kernel, the initramfs, the shape of the machine.
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::str::FromStr;
@@ -10,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::apt;
 use crate::process::{self, Guard};
+use crate::shape::Shape;
 
 const QEMU: &str = "qemu-system-x86_64";
 
@@ -30,7 +30,7 @@ pub fn require() -> Result<()> {
 
 /// Mebibytes: `512`, `512M` or `1G`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mebibytes(u32);
+pub struct Mebibytes(pub u32);
 
 impl FromStr for Mebibytes {
     type Err = String;
@@ -51,6 +51,8 @@ impl FromStr for Mebibytes {
 pub struct Machine<'a> {
     pub kernel: &'a Path,
     pub initramfs: &'a Path,
+    pub shape: Shape,
+    /// The plain shape's.
     pub nodes: u32,
     pub per_node: Mebibytes,
     pub accel: &'a str,
@@ -95,7 +97,7 @@ impl Machine<'_> {
             "-no-reboot",
         ])
         .args(["-accel", self.accel, "-cpu", "max"])
-        .args(self.topology())
+        .args(self.shape.layout(self.nodes, self.per_node).arguments())
         .args([
             "-serial",
             &serial(&outputs.console),
@@ -113,40 +115,16 @@ impl Machine<'_> {
         Guard::spawn(&mut qemu)
     }
 
-    /// One CPU per node, but two at least: much of what is tested needs a second one.
-    fn topology(&self) -> Vec<String> {
-        let (nodes, size) = (self.nodes, self.per_node.0);
-        let cpus = nodes.max(2);
-        let mut args = vec![
-            "-smp".to_owned(),
-            cpus.to_string(),
-            "-m".to_owned(),
-            (nodes * size).to_string(),
-        ];
-        for node in 0..nodes {
-            let on_node = (0..cpus)
-                .filter(|cpu| cpu % nodes == node)
-                .fold(String::new(), |mut list, cpu| {
-                    // Writing to a String cannot fail.
-                    let _ = write!(list, "cpus={cpu},");
-                    list
-                });
-            args.extend([
-                "-object".to_owned(),
-                format!("memory-backend-ram,id=m{node},size={size}M"),
-            ]);
-            args.extend([
-                "-numa".to_owned(),
-                format!("node,nodeid={node},{on_node}memdev=m{node}"),
-            ]);
-        }
-        args
-    }
-
     /// A panic ends the VM (`panic=-1` restarts at once, which `-no-reboot` turns into an exit), an oops panics.
     fn command_line(&self) -> String {
-        let mut line = format!("console=ttyS0 panic=-1 oops=panic quiet tracer.nodes={}", self.nodes);
-        for (word, value) in [(" tracer.tests=", self.tests.join(",")), (" ", self.append.to_owned())] {
+        let layout = self.shape.layout(self.nodes, self.per_node);
+        let (nodes, shape) = (layout.nodes.len(), self.shape.name());
+        let mut line = format!("console=ttyS0 panic=-1 oops=panic quiet tracer.nodes={nodes} tracer.shape={shape}");
+        for (word, value) in [
+            (" tracer.tests=", self.tests.join(",")),
+            (" ", layout.words.to_owned()),
+            (" ", self.append.to_owned()),
+        ] {
             if !value.is_empty() {
                 line.push_str(word);
                 line.push_str(&value);
@@ -159,13 +137,14 @@ impl Machine<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Machine, Mebibytes};
+    use super::{Machine, Mebibytes, Shape};
     use std::path::Path;
 
     fn machine(nodes: u32) -> Machine<'static> {
         Machine {
             kernel: Path::new("k"),
             initramfs: Path::new("i"),
+            shape: Shape::Plain,
             nodes,
             per_node: Mebibytes(512),
             accel: "tcg",
@@ -180,21 +159,6 @@ mod tests {
         assert_eq!("512M".parse(), Ok(Mebibytes(512)));
         assert!("0".parse::<Mebibytes>().is_err());
         assert!("4294967295G".parse::<Mebibytes>().is_err());
-    }
-
-    #[test]
-    fn every_node_has_a_cpu_and_every_cpu_a_node() {
-        assert!(
-            machine(1)
-                .topology()
-                .contains(&"node,nodeid=0,cpus=0,cpus=1,memdev=m0".to_owned())
-        );
-        assert!(
-            machine(2)
-                .topology()
-                .contains(&"node,nodeid=1,cpus=1,memdev=m1".to_owned())
-        );
-        assert_eq!(machine(4).topology()[..4], ["-smp", "4", "-m", "2048"]);
     }
 
     #[test]

@@ -15,25 +15,45 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::kernels::{self, Kernel, Spec};
 use crate::qemu::{self, Machine, Mebibytes, Outputs};
 use crate::report::{Message, Tally, Verdict, result_line};
+use crate::shape::Shape;
+use crate::table::{self, Column};
 use crate::watch::{self, Limits};
 use crate::{cache, guest, initramfs, process};
 
-/// One full and one cloud build: two kernels, two configurations.
-const MATRIX: [&str; 2] = ["debian:6.1", "debian:6.12-cloud"];
+/// The kernels that are tested where none is named, and which of them CI cannot do without: the others are in suites
+/// that come and go. A full build and cloud builds: two configurations.
+const MATRIX: [(&str, Needed); 5] = [
+    ("debian:6.1", Needed::InCi),
+    ("debian:6.12-cloud", Needed::InCi),
+    ("debian:6.18-cloud@trixie-backports", Needed::No),
+    ("debian:7.2-cloud@sid", Needed::No),
+    ("debian:7.3-cloud@experimental", Needed::No),
+];
+
+/// Whether a run fails without a kernel.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Needed {
+    /// Named on the command line.
+    Yes,
+    InCi,
+    No,
+}
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// A kernel to boot: debian:VERSION[-cloud][@SUITE] or an image file; may be repeated.
-    #[arg(long = "kernel", value_name = "KERNEL", default_values = MATRIX)]
+    /// A kernel to boot: debian:VERSION[-cloud][@SUITE] or an image file; may be repeated [default: debian:6.1,
+    /// debian:6.12-cloud, debian:6.18-cloud@trixie-backports, debian:7.2-cloud@sid, debian:7.3-cloud@experimental, as
+    /// far as they can be had].
+    #[arg(long = "kernel", value_name = "KERNEL")]
     pub kernels: Vec<Spec>,
-    /// NUMA nodes of the VM, with one CPU each (one node has two).
+    /// NUMA nodes of the plain VM (some tests need a VM of another shape), with one CPU each (one node has two).
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=16))]
     nodes: u32,
     /// Memory of each node.
     #[arg(long, value_name = "SIZE", default_value = "512M")]
     mem_per_node: Mebibytes,
     /// How long one VM may take.
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     timeout: u64,
     /// How long a VM may say nothing; it reports every 5 seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
@@ -72,6 +92,22 @@ impl Args {
         }
         <Alone as clap::Parser>::parse_from(["vm"]).args
     }
+
+    /// The one for what one kernel can show.
+    pub fn first_kernel(&self) -> Result<Spec> {
+        let (first, _) = self.wanted().into_iter().next().context("no kernel by default")?;
+        Ok(first)
+    }
+
+    /// The kernels to boot.
+    fn wanted(&self) -> Vec<(Spec, Needed)> {
+        if !self.kernels.is_empty() {
+            return self.kernels.iter().map(|spec| (spec.clone(), Needed::Yes)).collect();
+        }
+        // What of the matrix is no kernel's name fails a unit test.
+        let parsed = MATRIX.into_iter().map(|(text, needed)| Ok((text.parse()?, needed)));
+        parsed.filter_map(Result::<_, String>::ok).collect()
+    }
 }
 
 pub fn main(args: &Args) -> Result<ExitCode> {
@@ -87,23 +123,49 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(tally.is_bad(process::is_ci()))))
 }
 
-/// Runs the tests on every kernel, `jobs` at a time.
+/// Runs the tests on every kernel, `jobs` VMs at a time, and prints which ones ran and what was proven where.
 pub fn matrix(args: &Args) -> Result<Tally> {
     let lab = Lab::new(args)?;
-    let queue = Mutex::new(lab.kernels.iter().enumerate().collect::<VecDeque<_>>());
-    let total = Mutex::new(Tally::default());
+    let columns: Vec<Mutex<Column>> = lab
+        .kernels
+        .iter()
+        .map(|kernel| {
+            Mutex::new(Column {
+                release: kernel.name.clone(),
+                ended: Vec::new(),
+            })
+        })
+        .collect();
+    let total = Mutex::new(lab.absent());
+    let vms = lab.kernels.iter().zip(&columns).enumerate();
+    let queue: VecDeque<_> = vms
+        .flat_map(|(number, (kernel, column))| lab.shapes.iter().map(move |shape| (number, kernel, *shape, column)))
+        .collect();
+    let queue = Mutex::new(queue);
     thread::scope(|scope| {
         for _ in 0..args.jobs {
             scope.spawn(|| {
-                while let Some((number, kernel)) = lock(&queue).pop_front() {
-                    let name = format!("{number}-{}", kernel.name);
-                    let tally = lab.run(args, kernel, &name, &|line| println!("{line}")).tally;
+                while let Some((number, kernel, shape, column)) = lock(&queue).pop_front() {
+                    let name = format!("{number}-{}-{}", kernel.name, shape.name());
+                    let results = lab.run(args, kernel, shape, &name, &|line| println!("{line}"));
                     let mut total = lock(&total);
-                    *total = total.sum(tally);
+                    *total = total.sum(results.tally);
+                    lock(column).ended.extend(results.ended);
                 }
             });
         }
     });
+    let columns: Vec<Column> = columns
+        .into_iter()
+        .map(|column| column.into_inner().unwrap_or_else(PoisonError::into_inner))
+        .collect();
+    println!("\n{}", table::table(&columns));
+    for kernel in &lab.kernels {
+        println!("ran on {}", kernel.banner().unwrap_or_else(|| kernel.name.clone()));
+    }
+    for (spec, _, reason) in &lab.missing {
+        println!("not to be had: {spec}: {reason}");
+    }
     let total = *lock(&total);
     Ok(total)
 }
@@ -111,6 +173,10 @@ pub fn matrix(args: &Args) -> Result<Tally> {
 /// What VMs are made of.
 pub struct Lab {
     pub kernels: Vec<Kernel>,
+    /// Kernels that could not be had, and why.
+    missing: Vec<(Spec, Needed, String)>,
+    /// The VMs that the chosen tests need of each kernel.
+    shapes: Vec<Shape>,
     scratch: cache::Scratch,
     image: PathBuf,
 }
@@ -119,6 +185,8 @@ impl Lab {
     pub fn new(args: &Args) -> Result<Self> {
         let programs = guest::build(args.tracer.as_deref())?;
         check_names(&programs.tests, &args.names)?;
+        let needed = process::output(Command::new(&programs.tests).arg("shapes").args(&args.names))?;
+        let shapes: Result<Vec<Shape>, String> = needed.lines().map(str::parse).collect();
         qemu::require()?;
         let scratch = cache::Scratch::new()?;
         let image = scratch.path().join("initramfs");
@@ -130,17 +198,39 @@ impl Lab {
             &content(&programs.tracer)?,
         )
         .context("write the initramfs")?;
-        // One after the other: two downloads of the same kernel would only be in each other's way.
-        let kernels = args.kernels.iter().map(kernels::resolve).collect::<Result<_>>()?;
-        Ok(Self {
-            kernels,
+        let mut lab = Self {
+            kernels: Vec::new(),
+            missing: Vec::new(),
+            shapes: shapes.map_err(anyhow::Error::msg)?,
             scratch,
             image,
-        })
+        };
+        // One after the other: two downloads of the same kernel would only be in each other's way.
+        for (spec, needed) in args.wanted() {
+            match kernels::resolve(&spec) {
+                Ok(kernel) => lab.kernels.push(kernel),
+                Err(error) => lab.missing.push((spec, needed, format!("{error:#}"))),
+            }
+        }
+        Ok(lab)
+    }
+
+    /// A kernel without which this run proves too little is a failed test; no kernel at all is one too.
+    fn absent(&self) -> Tally {
+        let bad = |needed| match needed {
+            Needed::Yes => true,
+            Needed::InCi => process::is_ci(),
+            Needed::No => false,
+        };
+        let failed = self.missing.iter().filter(|(_, needed, _)| bad(*needed)).count();
+        Tally {
+            failed: failed.max(usize::from(self.kernels.is_empty())),
+            ..Tally::default()
+        }
     }
 
     /// Runs one VM, whose files get a directory of that name. Whatever goes wrong is a failed test too.
-    pub fn run(&self, args: &Args, kernel: &Kernel, name: &str, print: &dyn Fn(&str)) -> Results {
+    pub fn run(&self, args: &Args, kernel: &Kernel, shape: Shape, name: &str, print: &dyn Fn(&str)) -> Results {
         let dir = args.keep.as_deref().unwrap_or(self.scratch.path()).join(name);
         let mut run = Run {
             release: kernel.name.clone(),
@@ -151,8 +241,8 @@ impl Lab {
             results: Results::default(),
         };
         let started = Instant::now();
-        if let Err(error) = boot(args, kernel, &self.image, &dir, |message| run.take(message)) {
-            let name = run.open.clone().unwrap_or_else(|| "(the VM)".to_owned());
+        if let Err(error) = boot(args, kernel, shape, &self.image, &dir, |message| run.take(message)) {
+            let name = run.open.clone().unwrap_or_else(|| format!("(the {} VM)", shape.name()));
             run.end(&name, Verdict::Failed, started.elapsed(), &format!("{error:#}"));
         }
         if run.left > 0 {
@@ -204,15 +294,23 @@ fn check_names(tests: &Path, names: &[String]) -> Result<()> {
 fn boot(
     args: &Args,
     kernel: &Kernel,
+    shape: Shape,
     image: &Path,
     dir: &Path,
     on_message: impl FnMut(Message) -> Result<()>,
 ) -> Result<()> {
     fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
     let outputs = Outputs::in_dir(dir);
+    // A directory that was given may hold those of another run, which must not be taken for this one's.
+    for stale in [&outputs.console, &outputs.results, &outputs.qemu] {
+        if stale.exists() {
+            fs::remove_file(stale).with_context(|| format!("remove {}", stale.display()))?;
+        }
+    }
     let machine = Machine {
         kernel: &kernel.image,
         initramfs: image,
+        shape,
         nodes: args.nodes,
         per_node: args.mem_per_node,
         accel: &args.accel,
@@ -289,5 +387,20 @@ impl Run<'_> {
         if self.open.take().is_some() {
             self.left = self.left.saturating_sub(1);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Args, MATRIX};
+
+    #[test]
+    fn the_matrix_is_of_kernels_and_the_help_names_them() {
+        let args = Args::defaults();
+        let wanted: Vec<String> = args.wanted().iter().map(|(spec, _)| spec.to_string()).collect();
+        assert_eq!(wanted, MATRIX.map(|(text, _)| text));
+        let help = <Args as clap::Args>::augment_args(clap::Command::new("vm")).render_long_help();
+        let help = help.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(help.contains(&wanted.join(", ")), "{help}");
     }
 }
