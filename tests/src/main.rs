@@ -16,6 +16,7 @@ mod child;
 mod init;
 mod memory;
 mod numa;
+mod provoke;
 mod report;
 mod run_one;
 mod runner;

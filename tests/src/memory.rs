@@ -1,11 +1,12 @@
 //! Memory of a workload's own: mapped apart from the heap, so that its addresses are known and stay.
-//! Input: its size and whether huge pages may back it.
+//! Input: its size and what backs it.
 
+use std::fs::File;
 use std::ops::Range;
 use std::ptr;
 
 use anyhow::{Context, Result, ensure};
-use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags, madvise, mmap_anonymous, mprotect, munmap};
+use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags, madvise, mmap, mmap_anonymous, mprotect, munmap};
 
 const HUGE: usize = 2 << 20;
 
@@ -34,6 +35,30 @@ impl Memory {
     /// Maps `len` bytes of tmpfs, which a forked child shares.
     pub fn shared(len: usize) -> Result<Self> {
         Self::raw(len, MapFlags::SHARED)
+    }
+
+    /// Maps the first `len` bytes of a file, shared, not populated yet.
+    pub fn of_file(file: &File, len: usize) -> Result<Self> {
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice touches no memory that exists.
+        let start = unsafe { mmap(ptr::null_mut(), len, access, MapFlags::SHARED, file, 0) }.context("map a file")?;
+        Ok(Self {
+            start: start.cast(),
+            len,
+        })
+    }
+
+    /// Maps `len` bytes of base pages at an address where nothing is, not populated yet.
+    pub fn at(address: u64, len: usize) -> Result<Self> {
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        let address = ptr::with_exposed_provenance_mut(address as usize);
+        let flags = MapFlags::PRIVATE | MapFlags::FIXED_NOREPLACE;
+        // SAFETY: a new mapping where there is none.
+        let start = unsafe { mmap_anonymous(address, len, access, flags) }.context("map at an address")?;
+        Ok(Self {
+            start: start.cast(),
+            len,
+        })
     }
 
     /// Starts at a multiple of the huge page size, so that huge pages fit.
@@ -88,6 +113,25 @@ impl Memory {
         for (page, chunk) in self.bytes_mut().chunks_mut(rustix::param::page_size()).enumerate() {
             chunk.fill(page.to_le_bytes()[0] | 1);
         }
+    }
+
+    /// Writes to every page too, but no more than it takes.
+    pub fn touch(&mut self) {
+        self.bytes_mut()
+            .iter_mut()
+            .step_by(rustix::param::page_size())
+            .for_each(|byte| *byte = 1);
+    }
+
+    /// Keeps the first `kept` bytes of every `chunk` and gives the rest back.
+    pub fn thin_out(&mut self, chunk: usize, kept: usize) -> Result<()> {
+        for piece in self.bytes_mut().chunks_mut(chunk).filter(|piece| piece.len() > kept) {
+            let rest = &mut piece[kept..];
+            // SAFETY: whole pages of a private mapping that is borrowed here; they read as zeros afterwards.
+            unsafe { madvise(rest.as_mut_ptr().cast(), rest.len(), Advice::LinuxDontNeed) }
+                .context("give pages back")?;
+        }
+        Ok(())
     }
 
     /// Reads one byte of every page; returned so that the compiler keeps the reads.

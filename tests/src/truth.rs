@@ -36,6 +36,11 @@ impl Snapshot {
         })
     }
 
+    /// The frames of all pages that are present.
+    pub fn frames(&self) -> impl Iterator<Item = u64> {
+        self.frames.iter().copied().flatten()
+    }
+
     /// Whether every `pages` neighbours lie in neighbouring frames that begin at a multiple of `pages`.
     pub fn in_runs_of(&self, pages: usize) -> bool {
         self.frames.chunks(pages).all(|run| {
@@ -90,6 +95,12 @@ impl Moves {
             _ => None,
         });
         Ok(Self(moved.collect()))
+    }
+
+    /// Of a file's pages, which are mapped elsewhere each time.
+    pub fn between_files(before: &Snapshot, after: &Snapshot) -> usize {
+        let pairs = before.frames.iter().zip(&after.frames);
+        pairs.filter(|(old, new)| old.is_some() && old != new).count()
     }
 
     pub fn len(&self) -> usize {

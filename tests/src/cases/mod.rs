@@ -11,6 +11,7 @@ mod kinds;
 mod loaded;
 mod moves;
 mod program;
+mod reasons;
 mod surroundings;
 
 use crate::case::Case;
@@ -25,6 +26,7 @@ pub const TOPICS: &[&[Case]] = &[
     moves::CASES,
     kinds::CASES,
     kinds::OVERFLOW,
+    reasons::CASES,
     hidden::CASES,
 ];
 

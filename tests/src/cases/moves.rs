@@ -33,13 +33,25 @@ pub const CASES: &[Case] = &[
         name: "moves/numa_balancing",
         what: "64 MiB filled on node 0 and read from node 1, exact backend",
         needs: Needs { nodes: 2, ..Needs::VM },
-        run: |env| numa_balancing(env, "exact"),
+        run: |env| numa_balancing(env, "base", "exact"),
     },
     Case {
         name: "moves/numa_balancing_tracepoint",
         what: "the same with the tracepoint backend",
         needs: Needs { nodes: 2, ..Needs::VM },
-        run: |env| numa_balancing(env, "tracepoint"),
+        run: |env| numa_balancing(env, "base", "tracepoint"),
+    },
+    Case {
+        name: "moves/numa_balancing_thp",
+        what: "the same with huge pages, which stay whole",
+        needs: Needs { nodes: 2, ..Needs::VM },
+        run: |env| numa_balancing(env, "thp", "exact"),
+    },
+    Case {
+        name: "moves/numa_balancing_thp_tracepoint",
+        what: "the same with the tracepoint backend",
+        needs: Needs { nodes: 2, ..Needs::VM },
+        run: |env| numa_balancing(env, "thp", "tracepoint"),
     },
     Case {
         name: "moves/fentry_refused",
@@ -178,15 +190,15 @@ fn balance_eagerly() -> Result<()> {
     fs::write("/proc/sys/kernel/numa_balancing", "1").context("switch NUMA balancing on")
 }
 
-fn numa_balancing(env: &Env, backend: &str) -> Result<Outcome> {
+fn numa_balancing(env: &Env, pages: &str, backend: &str) -> Result<Outcome> {
     balance_eagerly()?;
-    let outcome = balance_once(env, backend);
+    let outcome = balance_once(env, pages, backend);
     fs::write("/proc/sys/kernel/numa_balancing", "0").context("switch NUMA balancing off")?;
     outcome
 }
 
-fn balance_once(env: &Env, backend: &str) -> Result<Outcome> {
-    let mut worker = Worker::spawn("balanced", &["64"])?;
+fn balance_once(env: &Env, pages: &str, backend: &str) -> Result<Outcome> {
+    let mut worker = Worker::spawn("balanced", &["64", pages])?;
     let pid = worker.pid();
     worker.wait_ready(SOON)?;
     let tracing = Tracing::start(&env.tracer, &["-p", &pid.to_string(), "--backend", backend])?;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use super::mover::Pages;
 use super::{Workload, serve};
 use crate::memory::Memory;
 use crate::numa;
@@ -12,7 +13,7 @@ use crate::truth::{Moves, Report, Snapshot};
 
 pub const WORKLOAD: Workload = Workload {
     name: "balanced",
-    what: "balanced MIB: fills MIB on CPU 0; `mark`, then `balance` reads them on CPU 1 until all have moved",
+    what: "balanced MIB PAGES: fills MIB of PAGES (see mover) on CPU 0; `mark`, then `balance` reads them on CPU 1 until all have moved",
     run,
 };
 
@@ -20,11 +21,12 @@ pub const WORKLOAD: Workload = Workload {
 const PATIENCE: Duration = Duration::from_secs(45);
 
 fn run(args: &[String]) -> Result<()> {
-    let [mib] = args else { bail!("usage: balanced MIB") };
+    let [mib, pages] = args else {
+        bail!("usage: balanced MIB PAGES")
+    };
     let mib: usize = mib.parse().context("parse MIB")?;
     numa::run_on(0)?;
-    let mut memory = Memory::base_pages(mib << 20)?;
-    memory.fill();
+    let memory = Pages::parse(pages)?.map(mib << 20, 0)?;
     serve(&memory.addresses(), "balance", |before| {
         numa::run_on(1)?;
         balance(&memory, before)?.to_line()

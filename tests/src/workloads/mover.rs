@@ -10,11 +10,12 @@ use anyhow::{Context, Result, bail, ensure};
 use super::{Workload, serve};
 use crate::memory::Memory;
 use crate::numa;
+use crate::provoke::{self, Block, Group};
 use crate::truth::{Moves, Report, Reports, Snapshot};
 
 pub const WORKLOAD: Workload = Workload {
     name: "mover",
-    what: "mover PAGES CALL MIB: `mark`, then `move` moves MIB of PAGES from node 0 to node 1 by CALL and tells",
+    what: "mover PAGES CALL MIB [NODE]: `mark`, then `move` moves MIB of PAGES on NODE (0) by CALL and tells",
     run,
 };
 
@@ -22,7 +23,7 @@ const HUGE: usize = 2 << 20;
 
 /// What the moved pages are.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Pages {
+pub enum Pages {
     /// Anonymous base pages.
     Base,
     /// Anonymous folios of 64 KiB.
@@ -40,7 +41,7 @@ enum Pages {
 }
 
 impl Pages {
-    fn parse(name: &str) -> Result<Self> {
+    pub fn parse(name: &str) -> Result<Self> {
         Ok(match name {
             "base" => Self::Base,
             "mthp" => Self::Mthp,
@@ -57,7 +58,8 @@ impl Pages {
         matches!(self, Self::ForkShared | Self::FileShared)
     }
 
-    fn map(self, len: usize) -> Result<Memory> {
+    /// So much on that node; as to node 0, this thread has to run there.
+    pub fn map(self, len: usize, node: u32) -> Result<Memory> {
         let mut memory = match self {
             Self::Base | Self::ForkShared => Memory::base_pages(len)?,
             Self::Mthp => {
@@ -75,7 +77,10 @@ impl Pages {
             }
             Self::FileShared => Memory::shared(len)?,
         };
-        memory.fill();
+        if node != 0 {
+            numa::mbind(memory.addresses(), node, false)?;
+        }
+        memory.touch();
         let frames = Snapshot::take(memory.addresses())?;
         let run = match self {
             Self::Thp | Self::PteMappedThp | Self::Hugetlb => HUGE,
@@ -109,9 +114,10 @@ fn huge_pages_of(kib: u32) -> Result<()> {
 }
 
 fn run(args: &[String]) -> Result<()> {
-    let [pages, call, mib] = args else {
-        bail!("usage: mover PAGES CALL MIB")
+    let [pages, call, mib, node @ ..] = args else {
+        bail!("usage: mover PAGES CALL MIB [NODE]")
     };
+    let node = node.first().map_or(Ok(0), |node| node.parse()).context("parse NODE")?;
     let pages = Pages::parse(pages)?;
     // 0: as many pages as a pipe can pin.
     let len = match mib.parse::<usize>().context("parse MIB")? {
@@ -119,7 +125,16 @@ fn run(args: &[String]) -> Result<()> {
         mib => mib << 20,
     };
     numa::run_on(0)?;
-    let memory = pages.map(len)?;
+    let group = match call.as_str() {
+        "demote" => Some(Group::enter("memory")?),
+        "change_cpuset" => Some(Group::enter("cpuset")?),
+        _ => None,
+    };
+    let mut memory = pages.map(len, node)?;
+    if call == "gigantic_page" {
+        // Something everywhere, so that there is something in the gigabyte, and room for it elsewhere.
+        memory.thin_out(64 << 20, 2 * HUGE)?;
+    }
     let range = memory.addresses();
     let mut child = if pages.shared() {
         Some(Sharer::fork(range.clone())?)
@@ -127,7 +142,11 @@ fn run(args: &[String]) -> Result<()> {
         None
     };
     serve(&range, "move", |before| {
-        move_by(call, &range, pages.shared())?;
+        match (call.as_str(), &group) {
+            ("demote", Some(group)) => provoke::demote(group, &range)?,
+            ("change_cpuset", Some(group)) => provoke::change_cpuset(group, &range)?,
+            _ => move_by(call, &range, pages.shared())?,
+        }
         let moves = Moves::between(before, &Snapshot::take(range.clone())?)?;
         let mut reports = vec![(std::process::id(), Report::new(range.clone(), moves))];
         if let Some(child) = &mut child {
@@ -143,6 +162,15 @@ fn move_by(call: &str, range: &Range<u64>, everybodys: bool) -> Result<()> {
         "mbind" => numa::mbind(range.clone(), 1, everybodys),
         "migrate_pages" => numa::migrate_pages(std::process::id(), 0, 1),
         "soft_offline" => numa::soft_offline(range.clone()),
+        // A page in the middle of each huge page, which is split for it.
+        "soft_offline_middles" => range.clone().step_by(HUGE).try_for_each(|start| {
+            let middle = start + HUGE as u64 / 2;
+            numa::soft_offline(middle..middle + rustix::param::page_size() as u64)
+        }),
+        "offline" => Block::of_most(Snapshot::take(range.clone())?.frames())?.offline(),
+        "gigantic_page" => provoke::gigantic_page(1),
+        "pin_for_long" => provoke::pin_for_long(range),
+        "damon_migrate" => provoke::damon_migrate(range, 1),
         // A move that must fail: the pages are pinned meanwhile.
         "move_pinned" => {
             let _pinned = numa::Pinned::new(range.clone())?;

@@ -1,0 +1,148 @@
+//! Every reason for which the kernel itself moves pages: the set of moves must be the truth's.
+//! Input: the workload `mover`, which brings the kernel to it and reads its own pagemap.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::case::{Case, Env, Needs, Outcome, Shape};
+use crate::cases::kinds::{Kind, Moving, check};
+use crate::child::Worker;
+use crate::tracing::Tracing;
+
+const SOON: Duration = Duration::from_mins(1);
+
+/// Fewer moves than this prove little, where the kernel decides how many it are.
+const ENOUGH: Moving = Moving::AtLeast(256);
+
+const NEEDS: Needs = Needs { nodes: 2, ..Needs::VM };
+const MOVABLE: Needs = Needs {
+    shape: Shape::Movable,
+    ..NEEDS
+};
+const TIERED: Needs = Needs {
+    shape: Shape::Tiered,
+    ..NEEDS
+};
+
+macro_rules! reasons {
+    ($($name:ident: $what:literal, $needs:expr, $run:expr;)*) => {
+        pub const CASES: &[Case] = &[
+            $(
+                Case {
+                    name: concat!("reasons/", stringify!($name)),
+                    what: $what,
+                    needs: $needs,
+                    run: |env| $run(env, "exact"),
+                },
+                Case {
+                    name: concat!("reasons/", stringify!($name), "_tracepoint"),
+                    what: concat!($what, ", tracepoint backend"),
+                    needs: $needs,
+                    run: |env| $run(env, "tracepoint"),
+                },
+            )*
+        ];
+    };
+}
+
+reasons! {
+    soft_offline_thp: "a page of a huge page is retired: the huge page is split, then one page moves", NEEDS,
+        |env, backend| check(env, &Kind {
+            pages: "thp", call: "soft_offline_middles", reason: "memory_failure", nodes: (0, 0),
+            moving: Moving::Exactly(4), ..Kind::BASE
+        }, backend);
+    cpuset: "a control group gets other nodes, and its processes' pages follow", NEEDS,
+        |env, backend| check(env, &Kind { call: "change_cpuset", actor: Some("kworker"), ..Kind::BASE }, backend);
+    damon: "DAMON's migrate_cold", NEEDS,
+        |env, backend| check(env, &Kind {
+            call: "damon_migrate", reason: "damon", actor: Some("kdamond"), moving: ENOUGH,
+            since: Some(("DAMON's migrate_cold came with 6.11", (6, 12))), ..Kind::BASE
+        }, backend);
+    hot_remove: "a memory block is taken offline", MOVABLE,
+        |env, backend| check(env, &Kind {
+            call: "offline", mib: 160, reason: "memory_hotplug", moving: ENOUGH, ..Kind::BASE
+        }, backend);
+    longterm_pin: "pages that leave a movable zone to be pinned for long", MOVABLE,
+        |env, backend| check(env, &Kind {
+            call: "pin_for_long", reason: "longterm_pin", nodes: (0, 0), ..Kind::BASE
+        }, backend);
+    unmapped_cache: "page cache that nobody maps moves: no event, and the books have it to the page", MOVABLE,
+        unmapped_cache;
+    demotion: "reclaim demotes to a node without CPUs", TIERED, demotion;
+    contig_range: "a gigabyte is emptied to become a page", TIERED,
+        |env, backend| check(env, &Kind {
+            pages: "thp", call: "gigantic_page", mib: 2200, reason: "contig_range", order: 9, nodes: (1, 1),
+            moving: ENOUGH, ..Kind::BASE
+        }, backend);
+}
+
+fn demotion(env: &Env, backend: &str) -> Result<Outcome> {
+    let tiers = fs::read_dir("/sys/devices/virtual/memory_tiering").context("list the memory tiers")?;
+    let is_tier = |name: &str| {
+        name.strip_prefix("memory_tier")
+            .is_some_and(|rest| rest.parse::<u32>().is_ok())
+    };
+    let tiers = tiers.filter(|entry| {
+        entry
+            .as_ref()
+            .is_ok_and(|entry| entry.file_name().to_str().is_some_and(is_tier))
+    });
+    let tiers = tiers.count();
+    if env.version() < (6, 12) {
+        ensure!(tiers == 1, "{tiers} memory tiers, where this kernel should make one");
+        return Ok(Outcome::NotApplicable(
+            "before 6.7 the kernel puts every node into one memory tier, whatever the firmware's HMAT says".into(),
+        ));
+    }
+    ensure!(tiers == 2, "{tiers} memory tiers, not two: the HMAT was not heard");
+    let kind = Kind {
+        call: "demote",
+        mib: 32,
+        reason: "demotion",
+        moving: ENOUGH,
+        ..Kind::BASE
+    };
+    check(env, &kind, backend)
+}
+
+/// The file's pages are some of those that nobody maps; of all these the books must have the number.
+fn unmapped_cache(env: &Env, backend: &str) -> Result<Outcome> {
+    let file = env.scratch.join("file");
+    let mut worker = Worker::spawn("cached", &["160", &file.to_string_lossy()])?;
+    let pid = worker.pid();
+    worker.wait_ready(SOON)?;
+    let tracing = Tracing::start(&env.tracer, &["-p", &pid.to_string(), "--backend", backend])?;
+    worker.send("move")?;
+    let answer = worker.read_line(SOON)?;
+    let trace = tracing.finish()?;
+    worker.exit(SOON)?;
+    let numbers: Result<Vec<u64>, _> = answer.split(' ').map(str::parse).collect();
+    let Ok([moved, unmapped]) = numbers.as_deref() else {
+        bail!("no two numbers: {answer:?}")
+    };
+    println!(
+        "{moved} pages of the file and {unmapped} of anybody moved; {:?}",
+        trace.summary.books
+    );
+    ensure!(*moved > 1000, "{moved} pages of the file moved: nothing is proven");
+    ensure!(unmapped >= moved, "{moved} pages of the file, {unmapped} in all");
+    trace.ensure_only(&[pid])?;
+    let books = &trace.summary.books;
+    if backend == "exact" {
+        trace.ensure_exact_books()?;
+        ensure!(
+            books.unmapped_pages == *unmapped,
+            "{unmapped} unmapped pages moved: {books:?}"
+        );
+    } else {
+        trace.ensure_sound()?;
+        let unseen = books.imbalance.context("the kernel does not count")?;
+        ensure!(
+            unseen.cast_unsigned() >= *unmapped,
+            "{unmapped} unmapped pages moved: {books:?}"
+        );
+    }
+    Ok(Outcome::Passed)
+}

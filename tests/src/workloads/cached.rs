@@ -1,0 +1,61 @@
+//! Page cache that nobody maps: a file on tmpfs, moved by taking its memory block offline.
+//! Input: how much and the file's name; on stdin any order, answered by how many such pages moved.
+
+use std::fs::{self, File};
+
+use anyhow::{Context, Result, bail};
+
+use super::{Workload, next_order, say};
+use crate::memory::Memory;
+use crate::numa;
+use crate::provoke::Block;
+use crate::truth::{Moves, Snapshot};
+
+pub const WORKLOAD: Workload = Workload {
+    name: "cached",
+    what: "cached MIB FILE: writes MIB of FILE; any order moves it from node 0, and tells how many pages of it, and \
+           how many of anybody's that nobody maps",
+    run,
+};
+
+fn run(args: &[String]) -> Result<()> {
+    let [mib, path] = args else {
+        bail!("usage: cached MIB FILE")
+    };
+    let bytes = mib.parse::<usize>().context("parse MIB")? << 20;
+    numa::run_on(0)?;
+    fs::write(path, vec![1; bytes]).with_context(|| format!("write {path}"))?;
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .open(path)
+        .context("open the file")?;
+    let before = look(&file, bytes)?;
+    let block = Block::of_most(before.frames())?;
+    say("ready")?;
+    while next_order()?.is_some() {
+        let unmapped = unmapped(&block)?;
+        block.offline()?;
+        let moved = Moves::between_files(&before, &look(&file, bytes)?);
+        say(&format!("{moved} {unmapped}"))?;
+    }
+    Ok(())
+}
+
+/// Where the file's pages are. They are mapped for this moment only.
+fn look(file: &File, bytes: usize) -> Result<Snapshot> {
+    let memory = Memory::of_file(file, bytes)?;
+    std::hint::black_box(memory.read());
+    Snapshot::take(memory.addresses())
+}
+
+/// Pages of a block that have content and are part of no mapped folio, by /proc/kpageflags
+/// (Documentation/admin-guide/mm/pagemap.rst, 6.1 to 7.3).
+fn unmapped(block: &Block) -> Result<usize> {
+    /// UPTODATE and LRU.
+    const CONTENT: u64 = 1 << 3 | 1 << 5;
+    /// MMAP.
+    const MAPPED: u64 = 1 << 11;
+    let unmapped = |flags: &u64| flags & CONTENT != 0 && flags & MAPPED == 0;
+    Ok(block.page_flags()?.into_iter().filter(unmapped).count())
+}
