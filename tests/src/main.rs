@@ -14,6 +14,7 @@ mod case;
 mod cases;
 mod child;
 mod init;
+mod lives;
 mod memory;
 mod numa;
 mod provoke;

@@ -37,6 +37,11 @@ pub fn run_on(cpu: usize) -> Result<()> {
 
 /// move_pages(2) of every page of the range; each page's own failure shows in the truth.
 pub fn move_pages(range: Range<u64>, node: i32, everybodys: bool) -> Result<()> {
+    move_pages_of(0, range, node, everybodys)
+}
+
+/// The same with another process's pages.
+pub fn move_pages_of(pid: u32, range: Range<u64>, node: i32, everybodys: bool) -> Result<()> {
     let pages: Vec<u64> = range.step_by(rustix::param::page_size()).collect();
     let nodes = vec![node; pages.len()];
     let mut status = vec![0i32; pages.len()];
@@ -44,7 +49,7 @@ pub fn move_pages(range: Range<u64>, node: i32, everybodys: bool) -> Result<()> 
     let result = unsafe {
         libc::syscall(
             libc::SYS_move_pages,
-            0,
+            pid,
             pages.len(),
             pages.as_ptr(),
             nodes.as_ptr(),

@@ -1,6 +1,7 @@
 //! The catalogue of cases, one topic per file.
 //! Input: the files beside this one.
 
+mod churn;
 mod cli;
 mod command;
 mod doctor;
@@ -27,6 +28,7 @@ pub const TOPICS: &[&[Case]] = &[
     kinds::CASES,
     kinds::OVERFLOW,
     reasons::CASES,
+    churn::CASES,
     hidden::CASES,
 ];
 

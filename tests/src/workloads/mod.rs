@@ -3,6 +3,7 @@
 
 mod balanced;
 mod cached;
+mod churn;
 mod contained;
 mod echo;
 mod end;
@@ -30,6 +31,8 @@ pub struct Workload {
 pub const ALL: &[Workload] = &[
     balanced::WORKLOAD,
     cached::WORKLOAD,
+    churn::WORKLOAD,
+    churn::REBORN,
     contained::WORKLOAD,
     echo::WORKLOAD,
     end::WORKLOAD,
