@@ -20,6 +20,8 @@ pub const REBORN_NAME: &str = "reborn";
 pub const PAGES: u64 = 16;
 
 const FIRST: u64 = 1 << 44;
+/// How many lives there are addresses for.
+const MOST: u32 = 1 << 16;
 /// Addresses of one life; the second half is the second phase's.
 const SPAN: u64 = 1 << 24;
 
@@ -43,7 +45,7 @@ pub fn range(life: u32, phase: Phase) -> Range<u64> {
 /// Whose address it is, if any life's.
 fn owner(vaddr: u64) -> Option<(u32, Phase)> {
     let offset = vaddr.checked_sub(FIRST)?;
-    let life = u32::try_from(offset / SPAN).ok()?;
+    let life = u32::try_from(offset / SPAN).ok().filter(|life| *life < MOST)?;
     let phases = [Phase::Born, Phase::Reborn];
     let phase = phases.into_iter().find(|phase| range(life, *phase).contains(&vaddr))?;
     Some((life, phase))
@@ -91,6 +93,14 @@ impl Log {
     }
 }
 
+impl MoveLine {
+    /// Who moves pages holds on to the address space: it may outlive the exec that gave it up, and the process. tracer
+    /// says so.
+    fn outlives(&self) -> bool {
+        self.owner_source.as_deref() == Some("kernel_exiting")
+    }
+}
+
 /// What is known of one life. Times as [`now`]; 0: not told.
 #[derive(Clone, Copy, Debug, Default)]
 struct Life {
@@ -112,6 +122,8 @@ pub struct Found {
     pub named: u64,
     /// Pages in the range of a life without an owner.
     pub unowned: u64,
+    /// Of those, moved after their process's end.
+    pub outlived: u64,
     /// Lives with a page.
     pub lives: usize,
     /// Numbers under which more than one of these lived.
@@ -159,7 +171,7 @@ impl Lives {
         let mut seen: BTreeMap<u32, Life> = BTreeMap::new();
         for line in lines {
             let Some((number, phase)) = owner(line.vaddr.0) else {
-                let known = |pid| others.is_none_or(|others| others.contains(&pid) || self.lived(pid, line.ts_ns));
+                let known = |pid| others.is_none_or(|others| others.contains(&pid) || self.lived(pid, line));
                 ensure!(line.pid.is_none_or(known), "a process that was not: {line:?}");
                 continue;
             };
@@ -170,16 +182,22 @@ impl Lives {
             };
             ensure!(pid == life.pid, "of another process, not of {life:?}: {line:?}");
             let from = life.there[usize::from(phase == Phase::Reborn)];
+            let outlived = line.outlives();
             ensure!(
-                from > 0 && (from..=life.end).contains(&line.ts_ns),
+                from > 0 && from <= line.ts_ns && (outlived || line.ts_ns <= life.end),
                 "at another time, not of {life:?}: {line:?}"
             );
+            found.outlived += u64::from(line.ts_ns > life.end) * line.pages;
             let name = match phase {
                 Phase::Born => TREES[number as usize % TREES.len()],
                 Phase::Reborn => REBORN_NAME,
             };
             if let Some(comm) = &line.comm {
-                ensure!(comm == name, "under another name, not {name} of {life:?}: {line:?}");
+                let renamed = outlived && life.there[1] > 0 && comm == REBORN_NAME;
+                ensure!(
+                    comm == name || renamed,
+                    "under another name, not {name} of {life:?}: {line:?}"
+                );
                 found.named += line.pages;
             }
             if let Some(vma) = &line.vma {
@@ -197,10 +215,13 @@ impl Lives {
         Ok(found)
     }
 
-    /// Whether there was a life of this number at that time.
-    fn lived(&self, pid: u32, at: u64) -> bool {
-        let mut lives = self.0.values();
-        lives.any(|life| life.pid == pid && (life.begin..=life.end).contains(&at))
+    /// Whether there was a life of this number at that time, or had been.
+    fn lived(&self, pid: u32, line: &MoveLine) -> bool {
+        let mut lives = self
+            .0
+            .values()
+            .filter(|life| life.pid == pid && life.begin <= line.ts_ns);
+        lives.any(|life| line.outlives() || line.ts_ns <= life.end)
     }
 }
 
@@ -214,7 +235,7 @@ fn reused<'a>(lives: impl Iterator<Item = &'a Life>) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::{Lives, Phase, owner, range};
+    use super::{Lives, MoveLine, Phase, owner, range};
 
     #[test]
     fn an_address_tells_whose_it_is() {
@@ -223,6 +244,7 @@ mod tests {
         assert_eq!(owner(start - 1), None);
         assert_eq!(owner(range(7, Phase::Born).end), None);
         assert_eq!(owner(0x40_0000), None);
+        assert_eq!(owner(0x7fff_0000_0000), None);
     }
 
     #[test]
@@ -230,8 +252,33 @@ mod tests {
         let lives =
             Lives::parse("born 0 301 5\nthere 0 0 6\ndied 0 7\nborn 1 301 8\ndied 1 9\nborn 2 302 8\ndied 2 9\n")?;
         assert_eq!(lives.reused(), 1);
-        assert!(lives.lived(301, 6) && lives.lived(301, 9) && !lives.lived(302, 7));
         assert!(Lives::parse("born 0 301 5\n").is_err());
+        Ok(())
+    }
+
+    /// A page of the second life, moved at that time, said to be of that process under that name.
+    fn line(pid: u32, comm: &str, at: u64) -> anyhow::Result<MoveLine> {
+        let vaddr = range(1, Phase::Born).start;
+        Ok(serde_json::from_value(serde_json::json!({
+            "ts_ns": at, "pid": pid, "comm": comm, "vaddr": format!("{vaddr:#x}"), "pages": 1, "order": 0,
+            "old_pfn": "0x1", "new_pfn": "0x2", "old_node": 0, "new_node": 1, "reason": "compaction",
+            "actor_pid": 1, "actor_tid": 1, "actor_comm": null, "blackout_ns": null, "vma": null,
+            "verdict": "confirmed", "owner_source": "kernel", "cpu": 0,
+        }))?)
+    }
+
+    #[test]
+    fn an_event_of_a_wrong_process_is_found() -> anyhow::Result<()> {
+        let log = "born 0 301 5\nthere 0 0 6\ndied 0 7\nborn 1 302 8\nthere 1 0 9\ndied 1 12\n";
+        let lives = Lives::parse(log)?;
+        let holds = |pid, comm, at| Ok::<_, anyhow::Error>(lives.check(&[line(pid, comm, at)?], None).is_ok());
+        assert!(holds(302, "churn-b", 10)?);
+        assert!(!holds(301, "churn-b", 10)?, "another process");
+        assert!(!holds(302, "churn-a", 10)?, "another name");
+        assert!(
+            !holds(302, "churn-b", 8)? && !holds(302, "churn-b", 13)?,
+            "another time"
+        );
         Ok(())
     }
 }

@@ -115,6 +115,25 @@ impl Memory {
         }
     }
 
+    /// Writes to every page too, but no more than it takes.
+    pub fn touch(&mut self) {
+        self.bytes_mut()
+            .iter_mut()
+            .step_by(rustix::param::page_size())
+            .for_each(|byte| *byte = 1);
+    }
+
+    /// Keeps the first `kept` bytes of every `chunk` and gives the rest back.
+    pub fn thin_out(&mut self, chunk: usize, kept: usize) -> Result<()> {
+        for piece in self.bytes_mut().chunks_mut(chunk).filter(|piece| piece.len() > kept) {
+            let rest = &mut piece[kept..];
+            // SAFETY: whole pages of a private mapping that is borrowed here; they read as zeros afterwards.
+            unsafe { madvise(rest.as_mut_ptr().cast(), rest.len(), Advice::LinuxDontNeed) }
+                .context("give pages back")?;
+        }
+        Ok(())
+    }
+
     /// Reads one byte of every page; returned so that the compiler keeps the reads.
     pub fn read(&self) -> u64 {
         self.bytes()

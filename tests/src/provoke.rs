@@ -2,10 +2,11 @@
 //! Input: the range; sysfs, cgroupfs, io_uring. Each is for a VM alone, and undoes what it set up.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,6 +19,9 @@ use crate::truth::{Moves, Snapshot};
 const PATIENCE: Duration = Duration::from_secs(20);
 /// What moves nothing for so long has ended.
 const STILL: Duration = Duration::from_secs(2);
+
+/// `KPF_RESERVED` of /proc/kpageflags (include/linux/kernel-page-flags.h, 6.1 to 7.3).
+const RESERVED: u64 = 1 << 32;
 
 pub fn write(path: impl AsRef<Path>, value: &str) -> Result<()> {
     let path = path.as_ref();
@@ -34,11 +38,11 @@ fn read(path: impl AsRef<Path>) -> Result<String> {
 pub struct Block {
     dir: PathBuf,
     /// Its frames.
-    pub frames: Range<u64>,
+    frames: Range<u64>,
 }
 
 impl Block {
-    /// The block in a movable zone that has most of these frames.
+    /// The block in a movable zone that has most of these frames, and none that was taken at boot and stays.
     pub fn of_most(frames: impl Iterator<Item = u64>) -> Result<Self> {
         let devices = Path::new("/sys/devices/system/memory");
         let bytes = u64::from_str_radix(&read(devices.join("block_size_bytes"))?, 16).context("a block's size")?;
@@ -50,14 +54,28 @@ impl Block {
         let dir = |number: &u64| devices.join(format!("memory{number}"));
         // Of a block that is online, the one zone that it is in.
         counts.retain(|number, _| read(dir(number).join("valid_zones")).is_ok_and(|zone| zone == "Movable"));
-        let (number, _) = counts
-            .iter()
-            .max_by_key(|(_, count)| **count)
-            .context("no page in a movable block")?;
-        Ok(Self {
-            dir: dir(number),
-            frames: number * per_block..(number + 1) * per_block,
-        })
+        let mut best: Option<(usize, Self)> = None;
+        for (number, count) in counts {
+            let block = Self {
+                dir: dir(&number),
+                frames: number * per_block..(number + 1) * per_block,
+            };
+            let reserved = block.page_flags()?.iter().any(|flags| flags & RESERVED != 0);
+            if !reserved && best.as_ref().is_none_or(|(most, _)| count > *most) {
+                best = Some((count, block));
+            }
+        }
+        Ok(best.context("no page in a block that can be taken offline")?.1)
+    }
+
+    /// The flags of each of its frames.
+    pub fn page_flags(&self) -> Result<Vec<u64>> {
+        let mut bytes = vec![0; (self.frames.end - self.frames.start) as usize * 8];
+        let file = File::open("/proc/kpageflags").context("open /proc/kpageflags")?;
+        file.read_exact_at(&mut bytes, self.frames.start * 8)
+            .context("read /proc/kpageflags")?;
+        let (words, _) = bytes.as_chunks::<8>();
+        Ok(words.iter().map(|word| u64::from_ne_bytes(*word)).collect())
     }
 
     /// Takes it offline, which moves all that is in it, and online again.
@@ -120,13 +138,14 @@ fn checked(result: i64) -> Result<i64> {
     Ok(result)
 }
 
-/// A control group with this process in it; the process is back in the root and the group removed on drop.
-struct Group(PathBuf);
+/// A control group with this process in it: what it uses from then on is the group's. The process is back in the root
+/// and the group removed on drop.
+pub struct Group(PathBuf);
 
 impl Group {
     const ROOT: &str = "/sys/fs/cgroup";
 
-    fn enter(controller: &str) -> Result<Self> {
+    pub fn enter(controller: &str) -> Result<Self> {
         write(
             Path::new(Self::ROOT).join("cgroup.subtree_control"),
             &format!("+{controller}"),
@@ -155,21 +174,16 @@ impl Drop for Group {
 }
 
 /// A cpuset that loses node 0 and gets node 1: cgroup v2 moves the pages of its processes.
-pub fn change_cpuset(range: &Range<u64>) -> Result<()> {
+pub fn change_cpuset(group: &Group, range: &Range<u64>) -> Result<()> {
     let before = Snapshot::take(range.clone())?;
-    let group = Group::enter("cpuset")?;
     group.write("cpuset.mems", "1")?;
     // It is done in the background.
-    settle(&before, range)?;
-    // The root's nodes are everybody's again: nothing moves.
-    drop(group);
-    Ok(())
+    settle(&before, range)
 }
 
-/// Reclaim of this process's own control group, which demotes where there is a lower tier.
-pub fn demote(range: &Range<u64>) -> Result<()> {
+/// Reclaim of the group's memory, which demotes where there is a lower tier.
+pub fn demote(group: &Group, range: &Range<u64>) -> Result<()> {
     write("/sys/kernel/mm/numa/demotion_enabled", "1")?;
-    let group = Group::enter("memory")?;
     // It says EAGAIN when it was not that much.
     let _ = group.write("memory.reclaim", &((range.end - range.start) / 2).to_string());
     write("/sys/kernel/mm/numa/demotion_enabled", "0")

@@ -68,11 +68,11 @@ impl Tally {
 pub fn list() -> ExitCode {
     for case in cases::all().filter(|case| !is_hidden(case)) {
         let place = match case.needs.place {
-            Place::Anywhere => "anywhere",
-            Place::Vm => "VM",
-            Place::Host => "host",
+            Place::Anywhere => "anywhere".to_owned(),
+            Place::Vm => format!("{} VM", case.needs.shape.name()),
+            Place::Host => "host".to_owned(),
         };
-        println!("{:<36} {place:<9} {}", case.name, case.what);
+        println!("{:<36} {place:<10} {}", case.name, case.what);
     }
     ExitCode::SUCCESS
 }

@@ -150,6 +150,7 @@ impl TryFrom<String> for Hex {
 #[derive(Clone, Debug, Deserialize)]
 #[allow(dead_code, reason = "a failure's message shows every field")]
 pub struct SummaryLine {
+    pub backend: String,
     pub pages: u64,
     pub lost: Lost,
     pub books: Books,
@@ -176,8 +177,25 @@ pub struct Books {
     pub unmapped_pages: u64,
     pub failed_pages: u64,
     pub failed_seen_pages: u64,
+    pub unbalanced_calls: u64,
+    pub settled: bool,
     pub imbalance: Option<i64>,
     pub balanced: bool,
+}
+
+impl SummaryLine {
+    /// What the kernel counted is what was seen, to the page and call by call, whatever the run was for. The exact
+    /// backend only can; a run during whose first or last look pages moved is allowed to differ by these.
+    pub fn ensure_conservation(&self) -> Result<()> {
+        let books = &self.books;
+        if self.backend == "exact" {
+            ensure!(
+                books.unbalanced_calls == 0 && (!books.settled || books.imbalance.is_none_or(|pages| pages == 0)),
+                "the exact backend's books do not balance: {books:?}"
+            );
+        }
+        Ok(())
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -292,6 +310,7 @@ impl Tracing {
         }
         let stderr = self.said.join("\n");
         let summary = summary.with_context(|| format!("no summary; {status}; stderr: {stderr}"))?;
+        summary.ensure_conservation()?;
         Ok(Trace {
             moves,
             unmapped,

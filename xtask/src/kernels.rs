@@ -82,6 +82,23 @@ pub struct Kernel {
     pub image: PathBuf,
 }
 
+impl Kernel {
+    /// How it calls itself, as in /proc/version: release, builder, package version and date. None: no bzImage.
+    pub fn banner(&self) -> Option<String> {
+        banner(&fs::read(&self.image).ok()?)
+    }
+}
+
+/// Documentation/arch/x86/boot.rst: `header` at 0x202 says "HdrS", `kernel_version` at 0x20e points 0x200 before a string.
+fn banner(image: &[u8]) -> Option<String> {
+    if image.get(0x202..0x206)? != b"HdrS" {
+        return None;
+    }
+    let at = usize::from(u16::from_le_bytes(image.get(0x20e..0x210)?.try_into().ok()?));
+    let text = image.get(at + 0x200..)?.split(|byte| *byte == 0).next()?;
+    Some(String::from_utf8_lossy(text).into_owned())
+}
+
 /// Finds or downloads the kernel.
 pub fn resolve(spec: &Spec) -> Result<Kernel> {
     match spec {
@@ -195,7 +212,7 @@ fn image_in(dir: &Path) -> Result<Kernel> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Debian, Spec, fits, version_key};
+    use super::{Debian, Spec, banner, fits, version_key};
 
     fn debian(text: &str) -> Debian {
         match text.parse() {
@@ -221,6 +238,17 @@ mod tests {
         assert!("debian:".parse::<Spec>().is_err());
         assert!("debian:6.1@-o".parse::<Spec>().is_err());
         assert!("/no/such/file".parse::<Spec>().is_err());
+    }
+
+    #[test]
+    fn an_image_says_what_it_is() {
+        let mut image = vec![0; 0x230];
+        assert_eq!(banner(&image), None);
+        image[0x202..0x206].copy_from_slice(b"HdrS");
+        image[0x20e] = 0x20;
+        image[0x220..0x223].copy_from_slice(b"6.1");
+        assert_eq!(banner(&image).as_deref(), Some("6.1"));
+        assert_eq!(banner(&image[..0x20f]), None);
     }
 
     #[test]

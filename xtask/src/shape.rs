@@ -12,11 +12,10 @@ pub enum Shape {
     Plain,
     Movable,
     Tiered,
-    Roomy,
 }
 
 impl Shape {
-    const ALL: [Self; 4] = [Self::Plain, Self::Movable, Self::Tiered, Self::Roomy];
+    const ALL: [Self; 3] = [Self::Plain, Self::Movable, Self::Tiered];
 
     /// As on the kernel's command line.
     pub fn name(self) -> &'static str {
@@ -24,7 +23,6 @@ impl Shape {
             Self::Plain => "plain",
             Self::Movable => "movable",
             Self::Tiered => "tiered",
-            Self::Roomy => "roomy",
         }
     }
 
@@ -45,13 +43,20 @@ impl Shape {
                 words: "",
             },
             // The kernel gives each node its share (mm/mm_init.c, `find_zone_movable_pfns_for_nodes`), of which two
-            // memory blocks of 128 MiB are whole.
+            // memory blocks of 128 MiB are whole; the upper one has memory that was taken at boot.
             Self::Movable => Layout {
-                nodes: two(small, small),
+                nodes: (0..2)
+                    .map(|cpu| Node {
+                        mib: small,
+                        cpus: vec![cpu],
+                    })
+                    .collect(),
                 machine: "pc",
                 more: &[],
                 words: "movablecore=600M",
             },
+            // What does not fit below `max-ram-below-4g` is at 4 GiB: all of node 1, where two whole gigabytes are
+            // aligned, of which one at least has nothing of the kernel's own: that lies at one end.
             Self::Tiered => Layout {
                 nodes: vec![
                     Node {
@@ -59,25 +64,17 @@ impl Shape {
                         cpus: vec![0, 1],
                     },
                     Node {
-                        mib: small,
+                        mib: 5 * small,
                         cpus: Vec::new(),
                     },
                 ],
-                machine: "pc,hmat=on",
+                machine: "pc,hmat=on,max-ram-below-4g=512M",
                 more: &[
                     "hmat-lb,initiator=0,target=0,hierarchy=memory,data-type=access-latency,latency=10",
                     "hmat-lb,initiator=0,target=0,hierarchy=memory,data-type=access-bandwidth,bandwidth=10G",
                     "hmat-lb,initiator=0,target=1,hierarchy=memory,data-type=access-latency,latency=100",
                     "hmat-lb,initiator=0,target=1,hierarchy=memory,data-type=access-bandwidth,bandwidth=1G",
                 ],
-                words: "",
-            },
-            // What does not fit below `max-ram-below-4g` is at 4 GiB: all of node 1, where a whole gigabyte is
-            // aligned, and half a gigabyte is left for what was in it.
-            Self::Roomy => Layout {
-                nodes: two(small, 3 * small),
-                machine: "pc,max-ram-below-4g=512M",
-                more: &[],
                 words: "",
             },
         }
@@ -91,12 +88,6 @@ impl FromStr for Shape {
         let found = Self::ALL.into_iter().find(|shape| shape.name() == name);
         found.ok_or_else(|| format!("{name:?} is no shape of a VM"))
     }
-}
-
-/// Two nodes with a CPU each.
-fn two(first: u32, second: u32) -> Vec<Node> {
-    let node = |(cpu, mib)| Node { mib, cpus: vec![cpu] };
-    (0..).zip([first, second]).map(node).collect()
 }
 
 /// A NUMA node.

@@ -8,7 +8,15 @@ use crate::report::Verdict;
 use crate::vm::Ended;
 
 /// The topics (files of `tests/src/cases/`) whose cases hold what tracer says against what a workload knows.
-const TRUTH: [&str; 5] = ["moves/", "kinds/", "reasons/", "churn/", "outside/"];
+const TRUTH: [&str; 7] = [
+    "moves/",
+    "kinds/",
+    "reasons/",
+    "churn/",
+    "outside/",
+    "failures/",
+    "compaction/",
+];
 /// At the end of a case's name where it is the tracepoint backend's.
 const TRACEPOINT: &str = "_tracepoint";
 const NOT_RUN: &str = "its VM did not come that far";

@@ -53,7 +53,7 @@ pub struct Args {
     #[arg(long, value_name = "SIZE", default_value = "512M")]
     mem_per_node: Mebibytes,
     /// How long one VM may take.
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     timeout: u64,
     /// How long a VM may say nothing; it reports every 5 seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
@@ -160,14 +160,9 @@ pub fn matrix(args: &Args) -> Result<Tally> {
         .map(|column| column.into_inner().unwrap_or_else(PoisonError::into_inner))
         .collect();
     println!("\n{}", table::table(&columns));
-    println!(
-        "kernels: {}",
-        lab.kernels
-            .iter()
-            .map(|kernel| kernel.name.as_str())
-            .collect::<Vec<_>>()
-            .join(", ")
-    );
+    for kernel in &lab.kernels {
+        println!("ran on {}", kernel.banner().unwrap_or_else(|| kernel.name.clone()));
+    }
     for (spec, _, reason) in &lab.missing {
         println!("not to be had: {spec}: {reason}");
     }
@@ -306,6 +301,12 @@ fn boot(
 ) -> Result<()> {
     fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
     let outputs = Outputs::in_dir(dir);
+    // A directory that was given may hold those of another run, which must not be taken for this one's.
+    for stale in [&outputs.console, &outputs.results, &outputs.qemu] {
+        if stale.exists() {
+            fs::remove_file(stale).with_context(|| format!("remove {}", stale.display()))?;
+        }
+    }
     let machine = Machine {
         kernel: &kernel.image,
         initramfs: image,

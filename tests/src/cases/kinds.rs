@@ -21,8 +21,8 @@ pub struct Kind {
     pub mib: usize,
     pub reason: &'static str,
     pub order: u8,
-    /// The first kernel that has it, of those that are tested.
-    pub since: (u32, u32),
+    /// What older kernels lack, and the first one that is tested and has it. None: all have it.
+    pub since: Option<(&'static str, (u32, u32))>,
     /// Pages that must move.
     pub moving: Moving,
     /// From node to node; the workload's memory is on the first one.
@@ -55,7 +55,7 @@ impl Kind {
         mib: 8,
         reason: "syscall_or_cpuset",
         order: 0,
-        since: (6, 1),
+        since: None,
         moving: Moving::All,
         nodes: (0, 1),
         actor: None,
@@ -93,7 +93,7 @@ macro_rules! kinds {
 kinds! {
     move_pages: "move_pages(2) of base pages", Kind::BASE;
     move_pages_mthp: "move_pages(2) of 64K folios",
-        Kind { pages: "mthp", order: 4, since: (6, 12), ..Kind::BASE };
+        Kind { pages: "mthp", order: 4, since: Some(("folios of 64K came with 6.8", (6, 12))), ..Kind::BASE };
     move_pages_thp: "move_pages(2) of huge pages", Kind { pages: "thp", order: 9, ..Kind::BASE };
     move_pages_pte_mapped_thp: "move_pages(2) of huge pages in three VMAs each",
         Kind { pages: "pte_mapped_thp", order: 9, ..Kind::BASE };
@@ -111,9 +111,8 @@ kinds! {
 }
 
 pub fn check(env: &Env, kind: &Kind, backend: &str) -> Result<Outcome> {
-    if env.version() < kind.since {
-        let (major, minor) = kind.since;
-        return Ok(Outcome::NotApplicable(format!("exists since {major}.{minor}")));
+    if let Some((lack, _)) = kind.since.filter(|(_, first)| env.version() < *first) {
+        return Ok(Outcome::NotApplicable(lack.into()));
     }
     let mut worker = Worker::spawn(
         "mover",

@@ -15,6 +15,7 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::case::Env;
 use crate::child;
+use crate::tracing::SummaryLine;
 
 /// By then anything that is going to happen has happened: a verifier under software emulation is slow.
 pub const SOON: Duration = Duration::from_mins(1);
@@ -306,6 +307,17 @@ impl Ended {
             (" moved in ", self.stdout.as_str())
         };
         ensure!(all.matches(mark).count() == 1, "no summary: {self:?}");
+        if json {
+            let summary: SummaryLine = serde_json::from_str(last).context("the summary")?;
+            summary.ensure_conservation()?;
+        }
+        // In text it is these words that tell of books that should balance and do not.
+        for words in [
+            "the books do not balance",
+            "the kernel's count differs from what was seen",
+        ] {
+            ensure!(!self.stdout.contains(words), "{words}: {self:?}");
+        }
         ensure!(
             json || last.starts_with("cost "),
             "something after the summary: {self:?}"

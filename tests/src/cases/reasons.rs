@@ -25,10 +25,6 @@ const TIERED: Needs = Needs {
     shape: Shape::Tiered,
     ..NEEDS
 };
-const ROOMY: Needs = Needs {
-    shape: Shape::Roomy,
-    ..NEEDS
-};
 
 macro_rules! reasons {
     ($($name:ident: $what:literal, $needs:expr, $run:expr;)*) => {
@@ -61,11 +57,12 @@ reasons! {
         |env, backend| check(env, &Kind { call: "change_cpuset", actor: Some("kworker"), ..Kind::BASE }, backend);
     damon: "DAMON's migrate_cold", NEEDS,
         |env, backend| check(env, &Kind {
-            call: "damon_migrate", reason: "damon", actor: Some("kdamond"), since: (6, 12), moving: ENOUGH, ..Kind::BASE
+            call: "damon_migrate", reason: "damon", actor: Some("kdamond"), moving: ENOUGH,
+            since: Some(("DAMON's migrate_cold came with 6.11", (6, 12))), ..Kind::BASE
         }, backend);
     hot_remove: "a memory block is taken offline", MOVABLE,
         |env, backend| check(env, &Kind {
-            call: "offline", mib: 32, reason: "memory_hotplug", moving: ENOUGH, ..Kind::BASE
+            call: "offline", mib: 160, reason: "memory_hotplug", moving: ENOUGH, ..Kind::BASE
         }, backend);
     longterm_pin: "pages that leave a movable zone to be pinned for long", MOVABLE,
         |env, backend| check(env, &Kind {
@@ -74,9 +71,10 @@ reasons! {
     unmapped_cache: "page cache that nobody maps moves: no event, and the books have it to the page", MOVABLE,
         unmapped_cache;
     demotion: "reclaim demotes to a node without CPUs", TIERED, demotion;
-    contig_range: "a gigabyte is emptied to become a page", ROOMY,
+    contig_range: "a gigabyte is emptied to become a page", TIERED,
         |env, backend| check(env, &Kind {
-            call: "gigantic_page", mib: 16, reason: "contig_range", nodes: (1, 1), moving: ENOUGH, ..Kind::BASE
+            pages: "thp", call: "gigantic_page", mib: 2200, reason: "contig_range", order: 9, nodes: (1, 1),
+            moving: ENOUGH, ..Kind::BASE
         }, backend);
 }
 
@@ -112,7 +110,7 @@ fn demotion(env: &Env, backend: &str) -> Result<Outcome> {
 /// The file's pages are some of those that nobody maps; of all these the books must have the number.
 fn unmapped_cache(env: &Env, backend: &str) -> Result<Outcome> {
     let file = env.scratch.join("file");
-    let mut worker = Worker::spawn("cached", &["32", &file.to_string_lossy()])?;
+    let mut worker = Worker::spawn("cached", &["160", &file.to_string_lossy()])?;
     let pid = worker.pid();
     worker.wait_ready(SOON)?;
     let tracing = Tracing::start(&env.tracer, &["-p", &pid.to_string(), "--backend", backend])?;

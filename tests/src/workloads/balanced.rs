@@ -26,7 +26,7 @@ fn run(args: &[String]) -> Result<()> {
     };
     let mib: usize = mib.parse().context("parse MIB")?;
     numa::run_on(0)?;
-    let memory = Pages::parse(pages)?.map(mib << 20)?;
+    let memory = Pages::parse(pages)?.map(mib << 20, 0)?;
     serve(&memory.addresses(), "balance", |before| {
         numa::run_on(1)?;
         balance(&memory, before)?.to_line()

@@ -2,7 +2,6 @@
 //! Input: how much and the file's name; on stdin any order, answered by how many such pages moved.
 
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
 
 use anyhow::{Context, Result, bail};
 
@@ -50,22 +49,13 @@ fn look(file: &File, bytes: usize) -> Result<Snapshot> {
     Snapshot::take(memory.addresses())
 }
 
-/// Pages of a block that have content and are mapped nowhere, by /proc/kpageflags and /proc/kpagecount
+/// Pages of a block that have content and are part of no mapped folio, by /proc/kpageflags
 /// (Documentation/admin-guide/mm/pagemap.rst, 6.1 to 7.3).
 fn unmapped(block: &Block) -> Result<usize> {
     /// UPTODATE and LRU.
     const CONTENT: u64 = 1 << 3 | 1 << 5;
-    let flags = words("/proc/kpageflags", block)?;
-    let counts = words("/proc/kpagecount", block)?;
-    let unmapped = |(flags, count): &(u64, u64)| flags & CONTENT != 0 && *count == 0;
-    Ok(flags.into_iter().zip(counts).filter(unmapped).count())
-}
-
-fn words(path: &str, block: &Block) -> Result<Vec<u64>> {
-    let mut bytes = vec![0; (block.frames.end - block.frames.start) as usize * 8];
-    let file = File::open(path).with_context(|| format!("open {path}"))?;
-    file.read_exact_at(&mut bytes, block.frames.start * 8)
-        .with_context(|| format!("read {path}"))?;
-    let (words, _) = bytes.as_chunks::<8>();
-    Ok(words.iter().map(|word| u64::from_ne_bytes(*word)).collect())
+    /// MMAP.
+    const MAPPED: u64 = 1 << 11;
+    let unmapped = |flags: &u64| flags & CONTENT != 0 && flags & MAPPED == 0;
+    Ok(block.page_flags()?.into_iter().filter(unmapped).count())
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, WaitOptions, waitpid};
@@ -21,13 +21,13 @@ use crate::numa;
 
 pub const WORKLOAD: Workload = Workload {
     name: "churn",
-    what: "churn LOG LIVES: two families of LIVES short-lived processes each, whose pages are moved all the time",
+    what: "churn LOG LIVES MILLISECONDS: two families of LIVES short processes each, whose pages are moved all the time",
     run,
 };
 
 pub const REBORN: Workload = Workload {
     name: "reborn",
-    what: "reborn LOG LIFE: what some of churn's processes become",
+    what: "reborn LOG LIFE MILLISECONDS: what some of churn's processes become",
     run: reborn,
 };
 
@@ -35,6 +35,11 @@ pub const REBORN: Workload = Workload {
 const PID_MAX: &str = "350";
 /// Processes of one family at the same time.
 const AT_ONCE: usize = 4;
+/// How often all memory is compacted.
+const COMPACT: Duration = Duration::from_millis(500);
+
+/// How many lives a family has, and how long those last that do not end at once.
+type Lives = (u32, Duration);
 
 /// Who lives now: for each place the process's number and its life's, or 0. Shared with the families.
 struct Living(Memory);
@@ -47,11 +52,12 @@ impl Living {
 }
 
 fn run(args: &[String]) -> Result<()> {
-    let [log, count] = args else {
-        bail!("usage: churn LOG LIVES")
+    let [log, count, stay] = args else {
+        bail!("usage: churn LOG LIVES MILLISECONDS")
     };
     let path = Path::new(log);
     let count: u32 = count.parse().context("parse LIVES")?;
+    let stay = Duration::from_millis(stay.parse().context("parse MILLISECONDS")?);
     let exe = std::env::current_exe().context("find this program")?;
     // A name that tells it from what it was before.
     std::os::unix::fs::symlink(exe, path.with_file_name(REBORN_NAME)).context("link this program")?;
@@ -62,19 +68,22 @@ fn run(args: &[String]) -> Result<()> {
         let knob = "/proc/sys/kernel/pid_max";
         let numbers = fs::read_to_string(knob).context("read pid_max")?;
         fs::write(knob, PID_MAX).context("make process numbers scarce")?;
-        let done = churn(path, &log, &living, count);
+        let done = churn(path, &log, &living, (count, stay));
         fs::write(knob, numbers.trim()).context("restore pid_max")?;
-        done?;
-        say("done")?;
+        let families: Vec<String> = done?.iter().map(ToString::to_string).collect();
+        say(&families.join(" "))?;
     }
     Ok(())
 }
 
-fn churn(path: &Path, log: &Log, living: &Living, count: u32) -> Result<()> {
+/// Lets the families live, moves the pages of who is there, and tells the families' numbers.
+fn churn(path: &Path, log: &Log, living: &Living, lives: Lives) -> Result<Vec<Pid>> {
     let mut families = Vec::new();
     for tree in 0..TREES.len() {
-        families.push(fork(|| family(path, log, living, tree, count))?);
+        families.push(fork(|| family(path, log, living, tree, lives))?);
     }
+    let all = families.clone();
+    let mut compacted = Instant::now();
     for round in 0u32.. {
         for place in living.places() {
             let living = place.load(Ordering::Relaxed);
@@ -88,19 +97,20 @@ fn churn(path: &Path, log: &Log, living: &Living, count: u32) -> Result<()> {
                 let _ = numa::move_pages_of(pid, lives::range(life, phase), node, false);
             }
         }
-        if round.is_multiple_of(64) {
+        if compacted.elapsed() > COMPACT {
             fs::write("/proc/sys/vm/compact_memory", "1").context("compact memory")?;
+            compacted = Instant::now();
         }
         families.retain(|pid| matches!(waitpid(Some(*pid), WaitOptions::NOHANG), Ok(None)));
         if families.is_empty() {
             break;
         }
     }
-    Ok(())
+    Ok(all)
 }
 
 /// A parent of many.
-fn family(path: &Path, log: &Log, living: &Living, tree: usize, count: u32) -> Result<()> {
+fn family(path: &Path, log: &Log, living: &Living, tree: usize, (count, stay): Lives) -> Result<()> {
     set_name(&CString::new(TREES[tree])?).context("take a name")?;
     let places = &living.places()[tree * AT_ONCE..][..AT_ONCE];
     let mut children: Vec<(Pid, u32)> = Vec::new();
@@ -110,7 +120,7 @@ fn family(path: &Path, log: &Log, living: &Living, tree: usize, count: u32) -> R
         }
         let life = number * TREES.len() as u32 + tree as u32;
         let before = lives::now();
-        let pid = fork(|| live(path, log, life))?;
+        let pid = fork(|| live(path, log, life, stay))?;
         log.born(life, pid.as_raw_pid().cast_unsigned(), before)?;
         let entry = u64::from(pid.as_raw_pid().cast_unsigned()) << 32 | u64::from(life);
         if let Some(free) = places.iter().find(|place| place.load(Ordering::Relaxed) == 0) {
@@ -144,17 +154,17 @@ fn bury(log: &Log, places: &[AtomicU64], children: &mut Vec<(Pid, u32)>) -> Resu
 }
 
 /// One of three: gone at once, there for a moment, or another program after a moment.
-fn live(path: &Path, log: &Log, life: u32) -> Result<()> {
+fn live(path: &Path, log: &Log, life: u32, stay: Duration) -> Result<()> {
     let memory = settle_down(log, life, Phase::Born)?;
     match life / TREES.len() as u32 % 3 {
         0 => {}
-        1 => stay(),
+        1 => thread::sleep(stay),
         _ => {
-            stay();
+            thread::sleep(stay);
             let become_other = Command::new(path.with_file_name(REBORN_NAME))
                 .args(["work", "reborn"])
                 .arg(path)
-                .arg(life.to_string())
+                .args([life.to_string(), stay.as_millis().to_string()])
                 .exec();
             return Err(become_other).context("become another program");
         }
@@ -165,15 +175,15 @@ fn live(path: &Path, log: &Log, life: u32) -> Result<()> {
 }
 
 fn reborn(args: &[String]) -> Result<()> {
-    let [log, life] = args else {
-        bail!("usage: reborn LOG LIFE")
+    let [log, life, stay] = args else {
+        bail!("usage: reborn LOG LIFE MILLISECONDS")
     };
     let memory = settle_down(
         &Log::open(Path::new(log))?,
         life.parse().context("parse LIFE")?,
         Phase::Reborn,
     )?;
-    stay();
+    thread::sleep(Duration::from_millis(stay.parse().context("parse MILLISECONDS")?));
     std::mem::forget(memory);
     Ok(())
 }
@@ -185,10 +195,6 @@ fn settle_down(log: &Log, life: u32, phase: Phase) -> Result<Memory> {
     let mut memory = Memory::at(range.start, PAGES as usize * rustix::param::page_size())?;
     memory.fill();
     Ok(memory)
-}
-
-fn stay() {
-    thread::sleep(Duration::from_millis(10));
 }
 
 /// A child that does this and ends.

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::{Workload, serve};
 use crate::memory::Memory;
 use crate::numa;
-use crate::provoke::{self, Block};
+use crate::provoke::{self, Block, Group};
 use crate::truth::{Moves, Report, Reports, Snapshot};
 
 pub const WORKLOAD: Workload = Workload {
@@ -60,7 +60,8 @@ impl Pages {
         matches!(self, Self::ForkShared | Self::FileShared)
     }
 
-    pub fn map(self, len: usize) -> Result<Memory> {
+    /// So much on that node; as to node 0, this thread has to run there.
+    pub fn map(self, len: usize, node: u32) -> Result<Memory> {
         let mut memory = match self {
             Self::Base | Self::ForkShared => Memory::base_pages(len)?,
             Self::Mthp => {
@@ -78,7 +79,10 @@ impl Pages {
             }
             Self::FileShared => Memory::shared(len)?,
         };
-        memory.fill();
+        if node != 0 {
+            numa::mbind(memory.addresses(), node, false)?;
+        }
+        memory.touch();
         let frames = Snapshot::take(memory.addresses())?;
         let run = match self {
             Self::Thp | Self::PteMappedThp | Self::Hugetlb => HUGE,
@@ -95,14 +99,6 @@ impl Pages {
         }
         Ok(memory)
     }
-}
-
-/// What the node has behind its first gigabyte.
-fn beyond_the_gigabyte() -> Result<Memory> {
-    huge_pages_of(2048)?;
-    let mut memory = Memory::huge_pages(480 << 20)?;
-    memory.fill();
-    Ok(memory)
 }
 
 /// Lets anonymous memory have huge pages of one size only, by the per-size knobs
@@ -130,11 +126,17 @@ fn run(args: &[String]) -> Result<()> {
         0 => 16 * rustix::param::page_size(),
         mib => mib << 20,
     };
-    numa::run_on(node)?;
-    // The gigabyte is the node's first one, and the kernel hands out the node's end first.
-    let ballast = (call == "gigantic_page").then(beyond_the_gigabyte).transpose()?;
-    let memory = pages.map(len)?;
-    drop(ballast);
+    numa::run_on(0)?;
+    let group = match call.as_str() {
+        "demote" => Some(Group::enter("memory")?),
+        "change_cpuset" => Some(Group::enter("cpuset")?),
+        _ => None,
+    };
+    let mut memory = pages.map(len, node)?;
+    if call == "gigantic_page" {
+        // Something everywhere, so that there is something in the gigabyte, and room for it elsewhere.
+        memory.thin_out(64 << 20, 2 * HUGE)?;
+    }
     let range = memory.addresses();
     let mut child = if pages.shared() {
         Some(Sharer::fork(range.clone())?)
@@ -142,7 +144,11 @@ fn run(args: &[String]) -> Result<()> {
         None
     };
     serve(&range, "move", |before| {
-        move_by(call, &range, pages.shared())?;
+        match (call.as_str(), &group) {
+            ("demote", Some(group)) => provoke::demote(group, &range)?,
+            ("change_cpuset", Some(group)) => provoke::change_cpuset(group, &range)?,
+            _ => move_by(call, &range, pages.shared())?,
+        }
         let moves = Moves::between(before, &Snapshot::take(range.clone())?)?;
         let mut reports = vec![(std::process::id(), Report::new(range.clone(), moves))];
         if let Some(child) = &mut child {
@@ -166,9 +172,7 @@ fn move_by(call: &str, range: &Range<u64>, everybodys: bool) -> Result<()> {
         "offline" => Block::of_most(Snapshot::take(range.clone())?.frames())?.offline(),
         "gigantic_page" => provoke::gigantic_page(1),
         "pin_for_long" => provoke::pin_for_long(range),
-        "demote" => provoke::demote(range),
         "damon_migrate" => provoke::damon_migrate(range, 1),
-        "change_cpuset" => provoke::change_cpuset(range),
         // A move that must fail: the pages are pinned meanwhile.
         "move_pinned" => {
             let _pinned = numa::Pinned::new(range.clone())?;

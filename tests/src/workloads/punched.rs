@@ -4,7 +4,6 @@
 use std::ffi::CString;
 
 use anyhow::{Context, Result, bail};
-use rustix::mm::{Advice, madvise};
 use rustix::thread::set_name;
 
 use super::{Workload, serve};
@@ -35,20 +34,11 @@ fn run(args: &[String]) -> Result<()> {
     let mut memory = Memory::base_pages(mib << 20)?;
     memory.fill();
     drop(ballast);
-    punch(&mut memory)?;
+    let page = rustix::param::page_size();
+    memory.thin_out(4 * page, page)?;
     let range = memory.addresses();
     serve(&range, "look", |before| {
         let after = Snapshot::take(range.clone())?;
         Report::new(range.clone(), Moves::between(before, &after)?).to_line()
     })
-}
-
-fn punch(memory: &mut Memory) -> Result<()> {
-    let page = rustix::param::page_size();
-    for four in memory.bytes_mut().chunks_exact_mut(4 * page) {
-        // SAFETY: three whole pages of a private mapping that is borrowed here; they read as zeros afterwards.
-        unsafe { madvise(four[page..].as_mut_ptr().cast(), 3 * page, Advice::LinuxDontNeed) }
-            .context("give pages back")?;
-    }
-    Ok(())
 }

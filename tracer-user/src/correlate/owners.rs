@@ -68,12 +68,14 @@ impl Owners {
         for run in pending.iter_mut().rev().filter(|run| run.owner.is_none()) {
             let (_, to) = places(run);
             let holds = |frame: Frame| matches!(frame, Frame::Present(pfn) | Frame::Migrating(pfn) if pfn == to.1);
+            // A child forked since has the frame too, and never had the old one.
+            let lived = |life: Life| life.born.0 <= run.raw.at;
             let there = self.at.get(&to).map_or(&[][..], Vec::as_slice);
             let mut fitting = holders
                 .get(&to.0)
                 .into_iter()
                 .flatten()
-                .filter(|(life, frame)| holds(*frame) && !taken.contains(&(to, life.tgid)));
+                .filter(|(life, frame)| holds(*frame) && lived(*life) && !taken.contains(&(to, life.tgid)));
             // Not one that has already arrived, unless there is no other: its leaving may have been lost.
             let newcomer = fitting.clone().find(|(life, _)| !there.contains(life));
             if let Some(&(life, frame)) = newcomer.or_else(|| fitting.next()) {
@@ -168,7 +170,10 @@ mod tests {
     use tracer_common::event::MappingMoved;
 
     use super::*;
-    use crate::{event::Task, units::Tid};
+    use crate::{
+        event::Task,
+        units::{Nanos, Tid},
+    };
 
     fn run(vaddr: u64, old_pfn: u64, new_pfn: u64) -> Pending {
         Pending {
@@ -195,6 +200,7 @@ mod tests {
         Life {
             tgid: Tgid(tgid),
             generation: 0,
+            born: Nanos(0),
         }
     }
 
@@ -208,6 +214,19 @@ mod tests {
         let here = vec![(life(7), Frame::Present(Pfn(2))), (life(8), Frame::Present(Pfn(2)))];
         Owners::default().by_pagemap(&mut pending, &HashMap::from([(VirtAddr(0x1000), here)]));
         assert_eq!(owners(&pending), [None, Some(8), Some(7)]);
+    }
+
+    #[test]
+    fn a_child_forked_after_the_move_had_no_part_in_it() {
+        let mut pending = [run(0x1000, 1, 2), run(0x1000, 1, 2)];
+        pending[1].raw.at = 10;
+        let child = Life {
+            born: Nanos(9),
+            ..life(8)
+        };
+        let here = vec![(child, Frame::Present(Pfn(2)))];
+        Owners::default().by_pagemap(&mut pending, &HashMap::from([(VirtAddr(0x1000), here)]));
+        assert_eq!(owners(&pending), [None, Some(8)]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tracer_common::event::{ProcessChange, ProcessSeen};
 
 use crate::{
     event::Task,
-    units::{Tgid, Tid},
+    units::{Nanos, Tgid, Tid},
 };
 
 /// Threads whose names are kept; beyond it all are forgotten and read again.
@@ -25,12 +25,15 @@ pub struct Life {
     pub tgid: Tgid,
     /// Counts the forks and execs seen under this PID.
     pub generation: u32,
+    /// When it was forked; zero: before anybody looked.
+    pub born: Nanos,
 }
 
 #[derive(Default)]
 struct Process {
     comm: Option<Arc<str>>,
     generation: u32,
+    born: Nanos,
     exited: bool,
 }
 
@@ -65,6 +68,7 @@ impl Processes {
                 *process = Process {
                     comm,
                     generation: process.generation + 1,
+                    born: Nanos(seen.at),
                     exited: false,
                 };
                 let parent = Tgid(seen.parent_tgid);
@@ -82,6 +86,7 @@ impl Processes {
                 *process = Process {
                     comm: comm.clone(),
                     generation: process.generation + 1,
+                    born: process.born,
                     exited: false,
                 };
                 self.threads.remove(&tid);
@@ -135,9 +140,11 @@ impl Processes {
     /// The life that the PID stands for now.
     #[must_use]
     pub fn life(&self, tgid: Tgid) -> Life {
+        let process = self.by_tgid.get(&tgid);
         Life {
             tgid,
-            generation: self.by_tgid.get(&tgid).map_or(0, |process| process.generation),
+            generation: process.map_or(0, |process| process.generation),
+            born: process.map_or(Nanos(0), |process| process.born),
         }
     }
 
