@@ -41,11 +41,15 @@ pub struct Config {
     pub pfn_bits: u32,
     /// `task_struct.group_leader`, bytes.
     pub task_group_leader: u32,
+    /// The order from which the kernel counts a folio in `thp_migration_success`.
+    pub thp_order: u32,
+    /// Which argument of the tracepoint `mm_migrate_pages` is the reason, counted from 0.
+    pub migrate_end_reason: u32,
     /// Padding.
     pub pad: u32,
 }
 
-const _: () = assert!(size_of::<Config>() == 18 * 4);
+const _: () = assert!(size_of::<Config>() == 20 * 4);
 
 impl Config {
     /// All zero: what the object holds until user space overrides it.
@@ -67,6 +71,8 @@ impl Config {
         follow: 0,
         pfn_bits: 0,
         task_group_leader: 0,
+        thp_order: 0,
+        migrate_end_reason: 0,
         pad: 0,
     };
 

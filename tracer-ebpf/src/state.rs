@@ -62,6 +62,8 @@ pub struct Call {
     pub unowned: u64,
     pub unmapped: u64,
     pub released: u64,
+    /// Transparent huge pages that moved or were released; folios, not pages.
+    pub thps: u64,
     pub folio: Folio,
     /// Tracepoint backend: the run of new frames seen last, `[first, end)`.
     pub frames: [u64; 2],
@@ -81,6 +83,7 @@ impl Call {
             unowned: 0,
             unmapped: 0,
             released: 0,
+            thps: 0,
             folio: Folio::NONE,
             frames: [0; 2],
             reason,
@@ -255,6 +258,7 @@ static EMPTY_TASK: Task = Task {
         unowned: 0,
         unmapped: 0,
         released: 0,
+        thps: 0,
         folio: Folio::NONE,
         frames: [0; 2],
         reason: 0,

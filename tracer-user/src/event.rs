@@ -207,6 +207,13 @@ impl ReasonNames {
         Self(names)
     }
 
+    /// The number of the reason of that name; None: this kernel has no such reason.
+    #[must_use]
+    pub fn number(&self, name: &str) -> Option<u8> {
+        let index = self.0.iter().position(|known| known.as_deref() == Some(name))?;
+        u8::try_from(index).ok()
+    }
+
     /// The reason of that number.
     #[must_use]
     pub fn get(&self, number: u8) -> Reason {
@@ -236,6 +243,8 @@ mod tests {
         assert_eq!(names.get(3).to_string(), "syscall_or_cpuset");
         assert_eq!(names.get(5).to_string(), "numa_misplaced");
         assert_eq!(names.get(10).to_string(), "reason_10");
+        assert_eq!(names.number("numa_misplaced"), Some(5));
+        assert_eq!(names.number("damon"), None);
         assert_eq!(names.get(255).to_string(), "reason_255");
     }
 }

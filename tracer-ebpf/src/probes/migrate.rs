@@ -5,7 +5,12 @@ use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 use aya_log_ebpf::warn;
 use tracer_common::{counter::Counter, event::ProcessChange};
 
-use crate::{counters, kernel, probes::lifecycle, state};
+use crate::{
+    counters,
+    kernel::{self, config},
+    probes::lifecycle,
+    state,
+};
 
 /// `TP_PROTO(enum migrate_mode mode, int reason)`, 5.15 to 7.3, include/trace/events/migrate.h.
 #[raw_tracepoint(tracepoint = "mm_migrate_pages_start")]
@@ -30,16 +35,34 @@ pub fn migrate_begin(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// `TP_PROTO(unsigned long succeeded, unsigned long failed, ..., enum migrate_mode mode, int reason)`,
-/// 5.15 to 7.3, include/trace/events/migrate.h. `succeeded` is what migrate_pages has just added to
-/// `pgmigrate_success` (mm/migrate.c): the truth that the sums of this call must meet.
+/// `TP_PROTO(unsigned long succeeded, unsigned long failed, unsigned long thp_succeeded, unsigned long thp_failed,
+/// unsigned long thp_split, ..., enum migrate_mode mode, int reason)`, 5.15 to 7.3, include/trace/events/migrate.h.
+/// migrate_pages has just added them to `pgmigrate_success` and `_fail`, and to `thp_migration_success`, `_fail` and
+/// `_split` (mm/migrate.c); `succeeded` is the truth that the sums of this call must meet.
 #[raw_tracepoint(tracepoint = "mm_migrate_pages")]
 pub fn migrate_end(ctx: RawTracePointContext) -> i32 {
     let succeeded: u64 = ctx.arg(0);
     counters::add(Counter::KernelSucceeded, succeeded);
+    for (counter, n) in [
+        (Counter::KernelFailed, ctx.arg::<u64>(1)),
+        (Counter::KernelThpFailed, ctx.arg(3)),
+        (Counter::KernelThpSplit, ctx.arg(4)),
+    ] {
+        if n != 0 {
+            counters::add(counter, n);
+        }
+    }
     let (_, tid) = kernel::current();
     let Some(call) = state::get(tid).and_then(state::Task::pop) else {
         counters::add(Counter::KernelSucceededUnseen, succeeded);
+        counters::add(Counter::ThpMoved, ctx.arg(2));
+        // Two reads at places that are known when the program is loaded: the kernel refuses one beyond the last argument.
+        let reason: u32 = if config!(migrate_end_reason) == 6 {
+            ctx.arg(6)
+        } else {
+            ctx.arg(7)
+        };
+        counters::add_moved_for(reason as u8, succeeded);
         return 0;
     };
     call.finish_folio();
@@ -57,6 +80,10 @@ pub fn migrate_end(ctx: RawTracePointContext) -> i32 {
     if call.released != 0 {
         counters::add(Counter::ReleasedPages, call.released);
     }
+    if call.thps != 0 {
+        counters::add(Counter::ThpMoved, call.thps);
+    }
+    counters::add_moved_for(call.reason, call.moved + call.released);
     if call.moved + call.released != succeeded {
         counters::add(Counter::UnbalancedCalls, 1);
     }

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tracer_common::config::Config;
+use tracer_common::{arch, config::Config};
 
 use crate::{
     event::ReasonNames,
@@ -79,6 +79,18 @@ impl KernelTypes {
             remove_arg_is_walk: u32::from(walk.is_some()),
             walk_folio: walk.unwrap_or(0),
             page_struct_shift: self.page_struct_shift().ok_or(missing("struct page"))?,
+            // `is_thp` of migrate_pages: any large folio but hugetlb on 6.1; those that a PMD can map since the counts
+            // stand in a structure of their own (6.3). mm/migrate.c.
+            thp_order: match self.0.size("migrate_pages_stats") {
+                Some(_) => arch::PMD_ORDER,
+                None => 1,
+            },
+            // The last one: the 7th of 6.1, the 8th since large_folio_split came before it (6.7).
+            migrate_end_reason: self
+                .0
+                .tracepoint_arguments("mm_migrate_pages")
+                .and_then(|count| u32::try_from(count).ok()?.checked_sub(1))
+                .ok_or(missing("tracepoint mm_migrate_pages"))?,
             ..Config::UNSET
         })
     }

@@ -6,7 +6,11 @@ use std::io::{self, Write};
 use serde::{Serialize, Serializer};
 
 use crate::{
-    analysis::books::Books,
+    analysis::{
+        account::{Account, Check},
+        books::Books,
+        intervals::Interval,
+    },
     event::{Event, Move, Task},
     proc::maps::Vma,
     sink::{Header, Sink, Summary},
@@ -40,6 +44,10 @@ impl<W: Write> Sink for JsonLines<W> {
     fn event(&mut self, event: &Event) -> io::Result<()> {
         let Event::Move(moved) = event;
         self.line(&MoveLine::from(moved))
+    }
+
+    fn interval(&mut self, interval: &Interval) -> io::Result<()> {
+        self.line(&IntervalLine::from(interval))
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -157,6 +165,8 @@ struct ReasonLine {
     blackout_p50_ns: Option<u64>,
     blackout_p99_ns: Option<u64>,
     blackout_max_ns: Option<u64>,
+    /// Lower bound, upper bound, count.
+    blackout_histogram: Vec<(u64, u64, u64)>,
 }
 
 #[derive(Serialize)]
@@ -177,36 +187,130 @@ struct LostLine<'a> {
 }
 
 #[derive(Serialize)]
-struct BooksLine {
+struct CheckLine {
+    name: &'static str,
+    kernel: u64,
+    seen: u64,
+    difference: i64,
+    exact: bool,
+}
+
+impl From<&Check> for CheckLine {
+    fn from(check: &Check) -> Self {
+        Self {
+            name: check.name,
+            kernel: check.kernel,
+            seen: check.seen,
+            difference: check.difference(),
+            exact: check.exact,
+        }
+    }
+}
+
+/// The keys of every account: the run's and an interval's.
+#[derive(Serialize)]
+struct AccountKeys {
     kernel_pages: Option<u64>,
     moved_pages: u64,
-    reported_pages: u64,
-    filtered_pages: u64,
-    unowned_pages: u64,
-    unmapped_pages: u64,
     released_pages: u64,
     unseen_pages: u64,
     unbalanced_calls: u64,
     imbalance: Option<i64>,
     settled: bool,
+    checks: Vec<CheckLine>,
+}
+
+impl From<&Account> for AccountKeys {
+    fn from(account: &Account) -> Self {
+        Self {
+            kernel_pages: account.kernel,
+            moved_pages: account.moved,
+            released_pages: account.released,
+            unseen_pages: account.unseen,
+            unbalanced_calls: account.unbalanced_calls,
+            imbalance: account.imbalance(),
+            settled: account.settled,
+            checks: account.checks.iter().map(CheckLine::from).collect(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct IntervalLine {
+    kind: &'static str,
+    begin_ns: u64,
+    end_ns: u64,
+    #[serde(flatten)]
+    account: AccountKeys,
+    lost_events: u64,
     balanced: bool,
+}
+
+impl From<&Interval> for IntervalLine {
+    fn from(interval: &Interval) -> Self {
+        Self {
+            kind: "books",
+            begin_ns: interval.account.begin.0,
+            end_ns: interval.account.end.0,
+            account: AccountKeys::from(&interval.account),
+            lost_events: interval.lost,
+            balanced: interval.account.balanced(),
+        }
+    }
+}
+
+/// Pages that moved and could not be attributed, by what is missing.
+#[derive(Serialize)]
+struct UnattributedLine {
+    unowned_pages: u64,
+    unmapped_pages: u64,
+    unsearched_pages: u64,
+    not_found_pages: u64,
+}
+
+#[derive(Serialize)]
+struct IntervalsLine {
+    closed: u64,
+    unbalanced: u64,
+    worst: Option<AccountKeys>,
+}
+
+#[derive(Serialize)]
+struct BooksLine {
+    #[serde(flatten)]
+    whole: AccountKeys,
+    reported_pages: u64,
+    filtered_pages: u64,
+    unowned_pages: u64,
+    unmapped_pages: u64,
+    unattributed: UnattributedLine,
+    intervals: IntervalsLine,
+    balanced: bool,
+    proven: bool,
 }
 
 impl From<&Books> for BooksLine {
     fn from(books: &Books) -> Self {
+        let without_owner = &books.lost.unattributed;
         Self {
-            kernel_pages: books.kernel,
-            moved_pages: books.moved,
+            whole: AccountKeys::from(&books.whole),
             reported_pages: books.reported,
             filtered_pages: books.filtered,
             unowned_pages: books.unowned,
             unmapped_pages: books.unmapped,
-            released_pages: books.released,
-            unseen_pages: books.unseen,
-            unbalanced_calls: books.unbalanced_calls,
-            imbalance: books.imbalance(),
-            settled: books.settled,
+            unattributed: UnattributedLine {
+                unowned_pages: books.unowned + without_owner.unnamed,
+                unmapped_pages: books.unmapped,
+                unsearched_pages: books.lost.unsearched_pages + without_owner.unsearched,
+                not_found_pages: without_owner.not_found,
+            },
+            intervals: IntervalsLine {
+                closed: books.intervals.closed,
+                unbalanced: books.intervals.unbalanced,
+                worst: books.intervals.worst.as_ref().map(AccountKeys::from),
+            },
             balanced: books.balanced(),
+            proven: books.proven(),
         }
     }
 }
@@ -276,6 +380,11 @@ impl<'a> SummaryLine<'a> {
             blackout_p50_ns: sums.blackout.quantile(0.5).map(|nanos| nanos.0),
             blackout_p99_ns: sums.blackout.quantile(0.99).map(|nanos| nanos.0),
             blackout_max_ns: sums.blackout.max().map(|nanos| nanos.0),
+            blackout_histogram: sums
+                .blackout
+                .buckets()
+                .map(|(lower, upper, count)| (lower.0, upper.0, count))
+                .collect(),
         });
         Self {
             kind: "summary",
@@ -303,7 +412,7 @@ impl<'a> SummaryLine<'a> {
                 unsearched_pages: lost.unsearched_pages,
                 unpaired_mappings: lost.unpaired,
                 not_asked_pages: lost.not_asked_pages,
-                unattributed_pages: lost.unattributed_pages,
+                unattributed_pages: lost.unattributed.pages(),
             },
             books: BooksLine::from(&summary.books),
             startup_cpu_ns: summary.startup_cpu.0,
@@ -325,6 +434,7 @@ mod tests {
         sink.begin(&made_up::header()).unwrap();
         sink.event(&Event::Move(made_up::moved())).unwrap();
         sink.event(&Event::Move(made_up::unknown())).unwrap();
+        sink.interval(&made_up::interval()).unwrap();
         sink.finish(&made_up::summary()).unwrap();
         let version = format!(r#""version":"{}""#, env!("CARGO_PKG_VERSION"));
         let lines = String::from_utf8(out).unwrap();
