@@ -99,14 +99,49 @@ pub struct Lost {
 pub struct Books {
     pub kernel_pages: Option<u64>,
     pub moved_pages: u64,
+    pub unmapped_pages: u64,
     pub imbalance: Option<i64>,
+    pub checks: Vec<Check>,
+    pub intervals: Intervals,
     pub balanced: bool,
+    pub proven: bool,
+}
+
+/// A count of the kernel's, and the same as tracer saw it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Check {
+    pub name: String,
+    pub kernel: u64,
+    pub seen: u64,
+    pub difference: i64,
+    pub exact: bool,
+}
+
+/// A line of `kind` "books": a second of the books.
+#[derive(Clone, Debug, Deserialize)]
+pub struct BooksLine {
+    pub begin_ns: u64,
+    pub end_ns: u64,
+    pub kernel_pages: Option<u64>,
+    pub imbalance: Option<i64>,
+    pub settled: bool,
+    pub lost_events: u64,
+    pub checks: Vec<Check>,
+    pub balanced: bool,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[allow(dead_code, reason = "a failure's message shows every field")]
+pub struct Intervals {
+    pub closed: u64,
+    pub unbalanced: u64,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 enum Line {
     Move(MoveLine),
+    Books(BooksLine),
     Summary(SummaryLine),
 }
 
@@ -114,6 +149,7 @@ enum Line {
 #[derive(Debug)]
 pub struct Trace {
     pub moves: Vec<MoveLine>,
+    pub intervals: Vec<BooksLine>,
     pub summary: SummaryLine,
     pub status: ExitStatus,
     pub stderr: String,
@@ -192,12 +228,13 @@ impl Tracing {
         let reader = self.stdout.take().context("stdout was read before")?;
         let text = reader.join().map_err(|_| anyhow::anyhow!("the reader panicked"))??;
         self.said.extend(self.stderr.iter());
-        let mut moves = Vec::new();
+        let (mut moves, mut intervals) = (Vec::new(), Vec::new());
         let mut summary = None;
         for line in text.lines() {
             ensure!(summary.is_none(), "a line after the summary: {line}");
             match serde_json::from_str(line).with_context(|| format!("not a line of tracer --json: {line}"))? {
                 Line::Move(moved) => moves.push(moved),
+                Line::Books(interval) => intervals.push(interval),
                 Line::Summary(line) => summary = Some(line),
             }
         }
@@ -205,6 +242,7 @@ impl Tracing {
         let summary = summary.with_context(|| format!("no summary; {status}; stderr: {stderr}"))?;
         Ok(Trace {
             moves,
+            intervals,
             summary,
             status,
             stderr,

@@ -165,7 +165,7 @@ fn compact_once(env: &Env, backend: &str, mib: u64) -> Result<usize> {
 }
 
 /// Balances as eagerly as the kernel lets itself be told (kernel/sched/fair.c, kernel/sched/debug.c; 6.1 to 7.3).
-fn balance_eagerly() -> Result<()> {
+pub fn balance_eagerly() -> Result<()> {
     let debug = "/sys/kernel/debug/sched/numa_balancing";
     for (knob, value) in [
         ("scan_delay_ms", "50"),

@@ -56,12 +56,7 @@ pub fn migrate_end(ctx: RawTracePointContext) -> i32 {
     let Some(call) = state::get(tid).and_then(state::Task::pop) else {
         counters::add(Counter::KernelSucceededUnseen, succeeded);
         counters::add(Counter::ThpMoved, ctx.arg(2));
-        // Two reads at places that are known when the program is loaded: the kernel refuses one beyond the last argument.
-        let reason: u32 = if config!(migrate_end_reason) == 6 {
-            ctx.arg(6)
-        } else {
-            ctx.arg(7)
-        };
+        let reason = kernel::arg(&ctx, config!(migrate_end_reason));
         counters::add_moved_for(reason as u8, succeeded);
         return 0;
     };

@@ -37,7 +37,7 @@ Examples:
 To see pages move at once, ask the kernel to compact memory while tracer runs:
   echo 1 | sudo tee /proc/sys/vm/compact_memory
 
-Exit codes: 0 complete, 1 finished but events were lost (with --strict also: the books do not balance), 2 could not
+Exit codes: 0 complete, 1 finished but events were lost (or --strict is not content), 2 could not
 trace; with a COMMAND, its own.";
 
 /// Shows which page of which process moved in physical memory: from which frame and node to which, why, by whom, and

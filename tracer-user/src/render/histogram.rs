@@ -18,24 +18,25 @@ const BAR: u64 = 40;
 /// Those of `out`.
 pub fn write(out: &mut impl fmt::Write, heading: &str, counted: &str, durations: &Durations) -> fmt::Result {
     let buckets: Vec<(Nanos, Nanos, u64)> = durations.buckets().collect();
-    let &[(first, ..), .., (_, end, _)] = &buckets[..] else {
+    if buckets.len() < 2 {
         return Ok(());
-    };
+    }
     writeln!(out, "\n{heading:<19} {counted:>11}")?;
     let most = buckets.iter().map(|&(.., count)| count).max().unwrap_or(1);
-    let mut buckets = buckets.iter().peekable();
-    let (mut lower, mut upper) = (first, buckets.peek().map_or(end, |(_, upper, _)| *upper));
-    while lower < end {
-        let count = buckets.next_if(|(at, ..)| *at == lower).map_or(0, |(.., count)| *count);
+    let mut next = buckets[0].0;
+    for (lower, upper, count) in buckets {
+        if lower != next {
+            writeln!(out, "{:>7}", "...")?;
+        }
         let bar = "#".repeat(usize::try_from((count * BAR).div_ceil(most)).unwrap_or(0));
-        let text = format!(
+        writeln!(
+            out,
             "{:>7} to {:<8} {:>11}  {bar}",
             Duration(lower).to_string(),
             Duration(upper).to_string(),
             Count(count).to_string()
-        );
-        writeln!(out, "{}", text.trim_end())?;
-        (lower, upper) = (upper, Nanos(upper.0.saturating_mul(2)));
+        )?;
+        next = upper;
     }
     Ok(())
 }

@@ -210,6 +210,8 @@ impl From<&Check> for CheckLine {
 /// The keys of every account: the run's and an interval's.
 #[derive(Serialize)]
 struct AccountKeys {
+    begin_ns: u64,
+    end_ns: u64,
     kernel_pages: Option<u64>,
     moved_pages: u64,
     released_pages: u64,
@@ -223,6 +225,8 @@ struct AccountKeys {
 impl From<&Account> for AccountKeys {
     fn from(account: &Account) -> Self {
         Self {
+            begin_ns: account.begin.0,
+            end_ns: account.end.0,
             kernel_pages: account.kernel,
             moved_pages: account.moved,
             released_pages: account.released,
@@ -238,8 +242,6 @@ impl From<&Account> for AccountKeys {
 #[derive(Serialize)]
 struct IntervalLine {
     kind: &'static str,
-    begin_ns: u64,
-    end_ns: u64,
     #[serde(flatten)]
     account: AccountKeys,
     lost_events: u64,
@@ -250,8 +252,6 @@ impl From<&Interval> for IntervalLine {
     fn from(interval: &Interval) -> Self {
         Self {
             kind: "books",
-            begin_ns: interval.account.begin.0,
-            end_ns: interval.account.end.0,
             account: AccountKeys::from(&interval.account),
             lost_events: interval.lost,
             balanced: interval.account.balanced(),
