@@ -199,12 +199,15 @@ impl Account {
             && self.checks.iter().all(|check| !check.exact || check.difference() == 0)
     }
 
-    /// Whether nothing happened that an account tells of.
+    /// Whether nothing happened that an account tells of; a count that is late tells of the past.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
         self.kernel.unwrap_or(0) == 0
             && self.moved + self.released + self.unseen == 0
-            && self.checks.iter().all(|check| check.kernel == 0 && check.seen == 0)
+            && self
+                .checks
+                .iter()
+                .all(|check| check.seen == 0 && (check.kernel == 0 || !check.exact))
     }
 }
 
