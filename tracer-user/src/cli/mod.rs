@@ -37,8 +37,8 @@ Examples:
 To see pages move at once, ask the kernel to compact memory while tracer runs:
   echo 1 | sudo tee /proc/sys/vm/compact_memory
 
-Exit codes: 0 complete, 1 finished but events were lost (or --strict is not content), 2 could not
-trace; with a COMMAND, its own.";
+Exit codes: 0 complete, 1 finished but events were lost (or --strict is not content),
+2 could not trace; with a COMMAND, its own.";
 
 /// Shows which page of which process moved in physical memory: from which frame and node to which, why, by whom, and
 /// how long accesses had to wait
