@@ -175,12 +175,44 @@ pub struct Books {
     pub kernel_pages: Option<u64>,
     pub moved_pages: u64,
     pub unmapped_pages: u64,
-    pub failed_pages: u64,
     pub failed_seen_pages: u64,
     pub unbalanced_calls: u64,
     pub settled: bool,
     pub imbalance: Option<i64>,
+    pub checks: Vec<Check>,
+    pub intervals: Intervals,
     pub balanced: bool,
+    pub proven: bool,
+}
+
+/// A count of the kernel's, and the same as tracer saw it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Check {
+    pub name: String,
+    pub kernel: u64,
+    pub seen: u64,
+    pub difference: i64,
+    pub exact: bool,
+}
+
+/// A line of `kind` "books": a second of the books.
+#[derive(Clone, Debug, Deserialize)]
+pub struct BooksLine {
+    pub begin_ns: u64,
+    pub end_ns: u64,
+    pub kernel_pages: Option<u64>,
+    pub imbalance: Option<i64>,
+    pub settled: bool,
+    pub lost_events: u64,
+    pub checks: Vec<Check>,
+    pub balanced: bool,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[allow(dead_code, reason = "a failure's message shows every field")]
+pub struct Intervals {
+    pub closed: u64,
+    pub unbalanced: u64,
 }
 
 impl SummaryLine {
@@ -205,6 +237,7 @@ enum Line {
     UnmappedMove(UnmappedLine),
     Failure(FailureLine),
     Compaction(CompactionLine),
+    Books(BooksLine),
     Summary(SummaryLine),
 }
 
@@ -215,6 +248,7 @@ pub struct Trace {
     pub unmapped: Vec<UnmappedLine>,
     pub failures: Vec<FailureLine>,
     pub compactions: Vec<CompactionLine>,
+    pub intervals: Vec<BooksLine>,
     pub summary: SummaryLine,
     pub status: ExitStatus,
     pub stderr: String,
@@ -297,6 +331,7 @@ impl Tracing {
         let mut unmapped = Vec::new();
         let mut failures = Vec::new();
         let mut compactions = Vec::new();
+        let mut intervals = Vec::new();
         let mut summary = None;
         for line in text.lines() {
             ensure!(summary.is_none(), "a line after the summary: {line}");
@@ -305,6 +340,7 @@ impl Tracing {
                 Line::UnmappedMove(moved) => unmapped.push(moved),
                 Line::Failure(failure) => failures.push(failure),
                 Line::Compaction(run) => compactions.push(run),
+                Line::Books(interval) => intervals.push(interval),
                 Line::Summary(line) => summary = Some(line),
             }
         }
@@ -316,6 +352,7 @@ impl Tracing {
             unmapped,
             failures,
             compactions,
+            intervals,
             summary,
             status,
             stderr,

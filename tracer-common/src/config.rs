@@ -104,6 +104,10 @@ pub struct Config {
     /// 1 where the hook on NUMA balancing's moves is on `migrate_misplaced_page` (6.1), 0 where it is on
     /// `migrate_misplaced_folio_prepare`.
     pub misplaced_moves: u32,
+    /// The order from which the kernel counts a folio in `thp_migration_success`.
+    pub thp_order: u32,
+    /// Which argument of the tracepoint `mm_migrate_pages` is the reason, counted from 0.
+    pub migrate_end_reason: u32,
     /// Padding.
     pub pad: u32,
     /// `MR_NUMA_MISPLACED` of `enum migrate_reason`.
@@ -114,7 +118,7 @@ pub struct Config {
     pub page_offset_base: u64,
 }
 
-const _: () = assert!(size_of::<Config>() == 50 * 4 + 2 * 8);
+const _: () = assert!(size_of::<Config>() == 52 * 4 + 2 * 8);
 
 impl Config {
     /// All zero: what the object holds until user space overrides it.
@@ -167,6 +171,8 @@ impl Config {
         cc_proactive: 0,
         zone_name: 0,
         misplaced_moves: 0,
+        thp_order: 0,
+        migrate_end_reason: 0,
         pad: 0,
         reason_numa: 0,
         vmemmap_base: 0,

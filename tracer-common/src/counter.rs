@@ -71,4 +71,17 @@ counters! {
     LostCompactions,
     /// Times that compaction was put off because it had failed of late (`compaction_deferred`).
     CompactionDeferred,
+    /// Sum of `thp_failed` over all calls: what the kernel adds to `thp_migration_fail`. Folios.
+    KernelThpFailed,
+    /// Sum of `thp_split` over all calls: what the kernel adds to `thp_migration_split`. Folios.
+    KernelThpSplit,
+    /// Transparent huge pages seen to move or to be released, and those of calls that count as unseen: what the
+    /// kernel adds to `thp_migration_success`. Folios.
+    ThpMoved,
 }
+
+/// Sums by migrate reason that follow the counters; `enum migrate_reason` had 10 or 11 from 5.15 to 7.3.
+pub const REASONS: usize = 16;
+
+/// Length of the map's one value: the counters, then what moved, was released, or is unseen, by reason, in base pages.
+pub const SLOTS: usize = Counter::ALL.len() + REASONS;

@@ -3,18 +3,31 @@
 use core::arch::asm;
 
 use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
-use tracer_common::counter::Counter;
+use tracer_common::counter::{Counter, REASONS, SLOTS};
 
+/// One value, so that user space reads all of it in one system call.
 #[btf_map]
-static COUNTERS: PerCpuArray<u64, { Counter::ALL.len() }> = PerCpuArray::new();
+static COUNTERS: PerCpuArray<[u64; SLOTS], 1> = PerCpuArray::new();
 
 /// Adds `n` to this CPU's counter.
-///
+#[inline(always)]
+pub fn add(counter: Counter, n: u64) {
+    add_at(counter as usize, n);
+}
+
+/// Adds base pages to this CPU's sum of a reason, as the running kernel numbers it.
+#[inline(always)]
+pub fn add_moved_for(reason: u8, pages: u64) {
+    add_at(Counter::ALL.len() + (usize::from(reason) & (REASONS - 1)), pages);
+}
+
 /// Atomically: a task in a trampoline can be preempted, and the next one on the same CPU may be
 /// at the same counter.
 #[inline(always)]
-pub fn add(counter: Counter, n: u64) {
-    if let Some(slot) = COUNTERS.get_ptr_mut(counter as u32) {
+fn add_at(index: usize, n: u64) {
+    if let Some(slots) = COUNTERS.get_ptr_mut(0) {
+        // SAFETY: the callers' indices are below SLOTS, the array's length.
+        let slot = unsafe { slots.cast::<u64>().add(index) };
         // The target has the instruction, but `core` offers it no `fetch_add`.
         // SAFETY: adds to a live slot of the map, 8-byte aligned; touches nothing else.
         unsafe { asm!("lock *(u64 *)({slot} + 0) += {n}", slot = in(reg) slot, n = in(reg) n) };

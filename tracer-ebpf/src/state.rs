@@ -81,6 +81,8 @@ pub struct Call {
     pub unowned: u64,
     pub unmapped: u64,
     pub released: u64,
+    /// Transparent huge pages that moved or were released; folios, not pages.
+    pub thps: u64,
     pub folio: Folio,
     /// `struct list_head *` of the folios to move; those that could not be are on it again when the call ends. 0: not
     /// known.
@@ -105,6 +107,7 @@ impl Call {
             unowned: 0,
             unmapped: 0,
             released: 0,
+            thps: 0,
             folio: Folio::NONE,
             from,
             frames: [0; 2],
@@ -296,6 +299,7 @@ static EMPTY_TASK: Task = Task {
         unowned: 0,
         unmapped: 0,
         released: 0,
+        thps: 0,
         folio: Folio::NONE,
         from: 0,
         frames: [0; 2],

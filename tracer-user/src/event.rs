@@ -231,6 +231,13 @@ impl Names {
         self.0.get(usize::from(number))?.as_ref()
     }
 
+    /// The number of that name; None: this kernel has no such constant.
+    #[must_use]
+    pub fn number(&self, name: &str) -> Option<u8> {
+        let index = self.0.iter().position(|known| known.as_deref() == Some(name))?;
+        u8::try_from(index).ok()
+    }
+
     /// Every number that has a name, with it.
     pub fn iter(&self) -> impl Iterator<Item = (u8, &Arc<str>)> {
         (0..)
@@ -291,6 +298,8 @@ mod tests {
         assert_eq!(names.reason(0).to_string(), "compaction");
         assert_eq!(names.reason(3).to_string(), "syscall_or_cpuset");
         assert_eq!(names.reason(5).to_string(), "numa_misplaced");
+        assert_eq!(names.reasons.number("numa_misplaced"), Some(5));
+        assert_eq!(names.reasons.number("damon"), None);
         assert_eq!(names.reason(10).to_string(), "reason_10");
         assert_eq!(names.reason(255).to_string(), "reason_255");
         assert_eq!(names.reasons.iter().count(), 3);

@@ -1,6 +1,7 @@
 //! The catalogue of cases, one topic per file.
 //! Input: the files beside this one.
 
+mod books;
 mod churn;
 mod cli;
 mod command;
@@ -27,6 +28,7 @@ pub const TOPICS: &[&[Case]] = &[
     doctor::CASES,
     ending::CASES,
     moves::CASES,
+    books::CASES,
     kinds::CASES,
     kinds::OVERFLOW,
     failures::CASES,

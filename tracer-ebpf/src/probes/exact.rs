@@ -193,11 +193,17 @@ pub fn folio_done(ctx: FEntryContext) -> i32 {
     let Some(call) = state::get(tid).and_then(state::innermost) else {
         return 0;
     };
-    if call.folio.src == src {
+    let order = if call.folio.src == src {
+        let order = call.folio.order;
         call.finish_folio();
+        order
     } else {
-        call.released += 1 << (kernel::folio_order(src) & 31);
-    }
+        let order = kernel::folio_order(src);
+        call.released += 1 << (order & 31);
+        order
+    };
+    // Not called for hugetlb, which the kernel does not count as THP either.
+    call.thps += u64::from(u32::from(order) >= config!(thp_order));
     0
 }
 

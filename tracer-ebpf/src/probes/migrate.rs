@@ -10,7 +10,8 @@ use aya_log_ebpf::warn;
 use tracer_common::{counter::Counter, event::ProcessChange};
 
 use crate::{
-    counters, kernel,
+    counters,
+    kernel::{self, config},
     probes::{compaction, failure, lifecycle},
     state,
 };
@@ -56,18 +57,30 @@ pub fn migrate_begin(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// `TP_PROTO(unsigned long succeeded, unsigned long failed, ..., enum migrate_mode mode, int reason)`,
-/// 5.15 to 7.3, include/trace/events/migrate.h. `succeeded` is what migrate_pages has just added to
-/// `pgmigrate_success` (mm/migrate.c): the truth that the sums of this call must meet.
+/// `TP_PROTO(unsigned long succeeded, unsigned long failed, unsigned long thp_succeeded, unsigned long thp_failed,
+/// unsigned long thp_split, ..., enum migrate_mode mode, int reason)`, 5.15 to 7.3, include/trace/events/migrate.h.
+/// migrate_pages has just added them to `pgmigrate_success` and `_fail`, and to `thp_migration_success`, `_fail` and
+/// `_split` (mm/migrate.c); `succeeded` is the truth that the sums of this call must meet.
 #[raw_tracepoint(tracepoint = "mm_migrate_pages")]
 pub fn migrate_end(ctx: RawTracePointContext) -> i32 {
     let (succeeded, failed): (u64, u64) = (ctx.arg(0), ctx.arg(1));
     counters::add(Counter::KernelSucceeded, succeeded);
-    counters::add(Counter::KernelFailed, failed);
+    for (counter, n) in [
+        (Counter::KernelFailed, failed),
+        (Counter::KernelThpFailed, ctx.arg(3)),
+        (Counter::KernelThpSplit, ctx.arg(4)),
+    ] {
+        if n != 0 {
+            counters::add(counter, n);
+        }
+    }
     let (_, tid) = kernel::current();
     compaction::count(tid, succeeded, failed);
     let Some(call) = state::get(tid).and_then(state::Task::pop) else {
         counters::add(Counter::KernelSucceededUnseen, succeeded);
+        counters::add(Counter::ThpMoved, ctx.arg(2));
+        let reason = kernel::arg(&ctx, config!(migrate_end_reason));
+        counters::add_moved_for(reason as u8, succeeded);
         return 0;
     };
     call.finish_folio();
@@ -85,6 +98,10 @@ pub fn migrate_end(ctx: RawTracePointContext) -> i32 {
     if call.released != 0 {
         counters::add(Counter::ReleasedPages, call.released);
     }
+    if call.thps != 0 {
+        counters::add(Counter::ThpMoved, call.thps);
+    }
+    counters::add_moved_for(call.reason, call.moved + call.released);
     if call.moved + call.released != succeeded {
         counters::add(Counter::UnbalancedCalls, 1);
     }

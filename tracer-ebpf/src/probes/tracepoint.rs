@@ -81,7 +81,7 @@ pub fn tp_restored(ctx: RawTracePointContext) -> i32 {
     } else {
         0
     };
-    restored(ctx.arg(0), arch::present_pfn(pte, order, config!(pfn_bits)), order)
+    restored(ctx.arg(0), arch::present_pfn(pte, order, config!(pfn_bits)), order, 0)
 }
 
 /// `TP_PROTO(unsigned long addr, unsigned long pmd)`, 6.1 to 7.3.
@@ -91,6 +91,7 @@ pub fn tp_huge_restored(ctx: RawTracePointContext) -> i32 {
         ctx.arg(0),
         arch::present_pfn(ctx.arg(1), arch::PMD_ORDER, config!(pfn_bits)),
         arch::PMD_ORDER,
+        1,
     )
 }
 
@@ -144,7 +145,7 @@ fn remember(addr: u64, pfn: u64) -> i32 {
 }
 
 #[inline(always)]
-fn restored(addr: u64, new_pfn: u64, order: u32) -> i32 {
+fn restored(addr: u64, new_pfn: u64, order: u32, thps: u64) -> i32 {
     let (tgid, tid) = kernel::current();
     let Some(task) = state::get(tid) else {
         return 0;
@@ -208,6 +209,7 @@ fn restored(addr: u64, new_pfn: u64, order: u32) -> i32 {
     if new_pfn < first || new_pfn >= end {
         call.moved += pages;
         call.reported += pages;
+        call.thps += thps;
         call.frames = if new_pfn == end {
             [first, end + pages]
         } else {

@@ -4,33 +4,19 @@
 use tracer_common::counter::Counter;
 
 use crate::{
-    correlate::Losses,
-    source::ring::{Backend, Counters, MissedRuns},
+    analysis::{account::Account, intervals::IntervalTotals},
+    correlate::{Losses, Unattributed},
+    source::ring::{Counters, MissedRuns},
 };
-
-/// One reading of both sides at a moment when they agreed.
-#[derive(Clone, Debug, Default)]
-pub struct Reading {
-    /// `pgmigrate_success` of /proc/vmstat, base pages; None: this kernel does not show it.
-    pub kernel_pages: Option<u64>,
-    /// The BPF side's counters.
-    pub counters: Counters,
-    /// Both were read while nothing changed; else they may be of different moments.
-    pub settled: bool,
-}
 
 /// The books of a run, in base pages.
 #[derive(Clone, Debug, Default)]
 pub struct Books {
-    /// What the kernel added to `pgmigrate_success`; None: it does not show it.
-    pub kernel: Option<u64>,
-    /// Of it, in calls of migrate_pages that had begun before tracing, or whose context was lost.
-    pub unseen: u64,
-    /// Folios freed before they moved, or not of the LRU: the kernel counts them as success.
-    pub released: u64,
-    /// Folios seen to move.
-    pub moved: u64,
-    /// Of those, reported.
+    /// The whole run.
+    pub whole: Account,
+    /// The run by the second.
+    pub intervals: IntervalTotals,
+    /// Of the pages that moved, reported.
     pub reported: u64,
     /// Of those, of processes that nobody asked for.
     pub filtered: u64,
@@ -38,22 +24,14 @@ pub struct Books {
     pub unowned: u64,
     /// Of those, without any mapping.
     pub unmapped: u64,
-    /// Base pages that the kernel's calls could not move (`pgmigrate_fail`).
-    pub failed: u64,
-    /// Of those, on folios that were found on the calls' lists. The kernel counts some twice, or a folio that it splits.
+    /// Base pages of folios that calls left on their lists; the kernel counts some twice, or those that it splits.
     pub failed_seen: u64,
     /// Of those, reported.
     pub failed_reported: u64,
     /// Times that compaction was put off because it had failed of late.
     pub compaction_deferred: u64,
-    /// Calls in which the kernel's count and ours differ.
-    pub unbalanced_calls: u64,
-    /// The kernel's count and ours were read at quiet moments; else they may differ by what moved between the looks.
-    pub settled: bool,
     /// What was lost.
     pub lost: Lost,
-    /// The tracepoint backend sees mappings, not folios: what has none is missing from `moved`.
-    pub blind_to_unmapped: bool,
 }
 
 /// Losses by place.
@@ -89,11 +67,35 @@ pub struct Lost {
     pub unsearched_pages: u64,
     /// Correlation: pages that nobody asked pagemap about.
     pub not_asked_pages: u64,
-    /// Correlation: pages without an owner.
-    pub unattributed_pages: u64,
+    /// Correlation: pages of mappings without an owner.
+    pub unattributed: Unattributed,
 }
 
 impl Lost {
+    /// Everything lost so far.
+    #[must_use]
+    pub fn new(counters: &Counters, undecoded: u64, missed_runs: MissedRuns, correlation: Losses) -> Self {
+        let sum = |counter| counters.sum(counter);
+        Self {
+            mappings_by_cpu: counters.by_cpu(Counter::LostMappings).to_vec(),
+            mapping_pages: sum(Counter::LostMappingPages),
+            processes: sum(Counter::LostProcesses),
+            folios: sum(Counter::LostFolios),
+            folio_pages: sum(Counter::LostFolioPages),
+            failures: sum(Counter::LostFailures),
+            cut_failures: sum(Counter::CutFailures),
+            compactions: sum(Counter::LostCompactions),
+            calls: sum(Counter::LostCalls),
+            targets: sum(Counter::LostTargets),
+            unpaired: sum(Counter::UnpairedMappings),
+            undecoded,
+            missed_runs,
+            unsearched_pages: correlation.unsearched_pages,
+            not_asked_pages: correlation.not_asked_pages,
+            unattributed: correlation.unattributed,
+        }
+    }
+
     /// Events that are missing altogether.
     #[must_use]
     pub fn events(&self) -> u64 {
@@ -112,91 +114,47 @@ impl Lost {
 }
 
 impl Books {
-    /// Closes the books.
+    /// Closes the books: `whole` is the run's account, `counters` what was added in it.
     #[must_use]
     pub fn close(
-        backend: Backend,
-        begin: &Reading,
-        end: &Reading,
-        after_drain: &Counters,
-        undecoded: u64,
-        missed_runs: MissedRuns,
+        whole: Account,
+        counters: &Counters,
+        intervals: IntervalTotals,
+        lost: Lost,
         correlation: Losses,
     ) -> Self {
-        let between = end.counters.since(&begin.counters);
-        let sum = |counter| between.sum(counter);
-        // Losses count from the first hook on: the maps began at 0. Calls are lost only while both sides are looked at:
-        // in the moments of detaching, begins come without their ends.
-        let lost = after_drain;
         // The tracepoint backend's filter is in correlation.
-        let exact = backend == Backend::Exact;
+        let (reported, filtered) = if whole.blind_to_unmapped {
+            (correlation.reported_pages, correlation.filtered_pages)
+        } else {
+            (
+                counters.sum(Counter::ReportedPages),
+                counters.sum(Counter::FilteredPages),
+            )
+        };
         Self {
-            kernel: end
-                .kernel_pages
-                .zip(begin.kernel_pages)
-                .map(|(end, begin)| end.saturating_sub(begin)),
-            unseen: sum(Counter::KernelSucceededUnseen),
-            released: sum(Counter::ReleasedPages),
-            moved: sum(Counter::MovedPages),
-            reported: if exact {
-                sum(Counter::ReportedPages)
-            } else {
-                correlation.reported_pages
-            },
-            filtered: if exact {
-                sum(Counter::FilteredPages)
-            } else {
-                correlation.filtered_pages
-            },
-            unowned: sum(Counter::UnownedPages),
-            unmapped: sum(Counter::UnmappedPages),
-            failed: sum(Counter::KernelFailed),
-            failed_seen: sum(Counter::FailedPages),
-            failed_reported: sum(Counter::ReportedFailedPages),
-            compaction_deferred: sum(Counter::CompactionDeferred),
-            unbalanced_calls: sum(Counter::UnbalancedCalls),
-            settled: begin.settled && end.settled,
-            lost: Lost {
-                mappings_by_cpu: lost.by_cpu(Counter::LostMappings).to_vec(),
-                mapping_pages: lost.sum(Counter::LostMappingPages),
-                processes: lost.sum(Counter::LostProcesses),
-                folios: lost.sum(Counter::LostFolios),
-                folio_pages: lost.sum(Counter::LostFolioPages),
-                failures: lost.sum(Counter::LostFailures),
-                cut_failures: lost.sum(Counter::CutFailures),
-                compactions: lost.sum(Counter::LostCompactions),
-                calls: end.counters.sum(Counter::LostCalls),
-                targets: lost.sum(Counter::LostTargets),
-                unpaired: lost.sum(Counter::UnpairedMappings),
-                undecoded,
-                missed_runs,
-                not_asked_pages: correlation.not_asked_pages,
-                unsearched_pages: correlation.unsearched_pages,
-                unattributed_pages: correlation.unattributed_pages,
-            },
-            blind_to_unmapped: !exact,
+            reported,
+            filtered,
+            unowned: counters.sum(Counter::UnownedPages),
+            unmapped: counters.sum(Counter::UnmappedPages),
+            failed_seen: counters.sum(Counter::FailedPages),
+            failed_reported: counters.sum(Counter::ReportedFailedPages),
+            compaction_deferred: counters.sum(Counter::CompactionDeferred),
+            whole,
+            intervals,
+            lost,
         }
     }
 
-    /// What the kernel counted and tracer cannot account for; 0 when the books balance. None: the
-    /// kernel shows no count.
-    #[must_use]
-    pub fn imbalance(&self) -> Option<i64> {
-        let accounted = self.moved + self.released + self.unseen;
-        Some(i64::try_from(self.kernel?).ok()? - i64::try_from(accounted).ok()?)
-    }
-
-    /// Whether the books balance, as far as this backend can see, and as far as the two counts can be compared.
+    /// Whether the run and each interval balance, as far as this backend can see.
     #[must_use]
     pub fn balanced(&self) -> bool {
-        // Each call's own count is compared when it ends, whatever the machine does meanwhile.
-        let calls = self.unbalanced_calls == 0 || self.blind_to_unmapped;
-        let sums = match self.imbalance() {
-            None | Some(0) => true,
-            Some(_) if !self.settled => true,
-            // Unmapped folios are missing, and nothing else may be.
-            Some(missing) => self.blind_to_unmapped && missing > 0,
-        };
-        calls && sums
+        self.whole.balanced() && self.intervals.unbalanced == 0
+    }
+
+    /// Whether the run and each interval are shown to balance: nothing that moved is excused for not being seen.
+    #[must_use]
+    pub fn proven(&self) -> bool {
+        self.whole.proven() && self.intervals.unbalanced == 0
     }
 }

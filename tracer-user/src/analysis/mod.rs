@@ -1,5 +1,7 @@
 //! Events to answers. No I/O, no formatting.
 
+pub mod account;
 pub mod books;
 pub mod health;
+pub mod intervals;
 pub mod totals;

@@ -47,6 +47,27 @@ impl Durations {
         (!self.is_empty()).then(|| Nanos(self.0.value_at_quantile(quantile).min(self.0.max())))
     }
 
+    /// By powers of two: `[lower, upper)` and how many, without the empty ones.
+    pub fn buckets(&self) -> impl Iterator<Item = (Nanos, Nanos, u64)> {
+        let mut buckets: BTreeMap<u32, u64> = BTreeMap::new();
+        for recorded in self.0.iter_recorded() {
+            // The digits that are kept do not straddle a power of two.
+            let bits = u64::BITS - recorded.value_iterated_to().leading_zeros();
+            *buckets.entry(bits).or_default() += recorded.count_at_value();
+        }
+        let power = |bits: u32| Nanos(1u64.checked_shl(bits).unwrap_or(u64::MAX));
+        buckets.into_iter().map(move |(bits, count)| {
+            let lower = bits.checked_sub(1).map_or(Nanos(0), power);
+            (lower, power(bits), count)
+        })
+    }
+
+    /// Adds all of another's.
+    pub fn merge(&mut self, other: &Self) {
+        // Resizes as needed, and both keep as many digits: this never fails.
+        let _ = self.0.add(&other.0);
+    }
+
     /// The longest; None without any.
     #[must_use]
     pub fn max(&self) -> Option<Nanos> {
@@ -161,6 +182,48 @@ impl CompactionTotals {
         if run.direct {
             self.direct.add(run.duration, 1);
             self.direct_time.0 += run.duration.0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn durations(nanos: &[u64]) -> Durations {
+        let mut durations = Durations::default();
+        for &nanos in nanos {
+            durations.add(Nanos(nanos), 1);
+        }
+        durations
+    }
+
+    #[test]
+    fn buckets_are_powers_of_two() {
+        let mut both = durations(&[0, 1, 2, 3, 4, 1023]);
+        both.merge(&durations(&[1024, 1 << 40, (1 << 40) + 5]));
+        let expected = [
+            (0, 1, 1),
+            (1, 2, 1),
+            (2, 4, 2),
+            (4, 8, 1),
+            (512, 1024, 1),
+            (1024, 2048, 1),
+            (1 << 40, 1 << 41, 2),
+        ];
+        let expected = expected.map(|(lower, upper, count)| (Nanos(lower), Nanos(upper), count));
+        assert_eq!(both.buckets().collect::<Vec<_>>(), expected);
+        assert_eq!(Durations::default().buckets().count(), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn each_duration_is_in_its_bucket(nanos in 0..1u64 << 50) {
+            let buckets: Vec<_> = durations(&[nanos]).buckets().collect();
+            let [(lower, upper, 1)] = buckets[..] else { panic!("{buckets:?}") };
+            prop_assert!(lower.0 <= nanos && nanos < upper.0, "{nanos} in {lower:?}..{upper:?}");
         }
     }
 }

@@ -1,5 +1,5 @@
 //! The command line: what may be said, who carries it out, which exit code results.
-//! Exit codes: 0 complete, 1 finished but something was lost, 2 could not; with a COMMAND, its own.
+//! Exit codes: 0 complete, 1 finished but something was lost (or --strict is not content), 2 could not; with a COMMAND, its own.
 
 mod command;
 mod doctor;
@@ -37,7 +37,8 @@ Examples:
 To see pages move at once, ask the kernel to compact memory while tracer runs:
   echo 1 | sudo tee /proc/sys/vm/compact_memory
 
-Exit codes: 0 complete, 1 finished but events were lost, 2 could not trace; with a COMMAND, its own.";
+Exit codes: 0 complete, 1 finished but events were lost (or --strict is not content),
+2 could not trace; with a COMMAND, its own.";
 
 /// Shows which page of which process moved in physical memory: from which frame and node to which, why, by whom, and
 /// how long accesses had to wait
@@ -87,6 +88,11 @@ pub struct Args {
     /// One row per page move: do not fold neighbouring pages into one row
     #[arg(long, conflicts_with = "json")]
     pub each: bool,
+
+    /// Prove it: exit code 1 also when the books do not balance to the page, over the run or in any interval of about a
+    /// second, or when something moved that the backend cannot see
+    #[arg(long)]
+    pub strict: bool,
 
     /// Size of the ring between the kernel and tracer, rounded up to a power of two: raise it where events are lost
     #[arg(long, value_name = "SIZE[K|M]", default_value = "16M", value_parser = ring_bytes)]

@@ -37,7 +37,7 @@ use crate::{
     },
     pipeline::{End, Pipeline},
     proc::process,
-    render::{escape::Printable, summary},
+    render::{books, escape::Printable, summary},
     sink::{
         Header, Sink, Summary,
         json::JsonLines,
@@ -139,7 +139,7 @@ async fn follow_through(
     if let (Ok(End::TargetsGone), Some(gone)) = (&ran, gone) {
         let _ = writeln!(io::stderr(), "tracer: {gone}");
     }
-    let outcome = judge(ran, pipeline.finish());
+    let outcome = judge(ran, pipeline.finish(), args.strict);
     let Some(mut running) = running else {
         return outcome.map(ExitCode::from);
     };
@@ -165,8 +165,9 @@ async fn outlive(running: &mut Running, signals: &mut Signals) -> anyhow::Result
     }
 }
 
-/// The exit code of a run without a COMMAND: 1 where something was lost.
-fn judge(ran: io::Result<End>, finished: io::Result<Summary>) -> anyhow::Result<u8> {
+/// The exit code of a run without a COMMAND: 1 where something was lost, or where `strict` asks for a proof that there
+/// is not.
+fn judge(ran: io::Result<End>, finished: io::Result<Summary>, strict: bool) -> anyhow::Result<u8> {
     let end = ran.context("the run ended early")?;
     let summary = match finished {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(0),
@@ -175,7 +176,17 @@ fn judge(ran: io::Result<End>, finished: io::Result<Summary>) -> anyhow::Result<
     if end == End::BrokenPipe {
         return Ok(0);
     }
-    Ok(u8::from(summary.books.lost.events() > 0))
+    let unproven = strict && !summary.books.proven();
+    if unproven {
+        let whole = &summary.books.whole;
+        let mut why = books::complaints(whole);
+        why.extend(books::unbalanced(&summary.books.intervals, whole.begin));
+        if why.is_empty() {
+            why.push(books::unproven(whole));
+        }
+        let _ = writeln!(io::stderr(), "tracer: --strict: {}", why.join("; "));
+    }
+    Ok(u8::from(unproven || summary.books.lost.events() > 0))
 }
 
 /// Ready when a signal, the clock or the COMMAND's end says so.
@@ -402,4 +413,40 @@ fn clock_offset() -> i128 {
         i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)
     };
     nanos(ClockId::Realtime) - nanos(ClockId::Monotonic)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{analysis::books::Lost, render::made_up};
+
+    fn code(change: impl Fn(&mut Summary), strict: bool) -> u8 {
+        let mut summary = made_up::summary();
+        let whole = &mut summary.books.whole;
+        (whole.kernel, whole.unbalanced_calls) = (Some(903), 0);
+        (whole.blind_to_unmapped, whole.settled) = (false, true);
+        whole.checks.retain(|check| check.difference() == 0);
+        summary.books.lost = Lost::default();
+        change(&mut summary);
+        judge(Ok(End::Asked), Ok(summary), strict).unwrap()
+    }
+
+    #[test]
+    fn strict_fails_where_the_books_do_not_balance() {
+        let codes = |change: fn(&mut Summary)| (code(change, false), code(change, true));
+        assert_eq!(codes(|_| {}), (0, 0));
+        assert_eq!(codes(|summary| summary.books.whole.kernel = Some(904)), (0, 1));
+        assert_eq!(codes(|summary| summary.books.whole.kernel = None), (0, 1));
+        assert_eq!(codes(|summary| summary.books.whole.unbalanced_calls = 1), (0, 1));
+        assert_eq!(codes(|summary| summary.books.intervals.unbalanced = 1), (0, 1));
+        let differing = |summary: &mut Summary| summary.books.whole.checks = made_up::account().checks;
+        assert_eq!(codes(differing), (0, 1));
+        // What the tracepoint backend cannot see is no error, but no proof either.
+        let blind = |summary: &mut Summary| {
+            summary.books.whole.blind_to_unmapped = true;
+            summary.books.whole.kernel = Some(904);
+        };
+        assert_eq!(codes(blind), (0, 1));
+        assert_eq!(codes(|summary| summary.books.lost.undecoded = 1), (1, 1));
+    }
 }

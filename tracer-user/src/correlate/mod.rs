@@ -50,7 +50,7 @@ pub struct Pending {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Losses {
     /// Runs whose owner nobody could be found for.
-    pub unattributed_pages: u64,
+    pub unattributed: Unattributed,
     /// Of those owners, pages nobody asked about because reading had fallen behind.
     pub not_asked_pages: u64,
     /// Tracepoint backend, which filters here: runs of other processes than the wanted ones.
@@ -61,6 +61,25 @@ pub struct Losses {
     pub reported_pages: u64,
 }
 
+/// Pages of runs without an owner, by what is missing. Where every process is traced they are shown all the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unattributed {
+    /// The kernel named none: a process that was being forked or torn down (exact backend).
+    pub unnamed: u64,
+    /// Nobody looked, because reading had fallen behind (tracepoint backend, every process traced).
+    pub unsearched: u64,
+    /// No traced process's pagemap held the page (tracepoint backend).
+    pub not_found: u64,
+}
+
+impl Unattributed {
+    /// All of them.
+    #[must_use]
+    pub fn pages(&self) -> u64 {
+        self.unnamed + self.unsearched + self.not_found
+    }
+}
+
 /// Turns raw events into events.
 pub struct Correlator {
     /// Who is who.
@@ -68,7 +87,8 @@ pub struct Correlator {
     spaces: Spaces,
     owners: Option<Owners>,
     topology: Topology,
-    names: KernelNames,
+    /// The running kernel's names for its numbers.
+    pub names: KernelNames,
     files: Files,
     flags: Option<FrameFile>,
     counts: Option<FrameFile>,
@@ -197,7 +217,7 @@ impl Correlator {
             // It may have been a wanted process's page that is gone already, or anybody's.
             None => {
                 let count = if searched {
-                    &mut losses.unattributed_pages
+                    &mut losses.unattributed.not_found
                 } else {
                     &mut losses.unsearched_pages
                 };
@@ -270,7 +290,12 @@ impl Correlator {
             .and_then(|life| self.spaces.vma(life.tgid, VirtAddr(raw.vaddr)));
         for (first, pages, verdict) in parts {
             if run.owner.is_none() {
-                self.losses.unattributed_pages += pages;
+                let missing = &mut self.losses.unattributed;
+                *match (&self.owners, ask) {
+                    (None, _) => &mut missing.unnamed,
+                    (Some(_), false) => &mut missing.unsearched,
+                    (Some(_), true) => &mut missing.not_found,
+                } += pages;
             } else if verdict == Verdict::NotAsked {
                 self.losses.not_asked_pages += pages;
             }

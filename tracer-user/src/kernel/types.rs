@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tracer_common::config::Config;
+use tracer_common::{arch, config::Config};
 
 use crate::{
     event::{self, KernelNames, Names},
@@ -119,6 +119,18 @@ impl KernelTypes {
             // Unused where there is no NUMA balancing.
             reason_numa: self.constant("migrate_reason", "MR_NUMA_MISPLACED").unwrap_or(u32::MAX),
             zone_name: member("zone", "name", "zone.name")?,
+            // `is_thp` of migrate_pages: any large folio but hugetlb on 6.1; those that a PMD can map since the counts
+            // stand in a structure of their own (6.3). mm/migrate.c.
+            thp_order: match self.0.size("migrate_pages_stats") {
+                Some(_) => arch::PMD_ORDER,
+                None => 1,
+            },
+            // The last one: the 7th of 6.1, the 8th since large_folio_split came before it (6.7).
+            migrate_end_reason: self
+                .0
+                .tracepoint_arguments("mm_migrate_pages")
+                .and_then(|count| u32::try_from(count).ok()?.checked_sub(1))
+                .ok_or(missing("tracepoint mm_migrate_pages"))?,
             ..Config::UNSET
         })
     }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 
 /// All counters at one moment, by the kernel's names. Those in "nr_" are gauges, in pages; most others count events since boot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,8 +14,13 @@ pub struct Vmstat {
 impl Vmstat {
     /// Parses lines of a name and a number (mm/vmstat.c, `vmstat_show`). Lines of another form are passed over.
     pub fn parse(text: &[u8]) -> Self {
+        Self::parse_only(text, |_| true)
+    }
+
+    fn parse_only(text: &[u8], wanted: impl Fn(&str) -> bool) -> Self {
         let counters = text.split(|&byte| byte == b'\n').filter_map(|line| {
             let (name, value) = str::from_utf8(line).ok()?.split_once(' ')?;
+            wanted(name).then_some(())?;
             Some((name.into(), value.parse().ok()?))
         });
         Self {
@@ -30,6 +35,17 @@ impl Vmstat {
     /// What the kernel answered.
     pub fn read() -> io::Result<Self> {
         Ok(Self::parse(&fs::read("/proc/vmstat")?))
+    }
+
+    /// As [`Vmstat::read`], of those counters only that are `wanted`.
+    ///
+    /// # Errors
+    /// What the kernel answered.
+    pub fn read_only(wanted: impl Fn(&str) -> bool) -> io::Result<Self> {
+        // Each read(2) sums all counters of all CPUs again: as few as possible.
+        let mut text = Vec::with_capacity(1 << 14);
+        fs::File::open("/proc/vmstat")?.read_to_end(&mut text)?;
+        Ok(Self::parse_only(&text, wanted))
     }
 
     /// The counter of this name ("pgmigrate_success"); `None` if this kernel does not have it.
@@ -65,6 +81,10 @@ mod tests {
         assert_eq!(later.delta(&earlier, "nr_free_pages"), Some(-64));
         assert_eq!(later.delta(&earlier, "thp_migration_split"), None);
         assert_eq!(later.iter().count(), 2);
+        let only = Vmstat::parse_only(b"nr_free_pages 5700\npgmigrate_success 22\n", |name| {
+            name.starts_with("pg")
+        });
+        assert_eq!(only.iter().collect::<Vec<_>>(), [("pgmigrate_success", 22)]);
     }
 
     #[test]

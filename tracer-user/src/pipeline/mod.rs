@@ -9,10 +9,13 @@ use std::{
 };
 
 use tokio::io::unix::AsyncFd;
+use tracer_common::counter::Counter;
 
 use crate::{
     analysis::{
-        books::{Books, Reading},
+        account::{self, Account, Reading, Terms},
+        books::{Books, Lost},
+        intervals::{Interval, Intervals},
         totals::Totals,
     },
     correlate::Correlator,
@@ -21,7 +24,7 @@ use crate::{
     kernel::vmstat::Vmstat,
     proc::process,
     sink::{Header, Sink, Summary},
-    source::ring::{Capture, Counters},
+    source::ring::Capture,
     units::{Nanos, Tgid},
 };
 
@@ -38,8 +41,14 @@ const FULL_TURNS: u32 = 4;
 /// many looks, so far apart.
 const LAST_LOOKS: u32 = 3;
 const LAST_PAUSE: Duration = Duration::from_millis(1);
-/// How often targets are checked for having gone without an event.
+/// How often targets are checked for having gone without an event, and the books are looked at.
 const CENSUS: Duration = Duration::from_secs(1);
+/// Looks at the books that wait for a quiet moment.
+const LOOKS: u32 = 64;
+/// At the end a reading that does not balance is taken again so often, after so long: a task may be preempted between
+/// the kernel's count and the hook.
+const LAST_READINGS: u32 = 3;
+const READING_PAUSE: Duration = Duration::from_millis(10);
 
 /// Why a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +72,7 @@ pub struct Pipeline {
     undecoded: u64,
     full_turns: u32,
     begin: Reading,
+    intervals: Intervals,
     begun: Instant,
     startup_cpu: Nanos,
     census: Instant,
@@ -79,7 +89,8 @@ impl Pipeline {
         mut sinks: Vec<Box<dyn Sink>>,
         header: &Header,
     ) -> io::Result<Self> {
-        let begin = reading(&capture)?;
+        let begin = reading(&capture, look(&capture)?)?;
+        let terms = Terms::new(capture.backend, &correlator.names.reasons);
         for sink in &mut sinks {
             sink.begin(header)?;
         }
@@ -92,6 +103,7 @@ impl Pipeline {
             events: Vec::new(),
             undecoded: 0,
             full_turns: 0,
+            intervals: Intervals::new(begin.clone(), terms),
             begin,
             begun: Instant::now(),
             startup_cpu: cpu_time(),
@@ -120,7 +132,7 @@ impl Pipeline {
                 }
                 () = tokio::time::sleep(delay) => {}
             }
-            let taken = match self.turn() {
+            let taken = match self.turn().and_then(|taken| self.take_census().map(|()| taken)) {
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(End::BrokenPipe),
                 other => other?,
             };
@@ -138,7 +150,6 @@ impl Pipeline {
             if reader_gone() {
                 return Ok(End::BrokenPipe);
             }
-            self.take_census();
             if self
                 .correlator
                 .processes
@@ -186,10 +197,10 @@ impl Pipeline {
     }
 
     /// What no event tells of: targets that are gone (the hook may be missing, or the event was lost), memory that was
-    /// plugged in.
-    fn take_census(&mut self) {
+    /// plugged in; and the books so far.
+    fn take_census(&mut self) -> io::Result<()> {
         if self.census.elapsed() < CENSUS {
-            return;
+            return Ok(());
         }
         self.census = Instant::now();
         self.correlator.follow_hotplug();
@@ -206,6 +217,43 @@ impl Pipeline {
             self.correlator.processes.drop_target(tgid);
             self.capture.drop_target(tgid);
         }
+        self.close_interval()
+    }
+
+    /// Closes an interval of the books, if something has happened and the moment allows it.
+    fn close_interval(&mut self) -> io::Result<()> {
+        let look = look(&self.capture)?;
+        if self.intervals.is_unchanged(&look) {
+            return Ok(());
+        }
+        let reading = reading(&self.capture, look)?;
+        let missed_runs = self.capture.missed_runs()?;
+        let lost = Lost::new(&reading.counters, self.undecoded, missed_runs, self.correlator.losses);
+        match self.intervals.close(reading, lost.events()) {
+            Some(interval) => self.tell(&interval),
+            None => Ok(()),
+        }
+    }
+
+    fn tell(&mut self, interval: &Interval) -> io::Result<()> {
+        for sink in &mut self.sinks {
+            sink.interval(interval)?;
+            sink.flush()?;
+        }
+        Ok(())
+    }
+
+    /// The last reading, while still attached: both sides must cover the same calls.
+    fn last_reading(&self) -> io::Result<Reading> {
+        let mut last = reading(&self.capture, look(&self.capture)?)?;
+        for _ in 1..LAST_READINGS {
+            if Account::between(&self.begin, &last, self.intervals.terms()).balanced() {
+                break;
+            }
+            std::thread::sleep(READING_PAUSE);
+            last = reading(&self.capture, last)?;
+        }
+        Ok(last)
     }
 
     /// Closes the books, detaches, empties the ring, and finishes every sink, whatever happens to one.
@@ -213,8 +261,7 @@ impl Pipeline {
     /// # Errors
     /// The first error of a counter or a sink.
     pub fn finish(mut self) -> io::Result<Summary> {
-        // While still attached: both sides must cover the same calls.
-        let end = reading(&self.capture);
+        let end = self.last_reading();
         let missed_runs = self.capture.missed_runs();
         let duration = Nanos(u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX));
         let detached = self.capture.detach();
@@ -244,18 +291,31 @@ impl Pipeline {
             self.begin.clone()
         });
         let after_drain = self.capture.counters().unwrap_or_else(|_| end.counters.clone());
+        let correlation = self.correlator.losses;
+        let lost = Lost {
+            // Calls are lost only while both sides are looked at: in the moments of detaching, begins come without
+            // their ends.
+            calls: end.counters.sum(Counter::LostCalls),
+            ..Lost::new(
+                &after_drain,
+                self.undecoded,
+                missed_runs.unwrap_or_default(),
+                correlation,
+            )
+        };
+        if let Some(interval) = self.intervals.end(&end, lost.events()) {
+            first_error(self.tell(&interval));
+        }
         let (cpu, max_rss) = cost();
         let cpu = cpu.since(self.startup_cpu);
         let summary = Summary {
             duration,
             books: Books::close(
-                self.capture.backend,
-                &self.begin,
-                &end,
-                &after_drain,
-                self.undecoded,
-                missed_runs.unwrap_or_default(),
-                self.correlator.losses,
+                Account::between(&self.begin, &end, self.intervals.terms()),
+                &end.counters.since(&self.begin.counters),
+                self.intervals.totals,
+                lost,
+                correlation,
             ),
             totals: self.totals,
             startup_cpu: self.startup_cpu,
@@ -269,28 +329,33 @@ impl Pipeline {
     }
 }
 
-/// Reads the kernel's count and ours at a moment when no call of migrate_pages ended in between: neither side changes
-/// from one look to the next.
-fn reading(capture: &Capture) -> io::Result<Reading> {
-    let look = || -> io::Result<(Option<u64>, Counters)> {
-        Ok((Vmstat::read()?.get("pgmigrate_success"), capture.counters()?))
-    };
-    let mut last = look()?;
-    let mut settled = false;
+/// One look at both sides.
+fn look(capture: &Capture) -> io::Result<Reading> {
+    Ok(Reading {
+        at: now(),
+        kernel: Vmstat::read_only(account::is_compared)?,
+        counters: capture.counters()?,
+        settled: false,
+    })
+}
+
+/// Reads the kernel's counts and ours at a moment when no call of migrate_pages ended in between: neither side changes
+/// from one look to the next. `last` is the look before.
+fn reading(capture: &Capture, mut last: Reading) -> io::Result<Reading> {
     // On a machine that migrates all the time no quiet moment comes: then the last look serves, and is marked.
-    for _ in 0..64 {
-        let before = std::mem::replace(&mut last, look()?);
-        settled = before == last;
-        if settled {
+    for _ in 0..LOOKS {
+        let before = std::mem::replace(&mut last, look(capture)?);
+        last.settled = before.kernel == last.kernel && before.counters == last.counters;
+        if last.settled {
             break;
         }
     }
-    let (kernel_pages, counters) = last;
-    Ok(Reading {
-        kernel_pages,
-        counters,
-        settled,
-    })
+    Ok(last)
+}
+
+/// `CLOCK_MONOTONIC`, as in the events.
+fn now() -> Nanos {
+    nanos(rustix::time::ClockId::Monotonic)
 }
 
 /// CPU time and peak memory of this process (/proc/self/status, fs/proc/task_mmu.c `task_mem`).
@@ -306,6 +371,10 @@ fn cost() -> (Nanos, u64) {
 
 /// CPU time of this process so far.
 fn cpu_time() -> Nanos {
-    let clock = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    nanos(rustix::time::ClockId::ProcessCPUTime)
+}
+
+fn nanos(clock: rustix::time::ClockId) -> Nanos {
+    let clock = rustix::time::clock_gettime(clock);
     Nanos(u64::try_from(clock.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(clock.tv_nsec).unwrap_or(0))
 }

@@ -7,9 +7,12 @@ use tracer_common::event::Cause;
 
 use crate::{
     analysis::{
+        account::{Account, Check},
         books::{Books, Lost},
+        intervals::{Interval, IntervalTotals},
         totals::Totals,
     },
+    correlate::Unattributed,
     event::{
         Event, Move, OwnerSource, Reason, Task, Verdict,
         compaction::Compaction,
@@ -219,6 +222,40 @@ pub fn header() -> Header {
     }
 }
 
+/// An account of the tracepoint backend, which cannot see all that moves.
+pub fn account() -> Account {
+    let check = |name, kernel, seen, exact| Check {
+        name,
+        kernel,
+        seen,
+        exact,
+    };
+    Account {
+        begin: Nanos(5_000_000_000),
+        end: Nanos(6_001_000_000),
+        kernel: Some(1000),
+        moved: 900,
+        released: 2,
+        unseen: 1,
+        unbalanced_calls: 4,
+        checks: vec![
+            check("pgmigrate_fail", 3, 3, true),
+            check("thp_migration_success", 2, 1, true),
+            check("pgdemote", 0, 31, false),
+        ],
+        settled: true,
+        blind_to_unmapped: true,
+    }
+}
+
+/// A second in which that happened.
+pub fn interval() -> Interval {
+    Interval {
+        account: account(),
+        lost: 60,
+    }
+}
+
 /// Its end: something was lost everywhere.
 pub fn summary() -> Summary {
     let mut totals = Totals::default();
@@ -232,20 +269,19 @@ pub fn summary() -> Summary {
         duration: Nanos(10_000_000_000),
         totals,
         books: Books {
-            kernel: Some(1000),
-            unseen: 1,
-            released: 2,
-            moved: 900,
+            whole: account(),
+            intervals: IntervalTotals {
+                closed: 3,
+                unbalanced: 0,
+                worst: None,
+            },
             reported: 514,
             filtered: 300,
             unowned: 14,
             unmapped: 72,
-            failed: 515,
             failed_seen: 514,
             failed_reported: 513,
             compaction_deferred: 17,
-            unbalanced_calls: 4,
-            settled: true,
             lost: Lost {
                 mappings_by_cpu: vec![0, 12, 0, 1],
                 mapping_pages: 20,
@@ -262,9 +298,12 @@ pub fn summary() -> Summary {
                 targets: 11,
                 unsearched_pages: 13,
                 not_asked_pages: 512,
-                unattributed_pages: 9,
+                unattributed: Unattributed {
+                    unnamed: 1,
+                    unsearched: 2,
+                    not_found: 6,
+                },
             },
-            blind_to_unmapped: true,
         },
         startup_cpu: Nanos(61_000_000),
         cpu: Nanos(3_000_000),

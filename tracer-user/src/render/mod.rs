@@ -1,8 +1,10 @@
 //! Answers to text for people. No analysis, no I/O of its own.
 
+pub mod books;
 pub mod escape;
 pub mod failure;
 pub mod health;
+pub mod histogram;
 #[cfg(test)]
 pub(crate) mod made_up;
 pub mod others;

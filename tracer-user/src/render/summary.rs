@@ -6,10 +6,10 @@ use std::fmt::{self, Write as _};
 use crate::{
     analysis::{
         books::Books,
-        totals::{NodePair, Totals},
+        totals::{Durations, NodePair, Totals},
     },
     render::{
-        failure,
+        books as words, failure, histogram,
         quantity::{Bytes, Count, Duration},
     },
     sink::{Header, Summary},
@@ -68,6 +68,11 @@ fn write(out: &mut String, header: Option<&Header>, summary: &Summary, hints: bo
     if !totals.by_reason.is_empty() {
         reasons(out, totals)?;
     }
+    let mut blackouts = Durations::default();
+    for sums in totals.by_reason.values() {
+        blackouts.merge(&sums.blackout);
+    }
+    histogram::write(out, "BLACKOUT", "MAPPINGS", &blackouts)?;
     failures(out, totals)?;
     compaction(out, totals, &summary.books)?;
     writeln!(out)?;
@@ -263,13 +268,14 @@ fn compaction(out: &mut String, totals: &Totals, books: &Books) -> fmt::Result {
 }
 
 fn books(out: &mut String, books: &Books) -> fmt::Result {
-    let kernel = books
+    let whole = &books.whole;
+    let kernel = whole
         .kernel
         .map_or_else(|| "nothing (no pgmigrate_success)".to_owned(), |n| Count(n).to_string());
     writeln!(
         out,
         "books     the kernel counted {kernel}, tracer saw {}",
-        Count(books.moved)
+        Count(whole.moved)
     )?;
     let mut part = |n: u64, what: &str| {
         if n > 0 {
@@ -287,10 +293,19 @@ fn books(out: &mut String, books: &Books) -> fmt::Result {
         books.unmapped,
         "of nobody (page cache without a mapping, or unmapped meanwhile)",
     )?;
-    part(books.released, "counted by the kernel, but freed before they moved")?;
-    part(books.unseen, "in calls that had begun before tracing")?;
+    part(whole.released, "counted by the kernel, but freed before they moved")?;
+    part(whole.unseen, "in calls that had begun before tracing")?;
+    let without_owner = books.lost.unattributed;
     part(
-        books.lost.unattributed_pages,
+        without_owner.unnamed,
+        "without an owner: of a process that was being forked or torn down",
+    )?;
+    part(
+        without_owner.unsearched,
+        "without an owner: tracer had fallen behind, and nobody looked for one",
+    )?;
+    part(
+        without_owner.not_found,
         "found in no traced process: another's, or gone before pagemap could be asked",
     )?;
     part(
@@ -298,29 +313,33 @@ fn books(out: &mut String, books: &Books) -> fmt::Result {
         "not checked against pagemap: tracer had fallen behind",
     )?;
     part(books.lost.unpaired, "mappings restored whose start was not seen")?;
-    match books.imbalance() {
-        Some(missing) if missing > 0 && books.blind_to_unmapped => writeln!(
+    match whole.imbalance() {
+        Some(missing) if missing > 0 && whole.blind_to_unmapped => writeln!(
             out,
             "          {} not visible to the tracepoint backend: no mapping, or freed before they moved",
             Count(missing.unsigned_abs())
-        ),
-        Some(missing) if missing != 0 && !books.settled => writeln!(
+        )?,
+        Some(missing) if missing != 0 && !whole.settled => writeln!(
             out,
             "          {missing:+} while the counts were read: pages moved all the time"
-        ),
-        Some(missing) if missing != 0 => {
-            writeln!(
-                out,
-                "WARNING   the books do not balance: {missing:+} pages are not accounted for"
-            )
-        }
-        _ if !books.balanced() => writeln!(
-            out,
-            "WARNING   in {} calls of migrate_pages the kernel's count differs from what was seen",
-            Count(books.unbalanced_calls)
-        ),
-        _ => Ok(()),
+        )?,
+        _ => {}
     }
+    let intervals = &books.intervals;
+    if intervals.closed > 0 && intervals.unbalanced == 0 && !whole.blind_to_unmapped {
+        writeln!(
+            out,
+            "          balanced in each of {} intervals",
+            Count(intervals.closed)
+        )?;
+    }
+    for complaint in words::complaints(whole) {
+        writeln!(out, "WARNING   the books do not balance: {complaint}")?;
+    }
+    if let Some(unbalanced) = words::unbalanced(intervals, whole.begin) {
+        writeln!(out, "WARNING   {unbalanced}")?;
+    }
+    Ok(())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
@@ -332,7 +351,7 @@ fn percent(part: Nanos, whole: Nanos) -> String {
 mod tests {
     use super::*;
     use crate::{
-        analysis::books::Lost,
+        analysis::{account::Account, books::Lost, intervals::IntervalTotals},
         render::made_up::{header, summary},
     };
 
@@ -359,11 +378,18 @@ mod tests {
     #[test]
     fn books_that_do_not_balance() {
         let mut summary = summary();
-        summary.books.blind_to_unmapped = false;
+        summary.books.whole.blind_to_unmapped = false;
         summary.books.lost = Lost::default();
+        summary.books.intervals.unbalanced = 2;
+        summary.books.intervals.worst = Some(Account {
+            begin: Nanos(7_500_000_000),
+            ..summary.books.whole.clone()
+        });
         insta::assert_snapshot!("exact_imbalance", page(&exact(), &summary));
         // Both errors cancel out, except in the calls.
-        summary.books.kernel = Some(903);
+        summary.books.whole.kernel = Some(903);
+        summary.books.whole.checks.clear();
+        summary.books.intervals = IntervalTotals::default();
         insta::assert_snapshot!("exact_unbalanced_calls", page(&exact(), &summary));
     }
 
@@ -372,7 +398,10 @@ mod tests {
         let summary = Summary {
             totals: Totals::default(),
             books: Books {
-                kernel: Some(0),
+                whole: Account {
+                    kernel: Some(0),
+                    ..Account::default()
+                },
                 ..Books::default()
             },
             ..summary()

@@ -1,6 +1,7 @@
 //! JSON lines: one object per event, a summary last. Keys are documented in docs/json.md and stable.
 //! Input: events; output: any writer.
 
+mod books;
 mod others;
 
 use std::io::{self, Write};
@@ -8,7 +9,7 @@ use std::io::{self, Write};
 use serde::{Serialize, Serializer};
 
 use crate::{
-    analysis::books::Books,
+    analysis::intervals::Interval,
     event::{Event, Move, Task, failure::cause_name},
     proc::maps::Vma,
     sink::{
@@ -16,6 +17,8 @@ use crate::{
         json::others::{CompactionLine, FailureLine, UnmappedLine},
     },
 };
+
+use books::{BooksLine, IntervalLine};
 
 /// Writes JSON lines.
 pub struct JsonLines<W> {
@@ -49,6 +52,10 @@ impl<W: Write> Sink for JsonLines<W> {
             Event::Failure(failure) => self.line(&FailureLine::from(failure)),
             Event::Compaction(run) => self.line(&CompactionLine::from(run)),
         }
+    }
+
+    fn interval(&mut self, interval: &Interval) -> io::Result<()> {
+        self.line(&IntervalLine::from(interval))
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -189,6 +196,8 @@ struct ReasonLine {
     blackout_p50_ns: Option<u64>,
     blackout_p99_ns: Option<u64>,
     blackout_max_ns: Option<u64>,
+    /// Lower bound, upper bound, count.
+    blackout_histogram: Vec<(u64, u64, u64)>,
 }
 
 #[derive(Serialize)]
@@ -211,47 +220,6 @@ struct LostLine<'a> {
     unpaired_mappings: u64,
     not_asked_pages: u64,
     unattributed_pages: u64,
-}
-
-#[derive(Serialize)]
-struct BooksLine {
-    kernel_pages: Option<u64>,
-    moved_pages: u64,
-    reported_pages: u64,
-    filtered_pages: u64,
-    unowned_pages: u64,
-    unmapped_pages: u64,
-    released_pages: u64,
-    unseen_pages: u64,
-    failed_pages: u64,
-    failed_seen_pages: u64,
-    failed_reported_pages: u64,
-    unbalanced_calls: u64,
-    imbalance: Option<i64>,
-    settled: bool,
-    balanced: bool,
-}
-
-impl From<&Books> for BooksLine {
-    fn from(books: &Books) -> Self {
-        Self {
-            kernel_pages: books.kernel,
-            moved_pages: books.moved,
-            reported_pages: books.reported,
-            filtered_pages: books.filtered,
-            unowned_pages: books.unowned,
-            unmapped_pages: books.unmapped,
-            released_pages: books.released,
-            unseen_pages: books.unseen,
-            failed_pages: books.failed,
-            failed_seen_pages: books.failed_seen,
-            failed_reported_pages: books.failed_reported,
-            unbalanced_calls: books.unbalanced_calls,
-            imbalance: books.imbalance(),
-            settled: books.settled,
-            balanced: books.balanced(),
-        }
-    }
 }
 
 /// How the run was made.
@@ -322,6 +290,11 @@ impl<'a> SummaryLine<'a> {
             blackout_p50_ns: sums.blackout.quantile(0.5).map(|nanos| nanos.0),
             blackout_p99_ns: sums.blackout.quantile(0.99).map(|nanos| nanos.0),
             blackout_max_ns: sums.blackout.max().map(|nanos| nanos.0),
+            blackout_histogram: sums
+                .blackout
+                .buckets()
+                .map(|(lower, upper, count)| (lower.0, upper.0, count))
+                .collect(),
         });
         Self {
             kind: "summary",
@@ -376,7 +349,7 @@ impl<'a> SummaryLine<'a> {
                 unsearched_pages: lost.unsearched_pages,
                 unpaired_mappings: lost.unpaired,
                 not_asked_pages: lost.not_asked_pages,
-                unattributed_pages: lost.unattributed_pages,
+                unattributed_pages: lost.unattributed.pages(),
             },
             books: BooksLine::from(&summary.books),
             startup_cpu_ns: summary.startup_cpu.0,
@@ -401,6 +374,7 @@ mod tests {
         for event in made_up::others() {
             sink.event(&event).unwrap();
         }
+        sink.interval(&made_up::interval()).unwrap();
         sink.finish(&made_up::summary()).unwrap();
         let version = format!(r#""version":"{}""#, env!("CARGO_PKG_VERSION"));
         let lines = String::from_utf8(out).unwrap();

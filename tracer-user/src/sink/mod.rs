@@ -6,7 +6,7 @@ pub mod text;
 use std::io;
 
 use crate::{
-    analysis::{books::Books, totals::Totals},
+    analysis::{books::Books, intervals::Interval, totals::Totals},
     event::Event,
     source::ring::{Backend, Refusal},
     units::Nanos,
@@ -61,6 +61,12 @@ pub trait Sink {
     /// # Errors
     /// As [`Sink::begin`].
     fn event(&mut self, event: &Event) -> io::Result<()>;
+
+    /// Each closed interval of the books in which something happened. Events of it may come after it.
+    ///
+    /// # Errors
+    /// As [`Sink::begin`].
+    fn interval(&mut self, interval: &Interval) -> io::Result<()>;
 
     /// After each batch: what was held back goes out.
     ///

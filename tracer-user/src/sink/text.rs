@@ -7,8 +7,10 @@ use anstyle::{AnsiColor, Style};
 use jiff::{Timestamp, tz::TimeZone};
 
 use crate::{
+    analysis::intervals::Interval,
     event::{Event, Verdict},
     render::{
+        books,
         others::{self, FailureRow},
         rows::{Layout, Row},
         summary,
@@ -148,6 +150,21 @@ impl<W: Write> Sink for Text<W> {
         Ok(())
     }
 
+    fn interval(&mut self, interval: &Interval) -> io::Result<()> {
+        let account = &interval.account;
+        let complaints = books::complaints(account);
+        if complaints.is_empty() {
+            return Ok(());
+        }
+        self.write_row()?;
+        let (begin, end) = (self.clock(account.begin), self.clock(account.end));
+        for complaint in complaints {
+            writeln!(self.writer, "{ALARM}WARNING   {begin} to {end}: {complaint}{ALARM:#}")?;
+            self.since_heading = self.since_heading.map(|lines| lines + 1);
+        }
+        Ok(())
+    }
+
     fn flush(&mut self) -> io::Result<()> {
         self.write_row()?;
         self.writer.flush()
@@ -161,7 +178,10 @@ impl<W: Write> Sink for Text<W> {
         for line in summary::text(self.header.as_ref(), summary, self.terminal.is_some()).lines() {
             let style = if line.starts_with("LOST") || line.starts_with("WARNING") {
                 ALARM
-            } else if line.starts_with("REASON") || line.starts_with("NOT MOVED") {
+            } else if ["REASON", "NOT MOVED", "BLACKOUT"]
+                .iter()
+                .any(|word| line.starts_with(word))
+            {
                 HEADING
             } else {
                 Style::new()
@@ -193,14 +213,30 @@ mod tests {
     fn what_is_no_move_has_rows_too() {
         let mut out = Vec::new();
         let mut sink = Text::new(&mut out, true, None);
-        sink.zone = TimeZone::UTC;
         sink.begin(&made_up::header()).unwrap();
+        sink.zone = TimeZone::UTC;
         for event in made_up::others() {
             sink.event(&event).unwrap();
             sink.event(&event).unwrap();
         }
         sink.flush().unwrap();
         insta::assert_snapshot!("others", String::from_utf8(out).unwrap());
+    }
+
+    #[test]
+    fn an_interval_that_does_not_balance_is_told_at_once() {
+        let mut interval = made_up::interval();
+        let told = |interval: &Interval| {
+            let mut out = Vec::new();
+            let mut sink = Text::new(anstream::StripStream::new(&mut out), false, None);
+            sink.begin(&made_up::header()).unwrap();
+            sink.zone = TimeZone::UTC;
+            sink.interval(interval).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(told(&interval), ""); // the tracepoint backend cannot see more
+        interval.account.blind_to_unmapped = false;
+        insta::assert_snapshot!("interval", told(&interval));
     }
 
     #[test]

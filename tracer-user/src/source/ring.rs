@@ -12,7 +12,10 @@ use aya::{
     maps::{Array, HashMap as BpfHashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
     programs::{FEntry, FExit, KProbe, Program, ProgramError, RawTracePoint},
 };
-use tracer_common::{config::Config, counter::Counter};
+use tracer_common::{
+    config::Config,
+    counter::{Counter, REASONS, SLOTS},
+};
 
 use crate::{
     kernel::{
@@ -151,7 +154,7 @@ pub struct Capture {
     bpf: Ebpf,
     ring: RingBuf<MapData>,
     reader_sleeps: Array<MapData, u32>,
-    counters: PerCpuArray<MapData, u64>,
+    counters: PerCpuArray<MapData, [u64; SLOTS]>,
     targets: BpfHashMap<MapData, u32, u32>,
     logger: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
     /// The backend that works.
@@ -260,12 +263,12 @@ impl Capture {
     /// # Errors
     /// When the map cannot be read.
     pub fn counters(&self) -> io::Result<Counters> {
-        let mut counters = Counters::default();
-        for &counter in Counter::ALL {
-            let values = self.counters.get(&(counter as u32), 0).map_err(io::Error::other)?;
-            counters.0.push(values.iter().copied().collect());
-        }
-        Ok(counters)
+        let by_cpu = self.counters.get(&0, 0).map_err(io::Error::other)?;
+        Ok(Counters(
+            (0..SLOTS)
+                .map(|slot| by_cpu.iter().map(|slots| slots[slot]).collect())
+                .collect(),
+        ))
     }
 
     /// Times a program was not run because it, or a task that was preempted inside it, was already
@@ -323,7 +326,7 @@ pub struct MissedRuns {
     pub details: u64,
 }
 
-/// The BPF side's counters, by counter and CPU.
+/// The BPF side's counters, then its sums by reason; of each one value per CPU.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters(Vec<Vec<u64>>);
 
@@ -338,6 +341,30 @@ impl Counters {
     #[must_use]
     pub fn by_cpu(&self, counter: Counter) -> &[u64] {
         self.0.get(counter as usize).map_or(&[], Vec::as_slice)
+    }
+
+    /// Base pages that moved, were released, or are unseen, for the reason of that number; over all CPUs.
+    #[must_use]
+    pub fn moved_for(&self, reason: u8) -> u64 {
+        let slot = Counter::ALL.len() + usize::from(reason) % REASONS;
+        self.0.get(slot).map_or(0, |by_cpu| by_cpu.iter().sum())
+    }
+
+    /// Counters of a single CPU, for tests: those given, the others 0.
+    #[cfg(test)]
+    pub(crate) fn made_up(values: &[(Counter, u64)]) -> Self {
+        let mut slots = vec![vec![0]; SLOTS];
+        for &(counter, value) in values {
+            slots[counter as usize] = vec![value];
+        }
+        Self(slots)
+    }
+
+    /// The same, with a reason's pages.
+    #[cfg(test)]
+    pub(crate) fn with_moved_for(mut self, reason: u8, pages: u64) -> Self {
+        self.0[Counter::ALL.len() + usize::from(reason)] = vec![pages];
+        self
     }
 
     /// What was added since `earlier`.

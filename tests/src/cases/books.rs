@@ -1,0 +1,323 @@
+//! The books: every second and the whole run balance to the page, and where they cannot, `--strict` says so.
+//! Input: all kinds of moves at once; page cache that nobody maps; tracer's own account of them.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, memfd_create};
+
+use crate::case::{Case, Env, Needs, Outcome};
+use crate::cases::moves::balance_eagerly;
+use crate::child::Worker;
+use crate::tracing::{Check, Trace, Tracing};
+
+const SOON: Duration = Duration::from_mins(1);
+const NEEDS: Needs = Needs { nodes: 2, ..Needs::VM };
+
+pub const CASES: &[Case] = &[
+    Case {
+        name: "books/everything_at_once",
+        what: "NUMA balancing, compaction, move_pages of THP and hugetlb at once: each second and every count agree",
+        needs: NEEDS,
+        run: everything_at_once,
+    },
+    Case {
+        name: "books/everything_in_turn",
+        what: "the same one after another, so that no task preempts another that moves",
+        needs: NEEDS,
+        run: everything_in_turn,
+    },
+    Case {
+        name: "books/pinned",
+        what: "pages that cannot move: the failures that the kernel counts are those of its calls",
+        needs: NEEDS,
+        run: pinned,
+    },
+    Case {
+        name: "books/unmapped_page_cache",
+        what: "page cache that nobody maps is in the exact books: --strict ends with 0",
+        needs: Needs::VM,
+        run: |env| unmapped_page_cache(env, "exact", true, 0),
+    },
+    Case {
+        name: "books/unmapped_page_cache_tracepoint",
+        what: "the tracepoint backend cannot see it, and says so: exit code 0",
+        needs: Needs::VM,
+        run: |env| unmapped_page_cache(env, "tracepoint", false, 0),
+    },
+    Case {
+        name: "books/unmapped_page_cache_strict",
+        what: "the same with --strict: exit code 1",
+        needs: Needs::VM,
+        run: |env| unmapped_page_cache(env, "tracepoint", true, 1),
+    },
+];
+
+const THP_MIB: u64 = 16;
+const BALANCED_MIB: u64 = 48;
+
+/// A kernel that preempts a task inside a BPF program skips that program for whoever runs on the CPU meanwhile: then
+/// moves are missing, and tracer must say so. Several tries for a run in which none was.
+fn everything_at_once(env: &Env) -> Result<Outcome> {
+    for _ in 0..3 {
+        if everything_once(env, move_at_once)? {
+            return Ok(Outcome::Passed);
+        }
+    }
+    // Lazy preemption (PREEMPT_LAZY) came with 6.13; the kernels before preempt voluntarily, as Debian configures them.
+    ensure!(env.version() >= (6, 13), "programs were skipped in each run");
+    Ok(Outcome::NotApplicable(
+        "this kernel preempts BPF programs: moves were lost in each run, and it was said".into(),
+    ))
+}
+
+fn everything_in_turn(env: &Env) -> Result<Outcome> {
+    for _ in 0..3 {
+        if everything_once(env, move_in_turn)? {
+            return Ok(Outcome::Passed);
+        }
+    }
+    bail!("programs were skipped in each run")
+}
+
+/// False if programs were skipped, and this was said.
+fn everything_once(env: &Env, move_all: fn(&mut [Worker], &mut Worker) -> Result<()>) -> Result<bool> {
+    // Huge pages first, while there are some.
+    let mut movers = Vec::new();
+    for pages in ["hugetlb", "thp"] {
+        let mut mover = Worker::spawn("mover", &[pages, "move_pages", &THP_MIB.to_string()])?;
+        mover.wait_ready(SOON)?;
+        movers.push(mover);
+    }
+    let mut balanced = Worker::spawn("balanced", &[&BALANCED_MIB.to_string()])?;
+    balanced.wait_ready(SOON)?;
+    let mut punched = Worker::spawn("punched", &["48"])?;
+    punched.wait_ready(SOON)?;
+    let tracing = Tracing::start(&env.tracer, &["-a", "--strict", "--backend", "exact"])?;
+    for worker in movers.iter_mut().chain([&mut balanced]) {
+        worker.send("mark")?;
+        worker.read_line(SOON)?;
+    }
+    balance_eagerly()?;
+    let moved = move_all(&mut movers, &mut balanced);
+    fs::write("/proc/sys/kernel/numa_balancing", "0").context("switch NUMA balancing off")?;
+    moved?;
+    let trace = tracing.finish()?;
+    if trace.summary.lost.missed_runs > 0 {
+        ensure_losses_are_told(&trace)?;
+        return Ok(false);
+    }
+    trace.ensure_exact_books()?;
+    ensure_each_second(&trace)?;
+    let books = &trace.summary.books;
+    ensure!(books.proven, "the books: {books:?}");
+    let at_least = |name: &str, least: u64| {
+        let check = find(&books.checks, name)?;
+        ensure!(check.kernel >= least, "{check:?}, not {least}: nothing is proven");
+        Ok(())
+    };
+    at_least("thp_migration_success", THP_MIB / 2)?;
+    at_least("numa_pages_migrated", BALANCED_MIB << 8)?;
+    ensure!(
+        trace.moves.iter().any(|line| line.reason == "compaction"),
+        "compaction moved nothing that is mapped: nothing is proven"
+    );
+    for worker in movers.into_iter().chain([balanced, punched]) {
+        worker.exit(SOON)?;
+    }
+    Ok(true)
+}
+
+/// A second that does not balance is one in which something was lost, and the exit code is 1.
+fn ensure_losses_are_told(trace: &Trace) -> Result<()> {
+    println!("skipped: {:?}; {:?}", trace.summary.lost, trace.summary.books);
+    ensure!(trace.status.code() == Some(1), "exit code {}", trace.status);
+    let told: u64 = trace.intervals.iter().map(|interval| interval.lost_events).sum();
+    ensure!(
+        told == trace.summary.lost.events,
+        "{told} events lost by the seconds, {:?} in the run",
+        trace.summary.lost
+    );
+    for interval in trace.intervals.iter().filter(|interval| !interval.balanced) {
+        ensure!(interval.lost_events > 0, "nothing lost, and not balanced: {interval:?}");
+    }
+    Ok(())
+}
+
+/// All at the same time, and compaction until the others are done, for some seconds at least.
+fn move_at_once(movers: &mut [Worker], balanced: &mut Worker) -> Result<()> {
+    balanced.send("balance")?;
+    for mover in &mut *movers {
+        mover.send("move")?;
+    }
+    let started = Instant::now();
+    thread::scope(|scope| {
+        let others = scope.spawn(|| -> Result<()> {
+            for worker in movers.iter_mut().chain([balanced]) {
+                worker.read_line(SOON)?;
+            }
+            Ok(())
+        });
+        while !others.is_finished() || started.elapsed() < Duration::from_secs(5) {
+            fs::write("/proc/sys/vm/compact_memory", "1").context("compact memory")?;
+            thread::sleep(Duration::from_millis(200));
+        }
+        others.join().map_err(|_| anyhow::anyhow!("the readers panicked"))?
+    })
+}
+
+/// One after another, each in a second of its own.
+fn move_in_turn(movers: &mut [Worker], balanced: &mut Worker) -> Result<()> {
+    balanced.send("balance")?;
+    balanced.read_line(SOON)?;
+    for mover in movers {
+        thread::sleep(Duration::from_secs(1));
+        mover.send("move")?;
+        mover.read_line(SOON)?;
+    }
+    for _ in 0..3 {
+        thread::sleep(Duration::from_secs(1));
+        fs::write("/proc/sys/vm/compact_memory", "1").context("compact memory")?;
+    }
+    Ok(())
+}
+
+/// Each second balances, and the seconds together are the run.
+fn ensure_each_second(trace: &Trace) -> Result<()> {
+    let books = &trace.summary.books;
+    let intervals = &trace.intervals;
+    println!("{} intervals; {:?}", intervals.len(), books.checks);
+    ensure!(
+        intervals.len() >= 3 && books.intervals.closed == intervals.len() as u64,
+        "{} intervals are told, {:?} counted",
+        intervals.len(),
+        books.intervals
+    );
+    let mut end = 0;
+    for interval in intervals {
+        ensure!(
+            end <= interval.begin_ns && interval.begin_ns < interval.end_ns,
+            "after {end}: {interval:?}"
+        );
+        end = interval.end_ns;
+        let wrong = interval.checks.iter().any(|check| check.exact && check.difference != 0);
+        ensure!(
+            interval.balanced && interval.settled && interval.imbalance == Some(0) && !wrong,
+            "does not balance: {interval:?}"
+        );
+        ensure!(interval.lost_events == 0, "lost: {interval:?}");
+    }
+    let sum = intervals.iter().map(|interval| interval.kernel_pages).sum();
+    ensure!(
+        books.kernel_pages == sum,
+        "{:?} pages in the run, {sum:?} in its seconds",
+        books.kernel_pages
+    );
+    for check in &books.checks {
+        let parts = |of: fn(&Check) -> u64| -> Result<u64> {
+            let each = intervals
+                .iter()
+                .map(|interval| find(&interval.checks, &check.name).map(of));
+            each.sum()
+        };
+        let sums = (parts(|check| check.kernel)?, parts(|check| check.seen)?);
+        ensure!(
+            !check.exact || sums == (check.kernel, check.seen),
+            "{check:?} in the run, {sums:?} in its seconds"
+        );
+    }
+    Ok(())
+}
+
+fn find<'a>(checks: &'a [Check], name: &str) -> Result<&'a Check> {
+    let found = checks.iter().find(|check| check.name == name);
+    found.with_context(|| format!("no {name} among {checks:?}"))
+}
+
+fn pinned(env: &Env) -> Result<Outcome> {
+    let mut worker = Worker::spawn("mover", &["base", "move_pinned", "0"])?;
+    worker.wait_ready(SOON)?;
+    let tracing = Tracing::start(&env.tracer, &["-a", "--strict", "--backend", "exact"])?;
+    worker.send("mark")?;
+    worker.read_line(SOON)?;
+    worker.send("move")?;
+    worker.read_line(SOON)?;
+    let trace = tracing.finish()?;
+    trace.ensure_exact_books()?;
+    let failed = find(&trace.summary.books.checks, "pgmigrate_fail")?;
+    ensure!(failed.kernel >= 16 && failed.difference == 0, "{failed:?}");
+    worker.exit(SOON)?;
+    Ok(Outcome::Passed)
+}
+
+/// Fewer than this may be of others.
+const ENOUGH: u64 = 1000;
+
+fn unmapped_page_cache(env: &Env, backend: &str, strict: bool, code: i32) -> Result<Outcome> {
+    let _file = punched_file(64 << 20)?;
+    let mut args = vec!["-a", "--backend", backend];
+    args.extend(strict.then_some("--strict"));
+    let tracing = Tracing::start(&env.tracer, &args)?;
+    let before = kernel_moved()?;
+    for _ in 0..20 {
+        if kernel_moved()? - before > ENOUGH {
+            break;
+        }
+        fs::write("/proc/sys/vm/compact_memory", "1").context("compact memory")?;
+    }
+    let trace = tracing.finish()?;
+    let books = &trace.summary.books;
+    println!("{books:?}");
+    ensure!(
+        trace.status.code() == Some(code),
+        "exit code {}, not {code}; books {books:?}; stderr: {}",
+        trace.status,
+        trace.stderr
+    );
+    let said = trace.stderr.contains("--strict: ") && trace.stderr.contains("the tracepoint backend cannot see");
+    ensure!(said == (code == 1), "what is wrong: {}", trace.stderr);
+    let invisible = match backend {
+        "exact" => books.unmapped_pages,
+        _ => u64::try_from(books.imbalance.context("no imbalance")?).context("more was seen than moved")?,
+    };
+    ensure!(
+        invisible > ENOUGH / 2,
+        "nothing unmapped moved: nothing is proven; {books:?}"
+    );
+    ensure!(books.proven == (backend == "exact") && books.balanced, "{books:?}");
+    Ok(Outcome::Passed)
+}
+
+/// A file in memory of which every fourth page is left, so that there is room to compact. Nobody maps it.
+fn punched_file(len: u64) -> Result<File> {
+    let file = File::from(memfd_create("books", MemfdFlags::CLOEXEC).context("make a file in memory")?);
+    let piece = vec![1; 1 << 20];
+    // Compaction moves pages up: what lies at the top stays, and the top is handed out first.
+    let ballast = File::from(memfd_create("ballast", MemfdFlags::CLOEXEC).context("make a file in memory")?);
+    for at in (0..len).step_by(piece.len()) {
+        ballast.write_all_at(&piece, at).context("fill the ballast")?;
+    }
+    for at in (0..len).step_by(piece.len()) {
+        file.write_all_at(&piece, at).context("fill the file")?;
+    }
+    drop(ballast);
+    let page = rustix::param::page_size() as u64;
+    for at in (0..len).step_by(4 * rustix::param::page_size()) {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        fallocate(&file, flags, at + page, 3 * page).context("punch the file")?;
+    }
+    Ok(file)
+}
+
+/// `pgmigrate_success`, base pages.
+fn kernel_moved() -> Result<u64> {
+    let vmstat = fs::read_to_string("/proc/vmstat").context("read /proc/vmstat")?;
+    let line = vmstat.lines().find_map(|line| line.strip_prefix("pgmigrate_success "));
+    match line.map(str::parse) {
+        Some(Ok(pages)) => Ok(pages),
+        other => bail!("pgmigrate_success: {other:?}"),
+    }
+}
