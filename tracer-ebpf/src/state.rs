@@ -67,12 +67,14 @@ pub struct Call {
     pub frames: [u64; 2],
     pub reason: u8,
     pub mode: u8,
-    pub pad: [u8; 6],
+    /// 0: its reason or its actor is filtered out, and nothing in it is looked at.
+    pub wanted: u8,
+    pub pad: [u8; 5],
 }
 
 impl Call {
     #[inline(always)]
-    pub fn begin(begun: u64, reason: u8, mode: u8) -> Self {
+    pub fn begin(begun: u64, reason: u8, mode: u8, wanted: bool) -> Self {
         Self {
             begun,
             moved: 0,
@@ -85,7 +87,8 @@ impl Call {
             frames: [0; 2],
             reason,
             mode,
-            pad: [0; 6],
+            wanted: u8::from(wanted),
+            pad: [0; 5],
         }
     }
 
@@ -129,7 +132,9 @@ pub struct Window {
     pub pages: u32,
     pub wanted: u8,
     pub flags: u8,
-    pub pad: [u8; 2],
+    /// 1: what would be wanted, if it had an owner.
+    pub unowned: u8,
+    pub pad: u8,
 }
 
 impl Window {
@@ -144,15 +149,16 @@ impl Window {
         pages: 0,
         wanted: 0,
         flags: 0,
-        pad: [0; 2],
+        unowned: 0,
+        pad: 0,
     };
 }
 
 #[repr(C)]
 pub struct Task {
     pub depth: u32,
-    /// The verifier dislikes implicit padding in a map value's initializer.
-    pub pad: u32,
+    /// 0: this actor's moves are filtered out.
+    pub wanted: u32,
     pub window: Window,
     pub calls: [Call; MAX_DEPTH as usize],
 }
@@ -180,6 +186,12 @@ pub fn create(tid: u32) -> bool {
 #[inline(always)]
 pub fn forget(tid: u32) {
     let _ = TASKS.remove(tid);
+}
+
+/// The innermost call the current task is in, unless it is filtered out.
+#[inline(always)]
+pub fn wanted_call(tid: u32) -> Option<&'static mut Call> {
+    get(tid).and_then(innermost).filter(|call| call.wanted != 0)
 }
 
 /// The innermost call the task is in.
@@ -245,7 +257,7 @@ impl Task {
 #[unsafe(no_mangle)]
 static EMPTY_TASK: Task = Task {
     depth: 0,
-    pad: 0,
+    wanted: 0,
     window: Window::CLOSED,
     calls: [Call {
         begun: 0,
@@ -259,6 +271,7 @@ static EMPTY_TASK: Task = Task {
         frames: [0; 2],
         reason: 0,
         mode: 0,
-        pad: [0; 6],
+        wanted: 0,
+        pad: [0; 5],
     }; MAX_DEPTH as usize],
 };

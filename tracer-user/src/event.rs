@@ -207,6 +207,13 @@ impl ReasonNames {
         Self(names)
     }
 
+    /// The reasons that have a name, by number.
+    pub fn known(&self) -> impl Iterator<Item = Reason> {
+        (0..=u8::MAX)
+            .map(|number| self.get(number))
+            .filter(|reason| reason.name.is_some())
+    }
+
     /// The reason of that number.
     #[must_use]
     pub fn get(&self, number: u8) -> Reason {

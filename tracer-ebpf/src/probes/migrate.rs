@@ -1,11 +1,11 @@
 //! Begin and end of migrate_pages: the reason, and the kernel's own count. Both backends.
 //! Input: tracepoints `migrate:mm_migrate_pages_start` and `migrate:mm_migrate_pages`.
 
-use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
+use aya_ebpf::{helpers::bpf_get_current_comm, macros::raw_tracepoint, programs::RawTracePointContext};
 use aya_log_ebpf::warn;
 use tracer_common::{counter::Counter, event::ProcessChange};
 
-use crate::{counters, kernel, probes::lifecycle, state};
+use crate::{counters, filter, kernel, probes::lifecycle, state};
 
 /// `TP_PROTO(enum migrate_mode mode, int reason)`, 5.15 to 7.3, include/trace/events/migrate.h.
 #[raw_tracepoint(tracepoint = "mm_migrate_pages_start")]
@@ -18,13 +18,20 @@ pub fn migrate_begin(ctx: RawTracePointContext) -> i32 {
             warn!(&ctx, "no room for the state of thread {}", tid);
             return 0;
         }
-        lifecycle::send_current(ProcessChange::Actor, tgid, tid);
+        let wanted = filter::wants_actor(tgid, bpf_get_current_comm().unwrap_or_default());
+        if let Some(task) = state::get(tid) {
+            task.wanted = u32::from(wanted);
+        }
+        if wanted {
+            lifecycle::send_current(ProcessChange::Actor, tgid, tid, 0);
+        }
     }
     let Some(task) = state::get(tid) else {
         counters::add(Counter::LostCalls, 1);
         return 0;
     };
-    if !task.push(state::Call::begin(kernel::now(), reason as u8, mode as u8)) {
+    let wanted = task.wanted != 0 && filter::wants_reason(reason as u8);
+    if !task.push(state::Call::begin(kernel::now(), reason as u8, mode as u8, wanted)) {
         warn!(&ctx, "migrate_pages nested deeper than {}", state::MAX_DEPTH);
     }
     0
@@ -42,6 +49,12 @@ pub fn migrate_end(ctx: RawTracePointContext) -> i32 {
         counters::add(Counter::KernelSucceededUnseen, succeeded);
         return 0;
     };
+    if call.wanted == 0 {
+        // Nobody looked into it: its moves are filtered out whoever owns them.
+        counters::add(Counter::MovedPages, succeeded);
+        counters::add(Counter::FilteredPages, succeeded);
+        return 0;
+    }
     call.finish_folio();
     counters::add(Counter::MovedPages, call.moved);
     counters::add(Counter::ReportedPages, call.reported);

@@ -32,7 +32,7 @@ pub struct Books {
     pub moved: u64,
     /// Of those, reported.
     pub reported: u64,
-    /// Of those, of processes that nobody asked for.
+    /// Of those, filtered out: of processes, or for reasons and so on, that nobody asked for.
     pub filtered: u64,
     /// Of those, of a process that was being forked or torn down: it has no number to be reported by.
     pub unowned: u64,
@@ -106,7 +106,6 @@ impl Books {
         // Losses count from the first hook on: the maps began at 0. Calls are lost only while both sides are looked at:
         // in the moments of detaching, begins come without their ends.
         let lost = after_drain;
-        // The tracepoint backend's filter is in correlation.
         let exact = backend == Backend::Exact;
         Self {
             kernel: end
@@ -121,11 +120,8 @@ impl Books {
             } else {
                 correlation.reported_pages
             },
-            filtered: if exact {
-                sum(Counter::FilteredPages)
-            } else {
-                correlation.filtered_pages
-            },
+            // By owner the tracepoint backend filters in correlation, by all else where the exact one does.
+            filtered: sum(Counter::FilteredPages) + correlation.filtered_pages,
             unowned: sum(Counter::UnownedPages),
             unmapped: sum(Counter::UnmappedPages),
             unbalanced_calls: sum(Counter::UnbalancedCalls),

@@ -114,7 +114,17 @@ impl Correlator {
     /// Correlates one batch and appends its events to `out`, in the same order. With `ask` false no
     /// page table is read: the caller has fallen behind the ring.
     pub fn batch(&mut self, batch: &[Raw], ask: bool, out: &mut Vec<Event>) {
-        let mut pending = self.name(batch);
+        let mut rest = batch;
+        while !rest.is_empty() {
+            let (pending, behind) = self.name(rest);
+            self.events(pending, ask, out);
+            rest = behind;
+        }
+        self.processes.bury();
+    }
+
+    /// Makes runs into events.
+    fn events(&mut self, mut pending: Vec<Pending>, ask: bool, out: &mut Vec<Event>) {
         if let Some(owners) = &mut self.owners {
             if ask {
                 owners.find(&mut pending, &mut self.processes, &mut self.spaces);
@@ -132,15 +142,20 @@ impl Correlator {
             self.judge(run, answer, ask, out);
         }
         self.add_frame_facts(&mut out[first..]);
-        self.processes.bury();
     }
 
-    /// Takes in the process events, and names owner and actor of each run as of that moment.
-    fn name(&mut self, batch: &[Raw]) -> Vec<Pending> {
+    /// Takes in the process events, and names owner and actor of each run as of that moment. Where owners are found
+    /// here, it ends before a change of who is wanted: the runs until then are judged by who was wanted then. Returns
+    /// the rest.
+    fn name<'a>(&mut self, batch: &'a [Raw]) -> (Vec<Pending>, &'a [Raw]) {
         let mut pending = Vec::with_capacity(batch.len());
-        for raw in batch {
+        for (at, raw) in batch.iter().enumerate() {
             match raw {
                 Raw::Process(change, seen) => {
+                    let judges = self.owners.is_some() && !pending.is_empty();
+                    if judges && self.processes.changes_wanted(*change, seen) {
+                        return (pending, &batch[at..]);
+                    }
                     if let Some(tgid) = self.processes.apply(*change, seen) {
                         self.spaces.forget(tgid);
                     }
@@ -163,17 +178,18 @@ impl Correlator {
                 }
             }
         }
-        pending
+        (pending, &[])
     }
 
     /// Drops runs of processes that nobody asked for.
     fn keep_wanted(&mut self, pending: &mut Vec<Pending>, searched: bool) {
-        let Some(targets) = self.processes.targets() else {
+        let processes = &self.processes;
+        if processes.wanted().is_none() {
             return;
-        };
+        }
         let losses = &mut self.losses;
         pending.retain(|run| match run.owner {
-            Some(owner) if targets.contains(&owner.tgid) => true,
+            Some(owner) if processes.wants(owner.tgid) => true,
             Some(_) => {
                 losses.filtered_pages += u64::from(run.raw.pages);
                 false

@@ -220,7 +220,7 @@ fn books(out: &mut String, books: &Books) -> fmt::Result {
     if books.filtered + books.unowned + books.unmapped > 0 {
         part(books.reported, "of the traced processes")?;
     }
-    part(books.filtered, "of other processes")?;
+    part(books.filtered, "not asked for")?;
     part(books.unowned, "of a process that was being forked or torn down")?;
     part(
         books.unmapped,

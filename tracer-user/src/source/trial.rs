@@ -2,7 +2,10 @@
 //! Input: the embedded object, the offsets from the kernel's BTF; nothing is recorded.
 
 use aya::Btf;
-use tracer_common::config::Config;
+use tracer_common::{
+    config::Config,
+    filter::{Filter, membership},
+};
 
 use crate::{
     kernel::{
@@ -28,7 +31,11 @@ pub struct Tried {
 /// [`CaptureError::Object`] when the kernel takes not even the maps: then no hook was tried.
 pub fn every_hook(types: &KernelTypes, config: &Config) -> Result<Vec<Tried>, CaptureError> {
     let btf = Btf::from_sys_fs().map_err(|e| CaptureError::Object(ring::chain(&e)))?;
-    let mut bpf = ring::load(&Config { all: 0, ..*config }, RingBytes::DEFAULT, &btf)?;
+    let nobody = Filter {
+        need: membership::LINEAGE,
+        ..Filter::EVERYTHING
+    };
+    let mut bpf = ring::load(config, &nobody, RingBytes::DEFAULT, &btf)?;
     let outcomes = HOOKS.iter().map(|hook| {
         let refusal = ring::attach(&mut bpf, hook, types, &btf).err();
         if let Err(error) = ring::take_off(&mut bpf, hook) {
