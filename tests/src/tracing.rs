@@ -99,6 +99,8 @@ pub struct Lost {
 pub struct Books {
     pub kernel_pages: Option<u64>,
     pub moved_pages: u64,
+    pub reported_pages: u64,
+    pub filtered_pages: u64,
     pub imbalance: Option<i64>,
     pub balanced: bool,
 }
@@ -173,6 +175,10 @@ impl Tracing {
                 }
             }
         }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Ends the run as Ctrl-C does, and reads what it printed.

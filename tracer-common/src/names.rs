@@ -38,7 +38,7 @@ impl fmt::Display for PatternError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Empty => "an empty name",
-            Self::Long => "the kernel keeps 15 bytes of a name: shorten it, and end it with * or any",
+            Self::Long => "the kernel keeps 15 bytes of a name: give those, or fewer and a *",
             Self::Full => "too many names: together they may have 64 characters, each counting one more than it has",
         })
     }

@@ -5,6 +5,7 @@ mod cli;
 mod command;
 mod doctor;
 mod ending;
+mod filters;
 mod harness;
 mod hidden;
 mod kinds;
@@ -25,6 +26,7 @@ pub const TOPICS: &[&[Case]] = &[
     moves::CASES,
     kinds::CASES,
     kinds::OVERFLOW,
+    filters::CASES,
     hidden::CASES,
 ];
 
