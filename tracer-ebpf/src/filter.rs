@@ -1,6 +1,8 @@
 //! What is wanted: whose moves, and which of them. Of a move that is filtered out nothing is reserved or sent.
 //! Input: TARGETS from user space and from the hooks on processes; the frozen filter.
 
+use core::arch::asm;
+
 use aya_ebpf::{btf_maps::HashMap, macros::btf_map};
 use tracer_common::{
     filter::{Filter, MAX_ACTORS, MAX_CGROUP_LEVELS, MAX_CGROUPS, MAX_RANGES, MAX_SPANS, Span, membership},
@@ -187,10 +189,16 @@ fn in_wanted_cgroup(task: u64) -> bool {
 
 #[inline(always)]
 fn matches(names: *const Names, comm: [u8; COMM_LEN]) -> bool {
-    // SAFETY: a valid static of 256 entries.
-    let leaves =
-        |byte: u8| unsafe { core::ptr::read_volatile((&raw const (*names).bytes).cast::<u64>().add(byte as usize)) };
-    // SAFETY: as above.
+    let leaves = |byte: u8| {
+        let mut index = u64::from(byte);
+        // For the verifier of 6.1, which loses sight of a byte that stands among others in a register; in assembly
+        // because the compiler knows a byte's bounds, and would leave the mask out.
+        // SAFETY: masks a register.
+        unsafe { asm!("{index} &= 255", index = inout(reg) index) };
+        // SAFETY: a valid static of 256 entries.
+        unsafe { core::ptr::read_volatile((&raw const (*names).bytes).cast::<u64>().add(index as usize)) }
+    };
+    // SAFETY: a valid static.
     let (starts, stars, accepts) = unsafe {
         (
             core::ptr::read_volatile(&raw const (*names).starts),
