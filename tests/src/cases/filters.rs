@@ -334,13 +334,13 @@ fn address(env: &Env, backend: &str) -> Result<Outcome> {
     let range = format!("{:x}-0x{:x}", from + 1, to - 1);
     let tracing = start(env, backend, &["-p", &a.pid.to_string(), "--address", &range])?;
     let step = a.step("move_pages", 1, true)?;
-    let outcome = check(tracing, backend, &split(step, |vaddr| (from..to).contains(&vaddr)))?;
+    let outcome = check(tracing, backend, &split(&step, |vaddr| (from..to).contains(&vaddr)))?;
     a.exit()?;
     Ok(outcome)
 }
 
 /// The step as two: what is wanted of it, and what is not.
-fn split(step: Step, wanted: impl Fn(u64) -> bool) -> [Step; 2] {
+fn split(step: &Step, wanted: impl Fn(u64) -> bool) -> [Step; 2] {
     [true, false].map(|side| {
         let mut report = step.report.clone();
         report.moves.0.retain(|vaddr, _| wanted(*vaddr) == side);
@@ -498,8 +498,8 @@ fn cost(env: &Env) -> Result<Outcome> {
             reported = each;
         }
         println!(
-            "{name}: {each} ns a mapping, {:.2} of one that is reported",
-            each as f64 / reported as f64
+            "{name}: {each} ns a mapping, {} % of one that is reported",
+            100 * each / reported
         );
         ensure!(
             name == "reported" || each < reported,

@@ -19,6 +19,7 @@ use crate::{
 
 /// Which moves are wanted. Each option narrows the choice; within one, any of the values will do.
 #[derive(Clone, Debug, Default, clap::Args)]
+#[group(skip)]
 #[command(next_help_heading = "Filters (all given must hold; of several values of one, any)")]
 pub struct Args {
     /// Only processes in this cgroup (v2) or below it, also those that enter it later; may be repeated
@@ -539,7 +540,7 @@ mod tests {
         assert_eq!(
             args.to_string(),
             ", cgroup /a, comm nginx* or php, actor 7 or k*, reason compaction, nodes 0->any, address 1000-2000, \
-             2 MiB or more"
+             2.0 MiB or more"
         );
     }
 }

@@ -120,7 +120,7 @@ pub fn enrol(capture: &mut Capture, wanted: &Compiled, roots: &BTreeSet<Tgid>) -
             let bits = bits | known & membership::LINEAGE;
             if bits != known {
                 settled = false;
-                capture.set_membership(tgid, bits).map_err(no_room)?;
+                capture.set_membership(tgid, bits).map_err(|error| no_room(&error))?;
             }
             if bits != 0 {
                 members.insert(tgid, bits);
@@ -133,7 +133,7 @@ pub fn enrol(capture: &mut Capture, wanted: &Compiled, roots: &BTreeSet<Tgid>) -
     Ok(members)
 }
 
-fn no_room(error: CaptureError) -> Refused {
+fn no_room(error: &CaptureError) -> Refused {
     Refused(format!("too many processes fulfil the filters: {error}"))
 }
 
