@@ -1,24 +1,15 @@
 //! Each filter lets through what it says and nothing else, from both sides, also while processes change.
 //! Input: workloads that move their own pages step by step and say which, against `tracer --json`.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::process::{Command, id};
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::case::{Case, Env, Needs, Outcome};
-use crate::child::Worker;
-use crate::numa;
-use crate::tracing::{Trace, Tracing};
-use crate::truth::Report;
+use crate::cases::steps::{CGROUPS, Changing, Step, check, start};
 
-const SOON: Duration = Duration::from_mins(1);
 const NEEDS: Needs = Needs { nodes: 2, ..Needs::VM };
-/// The tracepoint backend looks for a page's owner a moment after the move: what moves on at once to where nobody
-/// looks is not found.
-const MOMENT: Duration = Duration::from_millis(300);
 
 macro_rules! filters {
     ($($name:ident: $what:literal;)*) => {
@@ -43,12 +34,6 @@ macro_rules! filters {
                 needs: Needs { root: true, ..Needs::NOTHING },
                 run: refused,
             },
-            Case {
-                name: "filters/cost",
-                what: "what a mapping costs in the kernel that is filtered out, against one that is reported",
-                needs: NEEDS,
-                run: cost,
-            },
         ];
     };
 }
@@ -63,149 +48,6 @@ filters! {
     address: "--address cuts a run in two";
     min_order: "--min-order tells huge pages from base pages";
     actor: "--actor by number and by name, also after a rename";
-}
-
-/// A move of all pages, and whether it must be reported.
-struct Step {
-    pid: u32,
-    report: Report,
-    wanted: bool,
-}
-
-/// A process that changes, and what its pages went through.
-struct Changing {
-    worker: Worker,
-    /// Another one's, once it has forked.
-    pid: u32,
-}
-
-impl Changing {
-    fn start(name: &str) -> Result<Self> {
-        Self::start_with(&[name])
-    }
-
-    fn start_with(args: &[&str]) -> Result<Self> {
-        let mut worker = Worker::spawn("changing", args)?;
-        worker.wait_ready(SOON)?;
-        Ok(Self {
-            pid: worker.pid(),
-            worker,
-        })
-    }
-
-    fn order(&mut self, order: &str) -> Result<String> {
-        self.worker.send(order)?;
-        self.worker.read_line(SOON)
-    }
-
-    fn rename(&mut self, name: &str) -> Result<()> {
-        self.order(&format!("rename {name}")).map(drop)
-    }
-
-    /// From now on it is the child.
-    fn fork(&mut self) -> Result<()> {
-        self.pid = self.order("fork")?.parse().context("the child's number")?;
-        Ok(())
-    }
-
-    fn range(&mut self) -> Result<Report> {
-        Report::parse(&self.order("where")?)
-    }
-
-    fn step(&mut self, call: &str, node: u32, wanted: bool) -> Result<Step> {
-        let report = Report::parse(&self.order(&format!("move {call} {node}"))?)?;
-        self.stepped(report, wanted)
-    }
-
-    /// Its pages are moved from node to node by this process.
-    fn moved_by_us(&mut self, from: u32, to: u32, wanted: bool) -> Result<Step> {
-        ensure!(self.order(&format!("move wait {to}"))? == "waiting", "does not wait");
-        numa::migrate_pages(self.pid, from, to)?;
-        let report = Report::parse(&self.order("moved")?)?;
-        self.stepped(report, wanted)
-    }
-
-    fn stepped(&self, report: Report, wanted: bool) -> Result<Step> {
-        let pages = ((report.end - report.start) as usize) / rustix::param::page_size();
-        ensure!(
-            report.moves.len() == pages,
-            "{} of {pages} pages moved: nothing is proven",
-            report.moves.len()
-        );
-        std::thread::sleep(MOMENT);
-        Ok(Step {
-            pid: self.pid,
-            report,
-            wanted,
-        })
-    }
-
-    fn enter(&self, cgroup: &str) -> Result<()> {
-        let procs = format!("{CGROUPS}{cgroup}/cgroup.procs");
-        fs::write(&procs, self.pid.to_string()).with_context(|| format!("write {procs}"))
-    }
-
-    fn exit(self) -> Result<()> {
-        self.worker.exit(SOON)
-    }
-}
-
-const CGROUPS: &str = "/sys/fs/cgroup";
-
-fn start(env: &Env, backend: &str, args: &[&str]) -> Result<Tracing> {
-    Tracing::start(&env.tracer, &[args, &["--backend", backend]].concat())
-}
-
-/// The moves of the wanted steps, each once, and no other; and the books.
-fn check(tracing: Tracing, backend: &str, steps: &[Step]) -> Result<Outcome> {
-    let trace = tracing.finish()?;
-    ensure_steps(&trace, backend, steps)?;
-    Ok(Outcome::Passed)
-}
-
-fn ensure_steps(trace: &Trace, backend: &str, steps: &[Step]) -> Result<()> {
-    let page = rustix::param::page_size() as u64;
-    // How often each move is expected, minus how often it was reported.
-    let mut open: BTreeMap<(u32, u64, u64, u64), i64> = BTreeMap::new();
-    for step in steps.iter().filter(|step| step.wanted) {
-        for (&vaddr, moved) in &step.report.moves.0 {
-            *open.entry((step.pid, vaddr, moved.old, moved.new)).or_default() += 1;
-        }
-    }
-    for line in &trace.moves {
-        let pid = line.pid.with_context(|| format!("without owner: {line:?}"))?;
-        for at in 0..line.pages {
-            let key = (pid, line.vaddr.0 + at * page, line.old_pfn.0 + at, line.new_pfn.0 + at);
-            *open.entry(key).or_default() -= 1;
-        }
-    }
-    let (mut missed, mut invented) = (open.clone(), open);
-    missed.retain(|_, times| *times > 0);
-    invented.retain(|_, times| *times < 0);
-    let pages = |wanted| {
-        let steps = steps.iter().filter(|step| step.wanted == wanted);
-        steps.map(|step| step.report.moves.len() as u64).sum::<u64>()
-    };
-    let books = &trace.summary.books;
-    println!("{} pages wanted, {} not; {books:?}", pages(true), pages(false));
-    ensure!(
-        missed.is_empty() && invented.is_empty(),
-        "missed {} ({:x?}), invented {} ({:x?}); {:?}; {}",
-        missed.len(),
-        missed.iter().next(),
-        invented.len(),
-        invented.iter().next(),
-        trace.summary,
-        trace.stderr
-    );
-    if backend == "exact" {
-        trace.ensure_exact_books()?;
-        ensure!(books.reported_pages == pages(true), "reported: {books:?}");
-        ensure!(books.filtered_pages >= pages(false), "filtered: {books:?}");
-    } else {
-        trace.ensure_sound()?;
-    }
-    Ok(())
 }
 
 fn comm(env: &Env, backend: &str) -> Result<Outcome> {
@@ -442,71 +284,5 @@ fn refused(env: &Env) -> Result<Outcome> {
         output.status.code() == Some(2) && stderr.contains("whose pages?"),
         "a reason alone says nobody's pages: {stderr}"
     );
-    Ok(Outcome::Passed)
-}
-
-/// Nanoseconds that all of tracer's programs ran (`run_time_ns` of /proc/PID/fdinfo, kernel/bpf/syscall.c
-/// `bpf_prog_show_fdinfo`; counted while kernel.bpf_stats_enabled is 1).
-fn program_time(tracer: u32) -> Result<u64> {
-    let mut nanos = 0;
-    for entry in fs::read_dir(format!("/proc/{tracer}/fdinfo")).context("list tracer's files")? {
-        // A file may be closed meanwhile.
-        let Ok(info) = fs::read_to_string(entry?.path()) else {
-            continue;
-        };
-        let value = info.lines().find_map(|line| line.strip_prefix("run_time_ns:"));
-        nanos += value.map_or(Ok(0), |value| value.trim().parse::<u64>())?;
-    }
-    Ok(nanos)
-}
-
-fn cost(env: &Env) -> Result<Outcome> {
-    fs::write("/proc/sys/kernel/bpf_stats_enabled", "1").context("switch BPF statistics on")?;
-    let mut a = Changing::start("a")?;
-    let nobody = id().to_string();
-    let own = a.pid.to_string();
-    let filters: [(&str, &[&str]); 7] = [
-        ("reported", &["-p", &own]),
-        ("owner", &["-p", &nobody, "--no-children"]),
-        ("reason", &["-a", "--reason", "compaction"]),
-        ("actor", &["--actor", "nobody"]),
-        ("order", &["-a", "--min-order", "2M"]),
-        ("address", &["-a", "--address", "1000-2000"]),
-        ("nodes", &["-a", "--nodes", "0:0"]),
-    ];
-    let mut reported = 0;
-    for (name, args) in filters {
-        let tracing = start(env, "exact", args)?;
-        let before = program_time(tracing.pid())?;
-        let mut pages = 0;
-        for _ in 0..4 {
-            for node in [1, 0] {
-                pages += Report::parse(&a.order(&format!("move move_pages {node}"))?)?
-                    .moves
-                    .len() as u64;
-            }
-        }
-        let each = (program_time(tracing.pid())? - before) / pages;
-        let trace = tracing.finish()?;
-        trace.ensure_exact_books()?;
-        ensure!(
-            trace.moves.is_empty() == (name != "reported"),
-            "{name}: {:?}",
-            trace.summary
-        );
-        if name == "reported" {
-            reported = each;
-        }
-        println!(
-            "{name}: {each} ns a mapping, {} % of one that is reported",
-            100 * each / reported
-        );
-        ensure!(
-            name == "reported" || each < reported,
-            "{name}: {each} ns, reported: {reported} ns"
-        );
-    }
-    fs::write("/proc/sys/kernel/bpf_stats_enabled", "0").context("switch BPF statistics off")?;
-    a.exit()?;
     Ok(Outcome::Passed)
 }

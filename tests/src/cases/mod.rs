@@ -5,6 +5,7 @@ mod cli;
 mod command;
 mod doctor;
 mod ending;
+mod filter_cost;
 mod filters;
 mod harness;
 mod hidden;
@@ -12,6 +13,7 @@ mod kinds;
 mod loaded;
 mod moves;
 mod program;
+mod steps;
 mod surroundings;
 
 use crate::case::Case;
@@ -27,6 +29,7 @@ pub const TOPICS: &[&[Case]] = &[
     kinds::CASES,
     kinds::OVERFLOW,
     filters::CASES,
+    filter_cost::CASES,
     hidden::CASES,
 ];
 

@@ -1,6 +1,8 @@
 //! The filters of the command line: what may be said, and the frozen filter that the kernel side checks.
 //! Input: the command line; the kernel's names of reasons, the nodes' frames, the cgroups.
 
+mod values;
+
 use std::fmt;
 
 use tracer_common::{
@@ -9,12 +11,15 @@ use tracer_common::{
 };
 
 use crate::{
-    cli::Refused,
+    cli::{
+        Refused,
+        filters::values::{Actor, NodePair, Range},
+    },
     event::ReasonNames,
     kernel::topology::Topology,
     proc::cgroup::{Cgroup, Hierarchy},
     render::{escape::Printable, quantity::Bytes},
-    units::{NodeId, Order, PAGE_SHIFT, VirtAddr},
+    units::{NodeId, Order, PAGE_SHIFT},
 };
 
 /// Which moves are wanted. Each option narrows the choice; within one, any of the values will do.
@@ -27,11 +32,11 @@ pub struct Args {
     pub cgroup: Vec<String>,
 
     /// Only processes of this name: * any characters, ? one; the kernel keeps 15 bytes of a name
-    #[arg(long, value_name = "PATTERN", value_delimiter = ',', value_parser = pattern)]
+    #[arg(long, value_name = "PATTERN", value_delimiter = ',', value_parser = values::pattern)]
     pub comm: Vec<String>,
 
     /// Only moves by this process, or by threads of this name: kcompactd*, khugepaged
-    #[arg(long, value_name = "PID|PATTERN", value_delimiter = ',', value_parser = actor)]
+    #[arg(long, value_name = "PID|PATTERN", value_delimiter = ',', value_parser = values::actor)]
     pub actor: Vec<Actor>,
 
     /// Only moves for this reason: compaction, numa_misplaced; an unknown one lists what this kernel has
@@ -39,39 +44,16 @@ pub struct Args {
     pub reason: Vec<String>,
 
     /// Only moves from one NUMA node to another: 0:1, any:0
-    #[arg(long, value_name = "OLD:NEW", value_delimiter = ',', value_parser = node_pair)]
+    #[arg(long, value_name = "OLD:NEW", value_delimiter = ',', value_parser = values::node_pair)]
     pub nodes: Vec<NodePair>,
 
     /// Only pages in this range of virtual addresses, hexadecimal as in /proc/PID/maps
-    #[arg(long, value_name = "START-END", value_delimiter = ',', value_parser = range)]
+    #[arg(long, value_name = "START-END", value_delimiter = ',', value_parser = values::range)]
     pub address: Vec<Range>,
 
     /// Only folios of at least this order or size: 9 or 2M; with the tracepoint backend, mappings
-    #[arg(long, value_name = "ORDER|SIZE", value_parser = order)]
+    #[arg(long, value_name = "ORDER|SIZE", value_parser = values::order)]
     pub min_order: Option<Order>,
-}
-
-/// Who moves pages.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Actor {
-    /// Any thread of this process.
-    Pid(u32),
-    /// Any thread of such a name.
-    Name(String),
-}
-
-/// Old and new node; None: any.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NodePair {
-    from: Option<NodeId>,
-    to: Option<NodeId>,
-}
-
-/// Virtual addresses, from the first to before the second.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Range {
-    start: VirtAddr,
-    end: VirtAddr,
 }
 
 /// The filters, ready for the kernel side.
@@ -182,28 +164,6 @@ fn list<T: fmt::Display>(f: &mut fmt::Formatter<'_>, name: &str, values: impl In
     Ok(())
 }
 
-impl fmt::Display for Actor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Pid(pid) => pid.fmt(f),
-            Self::Name(name) => Printable(name).fmt(f),
-        }
-    }
-}
-
-impl fmt::Display for NodePair {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let node = |node: Option<NodeId>| node.map_or_else(|| "any".to_owned(), |node| node.to_string());
-        write!(f, "{}->{}", node(self.from), node(self.to))
-    }
-}
-
-impl fmt::Display for Range {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:x}-{:x}", self.start.0, self.end.0)
-    }
-}
-
 /// Puts the values into an array of the filter; returns how many there are.
 fn fill<T: Copy>(
     array: &mut [T],
@@ -297,85 +257,10 @@ fn compile_nodes(filter: &mut Filter, pairs: &[NodePair], topology: &Topology) -
     Ok(())
 }
 
-fn pattern(text: &str) -> Result<String, String> {
-    match Names::NONE.clone().add(text.as_bytes()) {
-        Ok(()) => Ok(text.to_owned()),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-fn actor(text: &str) -> Result<Actor, String> {
-    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return super::process_number(text).map(Actor::Pid);
-    }
-    pattern(text).map(Actor::Name)
-}
-
-fn node_pair(text: &str) -> Result<NodePair, String> {
-    let (from, to) = text
-        .split_once("->")
-        .or_else(|| text.split_once(':'))
-        .ok_or("a pair is OLD:NEW, each a node's number or any")?;
-    let node = |word: &str| match word.trim() {
-        "any" | "*" => Ok(None),
-        number => number
-            .parse()
-            .map(|number| Some(NodeId(number)))
-            .map_err(|_| format!("{number:?} is neither a node's number nor any")),
-    };
-    Ok(NodePair {
-        from: node(from)?,
-        to: node(to)?,
-    })
-}
-
-fn range(text: &str) -> Result<Range, String> {
-    let number = |word: &str| {
-        let digits = word.strip_prefix("0x").unwrap_or(word);
-        // `from_str_radix` would take a sign.
-        let hexadecimal = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-        let number = u64::from_str_radix(digits, 16).ok().filter(|_| hexadecimal);
-        number
-            .map(VirtAddr)
-            .ok_or_else(|| format!("{word:?} is no hexadecimal address"))
-    };
-    let (start, end) = text
-        .split_once('-')
-        .ok_or("a range is START-END, as in /proc/PID/maps")?;
-    let (start, end) = (number(start)?, number(end)?);
-    if start >= end {
-        return Err("the range is empty: END is the first address behind it".to_owned());
-    }
-    Ok(Range { start, end })
-}
-
-fn order(text: &str) -> Result<Order, String> {
-    let most = 31;
-    let units = [("K", 10), ("M", 20), ("G", 30)];
-    let unit = units
-        .into_iter()
-        .find_map(|(unit, shift)| Some((text.to_ascii_uppercase().strip_suffix(unit)?.to_owned(), shift)));
-    let Some((digits, shift)) = unit else {
-        return match text.parse() {
-            Ok(order @ 0..=31) => Ok(Order(order)),
-            _ => Err(format!("an order from 0 to {most}, or a size: 64K, 2M, 1G")),
-        };
-    };
-    let bytes = digits
-        .parse()
-        .ok()
-        .and_then(|number: u64| number.checked_mul(1 << shift));
-    bytes
-        .filter(|bytes| bytes.is_power_of_two() && *bytes >= 1 << PAGE_SHIFT)
-        .and_then(|bytes| u8::try_from(bytes.trailing_zeros() - PAGE_SHIFT).ok())
-        .filter(|order| *order <= most)
-        .map(Order)
-        .ok_or_else(|| "folios have 4K, 8K, 16K and so on".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::filters::values::{node_pair, range};
     use crate::kernel::topology::{Sources, Zone};
     use crate::units::Pfn;
 
@@ -432,49 +317,6 @@ mod tests {
         );
     }
 
-    #[test]
-    fn orders_and_sizes() {
-        assert_eq!(order("9"), Ok(Order(9)));
-        assert_eq!(order("2M"), Ok(Order(9)));
-        assert_eq!(order("4K"), Ok(Order(0)));
-        assert_eq!(order("64k"), Ok(Order(4)));
-        assert_eq!(order("1G"), Ok(Order(18)));
-        for bad in ["", "-1", "32", "3M", "1K", "M", "99999999999G", "2MB"] {
-            assert!(order(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn ranges_are_those_of_maps() {
-        let expected = Range {
-            start: VirtAddr(0x7f00),
-            end: VirtAddr(0x8000),
-        };
-        assert_eq!(range("7f00-8000"), Ok(expected));
-        assert_eq!(range("0x7f00-0x8000"), Ok(expected));
-        for bad in [
-            "",
-            "7f00",
-            "8000-7f00",
-            "1-1",
-            "x-y",
-            "-",
-            "+1-2",
-            "0-10000000000000000",
-        ] {
-            assert!(range(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn actors_are_numbers_or_names() {
-        assert_eq!(actor("12"), Ok(Actor::Pid(12)));
-        assert_eq!(actor("kcompactd*"), Ok(Actor::Name("kcompactd*".to_owned())));
-        for bad in ["", "0", "99999999999", "a-name-of-sixteen"] {
-            assert!(actor(bad).is_err(), "{bad}");
-        }
-    }
-
     /// What the programs answer, by the same table.
     fn wanted(filter: &Filter, old: u64, new: u64) -> bool {
         let pairs = |pfn| {
@@ -507,9 +349,6 @@ mod tests {
         assert!(wanted(&of("any:any").unwrap(), nowhere, nowhere));
         assert_eq!(of("any:any").unwrap().span_count, 0);
         assert_eq!(of("0:7").unwrap_err(), "--nodes: no node 7; this machine has 0, 1");
-        for bad in ["", "0", "0:", "a:b", "0-1"] {
-            assert!(node_pair(bad).is_err(), "{bad}");
-        }
     }
 
     #[test]
