@@ -47,6 +47,7 @@ fn cost(env: &Env) -> Result<Outcome> {
         ("nodes", &["-a", "--nodes", "0:0"]),
     ];
     let mut reported = 0;
+    let mut table = Vec::new();
     for (name, args) in filters {
         let tracing = start(env, "exact", args)?;
         let before = program_time(tracing.pid())?;
@@ -69,15 +70,16 @@ fn cost(env: &Env) -> Result<Outcome> {
         if name == "reported" {
             reported = each;
         }
-        println!(
-            "{name}: {each} ns a mapping, {} % of one that is reported",
-            100 * each / reported
-        );
+        let percent = 100 * each / reported;
+        table.push(format!(
+            "{name}: {each} ns a mapping, {percent} % of one that is reported"
+        ));
         ensure!(
             name == "reported" || each < reported,
             "{name}: {each} ns, reported: {reported} ns"
         );
     }
+    fs::write(env.outbox.join("filter-cost.txt"), table.join("\n")).context("keep the table")?;
     fs::write("/proc/sys/kernel/bpf_stats_enabled", "0").context("switch BPF statistics off")?;
     a.exit()?;
     Ok(Outcome::Passed)
