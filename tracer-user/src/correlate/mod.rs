@@ -351,3 +351,62 @@ pub(crate) fn verdict(frame: Frame, new_pfn: Pfn) -> Verdict {
         Frame::Guard | Frame::None => Verdict::Unmapped,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tracer_common::{
+        event::{ProcessChange, ProcessSeen},
+        filter::membership,
+    };
+
+    use super::*;
+    use crate::kernel::topology::{Sources, Zone};
+    use crate::units::NodeId;
+
+    /// Above any pid_max, so that nothing is found in /proc.
+    const NOBODY: u32 = 5_000_000;
+
+    fn correlator(find_owners: bool) -> Correlator {
+        let sources = Sources {
+            zones: vec![Zone {
+                node: NodeId(0),
+                start: Pfn(0),
+                spanned: 1,
+                present: 1,
+            }],
+            ..Sources::default()
+        };
+        let topology = Topology::from_sources(&sources).unwrap();
+        let processes = Processes::new(membership::COMM, BTreeMap::from([(Tgid(NOBODY), membership::COMM)]));
+        Correlator::new(processes, topology, ReasonNames::default(), find_owners)
+    }
+
+    #[test]
+    fn runs_before_a_change_of_who_is_wanted_are_judged_by_themselves() {
+        let mapping = Raw::Mapping(MappingMoved {
+            actor_tgid: NOBODY,
+            actor_tid: NOBODY,
+            pages: 1,
+            ..MappingMoved::default()
+        });
+        let renamed = |membership| {
+            let seen = ProcessSeen {
+                tgid: NOBODY,
+                tid: NOBODY,
+                membership,
+                ..ProcessSeen::default()
+            };
+            Raw::Process(ProcessChange::Renamed, seen)
+        };
+        let batch = [renamed(membership::COMM), mapping, mapping, renamed(0), mapping];
+        let mut searching = correlator(true);
+        let (first, rest) = searching.name(&batch);
+        assert_eq!((first.len(), rest.len()), (2, 2));
+        assert!(searching.processes.wants(Tgid(NOBODY)));
+        let (second, rest) = searching.name(rest);
+        assert_eq!((second.len(), rest.len()), (1, 0));
+        assert!(!searching.processes.wants(Tgid(NOBODY)));
+        // The kernel side has judged already.
+        assert_eq!(correlator(false).name(&batch).1.len(), 0);
+    }
+}
