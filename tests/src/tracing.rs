@@ -178,6 +178,8 @@ pub struct Books {
     pub failed_seen_pages: u64,
     pub unbalanced_calls: u64,
     pub settled: bool,
+    pub reported_pages: u64,
+    pub filtered_pages: u64,
     pub imbalance: Option<i64>,
     pub checks: Vec<Check>,
     pub intervals: Intervals,
@@ -308,6 +310,10 @@ impl Tracing {
                 }
             }
         }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Ends the run as Ctrl-C does, and reads what it printed.

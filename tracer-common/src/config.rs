@@ -1,4 +1,4 @@
-//! What user space tells the programs before they load: offsets of the running kernel, the filter.
+//! What user space tells the programs before they load: offsets of the running kernel.
 //! Written by `source::ring` from the kernel's BTF, read by every probe.
 
 /// Frozen into the object's `.rodata`; the verifier sees its fields as constants.
@@ -33,10 +33,6 @@ pub struct Config {
     pub walk_folio: u32,
     /// log2 of `sizeof(struct page)`.
     pub page_struct_shift: u32,
-    /// 1: report every owner; 0: only those in the map `TARGETS`.
-    pub all: u32,
-    /// 1: a target's children become targets.
-    pub follow: u32,
     /// Bits of the highest frame number that this machine can have, with room for memory that is added.
     pub pfn_bits: u32,
     /// `task_struct.group_leader`, bytes.
@@ -108,6 +104,18 @@ pub struct Config {
     pub thp_order: u32,
     /// Which argument of the tracepoint `mm_migrate_pages` is the reason, counted from 0.
     pub migrate_end_reason: u32,
+    /// `task_struct.cgroups`, bytes.
+    pub task_cgroups: u32,
+    /// `css_set.dfl_cgrp`, bytes: the cgroup of the v2 hierarchy.
+    pub css_set_dfl_cgrp: u32,
+    /// `cgroup.kn`, bytes.
+    pub cgroup_kn: u32,
+    /// `cgroup.level`, bytes: 0 for the root.
+    pub cgroup_level: u32,
+    /// `cgroup.ancestors`, bytes: a pointer for each level, the last one to itself.
+    pub cgroup_ancestors: u32,
+    /// `kernfs_node.id`, bytes.
+    pub kernfs_id: u32,
     /// Padding.
     pub pad: u32,
     /// `MR_NUMA_MISPLACED` of `enum migrate_reason`.
@@ -118,7 +126,7 @@ pub struct Config {
     pub page_offset_base: u64,
 }
 
-const _: () = assert!(size_of::<Config>() == 52 * 4 + 2 * 8);
+const _: () = assert!(size_of::<Config>() == 56 * 4 + 2 * 8);
 
 impl Config {
     /// All zero: what the object holds until user space overrides it.
@@ -136,8 +144,6 @@ impl Config {
         remove_arg_is_walk: 0,
         walk_folio: 0,
         page_struct_shift: 0,
-        all: 0,
-        follow: 0,
         pfn_bits: 0,
         task_group_leader: 0,
         folio_mapping: 0,
@@ -173,6 +179,12 @@ impl Config {
         misplaced_moves: 0,
         thp_order: 0,
         migrate_end_reason: 0,
+        task_cgroups: 0,
+        css_set_dfl_cgrp: 0,
+        cgroup_kn: 0,
+        cgroup_level: 0,
+        cgroup_ancestors: 0,
+        kernfs_id: 0,
         pad: 0,
         reason_numa: 0,
         vmemmap_base: 0,

@@ -107,6 +107,10 @@ pub enum ProcessChange {
     Exit = 3,
     /// A task migrates pages for the first time; `comm` is its name.
     Actor = 4,
+    /// A task has another name, `comm`.
+    Renamed = 5,
+    /// The process is in another cgroup.
+    Regrouped = 6,
 }
 
 impl TryFrom<u16> for ProcessChange {
@@ -118,12 +122,14 @@ impl TryFrom<u16> for ProcessChange {
             2 => Ok(Self::Exec),
             3 => Ok(Self::Exit),
             4 => Ok(Self::Actor),
+            5 => Ok(Self::Renamed),
+            6 => Ok(Self::Regrouped),
             other => Err(other),
         }
     }
 }
 
-/// A process or a thread was made, renamed, ended, or first seen to migrate.
+/// A process or a thread was made, renamed, moved to another cgroup, ended, or first seen to migrate.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProcessSeen {
@@ -141,10 +147,15 @@ pub struct ProcessSeen {
     pub parent_tgid: u32,
     /// The thread's name, NUL-padded (`task_struct.comm`).
     pub comm: [u8; 16],
+    /// What the process fulfils from now on, bits of [`membership`](crate::filter::membership); not set in
+    /// [`ProcessChange::Exit`] and [`ProcessChange::Actor`].
+    pub membership: u32,
+    /// Padding.
+    pub pad: u32,
 }
 
-const _: () = assert!(size_of::<ProcessSeen>() == 40);
-// SAFETY: repr(C), integers only; 2 * 2 + 4 + 8 + 2 * 4 + 16 bytes, asserted above: no padding.
+const _: () = assert!(size_of::<ProcessSeen>() == 48);
+// SAFETY: repr(C), integers only; 2 * 2 + 4 + 8 + 2 * 4 + 16 + 2 * 4 bytes, asserted above: no padding.
 unsafe impl Wire for ProcessSeen {
     const KIND: Kind = Kind::ProcessSeen;
 }

@@ -6,3 +6,5 @@ pub mod arch;
 pub mod config;
 pub mod counter;
 pub mod event;
+pub mod filter;
+pub mod names;

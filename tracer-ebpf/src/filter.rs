@@ -1,42 +1,222 @@
-//! Whose events are wanted. Input: TARGETS from user space and from forks; the frozen config.
+//! What is wanted: whose moves, and which of them. Of a move that is filtered out nothing is reserved or sent.
+//! Input: TARGETS from user space and from the hooks on processes; the frozen filter.
+
+use core::arch::asm;
 
 use aya_ebpf::{btf_maps::HashMap, macros::btf_map};
+use tracer_common::{
+    filter::{Filter, MAX_ACTORS, MAX_CGROUP_LEVELS, MAX_CGROUPS, MAX_RANGES, MAX_SPANS, Span, membership},
+    names::{self, COMM_LEN, Names},
+};
 
-use crate::kernel::config;
+use crate::kernel::{self, config};
 
-/// Most processes that can be followed at once; a fork beyond it is not followed.
+/// Most processes that can be followed at once; one beyond it is not followed.
 const MAX_TARGETS: usize = 1 << 16;
 
-/// Thread group ids of the wanted owners; the value is unused.
+/// By thread group id what the process fulfils, bits of `membership`; what fulfils nothing is not in it. Kept up to
+/// date where a process changes, so that the owner of a move costs one look-up.
 #[btf_map]
 static TARGETS: HashMap<u32, u32, MAX_TARGETS> = HashMap::new();
 
-/// Whether events of this owner are wanted.
+/// Overridden by user space before loading, then frozen.
+#[unsafe(no_mangle)]
+static FILTER: Filter = Filter::EVERYTHING;
+
+/// A field of [`FILTER`]; volatile, or the compiler would fold the zeros of the object in.
+macro_rules! filter {
+    ($($field:tt)+) => {
+        // SAFETY: a valid static; indices are within the arrays' lengths.
+        unsafe { core::ptr::read_volatile(&raw const FILTER.$($field)+) }
+    };
+}
+
+/// Whether moves of this owner are wanted.
 #[inline(always)]
 pub fn wants(tgid: u32) -> bool {
-    config!(all) != 0 || TARGETS.get_ptr(tgid).is_some()
+    let need = filter!(need);
+    need == 0 || fulfils(tgid) & need == need
 }
 
-/// Whether events of memory that is nobody's are wanted.
+/// Whether moves of memory that is nobody's are wanted: no filter asks for an owner or an address.
 #[inline(always)]
 pub fn wants_unowned() -> bool {
-    config!(all) != 0
+    wants_everybody() && filter!(range_count) == 0
 }
 
-/// Whether this very process was asked for, or descends from one that was.
+/// Whether moves away from this frame's node are wanted, to whatever node.
 #[inline(always)]
-pub fn is_target(tgid: u32) -> bool {
-    TARGETS.get_ptr(tgid).is_some()
+pub fn wants_from(pfn: u64) -> bool {
+    filter!(by_nodes) == 0 || pairs_of(pfn).0 != 0
 }
 
-/// A target's child becomes one too. False when there is no room.
+/// Whether every owner is wanted, known or not.
 #[inline(always)]
-pub fn follow(tgid: u32) -> bool {
-    TARGETS.insert(tgid, 1, 0).is_ok()
+pub fn wants_everybody() -> bool {
+    filter!(need) == 0
+}
+
+/// What a process fulfils.
+#[inline(always)]
+pub fn fulfils(tgid: u32) -> u32 {
+    // SAFETY: a u32 of the map, read once.
+    TARGETS.get_ptr(tgid).map_or(0, |bits| unsafe { *bits })
+}
+
+/// From now on the process fulfils this. False when there is no room.
+#[inline(always)]
+pub fn set(tgid: u32, bits: u32) -> bool {
+    if bits == 0 {
+        forget(tgid);
+        return true;
+    }
+    TARGETS.insert(tgid, bits, 0).is_ok()
 }
 
 /// The process is gone; its number may come back as somebody else.
 #[inline(always)]
 pub fn forget(tgid: u32) {
     let _ = TARGETS.remove(tgid);
+}
+
+/// The child's part of its parent's lineage.
+#[inline(always)]
+pub fn inherited(parent_tgid: u32) -> u32 {
+    if filter!(need) & membership::LINEAGE == 0 || filter!(follow) == 0 {
+        return 0;
+    }
+    fulfils(parent_tgid) & membership::LINEAGE
+}
+
+/// What a process fulfils: `lineage` as it is, the rest by its leader's name and cgroup.
+#[inline(always)]
+pub fn judge(lineage: u32, leader: u64, comm: [u8; COMM_LEN]) -> u32 {
+    let need = filter!(need);
+    let mut bits = lineage;
+    if need & membership::COMM != 0 && matches(&raw const FILTER.comms, comm) {
+        bits |= membership::COMM;
+    }
+    if need & membership::CGROUP != 0 && in_wanted_cgroup(leader) {
+        bits |= membership::CGROUP;
+    }
+    bits
+}
+
+/// Whether this task's moves of others' pages are wanted. Cached in its state.
+#[inline(always)]
+pub fn wants_actor(tgid: u32, comm: [u8; COMM_LEN]) -> bool {
+    if filter!(by_actor) == 0 {
+        return true;
+    }
+    let mut i = 0;
+    while i < MAX_ACTORS && i < filter!(actor_count) as usize {
+        if filter!(actor_tgids[i]) == tgid {
+            return true;
+        }
+        i += 1;
+    }
+    matches(&raw const FILTER.actors, comm)
+}
+
+/// Whether moves for this reason are wanted.
+#[inline(always)]
+pub fn wants_reason(reason: u8) -> bool {
+    filter!(by_reason) == 0 || filter!(reasons[(reason >> 6) as usize]) >> (reason & 63) & 1 != 0
+}
+
+/// Whether folios of this order are wanted.
+#[inline(always)]
+pub fn wants_order(order: u8) -> bool {
+    u32::from(order) >= filter!(min_order)
+}
+
+/// Whether moves are wanted of all orders.
+#[inline(always)]
+pub fn wants_every_order() -> bool {
+    filter!(min_order) == 0
+}
+
+/// Whether these pages are wanted by their addresses: one of them is enough.
+#[inline(always)]
+pub fn wants_address(vaddr: u64, pages: u32) -> bool {
+    let count = filter!(range_count) as usize;
+    if count == 0 {
+        return true;
+    }
+    let end = vaddr + (u64::from(pages) << 12);
+    let mut i = 0;
+    while i < MAX_RANGES && i < count {
+        if vaddr < filter!(ranges[i][1]) && end > filter!(ranges[i][0]) {
+            return true;
+        }
+        i += 1;
+    }
+    false
+}
+
+/// Whether a move from one frame to the other is wanted by their nodes.
+#[inline(always)]
+pub fn wants_frames(old_pfn: u64, new_pfn: u64) -> bool {
+    filter!(by_nodes) == 0 || pairs_of(old_pfn).0 & pairs_of(new_pfn).1 != 0
+}
+
+/// The pairs that the frame's node is the old one of, and those that it is the new one of.
+#[inline(always)]
+fn pairs_of(pfn: u64) -> (u32, u32) {
+    let count = filter!(span_count) as usize;
+    let mut i = 0;
+    while i < MAX_SPANS && i < count {
+        let Span { start, end, from, to } = filter!(spans[i]);
+        if pfn >= start && pfn < end {
+            return (from, to);
+        }
+        i += 1;
+    }
+    (filter!(elsewhere[0]), filter!(elsewhere[1]))
+}
+
+/// The task's v2 cgroup, or one above it, is wanted: `task->cgroups->dfl_cgrp->ancestors[..=level]` (`struct cgroup`,
+/// include/linux/cgroup-defs.h, 6.1 to 7.3), by `kn->id`, the directory's inode number.
+#[inline(always)]
+fn in_wanted_cgroup(task: u64) -> bool {
+    let css_set: u64 = kernel::read(task, config!(task_cgroups));
+    let cgroup: u64 = kernel::read(css_set, config!(css_set_dfl_cgrp));
+    let level: u32 = kernel::read(cgroup, config!(cgroup_level));
+    let mut above = 0;
+    while above < MAX_CGROUP_LEVELS && above <= level as usize {
+        let ancestor: u64 = kernel::read(cgroup, config!(cgroup_ancestors) + 8 * above as u32);
+        let node: u64 = kernel::read(ancestor, config!(cgroup_kn));
+        let id: u64 = kernel::read(node, config!(kernfs_id));
+        let mut i = 0;
+        while i < MAX_CGROUPS && i < filter!(cgroup_count) as usize {
+            if filter!(cgroups[i]) == id {
+                return true;
+            }
+            i += 1;
+        }
+        above += 1;
+    }
+    false
+}
+
+#[inline(always)]
+fn matches(names: *const Names, comm: [u8; COMM_LEN]) -> bool {
+    let leaves = |byte: u8| {
+        let mut index = u64::from(byte);
+        // For the verifier of 6.1, which loses sight of a byte that stands among others in a register; in assembly
+        // because the compiler knows a byte's bounds, and would leave the mask out.
+        // SAFETY: masks a register.
+        unsafe { asm!("{index} &= 255", index = inout(reg) index) };
+        // SAFETY: a valid static of 256 entries.
+        unsafe { core::ptr::read_volatile((&raw const (*names).bytes).cast::<u64>().add(index as usize)) }
+    };
+    // SAFETY: a valid static.
+    let (starts, stars, accepts) = unsafe {
+        (
+            core::ptr::read_volatile(&raw const (*names).starts),
+            core::ptr::read_volatile(&raw const (*names).stars),
+            core::ptr::read_volatile(&raw const (*names).accepts),
+        )
+    };
+    names::run(starts, stars, accepts, leaves, comm)
 }

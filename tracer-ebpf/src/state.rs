@@ -93,12 +93,14 @@ pub struct Call {
     pub mode: u8,
     /// A folio found no page for its copy, which ends a call early.
     pub no_memory: u8,
-    pub pad: [u8; 5],
+    /// 0: its reason or its actor is filtered out, and nothing in it is looked at.
+    pub wanted: u8,
+    pub pad: [u8; 4],
 }
 
 impl Call {
     #[inline(always)]
-    pub fn begin(begun: u64, from: u64, reason: u8, mode: u8) -> Self {
+    pub fn begin(begun: u64, from: u64, reason: u8, mode: u8, wanted: bool) -> Self {
         Self {
             begun,
             moved: 0,
@@ -114,7 +116,8 @@ impl Call {
             reason,
             mode,
             no_memory: 0,
-            pad: [0; 5],
+            wanted: u8::from(wanted),
+            pad: [0; 4],
         }
     }
 
@@ -161,7 +164,9 @@ pub struct Window {
     pub pages: u32,
     pub wanted: u8,
     pub flags: u8,
-    pub pad: [u8; 2],
+    /// 1: what would be wanted, if it had an owner.
+    pub unowned: u8,
+    pub pad: u8,
 }
 
 impl Window {
@@ -182,15 +187,16 @@ impl Window {
         pages: 0,
         wanted: 0,
         flags: 0,
-        pad: [0; 2],
+        unowned: 0,
+        pad: 0,
     };
 }
 
 #[repr(C)]
 pub struct Task {
     pub depth: u32,
-    /// The verifier dislikes implicit padding in a map value's initializer.
-    pub pad: u32,
+    /// 0: this actor's moves are filtered out.
+    pub wanted: u32,
     /// The list that the next call was entered with.
     pub from: u64,
     /// The folio whose failure was told last.
@@ -222,6 +228,12 @@ pub fn create(tid: u32) -> bool {
 #[inline(always)]
 pub fn forget(tid: u32) {
     let _ = TASKS.remove(tid);
+}
+
+/// The innermost call the current task is in, unless it is filtered out.
+#[inline(always)]
+pub fn wanted_call(tid: u32) -> Option<&'static mut Call> {
+    get(tid).and_then(innermost).filter(|call| call.wanted != 0)
 }
 
 /// The innermost call the task is in.
@@ -287,7 +299,7 @@ impl Task {
 #[unsafe(no_mangle)]
 static EMPTY_TASK: Task = Task {
     depth: 0,
-    pad: 0,
+    wanted: 0,
     from: 0,
     told: 0,
     window: Window::CLOSED,
@@ -306,6 +318,7 @@ static EMPTY_TASK: Task = Task {
         reason: 0,
         mode: 0,
         no_memory: 0,
-        pad: [0; 5],
+        wanted: 0,
+        pad: [0; 4],
     }; MAX_DEPTH as usize],
 };

@@ -259,6 +259,14 @@ pub struct KernelNames {
 }
 
 impl KernelNames {
+    /// The reasons that have a name, by number.
+    pub fn known_reasons(&self) -> impl Iterator<Item = Reason> {
+        self.reasons.iter().map(|(number, name)| Reason {
+            number,
+            name: Some(name.clone()),
+        })
+    }
+
     /// The reason of that number.
     #[must_use]
     pub fn reason(&self, number: u8) -> Reason {

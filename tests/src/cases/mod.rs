@@ -9,6 +9,8 @@ mod compaction;
 mod doctor;
 mod ending;
 mod failures;
+mod filter_cost;
+mod filters;
 mod harness;
 mod hidden;
 mod kinds;
@@ -16,6 +18,7 @@ mod loaded;
 mod moves;
 mod program;
 mod reasons;
+mod steps;
 mod surroundings;
 
 use crate::case::Case;
@@ -35,6 +38,8 @@ pub const TOPICS: &[&[Case]] = &[
     compaction::CASES,
     reasons::CASES,
     churn::CASES,
+    filters::CASES,
+    filter_cost::CASES,
     hidden::CASES,
 ];
 

@@ -3,6 +3,7 @@
 
 mod balanced;
 mod cached;
+mod changing;
 mod churn;
 mod contained;
 mod echo;
@@ -31,6 +32,7 @@ pub struct Workload {
 pub const ALL: &[Workload] = &[
     balanced::WORKLOAD,
     cached::WORKLOAD,
+    changing::WORKLOAD,
     churn::WORKLOAD,
     churn::REBORN,
     contained::WORKLOAD,

@@ -4,7 +4,7 @@
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     btf_maps::HashMap,
-    helpers::{bpf_get_smp_processor_id, bpf_probe_read_kernel_str_bytes},
+    helpers::{bpf_get_current_comm, bpf_get_smp_processor_id, bpf_probe_read_kernel_str_bytes},
     macros::{btf_map, raw_tracepoint},
     programs::RawTracePointContext,
 };
@@ -18,6 +18,9 @@ use crate::{
     kernel::{self, config},
     probes::lifecycle,
 };
+
+/// `MR_COMPACTION`, include/linux/migrate_mode.h, 6.1 to 7.3.
+const REASON: u8 = 0;
 
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -36,7 +39,11 @@ static COMPACTING: HashMap<u32, Running, 1024, { BPF_F_NO_PREALLOC as usize }> =
 #[raw_tracepoint(tracepoint = "mm_compaction_begin")]
 pub fn compaction_begin(_ctx: RawTracePointContext) -> i32 {
     let (tgid, tid) = kernel::current();
-    if !filter::wants_unowned() && !filter::wants(tgid) {
+    // Compaction is the business of whoever waits for it, as well as a reason for moves.
+    let wanted = filter::wants_reason(REASON)
+        && filter::wants(tgid)
+        && filter::wants_actor(tgid, bpf_get_current_comm().unwrap_or_default());
+    if !wanted {
         return 0;
     }
     let running = Running {
@@ -89,7 +96,7 @@ pub fn compaction_end(ctx: RawTracePointContext) -> i32 {
     // SAFETY: the helper checks the address and fails on one that cannot be read.
     let _ = unsafe { bpf_probe_read_kernel_str_bytes(name as *const u8, &mut event.zone) };
     // It may be the first time that this thread is heard of.
-    lifecycle::send_current(ProcessChange::Actor, actor_tgid, actor_tid);
+    lifecycle::send_current(ProcessChange::Actor, actor_tgid, actor_tid, 0);
     emit::compaction(event);
     0
 }

@@ -37,10 +37,13 @@ static UNMAPPED_AT: LruHashMap<Unmapping, u64, 32768> = LruHashMap::new();
 pub fn unmapping(ctx: FEntryContext) -> i32 {
     // A split outside migrate_pages comes here too; nobody would ever remove its entry.
     let (_, tid) = kernel::current();
-    if state::get(tid).and_then(state::innermost).is_none() {
+    if state::wanted_call(tid).is_none() {
         return 0;
     }
-    if config!(all) == 0 && !filter::wants(kernel::mm_owner(kernel::vma_mm(kernel::arg(&ctx, 1))).tgid) {
+    if !filter::wants_every_order() && !filter::wants_order(kernel::folio_order(kernel::arg(&ctx, 0))) {
+        return 0;
+    }
+    if !filter::wants_everybody() && !filter::wants(kernel::mm_owner(kernel::vma_mm(kernel::arg(&ctx, 1))).tgid) {
         return 0;
     }
     let key = Unmapping {
@@ -58,7 +61,7 @@ pub fn folio_moved(ctx: FExitContext) -> i32 {
     let (dst, src) = (kernel::arg(&ctx, 0), kernel::arg(&ctx, 1));
     let ret = kernel::arg(&ctx, 3) as i32;
     let (_, tid) = kernel::current();
-    let Some(call) = state::get(tid).and_then(state::innermost) else {
+    let Some(call) = state::wanted_call(tid) else {
         return 0;
     };
     if ret != 0 {
@@ -92,12 +95,16 @@ pub fn restoring(ctx: FEntryContext) -> i32 {
     let Some(task) = state::get(tid) else {
         return 0;
     };
-    if task.depth == 0 {
+    task.window.open = 0;
+    let Some(call) = state::innermost(task) else {
+        return 0;
+    };
+    if call.wanted == 0 {
         return 0;
     }
+    let (begun, order) = (call.begun, call.folio.order);
     let dst = kernel::arg(&ctx, 0);
     let src = kernel::migration_source(kernel::arg(&ctx, 3));
-    task.window.open = 0;
     let vma = kernel::arg(&ctx, 1);
     if src == dst {
         task.window = Window {
@@ -108,19 +115,21 @@ pub fn restoring(ctx: FEntryContext) -> i32 {
         };
         return 0;
     }
-    let key = Unmapping { folio: src, vma };
-    // SAFETY: a u64 of the map, read once.
-    let mut unmapped_at = UNMAPPED_AT.get_ptr(key).map_or(0, |at| unsafe { *at });
-    if unmapped_at != 0 {
-        let _ = UNMAPPED_AT.remove(key);
-    }
-    let Some(call) = state::innermost(task) else {
-        return 0;
-    };
-    if unmapped_at < call.begun {
-        unmapped_at = 0; // left over from an earlier split of a folio at the same place
-    }
     let owner = kernel::mm_owner(kernel::vma_mm(vma));
+    let wanted_folio = filter::wants_order(order);
+    let wanted = wanted_folio && filter::wants(owner.tgid);
+    let mut unmapped_at = 0;
+    if wanted {
+        let key = Unmapping { folio: src, vma };
+        // SAFETY: a u64 of the map, read once.
+        unmapped_at = UNMAPPED_AT.get_ptr(key).map_or(0, |at| unsafe { *at });
+        if unmapped_at != 0 {
+            let _ = UNMAPPED_AT.remove(key);
+        }
+        if unmapped_at < begun {
+            unmapped_at = 0; // left over from an earlier split of a folio at the same place
+        }
+    }
     task.window = Window {
         open: Window::MOVED,
         owner_tgid: owner.tgid,
@@ -131,9 +140,10 @@ pub fn restoring(ctx: FEntryContext) -> i32 {
         new_pfn: 0,
         at: 0,
         pages: 0,
-        wanted: u8::from(filter::wants(owner.tgid)),
+        wanted: u8::from(wanted),
         flags: if owner.exiting { mapping_flags::OWNER_EXITING } else { 0 },
-        pad: [0; 2],
+        unowned: u8::from(wanted_folio && owner.tgid == 0),
+        pad: 0,
     };
     0
 }
@@ -190,7 +200,7 @@ pub fn restored(_ctx: FExitContext) -> i32 {
 pub fn folio_done(ctx: FEntryContext) -> i32 {
     let src = kernel::arg(&ctx, 0);
     let (_, tid) = kernel::current();
-    let Some(call) = state::get(tid).and_then(state::innermost) else {
+    let Some(call) = state::wanted_call(tid) else {
         return 0;
     };
     let order = if call.folio.src == src {
@@ -223,10 +233,18 @@ fn extend(task: &mut Task, tid: u32, addr: u64, new_pfn: u64, pages: u32) {
         }
         _ => return,
     }
-    let unowned = u8::from(task.window.owner_tgid == 0);
+    let unowned = if filter::wants_address(addr, pages) {
+        task.window.unowned
+    } else {
+        0
+    };
     if let Some(call) = state::innermost(task) {
         call.folio.mapped = 1;
         call.folio.unowned |= unowned;
+    }
+    // After the books: what is filtered out is booked too.
+    if task.window.wanted == 0 || !filter::wants_address(addr, pages) {
+        return;
     }
     let have = u64::from(task.window.pages);
     if have != 0 && (addr != task.window.vaddr + (have << 12) || new_pfn != task.window.new_pfn + have) {
@@ -245,7 +263,8 @@ fn extend(task: &mut Task, tid: u32, addr: u64, new_pfn: u64, pages: u32) {
 fn flush(task: &mut Task, tid: u32) {
     let window = task.window;
     task.window.pages = 0;
-    if window.pages == 0 || window.wanted == 0 {
+    let old_pfn = window.new_pfn.wrapping_sub(window.frame_delta);
+    if window.pages == 0 || !filter::wants_frames(old_pfn, window.new_pfn) {
         return;
     }
     let Some(call) = state::innermost(task) else {
@@ -259,7 +278,7 @@ fn flush(task: &mut Task, tid: u32) {
         flags: window.flags,
         at: window.at,
         vaddr: window.vaddr,
-        old_pfn: window.new_pfn.wrapping_sub(window.frame_delta),
+        old_pfn,
         new_pfn: window.new_pfn,
         unmapped_at: window.unmapped_at,
         owner_tgid: window.owner_tgid,

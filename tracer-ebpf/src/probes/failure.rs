@@ -6,7 +6,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     btf_maps::LruHashMap,
-    helpers::{bpf_get_smp_processor_id, bpf_loop},
+    helpers::{bpf_get_current_comm, bpf_get_smp_processor_id, bpf_loop},
     macros::{btf_map, fexit},
     programs::FExitContext,
 };
@@ -138,7 +138,7 @@ fn target(src: u64, found: u64) -> i32 {
         return 0;
     }
     let (_, tid) = kernel::current();
-    let Some(call) = state::get(tid).and_then(state::innermost) else {
+    let Some(call) = state::wanted_call(tid) else {
         return 0;
     };
     call.no_memory = 1;
@@ -207,10 +207,15 @@ pub fn misplaced(ctx: FExitContext) -> i32 {
         }
         0
     };
+    let reason = config!(reason_numa) as u8;
+    let (tgid, _) = kernel::current();
+    if !filter::wants_reason(reason) || !filter::wants_actor(tgid, bpf_get_current_comm().unwrap_or_default()) {
+        return 0;
+    }
     let mut event = FolioFailed {
         cause: Cause::NumaRefused as u8,
         errno,
-        reason: config!(reason_numa) as u8,
+        reason,
         ..FolioFailed::default()
     };
     event.places[0] = rmap::place_in(folio, vma);
@@ -312,22 +317,15 @@ const EAGAIN: i32 = 11;
 /// Sends the failure if the filter lets it through, with what is the same for all.
 #[inline(always)]
 fn send(folio: u64, mut event: FolioFailed) {
-    let mut wanted = filter::wants_unowned();
-    let mut i = 0;
-    while i < FAILED_MAPPINGS && !wanted {
-        let owner = event.places[i].owner_tgid;
-        wanted = owner != 0 && filter::wants(owner);
-        i += 1;
-    }
-    if !wanted {
+    event.order = kernel::folio_order(folio);
+    event.pfn = kernel::folio_pfn(folio);
+    if !filter::wants_order(event.order) || !filter::wants_from(event.pfn) || !wants_place(&event) {
         return;
     }
     let (actor_tgid, actor_tid) = kernel::current();
     // SAFETY: the helper has no preconditions.
     event.cpu = unsafe { bpf_get_smp_processor_id() } as u16;
     event.at = kernel::now();
-    event.order = kernel::folio_order(folio);
-    event.pfn = kernel::folio_pfn(folio);
     event.flags = kernel::read(folio, config!(folio_flags));
     if event.order == 0 {
         event.mappings = kernel::read::<u32>(folio, config!(folio_mapcount)).wrapping_add(1);
@@ -335,4 +333,22 @@ fn send(folio: u64, mut event: FolioFailed) {
     event.actor_tgid = actor_tgid;
     event.actor_tid = actor_tid;
     emit::failure(event);
+}
+
+/// Whether one of the folio's mappings is wanted, or memory whose owner is not known.
+#[inline(always)]
+fn wants_place(event: &FolioFailed) -> bool {
+    if filter::wants_unowned() {
+        return true;
+    }
+    let pages = 1 << (event.order & 31);
+    let mut i = 0;
+    while i < FAILED_MAPPINGS {
+        let place = event.places[i];
+        if place.owner_tgid != 0 && filter::wants(place.owner_tgid) && filter::wants_address(place.vaddr, pages) {
+            return true;
+        }
+        i += 1;
+    }
+    false
 }

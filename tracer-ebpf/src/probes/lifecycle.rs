@@ -1,8 +1,9 @@
-//! Processes made, renamed and ended: targets follow forks, numbers that come back are new.
-//! Input: tracepoints `sched:sched_process_fork`, `_exec`, `_exit`; fentry `mm_update_next_owner`.
+//! Processes made, renamed, moved to other cgroups and ended: who is wanted follows, numbers that come back are new.
+//! Input: tracepoints `sched:sched_process_fork`, `_exec`, `_exit`, `task:task_rename`, `cgroup:cgroup_attach_task`;
+//! fentry `mm_update_next_owner`.
 
 use aya_ebpf::{
-    helpers::bpf_get_current_comm,
+    helpers::{bpf_get_current_comm, bpf_probe_read_kernel_str_bytes},
     macros::{fentry, raw_tracepoint},
     programs::{FEntryContext, RawTracePointContext},
 };
@@ -10,6 +11,7 @@ use aya_log_ebpf::warn;
 use tracer_common::{
     counter::Counter,
     event::{ProcessChange, ProcessSeen},
+    filter::membership,
 };
 
 use crate::{
@@ -29,15 +31,15 @@ pub fn forked(ctx: RawTracePointContext) -> i32 {
     if tgid != tid {
         return 0;
     }
-    if config!(all) == 0 {
-        if config!(follow) == 0 || !filter::is_target(parent_tgid) {
-            // A new process under this number is not the one that was asked for, whatever became of that.
-            filter::forget(tgid);
+    let comm = kernel::read(child, config!(task_comm));
+    // Its cgroup may be another one than its parent's (CLONE_INTO_CGROUP). What had this number before is forgotten.
+    let membership = filter::judge(filter::inherited(parent_tgid), child, comm);
+    if !filter::wants_everybody() {
+        if !set(tgid, membership) {
+            warn!(&ctx, "too many processes: {} is not followed", tgid);
             return 0;
         }
-        if !filter::follow(tgid) {
-            counters::add(Counter::LostTargets, 1);
-            warn!(&ctx, "too many processes: {} is not followed", tgid);
+        if membership == 0 {
             return 0;
         }
     }
@@ -47,7 +49,8 @@ pub fn forked(ctx: RawTracePointContext) -> i32 {
         tid,
         parent_tgid,
         at: kernel::now(),
-        comm: kernel::read(child, config!(task_comm)),
+        comm,
+        membership,
         ..ProcessSeen::default()
     });
     0
@@ -63,8 +66,49 @@ pub fn execed(ctx: RawTracePointContext) -> i32 {
     if old_tid != tid {
         state::forget(old_tid);
     }
-    if filter::wants(tgid) || state::get(tid).is_some() {
-        send_current(ProcessChange::Exec, tgid, tid);
+    // Its name, and what it fulfils by that, were told when it was renamed.
+    let membership = filter::fulfils(tgid);
+    if filter::wants_everybody() || membership != 0 || state::get(tid).is_some() {
+        send_current(ProcessChange::Exec, tgid, tid, membership);
+    }
+    0
+}
+
+/// `TP_PROTO(struct task_struct *task, const char *comm)`, 6.1 to 7.3, include/trace/events/task.h: by exec, by
+/// prctl(2), or by another thread of the process through /proc. Called before the task has the name.
+#[raw_tracepoint(tracepoint = "task_rename")]
+pub fn renamed(ctx: RawTracePointContext) -> i32 {
+    let (task, name): (u64, u64) = (ctx.arg(0), ctx.arg(1));
+    let mut comm = [0; 16];
+    // SAFETY: the helper checks the address, and fails on one that cannot be read.
+    let _ = unsafe { bpf_probe_read_kernel_str_bytes(name as *const u8, &mut comm) };
+    let tid: u32 = kernel::read(task, config!(task_pid));
+    let tgid: u32 = kernel::read(task, config!(task_tgid));
+    let migrates = state::get(tid).map(|task| task.wanted = u32::from(filter::wants_actor(tgid, comm)));
+    let (had, has) = if tid == tgid {
+        change(tgid, task, comm)
+    } else {
+        (0, filter::fulfils(tgid))
+    };
+    let told = tid == tgid && (filter::wants_everybody() || had | has != 0);
+    if told || migrates.is_some() {
+        send(ProcessChange::Renamed, tgid, tid, comm, has);
+    }
+    0
+}
+
+/// `TP_PROTO(struct cgroup *dst_cgrp, const char *path, struct task_struct *task, bool threadgroup)`, 6.1 to 7.3,
+/// include/trace/events/cgroup.h. The task is there by then (`cgroup_attach_task`, kernel/cgroup/cgroup.c).
+#[raw_tracepoint(tracepoint = "cgroup_attach_task")]
+pub fn regrouped(ctx: RawTracePointContext) -> i32 {
+    let task: u64 = ctx.arg(2);
+    // A process is where its leader is; other threads may be in cgroups below.
+    let leader: u64 = kernel::read(task, config!(task_group_leader));
+    let tgid: u32 = kernel::read(leader, config!(task_tgid));
+    let comm = kernel::read(leader, config!(task_comm));
+    let (had, has) = change(tgid, leader, comm);
+    if had != has {
+        send(ProcessChange::Regrouped, tgid, tgid, comm, has);
     }
     0
 }
@@ -78,8 +122,8 @@ pub fn exited(ctx: RawTracePointContext) -> i32 {
     state::forget(tid);
     let signal: u64 = kernel::read(task, config!(task_signal));
     let live: u32 = kernel::read(signal, config!(signal_live));
-    if live == 0 && filter::wants(tgid) {
-        send_current(ProcessChange::Exit, tgid, tid);
+    if live == 0 && (filter::wants_everybody() || filter::fulfils(tgid) != 0) {
+        send_current(ProcessChange::Exit, tgid, tid, 0);
         filter::forget(tgid);
     }
     0
@@ -93,15 +137,48 @@ pub fn owner_leaves(ctx: FEntryContext) -> i32 {
     0
 }
 
+/// Judges a process again; what it fulfilled before, and what it fulfils now.
+#[inline(always)]
+fn change(tgid: u32, leader: u64, comm: [u8; 16]) -> (u32, u32) {
+    let had = filter::fulfils(tgid);
+    let has = filter::judge(had & membership::LINEAGE, leader, comm);
+    if had != has && !set(tgid, has) {
+        return (had, had);
+    }
+    (had, has)
+}
+
+/// False, and counted, where there is no room for one more process.
+#[inline(always)]
+fn set(tgid: u32, membership: u32) -> bool {
+    let room = filter::set(tgid, membership);
+    if !room {
+        counters::add(Counter::LostTargets, 1);
+    }
+    room
+}
+
 /// Tells user space the current task's name.
 #[inline(always)]
-pub fn send_current(change: ProcessChange, tgid: u32, tid: u32) {
+pub fn send_current(change: ProcessChange, tgid: u32, tid: u32, membership: u32) {
+    send(
+        change,
+        tgid,
+        tid,
+        bpf_get_current_comm().unwrap_or_default(),
+        membership,
+    );
+}
+
+#[inline(always)]
+fn send(change: ProcessChange, tgid: u32, tid: u32, comm: [u8; 16], membership: u32) {
     emit::process(ProcessSeen {
         change: change as u16,
         tgid,
         tid,
         at: kernel::now(),
-        comm: bpf_get_current_comm().unwrap_or_default(),
+        comm,
+        membership,
         ..ProcessSeen::default()
     });
 }

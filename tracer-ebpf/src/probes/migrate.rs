@@ -3,6 +3,7 @@
 
 use aya_ebpf::{
     EbpfContext,
+    helpers::bpf_get_current_comm,
     macros::{kprobe, raw_tracepoint},
     programs::{ProbeContext, RawTracePointContext},
 };
@@ -10,7 +11,7 @@ use aya_log_ebpf::warn;
 use tracer_common::{counter::Counter, event::ProcessChange};
 
 use crate::{
-    counters,
+    counters, filter,
     kernel::{self, config},
     probes::{compaction, failure, lifecycle},
     state,
@@ -37,8 +38,13 @@ fn task(ctx: &impl EbpfContext) -> Option<&'static mut state::Task> {
         warn!(ctx, "no room for the state of thread {}", tid);
         return None;
     }
-    lifecycle::send_current(ProcessChange::Actor, tgid, tid);
-    state::get(tid)
+    let wanted = filter::wants_actor(tgid, bpf_get_current_comm().unwrap_or_default());
+    if wanted {
+        lifecycle::send_current(ProcessChange::Actor, tgid, tid, 0);
+    }
+    let task = state::get(tid)?;
+    task.wanted = u32::from(wanted);
+    Some(task)
 }
 
 /// `TP_PROTO(enum migrate_mode mode, int reason)`, 5.15 to 7.3, include/trace/events/migrate.h.
@@ -51,7 +57,14 @@ pub fn migrate_begin(ctx: RawTracePointContext) -> i32 {
     };
     let from = task.from;
     task.from = 0;
-    if !task.push(state::Call::begin(kernel::now(), from, reason as u8, mode as u8)) {
+    let wanted = task.wanted != 0 && filter::wants_reason(reason as u8);
+    if !task.push(state::Call::begin(
+        kernel::now(),
+        from,
+        reason as u8,
+        mode as u8,
+        wanted,
+    )) {
         warn!(&ctx, "migrate_pages nested deeper than {}", state::MAX_DEPTH);
     }
     0
@@ -83,6 +96,14 @@ pub fn migrate_end(ctx: RawTracePointContext) -> i32 {
         counters::add_moved_for(reason as u8, succeeded);
         return 0;
     };
+    if call.wanted == 0 {
+        // Nobody looked into it: its moves are filtered out whoever owns them.
+        counters::add(Counter::MovedPages, succeeded);
+        counters::add(Counter::FilteredPages, succeeded);
+        counters::add(Counter::ThpMoved, ctx.arg(2));
+        counters::add_moved_for(call.reason, succeeded);
+        return 0;
+    }
     call.finish_folio();
     counters::add(Counter::MovedPages, call.moved);
     counters::add(Counter::ReportedPages, call.reported);

@@ -13,7 +13,7 @@ use tracer_common::{
 };
 
 use crate::{
-    counters, emit,
+    counters, emit, filter,
     kernel::{self, config},
     state,
 };
@@ -101,8 +101,9 @@ fn remember(addr: u64, pfn: u64) -> i32 {
     let Some(task) = state::get(tid) else {
         return 0;
     };
-    if task.depth == 0 {
-        return 0; // not migrate_pages
+    match state::innermost(task) {
+        Some(call) if call.wanted != 0 => {}
+        _ => return 0, // not migrate_pages, or filtered out
     }
     let key = Place { addr, tid, pad: 0 };
     let fresh = Unmapped {
@@ -154,6 +155,9 @@ fn restored(addr: u64, new_pfn: u64, order: u32, thps: u64) -> i32 {
     let Some(call) = state::innermost(task) else {
         return 0;
     };
+    if call.wanted == 0 {
+        return 0;
+    }
     let key = Place { addr, tid, pad: 0 };
     let Some(found) = IN_FLIGHT.get_ptr_mut(key) else {
         // A split inside migrate_pages restores entries that no tracepoint announced.
@@ -204,17 +208,27 @@ fn restored(addr: u64, new_pfn: u64, order: u32, thps: u64) -> i32 {
     }
 
     let pages = 1u64 << order;
+    let wanted = filter::wants_order(order as u8)
+        && filter::wants_address(addr, pages as u32)
+        && filter::wants_frames(old.pfn, new_pfn);
     // A page of several mappings comes once for each: new frames already in the run are not counted.
     let [first, end] = call.frames;
     if new_pfn < first || new_pfn >= end {
         call.moved += pages;
-        call.reported += pages;
         call.thps += thps;
+        if wanted {
+            call.reported += pages;
+        } else {
+            call.filtered += pages;
+        }
         call.frames = if new_pfn == end {
             [first, end + pages]
         } else {
             [new_pfn, new_pfn + pages]
         };
+    }
+    if !wanted {
+        return 0;
     }
     let mut flags = 0;
     if ambiguous {

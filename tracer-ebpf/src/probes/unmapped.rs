@@ -49,7 +49,8 @@ pub fn file_of(folio: u64) -> File {
 /// events would not fit on their stacks beside theirs.
 #[inline(never)]
 pub fn tell(folio: &Folio, reason: u8) {
-    if !filter::wants_unowned() {
+    let (old_pfn, new_pfn) = (kernel::folio_pfn(folio.src), kernel::folio_pfn(folio.dst));
+    if !filter::wants_unowned() || !filter::wants_order(folio.order) || !filter::wants_frames(old_pfn, new_pfn) {
         return;
     }
     let (actor_tgid, actor_tid) = kernel::current();
@@ -57,8 +58,8 @@ pub fn tell(folio: &Folio, reason: u8) {
         reason,
         order: folio.order,
         at: kernel::now(),
-        old_pfn: kernel::folio_pfn(folio.src),
-        new_pfn: kernel::folio_pfn(folio.dst),
+        old_pfn,
+        new_pfn,
         index: folio.file.index,
         actor_tgid,
         actor_tid,

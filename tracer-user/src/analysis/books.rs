@@ -18,7 +18,7 @@ pub struct Books {
     pub intervals: IntervalTotals,
     /// Of the pages that moved, reported.
     pub reported: u64,
-    /// Of those, of processes that nobody asked for.
+    /// Of those, filtered out: of processes, or for reasons and so on, that nobody asked for.
     pub filtered: u64,
     /// Of those, of a process that was being forked or torn down: it has no number to be reported by.
     pub unowned: u64,
@@ -123,18 +123,14 @@ impl Books {
         lost: Lost,
         correlation: Losses,
     ) -> Self {
-        // The tracepoint backend's filter is in correlation.
-        let (reported, filtered) = if whole.blind_to_unmapped {
-            (correlation.reported_pages, correlation.filtered_pages)
-        } else {
-            (
-                counters.sum(Counter::ReportedPages),
-                counters.sum(Counter::FilteredPages),
-            )
-        };
         Self {
-            reported,
-            filtered,
+            reported: if whole.blind_to_unmapped {
+                correlation.reported_pages
+            } else {
+                counters.sum(Counter::ReportedPages)
+            },
+            // By owner the tracepoint backend filters in correlation, by all else where the exact one does.
+            filtered: counters.sum(Counter::FilteredPages) + correlation.filtered_pages,
             unowned: counters.sum(Counter::UnownedPages),
             unmapped: counters.sum(Counter::UnmappedPages),
             failed_seen: counters.sum(Counter::FailedPages),

@@ -3,6 +3,7 @@
 
 mod command;
 mod doctor;
+mod filters;
 mod signals;
 mod targets;
 mod trace;
@@ -23,6 +24,7 @@ use crate::{
 const USAGE: &str = "\
 tracer [OPTIONS] -p PID...
        tracer [OPTIONS] -a
+       tracer [OPTIONS] --cgroup PATH | --comm PATTERN | --actor PID|PATTERN
        tracer [OPTIONS] -- COMMAND...
        tracer doctor [--json]";
 
@@ -32,6 +34,10 @@ Examples:
   sudo tracer -a -d 10                 every process, for ten seconds
   sudo tracer -- ./server --port 80    start a program and trace it from its first page
   sudo tracer -a --json | jq .reason   one JSON object a line
+  sudo tracer --cgroup /system.slice/nginx.service --nodes 1:0
+                                       a service's pages that go from node 1 to node 0
+  sudo tracer --comm 'postgres*' --reason compaction --min-order 2M
+                                       huge pages of these programs, moved by compaction
   tracer doctor                        what this machine allows, and what is missing
 
 To see pages move at once, ask the kernel to compact memory while tracer runs:
@@ -117,6 +123,10 @@ pub struct Args {
     /// A program to start and trace from its first page, as the user who called sudo
     #[arg(last = true, value_name = "COMMAND", conflicts_with_all = ["pid", "all"])]
     pub command: Vec<OsString>,
+
+    /// Which of their moves
+    #[command(flatten)]
+    pub filters: filters::Args,
 }
 
 /// What else tracer can do.

@@ -1,12 +1,21 @@
-//! Whose pages are wanted: checks the given PIDs and gathers their children.
+//! Whose pages are wanted: checks the given PIDs, gathers their children, and judges every process by the filters.
 //! Input: the command line, /proc.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+};
+
+use tracer_common::{filter::membership, names::COMM_LEN};
 
 use crate::{
-    cli::Refused,
-    proc::process::{self, Target},
+    cli::{Refused, filters::Compiled},
+    proc::{
+        cgroup,
+        process::{self, Target},
+    },
     render::escape::Printable,
+    source::ring::{Capture, CaptureError},
     units::Tgid,
 };
 
@@ -87,4 +96,82 @@ pub fn with_descendants(roots: &BTreeSet<Tgid>) -> BTreeSet<Tgid> {
     }
     all.remove(&Tgid(std::process::id()));
     all
+}
+
+/// Looks in which processes that are there change under one's hands are settled.
+const LOOKS: u32 = 8;
+
+/// Tells the kernel side what each process fulfils that was there before its hooks; returns what each does now.
+/// `roots` were asked for by number.
+///
+/// A process may change between the look at it and the word to the kernel side, whose own newer word that one
+/// overwrites: so it looks again, until nothing is new.
+///
+/// # Errors
+/// When the kernel's table is full, or /proc cannot be listed.
+pub fn enrol(capture: &mut Capture, wanted: &Compiled, roots: &BTreeSet<Tgid>) -> anyhow::Result<BTreeMap<Tgid, u32>> {
+    let mut members = BTreeMap::new();
+    for _ in 0..LOOKS {
+        members.clear();
+        let mut settled = true;
+        for (tgid, bits) in look(wanted, roots)? {
+            // A child whose parent has ended cannot be seen to descend; the kernel side knows.
+            let known = capture.membership(tgid);
+            let bits = bits | known & membership::LINEAGE;
+            if bits != known {
+                settled = false;
+                capture.set_membership(tgid, bits).map_err(|error| no_room(&error))?;
+            }
+            if bits != 0 {
+                members.insert(tgid, bits);
+            }
+        }
+        if settled {
+            break;
+        }
+    }
+    Ok(members)
+}
+
+fn no_room(error: &CaptureError) -> Refused {
+    Refused(format!("too many processes fulfil the filters: {error}"))
+}
+
+/// What each process fulfils, as far as it can be seen now.
+fn look(wanted: &Compiled, roots: &BTreeSet<Tgid>) -> io::Result<BTreeMap<Tgid, u32>> {
+    let filter = &wanted.filter;
+    let needs = |bit| filter.need & bit != 0;
+    let mut seen: BTreeMap<Tgid, u32> = process::list()?.into_iter().map(|tgid| (tgid, 0)).collect();
+    if needs(membership::LINEAGE) {
+        let lineage = if filter.follow == 0 {
+            roots.clone()
+        } else {
+            with_descendants(roots)
+        };
+        for tgid in lineage {
+            *seen.entry(tgid).or_default() |= membership::LINEAGE;
+        }
+    }
+    for (tgid, bits) in &mut seen {
+        if needs(membership::COMM) && comm(*tgid).is_some_and(|comm| filter.comms.matches(comm)) {
+            *bits |= membership::COMM;
+        }
+        if needs(membership::CGROUP)
+            && let Ok(text) = cgroup::read(*tgid)
+            && wanted.cgroups.iter().any(|cgroup| cgroup.holds(&text))
+        {
+            *bits |= membership::CGROUP;
+        }
+    }
+    Ok(seen)
+}
+
+/// The leader's name, as the kernel keeps it.
+fn comm(tgid: Tgid) -> Option<[u8; COMM_LEN]> {
+    let text = fs::read(format!("/proc/{tgid}/comm")).ok()?;
+    let name = text.strip_suffix(b"\n").unwrap_or(&text);
+    let mut comm = [0; COMM_LEN];
+    // The name of a kernel's worker is longer here than it is; it owns no pages.
+    comm.get_mut(..name.len())?.copy_from_slice(name);
+    Some(comm)
 }

@@ -2,7 +2,7 @@
 //! Input: the parsed command line.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     future::pending,
     io::{self, BufWriter, IsTerminal as _, Write as _},
     path::Path,
@@ -17,12 +17,13 @@ use rustix::{
     termios::tcgetwinsize,
     time::{ClockId, clock_gettime},
 };
-use tracer_common::config::Config;
+use tracer_common::{config::Config, filter::membership};
 
 use crate::{
     cli::{
         Args, Color, Refused,
         command::{self, Held, Running},
+        filters::Compiled,
         signals::Signals,
         targets::{self, Targets},
     },
@@ -55,7 +56,7 @@ const INTERRUPTED: u8 = 128 + 2;
 /// # Errors
 /// Whatever keeps tracing from starting; what happens later is reported and shows in the exit code.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    if args.pid.is_empty() && !args.all && args.command.is_empty() {
+    if args.pid.is_empty() && !args.all && args.command.is_empty() && !args.filters.select() {
         return Err(Refused(
             "whose pages? Give -p PID, -a for every process, or -- COMMAND to start one (tracer --help)".to_owned(),
         )
@@ -75,21 +76,26 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     let types = KernelTypes::read(Path::new(types::VMLINUX))?;
     let topology = Topology::read().context("cannot tell the NUMA node of a frame")?;
-    let mut wanted = match (&targets, &held) {
-        (Some(targets), _) => Some(targets.tgids.clone()),
-        (None, Some(held)) => Some(BTreeSet::from([held.tgid])),
-        (None, None) => None,
+    let names = types.names();
+    let lineage = match (&targets, &held) {
+        (Some(targets), _) => targets.tgids.clone(),
+        (None, Some(held)) => BTreeSet::from([held.tgid]),
+        (None, None) => BTreeSet::new(),
     };
+    let wanted = args.filters.compile(!lineage.is_empty(), follow, &names, &topology)?;
 
-    let (mut capture, fallbacks) = attach(args, &types, &topology, wanted.as_ref(), follow)?;
-    // Children made between the look into /proc and the hook on fork.
-    if let Some(targets) = targets.as_mut().filter(|_| follow) {
-        let now = targets::with_descendants(&targets.tgids);
-        for &tgid in now.difference(&targets.tgids) {
-            capture.add_target(tgid)?;
-        }
-        wanted = Some(now.clone());
-        targets.tgids = now;
+    let (mut capture, fallbacks) = attach(args, &types, &topology, &wanted, &lineage)?;
+    // Those that were there before the hooks on processes, and children made between the look into /proc and the hook
+    // on fork.
+    let members = if wanted.filter.need == 0 {
+        BTreeMap::new()
+    } else {
+        targets::enrol(&mut capture, &wanted, &lineage)?
+    };
+    tell(&capture, &wanted, members.len());
+    if let Some(targets) = &mut targets {
+        let lineage = members.iter().filter(|(_, bits)| **bits & membership::LINEAGE != 0);
+        targets.tgids = lineage.map(|(tgid, _)| *tgid).collect();
     }
 
     let header = Header {
@@ -98,12 +104,12 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         backend: capture.backend,
         fallbacks,
         refused: capture.refused.clone(),
-        targets: describe(targets.as_ref(), held.as_ref()),
+        targets: describe(targets.as_ref(), held.as_ref()) + &wanted.words,
         clock_offset: clock_offset(),
     };
     let find_owners = capture.backend == Backend::Tracepoint;
-    let processes = Processes::new(wanted, follow);
-    let correlator = Correlator::new(processes, topology, types.names(), find_owners);
+    let processes = Processes::new(wanted.filter.need, members);
+    let correlator = Correlator::new(processes, topology, names, find_owners);
     drop(types); // the kernel's BTF: several MiB
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -248,21 +254,15 @@ fn attach(
     args: &Args,
     types: &KernelTypes,
     topology: &Topology,
-    wanted: Option<&BTreeSet<Tgid>>,
-    follow: bool,
+    wanted: &Compiled,
+    lineage: &BTreeSet<Tgid>,
 ) -> anyhow::Result<(Capture, Vec<String>)> {
     let mut config = types.config()?;
     config.pfn_bits = topology.pfn_bits();
-    config.follow = u32::from(follow);
-    config.all = u32::from(wanted.is_none());
     add_bases(&mut config);
-    let nobody = BTreeSet::new();
     let candidates = args.backend.candidates();
-    match Capture::start(candidates, types, &config, args.ring_size, wanted.unwrap_or(&nobody)) {
-        Ok((capture, failures)) => {
-            tell(&capture, wanted);
-            Ok((capture, failures.iter().map(ToString::to_string).collect()))
-        }
+    match Capture::start(candidates, types, &config, &wanted.filter, args.ring_size, lineage) {
+        Ok((capture, failures)) => Ok((capture, failures.iter().map(ToString::to_string).collect())),
         Err(error) => Err(refused(
             candidates.last().copied().unwrap_or(Backend::Tracepoint),
             &error,
@@ -279,15 +279,15 @@ fn add_bases(config: &mut Config) {
     }
 }
 
-/// For `-v`: what is attached, and for how many processes.
-fn tell(capture: &Capture, wanted: Option<&BTreeSet<Tgid>>) {
+/// For `-v`: what is attached, and how many processes fulfil something of what is asked for.
+fn tell(capture: &Capture, wanted: &Compiled, members: usize) {
     let refused = |hook: &Hook| capture.refused.iter().any(|refusal| std::ptr::eq(refusal.hook, hook));
     for hook in capture.backend.hooks().filter(|hook| !refused(hook)) {
         log::info!("attached {}", hook.label());
     }
-    match wanted {
-        Some(wanted) => log::info!("processes to trace at the start: {}", wanted.len()),
-        None => log::info!("every process is traced"),
+    match wanted.filter.need {
+        0 => log::info!("every process is traced"),
+        _ => log::info!("processes to trace at the start: {members}"),
     }
 }
 

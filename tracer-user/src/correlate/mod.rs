@@ -140,8 +140,23 @@ impl Correlator {
     /// Correlates one batch and appends its events to `out`, in the same order. With `ask` false no
     /// page table is read: the caller has fallen behind the ring.
     pub fn batch(&mut self, batch: &[Raw], ask: bool, out: &mut Vec<Event>) {
+        let begin = out.len();
         let mut others = Vec::new();
-        let mut pending = self.name(batch, ask, &mut others);
+        let mut rest = batch;
+        while !rest.is_empty() {
+            let (pending, behind) = self.name(rest, ask, &mut others);
+            self.events(pending, ask, out);
+            rest = behind;
+        }
+        if !others.is_empty() {
+            out.append(&mut others);
+            out[begin..].sort_by_key(Event::at);
+        }
+        self.processes.bury();
+    }
+
+    /// Makes runs into events.
+    fn events(&mut self, mut pending: Vec<Pending>, ask: bool, out: &mut Vec<Event>) {
         if let Some(owners) = &mut self.owners {
             if ask {
                 owners.find(&mut pending, &mut self.processes, &mut self.spaces);
@@ -159,20 +174,20 @@ impl Correlator {
             self.judge(run, answer, ask, out);
         }
         self.add_frame_facts(&mut out[first..]);
-        if !others.is_empty() {
-            out.append(&mut others);
-            out[first..].sort_by_key(Event::at);
-        }
-        self.processes.bury();
     }
 
-    /// Takes in the process events, and names owner and actor of each run as of that moment. Events that are not runs are
-    /// complete at once, and go to `others`.
-    fn name(&mut self, batch: &[Raw], ask: bool, others: &mut Vec<Event>) -> Vec<Pending> {
+    /// Takes in the process events, and names owner and actor of each run as of that moment. Where owners are found
+    /// here, it ends before a change of who is wanted: the runs until then are judged by who was wanted then. Returns
+    /// the rest. Events that are not runs are complete at once, and go to `others`.
+    fn name<'a>(&mut self, batch: &'a [Raw], ask: bool, others: &mut Vec<Event>) -> (Vec<Pending>, &'a [Raw]) {
         let mut pending = Vec::with_capacity(batch.len());
-        for raw in batch {
+        for (at, raw) in batch.iter().enumerate() {
             match raw {
                 Raw::Process(change, seen) => {
+                    let judges = self.owners.is_some() && !pending.is_empty();
+                    if judges && self.processes.changes_wanted(*change, seen) {
+                        return (pending, &batch[at..]);
+                    }
                     if let Some(tgid) = self.processes.apply(*change, seen) {
                         self.spaces.forget(tgid);
                     }
@@ -199,17 +214,18 @@ impl Correlator {
                 }
             }
         }
-        pending
+        (pending, &[])
     }
 
     /// Drops runs of processes that nobody asked for.
     fn keep_wanted(&mut self, pending: &mut Vec<Pending>, searched: bool) {
-        let Some(targets) = self.processes.targets() else {
+        let processes = &self.processes;
+        if processes.wanted().is_none() {
             return;
-        };
+        }
         let losses = &mut self.losses;
         pending.retain(|run| match run.owner {
-            Some(owner) if targets.contains(&owner.tgid) => true,
+            Some(owner) if processes.wants(owner.tgid) => true,
             Some(_) => {
                 losses.filtered_pages += u64::from(run.raw.pages);
                 false
@@ -378,5 +394,64 @@ pub(crate) fn verdict(frame: Frame, new_pfn: Pfn) -> Verdict {
         Frame::Swapped(slot) if slot.hidden() => Verdict::Hidden,
         Frame::Swapped(_) => Verdict::SwappedOut,
         Frame::Guard | Frame::None => Verdict::Unmapped,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracer_common::{
+        event::{ProcessChange, ProcessSeen},
+        filter::membership,
+    };
+
+    use super::*;
+    use crate::kernel::topology::{Sources, Zone};
+    use crate::units::NodeId;
+
+    /// Above any pid_max, so that nothing is found in /proc.
+    const NOBODY: u32 = 5_000_000;
+
+    fn correlator(find_owners: bool) -> Correlator {
+        let sources = Sources {
+            zones: vec![Zone {
+                node: NodeId(0),
+                start: Pfn(0),
+                spanned: 1,
+                present: 1,
+            }],
+            ..Sources::default()
+        };
+        let topology = Topology::from_sources(&sources).unwrap();
+        let processes = Processes::new(membership::COMM, BTreeMap::from([(Tgid(NOBODY), membership::COMM)]));
+        Correlator::new(processes, topology, KernelNames::default(), find_owners)
+    }
+
+    #[test]
+    fn runs_before_a_change_of_who_is_wanted_are_judged_by_themselves() {
+        let mapping = Raw::Mapping(MappingMoved {
+            actor_tgid: NOBODY,
+            actor_tid: NOBODY,
+            pages: 1,
+            ..MappingMoved::default()
+        });
+        let renamed = |membership| {
+            let seen = ProcessSeen {
+                tgid: NOBODY,
+                tid: NOBODY,
+                membership,
+                ..ProcessSeen::default()
+            };
+            Raw::Process(ProcessChange::Renamed, seen)
+        };
+        let batch = [renamed(membership::COMM), mapping, mapping, renamed(0), mapping];
+        let mut searching = correlator(true);
+        let (first, rest) = searching.name(&batch, true, &mut Vec::new());
+        assert_eq!((first.len(), rest.len()), (2, 2));
+        assert!(searching.processes.wants(Tgid(NOBODY)));
+        let (second, rest) = searching.name(rest, true, &mut Vec::new());
+        assert_eq!((second.len(), rest.len()), (1, 0));
+        assert!(!searching.processes.wants(Tgid(NOBODY)));
+        // The kernel side has judged already.
+        assert_eq!(correlator(false).name(&batch, true, &mut Vec::new()).1.len(), 0);
     }
 }

@@ -120,8 +120,8 @@ fn places(run: &Pending) -> (Place, Place) {
 
 /// What the page tables of all candidates hold at the wanted addresses.
 fn holders(wanted: &[VirtAddr], processes: &Processes, spaces: &mut Spaces) -> HashMap<VirtAddr, Vec<(Life, Frame)>> {
-    let candidates: Vec<Tgid> = match processes.targets() {
-        Some(targets) => targets.iter().copied().collect(),
+    let candidates: Vec<Tgid> = match processes.wanted() {
+        Some(wanted) => wanted.collect(),
         None => proc::process::list().unwrap_or_default(),
     };
     let mut found: HashMap<VirtAddr, Vec<(Life, Frame)>> = HashMap::new();
@@ -167,6 +167,8 @@ fn backwards(pending: &mut [Pending]) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use tracer_common::event::MappingMoved;
 
     use super::*;
@@ -245,7 +247,7 @@ mod tests {
         let mut owners_state = Owners::default();
         owners_state.at.insert((VirtAddr(0x1000), Pfn(2)), vec![life(9)]);
         let mut pending = [run(0x1000, 2, 3), run(0x1000, 3, 4), run(0x2000, 2, 3)];
-        owners_state.forwards(&mut pending, &Processes::new(None, true));
+        owners_state.forwards(&mut pending, &Processes::new(0, BTreeMap::new()));
         assert_eq!(owners(&pending), [Some(9), Some(9), None]);
     }
 
@@ -259,7 +261,7 @@ mod tests {
         for expected in [7, 8, 7] {
             let mut pending = [run(0x1000, 1, 2)];
             state.by_pagemap(&mut pending, &holders);
-            state.forwards(&mut pending, &Processes::new(None, true));
+            state.forwards(&mut pending, &Processes::new(0, BTreeMap::new()));
             assert_eq!(owners(&pending), [Some(expected)]);
         }
     }

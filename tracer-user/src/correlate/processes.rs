@@ -2,12 +2,15 @@
 //! Input: process events in the order of the ring; /proc for those that were there before.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     fs,
     sync::Arc,
 };
 
-use tracer_common::event::{ProcessChange, ProcessSeen};
+use tracer_common::{
+    event::{ProcessChange, ProcessSeen},
+    filter::membership,
+};
 
 use crate::{
     event::Task,
@@ -42,19 +45,32 @@ struct Process {
 pub struct Processes {
     by_tgid: HashMap<Tgid, Process>,
     threads: HashMap<Tid, Arc<str>>,
-    /// Processes whose moves are wanted; None: everybody's.
-    targets: Option<BTreeSet<Tgid>>,
-    follow: bool,
+    /// What a wanted owner fulfils, bits of [`membership`]; 0: everybody is wanted.
+    need: u32,
+    /// What each process fulfils, as the kernel side says; those that fulfil nothing are not in it.
+    members: BTreeMap<Tgid, u32>,
 }
 
 impl Processes {
-    /// `targets`: whose moves are wanted, with (`follow`) the children they fork from now on.
+    /// `need`: what makes a process wanted, bits of [`membership`]; `members`: what each fulfils at the begin.
     #[must_use]
-    pub fn new(targets: Option<BTreeSet<Tgid>>, follow: bool) -> Self {
+    pub fn new(need: u32, members: BTreeMap<Tgid, u32>) -> Self {
         Self {
-            targets,
-            follow,
+            need,
+            members,
             ..Self::default()
+        }
+    }
+
+    /// Whether this change makes a process wanted that was not, or the other way round.
+    #[must_use]
+    pub fn changes_wanted(&self, change: ProcessChange, seen: &ProcessSeen) -> bool {
+        match change {
+            ProcessChange::Fork | ProcessChange::Exec | ProcessChange::Renamed | ProcessChange::Regrouped => {
+                self.wants(Tgid(seen.tgid)) != self.suffices(seen.membership)
+            }
+            // Its last pages were given back before.
+            ProcessChange::Exit | ProcessChange::Actor => false,
         }
     }
 
@@ -71,14 +87,7 @@ impl Processes {
                     born: Nanos(seen.at),
                     exited: false,
                 };
-                let parent = Tgid(seen.parent_tgid);
-                if let Some(targets) = self
-                    .targets
-                    .as_mut()
-                    .filter(|targets| self.follow && targets.contains(&parent))
-                {
-                    targets.insert(tgid);
-                }
+                self.set_membership(tgid, seen.membership);
                 Some(tgid)
             }
             ProcessChange::Exec => {
@@ -93,16 +102,29 @@ impl Processes {
                 if let Some(comm) = comm {
                     self.threads.insert(tid, comm);
                 }
+                self.set_membership(tgid, seen.membership);
                 Some(tgid)
+            }
+            ProcessChange::Renamed => {
+                if tid.0 == tgid.0 {
+                    self.by_tgid.entry(tgid).or_default().comm.clone_from(&comm);
+                    self.set_membership(tgid, seen.membership);
+                }
+                if let Some(comm) = comm {
+                    self.threads.insert(tid, comm);
+                }
+                None
+            }
+            ProcessChange::Regrouped => {
+                self.set_membership(tgid, seen.membership);
+                None
             }
             ProcessChange::Exit => {
                 let process = self.by_tgid.entry(tgid).or_default();
                 process.exited = true;
                 process.generation += 1;
                 self.threads.remove(&tid);
-                if let Some(targets) = &mut self.targets {
-                    targets.remove(&tgid);
-                }
+                self.members.remove(&tgid);
                 Some(tgid)
             }
             ProcessChange::Actor => {
@@ -117,24 +139,47 @@ impl Processes {
         }
     }
 
-    /// One more wanted process.
-    pub fn add_target(&mut self, tgid: Tgid) {
-        if let Some(targets) = &mut self.targets {
-            targets.insert(tgid);
+    fn set_membership(&mut self, tgid: Tgid, bits: u32) {
+        if bits == 0 {
+            self.members.remove(&tgid);
+        } else {
+            self.members.insert(tgid, bits);
         }
+    }
+
+    fn suffices(&self, bits: u32) -> bool {
+        bits & self.need == self.need
+    }
+
+    /// Whether this process's moves are wanted.
+    #[must_use]
+    pub fn wants(&self, tgid: Tgid) -> bool {
+        self.suffices(self.members.get(&tgid).copied().unwrap_or(0))
     }
 
     /// The wanted processes that live; None: everybody.
     #[must_use]
-    pub fn targets(&self) -> Option<&BTreeSet<Tgid>> {
-        self.targets.as_ref()
+    pub fn wanted(&self) -> Option<impl Iterator<Item = Tgid>> {
+        (self.need != 0).then(|| {
+            let members = self.members.iter();
+            members.filter(|(_, bits)| self.suffices(**bits)).map(|(tgid, _)| *tgid)
+        })
     }
 
-    /// Drops a target that is gone without an event having said so.
-    pub fn drop_target(&mut self, tgid: Tgid) {
-        if let Some(targets) = &mut self.targets {
-            targets.remove(&tgid);
-        }
+    /// The processes that fulfil something of what is needed.
+    pub fn members(&self) -> impl Iterator<Item = Tgid> {
+        self.members.keys().copied()
+    }
+
+    /// Whether processes were asked for by number, and all of them have ended, with their children.
+    #[must_use]
+    pub fn lineage_ended(&self) -> bool {
+        self.need & membership::LINEAGE != 0 && !self.members.values().any(|bits| bits & membership::LINEAGE != 0)
+    }
+
+    /// Drops a process that is gone without an event having said so.
+    pub fn drop_member(&mut self, tgid: Tgid) {
+        self.members.remove(&tgid);
     }
 
     /// The life that the PID stands for now.
@@ -227,7 +272,7 @@ mod tests {
 
     #[test]
     fn a_reused_pid_is_another_process() {
-        let mut processes = Processes::new(None, true);
+        let mut processes = Processes::new(0, BTreeMap::new());
         processes.apply(ProcessChange::Fork, &seen(NOBODY, 1, b"first"));
         let first = processes.life(Tgid(NOBODY));
         assert!(!processes.ended(first));
@@ -239,16 +284,34 @@ mod tests {
     }
 
     #[test]
-    fn targets_follow_forks_only_when_asked() {
-        let parent = Tgid(NOBODY);
-        let fork = seen(NOBODY + 1, NOBODY, b"child");
-        for follow in [true, false] {
-            let mut processes = Processes::new(Some(BTreeSet::from([parent])), follow);
-            processes.apply(ProcessChange::Fork, &fork);
-            assert_eq!(
-                processes.targets().is_some_and(|t| t.contains(&Tgid(NOBODY + 1))),
-                follow
-            );
-        }
+    fn the_kernel_says_who_is_wanted() {
+        let (lineage, comm) = (membership::LINEAGE, membership::COMM);
+        let (parent, child) = (Tgid(NOBODY), Tgid(NOBODY + 1));
+        let mut processes = Processes::new(lineage | comm, BTreeMap::from([(parent, lineage | comm)]));
+        let change = |membership, name| ProcessSeen {
+            membership,
+            ..seen(child.0, parent.0, name)
+        };
+        let fork = change(lineage | comm, b"wanted");
+        assert!(processes.changes_wanted(ProcessChange::Fork, &fork));
+        processes.apply(ProcessChange::Fork, &fork);
+        assert!(processes.wants(child));
+        let rename = change(lineage, b"other");
+        assert!(processes.changes_wanted(ProcessChange::Renamed, &rename));
+        processes.apply(ProcessChange::Renamed, &rename);
+        assert!(!processes.wants(child));
+        assert_eq!(processes.process(child).comm.as_deref(), Some("other"));
+        assert_eq!(processes.wanted().unwrap().collect::<Vec<_>>(), [parent]);
+        assert!(!processes.changes_wanted(ProcessChange::Regrouped, &rename));
+        processes.apply(ProcessChange::Exit, &seen(parent.0, 0, b""));
+        assert!(!processes.lineage_ended());
+        processes.apply(ProcessChange::Exit, &change(0, b""));
+        assert!(processes.lineage_ended());
+    }
+
+    #[test]
+    fn everybody_is_wanted_where_nothing_is_needed() {
+        let processes = Processes::new(0, BTreeMap::new());
+        assert!(processes.wants(Tgid(NOBODY)) && processes.wanted().is_none() && !processes.lineage_ended());
     }
 }

@@ -280,6 +280,22 @@ pub const HOOKS: &[Hook] = &[
         Some("names of processes may be old"),
     ),
     hook(
+        "renamed",
+        Attach::RawTracepoint,
+        "task_rename",
+        &["task", "comm"],
+        Used::Always,
+        Some("processes that get another name keep the old one, also for --comm and --actor"),
+    ),
+    hook(
+        "regrouped",
+        Attach::RawTracepoint,
+        "cgroup_attach_task",
+        &["dst_cgrp", "path", "task"],
+        Used::Always,
+        Some("processes that go to another cgroup are not followed by --cgroup"),
+    ),
+    hook(
         "exited",
         Attach::RawTracepoint,
         "sched_process_exit",

@@ -162,6 +162,13 @@ impl Topology {
         (pfn.0 < span.end).then_some(span.node)
     }
 
+    /// The frames whose node is known, in ascending order.
+    pub fn frames(&self) -> impl Iterator<Item = (std::ops::Range<Pfn>, NodeId)> {
+        self.spans
+            .iter()
+            .map(|span| (Pfn(span.start)..Pfn(span.end), span.node))
+    }
+
     /// Bits of a frame number of this machine, with room for as much memory again three times over.
     pub fn pfn_bits(&self) -> u32 {
         let end = self.spans.iter().map(|span| span.end).max().unwrap_or(0);

@@ -57,7 +57,7 @@ impl KernelTypes {
         Ok(Self(Btf::parse(bytes)?))
     }
 
-    /// The offsets that the programs need; the filter is left open.
+    /// The offsets that the programs need.
     ///
     /// # Errors
     /// [`TypesError::Missing`] names the first one that this kernel does not have.
@@ -83,6 +83,12 @@ impl KernelTypes {
                 .or_else(|_| member("folio", "_flags_1", "folio._flags_1"))?,
             remove_arg_is_walk: u32::from(walk.is_some()),
             walk_folio: walk.unwrap_or(0),
+            task_cgroups: member("task_struct", "cgroups", "task_struct.cgroups")?,
+            css_set_dfl_cgrp: member("css_set", "dfl_cgrp", "css_set.dfl_cgrp")?,
+            cgroup_kn: member("cgroup", "kn", "cgroup.kn")?,
+            cgroup_level: member("cgroup", "level", "cgroup.level")?,
+            cgroup_ancestors: member("cgroup", "ancestors", "cgroup.ancestors")?,
+            kernfs_id: member("kernfs_node", "id", "kernfs_node.id")?,
             page_struct_shift: self.page_struct_shift().ok_or(missing("struct page"))?,
             folio_mapping: member("folio", "mapping", "folio.mapping")?,
             folio_index: member("folio", "index", "folio.index")?,

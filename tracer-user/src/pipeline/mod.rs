@@ -150,12 +150,7 @@ impl Pipeline {
             if reader_gone() {
                 return Ok(End::BrokenPipe);
             }
-            if self
-                .correlator
-                .processes
-                .targets()
-                .is_some_and(std::collections::BTreeSet::is_empty)
-            {
+            if self.correlator.processes.lineage_ended() {
                 return Ok(End::TargetsGone);
             }
         }
@@ -204,18 +199,12 @@ impl Pipeline {
         }
         self.census = Instant::now();
         self.correlator.follow_hotplug();
-        let gone: Vec<Tgid> = self
-            .correlator
-            .processes
-            .targets()
-            .into_iter()
-            .flatten()
-            .copied()
-            .filter(|tgid| process::has_ended(*tgid))
-            .collect();
+        let members = self.correlator.processes.members();
+        let gone: Vec<Tgid> = members.filter(|tgid| process::has_ended(*tgid)).collect();
         for tgid in gone {
-            self.correlator.processes.drop_target(tgid);
-            self.capture.drop_target(tgid);
+            self.correlator.processes.drop_member(tgid);
+            // Removing needs no room.
+            let _ = self.capture.set_membership(tgid, 0);
         }
         self.close_interval()
     }

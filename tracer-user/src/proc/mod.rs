@@ -1,6 +1,7 @@
 //! What /proc says of processes, their mappings and their page frames.
 //! Every module parses bytes with pure functions; the files are opened at the edge.
 
+pub mod cgroup;
 pub mod kpage;
 pub mod maps;
 pub mod pagemap;

@@ -285,9 +285,9 @@ fn books(out: &mut String, books: &Books) -> fmt::Result {
         }
     };
     if books.filtered + books.unowned + books.unmapped > 0 {
-        part(books.reported, "of the traced processes")?;
+        part(books.reported, "asked for")?;
     }
-    part(books.filtered, "of other processes")?;
+    part(books.filtered, "not asked for")?;
     part(books.unowned, "of a process that was being forked or torn down")?;
     part(
         books.unmapped,

@@ -15,6 +15,7 @@ use aya::{
 use tracer_common::{
     config::Config,
     counter::{Counter, REASONS, SLOTS},
+    filter::{Filter, membership},
 };
 
 use crate::{
@@ -165,8 +166,8 @@ pub struct Capture {
 
 impl Capture {
     /// Loads the object once and attaches the hooks of the first of the `candidates` that works; returns with it why
-    /// the ones before did not. `config` holds the offsets and the filter; `wanted` are the processes to report where
-    /// the filter is not open to all.
+    /// the ones before did not. `config` holds the offsets; `lineage` are the processes that were asked for by
+    /// number, with their children.
     ///
     /// # Errors
     /// [`CaptureError`] of the last candidate, with everything detached again.
@@ -174,19 +175,20 @@ impl Capture {
         candidates: &[Backend],
         types: &KernelTypes,
         config: &Config,
+        filter: &Filter,
         ring_bytes: RingBytes,
-        wanted: &BTreeSet<Tgid>,
+        lineage: &BTreeSet<Tgid>,
     ) -> Result<(Self, Vec<CaptureError>), CaptureError> {
         let btf = Btf::from_sys_fs().map_err(|e| CaptureError::Object(chain(&e)))?;
-        let mut bpf = load(config, ring_bytes, &btf)?;
+        let mut bpf = load(config, filter, ring_bytes, &btf)?;
         let logger = log::log_enabled!(log::Level::Info)
             .then(|| {
                 aya_log::EbpfLogger::init(&mut bpf).map_err(|e| log::warn!("no diagnostics from the BPF side: {e}"))
             })
             .and_then(Result::ok);
         let mut targets: BpfHashMap<MapData, u32, u32> = take(&mut bpf, "TARGETS")?;
-        for &tgid in wanted {
-            add_target(&mut targets, tgid)?;
+        for &tgid in lineage {
+            set_membership(&mut targets, tgid, membership::LINEAGE)?;
         }
         let ring = RingBuf::try_from(take_any(&mut bpf, "RING")?).map_err(|e| map_error("RING", &e))?;
         let reader_sleeps = take(&mut bpf, "READER_SLEEPS")?;
@@ -220,12 +222,18 @@ impl Capture {
         Err(CaptureError::Object("no backend to try".to_owned()))
     }
 
-    /// One more process whose moves are wanted.
+    /// What the kernel side knows that a process fulfils, bits of [`membership`].
+    #[must_use]
+    pub fn membership(&self, tgid: Tgid) -> u32 {
+        self.targets.get(&tgid.0, 0).unwrap_or(0)
+    }
+
+    /// Tells the kernel side what a process fulfils.
     ///
     /// # Errors
     /// When the kernel's table is full.
-    pub fn add_target(&mut self, tgid: Tgid) -> Result<(), CaptureError> {
-        add_target(&mut self.targets, tgid)
+    pub fn set_membership(&mut self, tgid: Tgid, bits: u32) -> Result<(), CaptureError> {
+        set_membership(&mut self.targets, tgid, bits)
     }
 
     /// Hands over every record that is in the ring now, oldest first, at most `limit`. Returns how
@@ -294,12 +302,6 @@ impl Capture {
             }
         }
         Ok(missed)
-    }
-
-    /// A process whose moves are no longer wanted: its number may come back as somebody else.
-    pub fn drop_target(&mut self, tgid: Tgid) {
-        // The BPF side may have dropped it before.
-        let _ = self.targets.remove(&tgid.0);
     }
 
     /// Detaches every hook, in the opposite order of attaching: a call whose begin is seen is seen to its end, and its
@@ -381,7 +383,7 @@ impl Counters {
 }
 
 /// Creates the maps and makes the programs ready to load. The verbosity of the log decides what the BPF side says.
-pub(crate) fn load(config: &Config, ring_bytes: RingBytes, btf: &Btf) -> Result<Ebpf, CaptureError> {
+pub(crate) fn load(config: &Config, filter: &Filter, ring_bytes: RingBytes, btf: &Btf) -> Result<Ebpf, CaptureError> {
     let verbosity: u8 = match log::max_level() {
         log::LevelFilter::Off => 0,
         level => level as u8,
@@ -389,6 +391,7 @@ pub(crate) fn load(config: &Config, ring_bytes: RingBytes, btf: &Btf) -> Result<
     EbpfLoader::new()
         .btf(Some(btf))
         .override_global("CONFIG", config.as_bytes(), true)
+        .override_global("FILTER", filter.as_bytes(), true)
         .override_global(aya_log::LEVEL, &verbosity, false)
         .map_max_entries("RING", ring_bytes.0)
         .load(object::BYTES)
@@ -413,8 +416,13 @@ fn map_error(name: &'static str, error: &MapError) -> CaptureError {
     }
 }
 
-fn add_target(targets: &mut BpfHashMap<MapData, u32, u32>, tgid: Tgid) -> Result<(), CaptureError> {
-    targets.insert(tgid.0, 1, 0).map_err(|e| map_error("TARGETS", &e))
+fn set_membership(targets: &mut BpfHashMap<MapData, u32, u32>, tgid: Tgid, bits: u32) -> Result<(), CaptureError> {
+    if bits == 0 {
+        // It may not have been there.
+        let _ = targets.remove(&tgid.0);
+        return Ok(());
+    }
+    targets.insert(tgid.0, bits, 0).map_err(|e| map_error("TARGETS", &e))
 }
 
 /// Attaches a backend's hooks; returns the optional ones that were refused.

@@ -2,7 +2,10 @@
 //! Input: the embedded object, the offsets from the kernel's BTF; nothing is recorded.
 
 use aya::Btf;
-use tracer_common::config::Config;
+use tracer_common::{
+    config::Config,
+    filter::{Filter, MAX_ACTORS, MAX_CGROUPS, MAX_RANGES, MAX_SPANS, membership},
+};
 
 use crate::{
     kernel::{
@@ -10,6 +13,21 @@ use crate::{
         types::KernelTypes,
     },
     source::ring::{self, CaptureError, Refusal, RingBytes},
+};
+
+/// Every filter is there, with as much as it can hold, and lets nothing through: the verifier sees all of each program.
+#[expect(clippy::cast_possible_truncation, reason = "lengths of small arrays")]
+const NOTHING: Filter = Filter {
+    need: membership::LINEAGE | membership::CGROUP | membership::COMM,
+    by_reason: 1,
+    by_actor: 1,
+    min_order: 1,
+    range_count: MAX_RANGES as u32,
+    by_nodes: 1,
+    span_count: MAX_SPANS as u32,
+    cgroup_count: MAX_CGROUPS as u32,
+    actor_count: MAX_ACTORS as u32,
+    ..Filter::EVERYTHING
 };
 
 /// One hook, and what became of it.
@@ -28,7 +46,7 @@ pub struct Tried {
 /// [`CaptureError::Object`] when the kernel takes not even the maps: then no hook was tried.
 pub fn every_hook(types: &KernelTypes, config: &Config) -> Result<Vec<Tried>, CaptureError> {
     let btf = Btf::from_sys_fs().map_err(|e| CaptureError::Object(ring::chain(&e)))?;
-    let mut bpf = ring::load(&Config { all: 0, ..*config }, RingBytes::DEFAULT, &btf)?;
+    let mut bpf = ring::load(config, &NOTHING, RingBytes::DEFAULT, &btf)?;
     let outcomes = HOOKS.iter().map(|hook| {
         let refusal = ring::attach(&mut bpf, hook, types, &btf).err();
         if let Err(error) = ring::take_off(&mut bpf, hook) {
