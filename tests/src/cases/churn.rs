@@ -24,8 +24,8 @@ struct Ordeal {
 
 const EXACT: Ordeal = Ordeal {
     backend: "exact",
-    lives: ["150", "60"],
-    enough: (300, 12),
+    lives: ["100", "20"],
+    enough: (800, 50),
 };
 /// It looks for the owner a moment later: of those who live for a moment only it finds few, and has to say of the others
 /// that it does not know.
