@@ -43,7 +43,8 @@ impl Shape {
                 words: "",
             },
             // The kernel gives each node its share (mm/mm_init.c, `find_zone_movable_pfns_for_nodes`), of which two
-            // memory blocks of 128 MiB are whole; the upper one has memory that was taken at boot.
+            // memory blocks of 128 MiB are whole; the upper one has memory that was taken at boot. The kernel itself
+            // could be put into them, where its place is random.
             Self::Movable => Layout {
                 nodes: (0..2)
                     .map(|cpu| Node {
@@ -53,10 +54,10 @@ impl Shape {
                     .collect(),
                 machine: "pc",
                 more: &[],
-                words: "movablecore=600M",
+                words: "movablecore=600M nokaslr",
             },
             // What does not fit below `max-ram-below-4g` is at 4 GiB: all of node 1, where two whole gigabytes are
-            // aligned, of which one at least has nothing of the kernel's own: that lies at one end.
+            // aligned, of which one at least has nothing of the kernel's own: what that takes there lies at one end.
             Self::Tiered => Layout {
                 nodes: vec![
                     Node {
@@ -75,7 +76,7 @@ impl Shape {
                     "hmat-lb,initiator=0,target=1,hierarchy=memory,data-type=access-latency,latency=100",
                     "hmat-lb,initiator=0,target=1,hierarchy=memory,data-type=access-bandwidth,bandwidth=1G",
                 ],
-                words: "",
+                words: "nokaslr",
             },
         }
     }

@@ -142,10 +142,12 @@ pub fn matrix(args: &Args) -> Result<Tally> {
         .flat_map(|(number, (kernel, column))| lab.shapes.iter().map(move |shape| (number, kernel, *shape, column)))
         .collect();
     let queue = Mutex::new(queue);
+    // A function of its own: in the head of the loop the lock would be held until the VM has ended.
+    let next = || lock(&queue).pop_front();
     thread::scope(|scope| {
         for _ in 0..args.jobs {
             scope.spawn(|| {
-                while let Some((number, kernel, shape, column)) = lock(&queue).pop_front() {
+                while let Some((number, kernel, shape, column)) = next() {
                     let name = format!("{number}-{}-{}", kernel.name, shape.name());
                     let results = lab.run(args, kernel, shape, &name, &|line| println!("{line}"));
                     let mut total = lock(&total);

@@ -24,14 +24,14 @@ struct Ordeal {
 
 const EXACT: Ordeal = Ordeal {
     backend: "exact",
-    lives: ["150", "30"],
-    enough: (500, 30),
+    lives: ["150", "20"],
+    enough: (800, 50),
 };
 /// It looks for the owner a moment later: of those who live for a moment only it finds few, and has to say of the others
 /// that it does not know.
 const TRACEPOINT: Ordeal = Ordeal {
     backend: "tracepoint",
-    lives: ["40", "200"],
+    lives: ["60", "100"],
     enough: (100, 10),
 };
 /// Numbers under which several lived.

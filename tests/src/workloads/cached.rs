@@ -49,13 +49,13 @@ fn look(file: &File, bytes: usize) -> Result<Snapshot> {
     Snapshot::take(memory.addresses())
 }
 
-/// Pages of a block that have content and are part of no mapped folio, by /proc/kpageflags
+/// Page cache of a block that is part of no mapped folio, by /proc/kpageflags
 /// (Documentation/admin-guide/mm/pagemap.rst, 6.1 to 7.3).
 fn unmapped(block: &Block) -> Result<usize> {
     /// UPTODATE and LRU.
     const CONTENT: u64 = 1 << 3 | 1 << 5;
-    /// MMAP.
-    const MAPPED: u64 = 1 << 11;
-    let unmapped = |flags: &u64| flags & CONTENT != 0 && flags & MAPPED == 0;
+    /// MMAP, and ANON: an anonymous page without a mapping is no cache, but about to be freed.
+    const OTHERS: u64 = 1 << 11 | 1 << 12;
+    let unmapped = |flags: &u64| flags & CONTENT != 0 && flags & OTHERS == 0;
     Ok(block.page_flags()?.into_iter().filter(unmapped).count())
 }

@@ -35,6 +35,8 @@ pub const REBORN: Workload = Workload {
 const PID_MAX: &str = "350";
 /// Processes of one family at the same time.
 const AT_ONCE: usize = 4;
+/// How long a life waits for its pages to be moved.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// How often all memory is compacted.
 const COMPACT: Duration = Duration::from_millis(500);
 
@@ -46,8 +48,26 @@ struct Living(Memory);
 
 impl Living {
     fn places(&self) -> &[AtomicU64] {
+        &self.words()[1..]
+    }
+
+    /// How often everybody's pages have been moved.
+    fn rounds(&self) -> &AtomicU64 {
+        &self.words()[0]
+    }
+
+    fn words(&self) -> &[AtomicU64] {
         // SAFETY: zeroed memory of a page, aligned, which all who map it use as atomic integers only.
-        unsafe { std::slice::from_raw_parts(self.0.bytes().as_ptr().cast(), AT_ONCE * TREES.len()) }
+        unsafe { std::slice::from_raw_parts(self.0.bytes().as_ptr().cast(), 1 + AT_ONCE * TREES.len()) }
+    }
+
+    /// Stays for a while, and until its pages have been moved if that takes longer.
+    fn stay(&self, stay: Duration) {
+        let (started, first) = (Instant::now(), self.rounds().load(Ordering::Relaxed));
+        let moved = || self.rounds().load(Ordering::Relaxed) >= first + 2 || started.elapsed() > PATIENCE;
+        while started.elapsed() < stay || !moved() {
+            thread::sleep(Duration::from_millis(2));
+        }
     }
 }
 
@@ -97,6 +117,9 @@ fn churn(path: &Path, log: &Log, living: &Living, lives: Lives) -> Result<Vec<Pi
                 let _ = numa::move_pages_of(pid, lives::range(life, phase), node, false);
             }
         }
+        living.rounds().fetch_add(1, Ordering::Relaxed);
+        // Not so fast that nobody gets there in between.
+        thread::sleep(Duration::from_millis(1));
         if compacted.elapsed() > COMPACT {
             fs::write("/proc/sys/vm/compact_memory", "1").context("compact memory")?;
             compacted = Instant::now();
@@ -120,7 +143,7 @@ fn family(path: &Path, log: &Log, living: &Living, tree: usize, (count, stay): L
         }
         let life = number * TREES.len() as u32 + tree as u32;
         let before = lives::now();
-        let pid = fork(|| live(path, log, life, stay))?;
+        let pid = fork(|| live(path, log, living, (life, stay)))?;
         log.born(life, pid.as_raw_pid().cast_unsigned(), before)?;
         let entry = u64::from(pid.as_raw_pid().cast_unsigned()) << 32 | u64::from(life);
         if let Some(free) = places.iter().find(|place| place.load(Ordering::Relaxed) == 0) {
@@ -154,13 +177,13 @@ fn bury(log: &Log, places: &[AtomicU64], children: &mut Vec<(Pid, u32)>) -> Resu
 }
 
 /// One of three: gone at once, there for a moment, or another program after a moment.
-fn live(path: &Path, log: &Log, life: u32, stay: Duration) -> Result<()> {
+fn live(path: &Path, log: &Log, living: &Living, (life, stay): (u32, Duration)) -> Result<()> {
     let memory = settle_down(log, life, Phase::Born)?;
     match life / TREES.len() as u32 % 3 {
         0 => {}
-        1 => thread::sleep(stay),
+        1 => living.stay(stay),
         _ => {
-            thread::sleep(stay);
+            living.stay(stay);
             let become_other = Command::new(path.with_file_name(REBORN_NAME))
                 .args(["work", "reborn"])
                 .arg(path)

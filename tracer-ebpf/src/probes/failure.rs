@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Folios of one call that are told; more are counted as cut off.
-const MOST: u32 = 4096;
+const MOST: u32 = 1 << 16;
 
 /// What was seen of a folio that did not move at once.
 #[repr(C)]
