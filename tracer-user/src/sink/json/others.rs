@@ -135,7 +135,6 @@ impl<'a> From<&'a Failure> for FailureLine<'a> {
 }
 
 #[derive(Serialize)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a key")]
 pub struct CompactionLine<'a> {
     kind: &'static str,
     ts_ns: u64,
