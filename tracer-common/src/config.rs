@@ -43,9 +43,13 @@ pub struct Config {
     pub task_group_leader: u32,
     /// Padding.
     pub pad: u32,
+    /// `vmemmap_base`: address of the `struct page` of frame 0; 0: not known.
+    pub vmemmap_base: u64,
+    /// `page_offset_base`: address of physical address 0 in the direct map; 0: not known.
+    pub page_offset_base: u64,
 }
 
-const _: () = assert!(size_of::<Config>() == 18 * 4);
+const _: () = assert!(size_of::<Config>() == 18 * 4 + 2 * 8);
 
 impl Config {
     /// All zero: what the object holds until user space overrides it.
@@ -68,12 +72,14 @@ impl Config {
         pfn_bits: 0,
         task_group_leader: 0,
         pad: 0,
+        vmemmap_base: 0,
+        page_offset_base: 0,
     };
 
     /// The bytes to override the object's global with.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        // SAFETY: `repr(C)`, u32 fields only, no padding (size asserted above).
+        // SAFETY: `repr(C)`, integers only, no padding (size asserted above).
         unsafe { core::slice::from_raw_parts(core::ptr::from_ref(self).cast(), size_of::<Self>()) }
     }
 }

@@ -97,6 +97,17 @@ pub fn folio_order(folio: u64) -> u8 {
     read(folio, config!(folio_order))
 }
 
+/// Frame of a `struct folio` or a `struct page`; 0 where it is not known where they lie.
+#[inline(always)]
+#[allow(dead_code, reason = "for the hooks that get folios and no page table entries")]
+pub fn folio_pfn(folio: u64) -> u64 {
+    let base = config!(vmemmap_base);
+    if base == 0 || folio < base {
+        return 0;
+    }
+    (folio - base) >> (config!(page_struct_shift) & 63)
+}
+
 /// The source folio from `remove_migration_pte`'s last argument.
 #[inline(always)]
 pub fn migration_source(arg: u64) -> u64 {

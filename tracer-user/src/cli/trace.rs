@@ -17,6 +17,7 @@ use rustix::{
     termios::tcgetwinsize,
     time::{ClockId, clock_gettime},
 };
+use tracer_common::config::Config;
 
 use crate::{
     cli::{
@@ -29,6 +30,7 @@ use crate::{
     kernel::{
         capabilities::{Capabilities, Capability},
         hooks::Hook,
+        kcore::Bases,
         release,
         topology::Topology,
         types::{self, KernelTypes},
@@ -242,6 +244,7 @@ fn attach(
     config.pfn_bits = topology.pfn_bits();
     config.follow = u32::from(follow);
     config.all = u32::from(wanted.is_none());
+    add_bases(&mut config);
     let nobody = BTreeSet::new();
     let candidates = args.backend.candidates();
     match Capture::start(candidates, types, &config, args.ring_size, wanted.unwrap_or(&nobody)) {
@@ -253,6 +256,15 @@ fn attach(
             candidates.last().copied().unwrap_or(Backend::Tracepoint),
             &error,
         )),
+    }
+}
+
+/// Where `struct page`s and the direct map lie; without it some frames stay unknown.
+fn add_bases(config: &mut Config) {
+    match Bases::read(1 << config.page_struct_shift) {
+        Ok(Some(bases)) => (config.vmemmap_base, config.page_offset_base) = (bases.vmemmap, bases.page_offset),
+        Ok(None) => log::info!("/proc/kcore does not show where struct pages lie"),
+        Err(error) => log::info!("cannot read /proc/kcore: {error}"),
     }
 }
 

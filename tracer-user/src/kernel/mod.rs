@@ -3,6 +3,7 @@
 pub mod btf;
 pub mod capabilities;
 pub mod hooks;
+pub mod kcore;
 pub mod release;
 pub mod topology;
 pub mod types;
