@@ -36,6 +36,12 @@ impl Snapshot {
         })
     }
 
+    /// The frame behind an address of the range.
+    pub fn frame_at(&self, vaddr: u64) -> Option<u64> {
+        let page = (vaddr - self.start) / rustix::param::page_size() as u64;
+        *self.frames.get(usize::try_from(page).ok()?)?
+    }
+
     /// Whether every `pages` neighbours lie in neighbouring frames that begin at a multiple of `pages`.
     pub fn in_runs_of(&self, pages: usize) -> bool {
         self.frames.chunks(pages).all(|run| {

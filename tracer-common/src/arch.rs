@@ -18,6 +18,39 @@ pub const PMD_ORDER: u32 = 9;
 /// memory which can migrate never has.
 const PAGE_PSE: u64 = 1 << 7;
 
+/// `_PAGE_PRESENT`.
+const PAGE_PRESENT: u64 = 1;
+/// `_PAGE_SPECIAL` of a 4K entry: it maps the zero page, or a frame that is nobody's to move.
+const PAGE_SPECIAL: u64 = 1 << 9;
+/// The lowest address of the kernel's half with 4-level paging; with 5-level paging the direct map is below it
+/// (Documentation/arch/x86/x86_64/mm.rst).
+const KERNEL_HALF_L4: u64 = 0xffff_8000_0000_0000;
+
+/// Whether page tables have five levels, by where the direct map begins.
+#[inline(always)]
+#[must_use]
+pub const fn five_levels(page_offset_base: u64) -> bool {
+    page_offset_base < KERNEL_HALF_L4
+}
+
+/// Whether an entry of any level is present.
+#[inline(always)]
+#[must_use]
+pub const fn present(entry: u64) -> bool {
+    entry & PAGE_PRESENT != 0
+}
+
+/// Frame of a present 4K entry that maps a page which can move; 0 for every other entry.
+#[inline(always)]
+#[must_use]
+pub const fn page_pfn(entry: u64, pfn_bits: u32) -> u64 {
+    if entry & (PAGE_PRESENT | PAGE_SPECIAL) == PAGE_PRESENT {
+        present_pfn(entry, 0, pfn_bits)
+    } else {
+        0
+    }
+}
+
 /// Frame of a migration entry, pte or pmd, with or without its young and dirty bits.
 ///
 /// x86-64 keeps the offset inverted against L1TF (`__swp_offset`,
@@ -76,6 +109,9 @@ mod tests {
             present_pfn(nx | (0x2a_4200 << 12) | pat_large | 0x8e7, PMD_ORDER, 30),
             0x2a_4200
         );
+        assert_eq!(page_pfn((0x2a_4201 << 12) | 0x867, 30), 0x2a_4201);
+        assert_eq!(page_pfn((0x2a_4201 << 12) | 0xa67, 30), 0, "the zero page");
+        assert_eq!(page_pfn(migration_entry(29, 1), 30), 0);
         assert!(maps_huge(0x8e7));
         assert!(!maps_huge(0x867));
     }

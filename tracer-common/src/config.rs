@@ -41,8 +41,8 @@ pub struct Config {
     pub pfn_bits: u32,
     /// `task_struct.group_leader`, bytes.
     pub task_group_leader: u32,
-    /// Padding.
-    pub pad: u32,
+    /// `mm_struct.pgd`, bytes.
+    pub mm_pgd: u32,
     /// `vmemmap_base`: address of the `struct page` of frame 0; 0: not known.
     pub vmemmap_base: u64,
     /// `page_offset_base`: address of physical address 0 in the direct map; 0: not known.
@@ -71,7 +71,7 @@ impl Config {
         follow: 0,
         pfn_bits: 0,
         task_group_leader: 0,
-        pad: 0,
+        mm_pgd: 0,
         vmemmap_base: 0,
         page_offset_base: 0,
     };

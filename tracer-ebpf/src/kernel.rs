@@ -3,10 +3,10 @@
 
 use aya_ebpf::{
     btf_maps::LruHashMap,
-    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_kernel},
+    helpers::{bpf_get_current_pid_tgid, bpf_get_func_arg_cnt, bpf_ktime_get_ns, bpf_probe_read_kernel},
     macros::btf_map,
 };
-use tracer_common::config::Config;
+use tracer_common::{arch, config::Config};
 
 /// Overridden by user space before loading, then frozen.
 #[unsafe(no_mangle)]
@@ -99,13 +99,57 @@ pub fn folio_order(folio: u64) -> u8 {
 
 /// Frame of a `struct folio` or a `struct page`; 0 where it is not known where they lie.
 #[inline(always)]
-#[allow(dead_code, reason = "for the hooks that get folios and no page table entries")]
 pub fn folio_pfn(folio: u64) -> u64 {
     let base = config!(vmemmap_base);
     if base == 0 || folio < base {
         return 0;
     }
     (folio - base) >> (config!(page_struct_shift) & 63)
+}
+
+/// The PMD entry of an address; 0: no such page table. Nothing keeps the tables from changing meanwhile but the
+/// kernel code that called.
+#[inline(always)]
+pub fn pmd_entry(mm: u64, address: u64) -> u64 {
+    let base = config!(page_offset_base);
+    if base == 0 {
+        return 0;
+    }
+    let mut table: u64 = read(mm, config!(mm_pgd));
+    if arch::five_levels(base) {
+        table = table_below(table, address >> 48);
+    }
+    table = table_below(table, address >> 39);
+    table = table_below(table, address >> 30);
+    if table == 0 {
+        return 0;
+    }
+    read(table + ((address >> 21 & 511) << 3), 0)
+}
+
+/// The table that an entry of a table points to; 0 for none.
+#[inline(always)]
+fn table_below(table: u64, index: u64) -> u64 {
+    if table == 0 {
+        return 0;
+    }
+    table_of(read(table + ((index & 511) << 3), 0))
+}
+
+/// Kernel address of the table that an entry points to; 0 where it points to none.
+#[inline(always)]
+pub fn table_of(entry: u64) -> u64 {
+    if !arch::present(entry) || arch::maps_huge(entry) {
+        return 0;
+    }
+    config!(page_offset_base) + (arch::present_pfn(entry, 0, config!(pfn_bits)) << 12)
+}
+
+/// How many arguments the hooked function has.
+#[inline(always)]
+pub fn arg_count(ctx: &impl aya_ebpf::EbpfContext) -> i64 {
+    // SAFETY: the context of a fentry or fexit program.
+    unsafe { bpf_get_func_arg_cnt(ctx.as_ptr()) }
 }
 
 /// The source folio from `remove_migration_pte`'s last argument.

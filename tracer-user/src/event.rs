@@ -3,6 +3,8 @@
 
 use std::{fmt, sync::Arc};
 
+use tracer_common::event::outside;
+
 use crate::{
     proc::{kpage::PageFlags, maps::Vma},
     units::{Nanos, NodeId, Order, Pfn, Tgid, Tid, VirtAddr},
@@ -15,7 +17,7 @@ pub enum Event {
     Move(Move),
 }
 
-/// A run of neighbouring pages of one folio in one VMA that went to other frames.
+/// A run of neighbouring pages in one VMA, of one folio before or now, that went to other frames.
 #[derive(Clone, Debug)]
 pub struct Move {
     /// When the new mapping was in place.
@@ -30,10 +32,10 @@ pub struct Move {
     pub pages: u64,
     /// The folio's order. In the tracepoint backend that of the mapping.
     pub order: Order,
-    /// First frame before.
-    pub old_pfn: Pfn,
-    /// First frame now.
-    pub new_pfn: Pfn,
+    /// First frame before; None: none, or one that was not seen.
+    pub old_pfn: Option<Pfn>,
+    /// First frame now; None: it has none.
+    pub new_pfn: Option<Pfn>,
     /// Node of the old frame.
     pub old_node: Option<NodeId>,
     /// Node of the new frame.
@@ -161,7 +163,7 @@ impl Verdict {
 /// A migrate reason: the kernel's number and its name for it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Reason {
-    /// `enum migrate_reason`.
+    /// `enum migrate_reason`, or one of [`outside`].
     pub number: u8,
     /// None: this kernel's BTF has no name for the number.
     pub name: Option<Arc<str>>,
@@ -176,7 +178,7 @@ impl fmt::Display for Reason {
     }
 }
 
-/// The running kernel's names for its reasons, by number.
+/// The running kernel's names for its reasons, and ours for what is none of them, by number.
 #[derive(Clone, Debug, Default)]
 pub struct ReasonNames(Vec<Option<Arc<str>>>);
 
@@ -189,7 +191,7 @@ impl ReasonNames {
             let Some(name) = constant.strip_prefix("MR_") else {
                 continue;
             };
-            let Ok(index @ 0..=254) = usize::try_from(value) else {
+            let Ok(index @ 0..=127) = usize::try_from(value) else {
                 continue;
             };
             if name == "TYPES" {
@@ -204,6 +206,8 @@ impl ReasonNames {
             }
             names[index] = Some(Arc::from(spelled));
         }
+        names.resize(usize::from(outside::FIRST), None);
+        names.extend(outside::NAMES.iter().map(|name| Some(Arc::from(*name))));
         Self(names)
     }
 
@@ -236,6 +240,7 @@ mod tests {
         assert_eq!(names.get(3).to_string(), "syscall_or_cpuset");
         assert_eq!(names.get(5).to_string(), "numa_misplaced");
         assert_eq!(names.get(10).to_string(), "reason_10");
+        assert_eq!(names.get(outside::COLLAPSE).to_string(), "collapse");
         assert_eq!(names.get(255).to_string(), "reason_255");
     }
 }

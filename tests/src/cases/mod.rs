@@ -10,6 +10,7 @@ mod hidden;
 mod kinds;
 mod loaded;
 mod moves;
+mod outside;
 mod program;
 mod surroundings;
 
@@ -25,6 +26,7 @@ pub const TOPICS: &[&[Case]] = &[
     moves::CASES,
     kinds::CASES,
     kinds::OVERFLOW,
+    outside::CASES,
     hidden::CASES,
 ];
 

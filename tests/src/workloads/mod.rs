@@ -2,6 +2,7 @@
 //! Input: the command line; then lines on stdin, as `child` describes.
 
 mod balanced;
+pub mod collapser;
 mod contained;
 mod echo;
 mod end;
@@ -28,6 +29,7 @@ pub struct Workload {
 
 pub const ALL: &[Workload] = &[
     balanced::WORKLOAD,
+    collapser::WORKLOAD,
     contained::WORKLOAD,
     echo::WORKLOAD,
     end::WORKLOAD,

@@ -1,5 +1,6 @@
 //! The hooks, one family per file.
 
+mod collapse;
 mod exact;
 mod lifecycle;
 mod migrate;

@@ -12,15 +12,59 @@ pub enum Attach {
     RawTracepoint,
 }
 
+/// Kinds of page moves that can be asked for: a set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kinds(u8);
+
+impl Kinds {
+    /// No kind.
+    pub const NONE: Self = Self(0);
+    /// Through the kernel's migrate_pages.
+    pub const MOVE: Self = Self(1);
+    /// Base pages copied into a huge page, by khugepaged or MADV_COLLAPSE.
+    pub const COLLAPSE: Self = Self(2);
+    /// What a run shows unless it is told otherwise.
+    pub const DEFAULT: Self = Self::MOVE.and(Self::COLLAPSE);
+    /// Every kind.
+    pub const ALL: Self = Self::DEFAULT;
+
+    /// Those that do not go through migrate_pages.
+    pub const OUTSIDE: Self = Self(Self::ALL.0 & !Self::MOVE.0);
+
+    /// Both sets.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// The names of those in the set, as on the command line.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        let all = [(Self::MOVE, "move"), (Self::COLLAPSE, "collapse")];
+        all.into_iter()
+            .filter(move |(kind, _)| self.any_of(*kind))
+            .map(|(_, name)| name)
+    }
+
+    /// Whether the two sets have a kind in common.
+    #[must_use]
+    pub const fn any_of(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
 /// Which backends use a hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Used {
-    /// Both.
+    /// Both, whatever is asked for.
     Always,
-    /// Only `exact`.
+    /// Both, for moves through migrate_pages.
+    Moves,
+    /// Only `exact`, for moves through migrate_pages.
     Exact,
     /// Only `tracepoint`.
     Tracepoint,
+    /// Only `exact`, where one of these kinds is asked for.
+    Kinds(Kinds),
 }
 
 /// One program of the object.
@@ -33,7 +77,7 @@ pub struct Hook {
     /// The kernel function or tracepoint.
     pub target: &'static str,
     /// What the program takes from it, in order: the names of a function's parameters, alternatives after a `|`; of a
-    /// tracepoint, whose BTF has no names, the first so many arguments.
+    /// tracepoint, whose BTF has no names, the first so many arguments. "..." at the end: more may follow.
     pub arguments: &'static [&'static str],
     /// The backends that use it.
     pub used: Used,
@@ -42,6 +86,12 @@ pub struct Hook {
 }
 
 impl Hook {
+    /// Whether it is attached for one of these kinds alone.
+    #[must_use]
+    pub fn is_of(&self, kinds: Kinds) -> bool {
+        matches!(self.used, Used::Kinds(own) if own != Kinds::ALL && own.any_of(kinds))
+    }
+
     /// `fentry/remove_migration_pte`, as errors and the doctor name it.
     #[must_use]
     pub fn label(&self) -> String {
@@ -71,6 +121,8 @@ const fn hook(
         loses,
     }
 }
+
+const COLLAPSES: &str = "moves into huge pages (collapse)";
 
 /// Every hook, in the order in which they are attached: the begin of a call last, so that whatever belongs to a call
 /// whose begin is seen is seen too. Functions and prototypes hold for 6.1 to 7.3; see the program's own comment.
@@ -136,8 +188,40 @@ pub const HOOKS: &[Hook] = &[
         Attach::Fentry,
         "mm_update_next_owner",
         &["mm"],
-        Used::Exact,
+        Used::Kinds(Kinds::ALL),
         Some("owners of pages that move while their process exits"),
+    ),
+    hook(
+        "collapse_begin",
+        Attach::Fentry,
+        "collapse_huge_page",
+        &["mm", "address|start_addr", "referenced", "unmapped", "cc", "..."],
+        Used::Kinds(Kinds::COLLAPSE),
+        Some(COLLAPSES),
+    ),
+    hook(
+        "collapse_isolated",
+        Attach::RawTracepoint,
+        "mm_collapse_huge_page_isolate",
+        &["page", "none_or_zero"],
+        Used::Kinds(Kinds::COLLAPSE),
+        Some(COLLAPSES),
+    ),
+    hook(
+        "collapse_deposits",
+        Attach::Fentry,
+        "pgtable_trans_huge_deposit",
+        &["mm", "pmdp", "pgtable"],
+        Used::Kinds(Kinds::COLLAPSE),
+        Some(COLLAPSES),
+    ),
+    hook(
+        "collapse_end",
+        Attach::RawTracepoint,
+        "mm_collapse_huge_page",
+        &["mm", "isolated"],
+        Used::Kinds(Kinds::COLLAPSE),
+        Some(COLLAPSES),
     ),
     hook(
         "tp_unmapped",
@@ -200,7 +284,7 @@ pub const HOOKS: &[Hook] = &[
         Attach::RawTracepoint,
         "mm_migrate_pages",
         &["succeeded"],
-        Used::Always,
+        Used::Moves,
         None,
     ),
     hook(
@@ -208,7 +292,7 @@ pub const HOOKS: &[Hook] = &[
         Attach::RawTracepoint,
         "mm_migrate_pages_start",
         &["mode", "reason"],
-        Used::Always,
+        Used::Moves,
         None,
     ),
 ];

@@ -76,6 +76,7 @@ impl KernelTypes {
             // The order's byte: a member of its own on 6.1, the low byte of _flags_1 since 6.6.
             folio_order: member("folio", "_folio_order", "folio._folio_order")
                 .or_else(|_| member("folio", "_flags_1", "folio._flags_1"))?,
+            mm_pgd: member("mm_struct", "pgd", "mm_struct.pgd")?,
             remove_arg_is_walk: u32::from(walk.is_some()),
             walk_folio: walk.unwrap_or(0),
             page_struct_shift: self.page_struct_shift().ok_or(missing("struct page"))?,
@@ -95,7 +96,12 @@ impl KernelTypes {
                     .0
                     .parameters(hook.target)
                     .ok_or("this kernel has no such function")?;
-                let same = parameters.len() == expected.len()
+                let (expected, more) = match expected {
+                    [expected @ .., "..."] => (expected, true),
+                    expected => (expected, false),
+                };
+                let enough = parameters.len() == expected.len() || (more && parameters.len() > expected.len());
+                let same = enough
                     && parameters
                         .iter()
                         .zip(expected)

@@ -18,7 +18,7 @@ use crate::{
     correlate::Correlator,
     decode::{self, Raw},
     event::Event,
-    kernel::vmstat::Vmstat,
+    kernel::{hooks::Kinds, vmstat::Vmstat},
     proc::process,
     sink::{Header, Sink, Summary},
     source::ring::{Capture, Counters},
@@ -273,7 +273,10 @@ impl Pipeline {
 /// from one look to the next.
 fn reading(capture: &Capture) -> io::Result<Reading> {
     let look = || -> io::Result<(Option<u64>, Counters)> {
-        Ok((Vmstat::read()?.get("pgmigrate_success"), capture.counters()?))
+        // Without the moves there is nothing to hold against the kernel's count.
+        let moves = capture.kinds.any_of(Kinds::MOVE);
+        let kernel_pages = Vmstat::read()?.get("pgmigrate_success").filter(|_| moves);
+        Ok((kernel_pages, capture.counters()?))
     };
     let mut last = look()?;
     let mut settled = false;

@@ -118,8 +118,8 @@ pub struct Row {
     first: Move,
     /// Lowest address and its frames.
     start: VirtAddr,
-    old_pfn: Pfn,
-    new_pfn: Pfn,
+    old_pfn: Option<Pfn>,
+    new_pfn: Option<Pfn>,
     end: VirtAddr,
     /// Events in the row, and base pages.
     events: u64,
@@ -185,7 +185,7 @@ impl Row {
             &owner(moved),
             &format!("{:012x}", self.start.0),
             &self.size(),
-            &format!("{} -> {}", self.old_pfn, self.new_pfn),
+            &format!("{} -> {}", frame(self.old_pfn), frame(self.new_pfn)),
             &nodes(moved.old_node, moved.new_node),
             &moved.reason.to_string(),
             &actor(moved),
@@ -254,6 +254,11 @@ fn actor(moved: &Move) -> String {
     }
 }
 
+/// A page without a frame is on swap.
+fn frame(pfn: Option<Pfn>) -> String {
+    pfn.map_or_else(|| "swap".to_owned(), |pfn| pfn.to_string())
+}
+
 fn nodes(old: Option<NodeId>, new: Option<NodeId>) -> String {
     let name = |node: Option<NodeId>| node.map_or_else(|| "?".to_owned(), |node| node.to_string());
     if old == new && old.is_some() {
@@ -295,8 +300,8 @@ mod tests {
         let before = Move {
             vaddr: VirtAddr(first.vaddr.0 - 4096),
             pages: 1,
-            old_pfn: Pfn(0x100),
-            new_pfn: Pfn(0x200),
+            old_pfn: Some(Pfn(0x100)),
+            new_pfn: Some(Pfn(0x200)),
             ..first.clone()
         };
         assert!(row.extend(&before));

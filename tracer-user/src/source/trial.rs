@@ -30,7 +30,7 @@ pub fn every_hook(types: &KernelTypes, config: &Config) -> Result<Vec<Tried>, Ca
     let btf = Btf::from_sys_fs().map_err(|e| CaptureError::Object(ring::chain(&e)))?;
     let mut bpf = ring::load(&Config { all: 0, ..*config }, RingBytes::DEFAULT, &btf)?;
     let outcomes = HOOKS.iter().map(|hook| {
-        let refusal = ring::attach(&mut bpf, hook, types, &btf).err();
+        let refusal = ring::attach(&mut bpf, hook, types, config, &btf).err();
         if let Err(error) = ring::take_off(&mut bpf, hook) {
             log::debug!("taking off {}: {error}", hook.label());
         }
