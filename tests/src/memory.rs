@@ -91,7 +91,7 @@ impl Memory {
     }
 
     /// For advice that changes no content.
-    fn advise(&self, advice: i32) -> Result<()> {
+    pub fn advise(&self, advice: i32) -> Result<()> {
         // SAFETY: the advice is about exactly our own mapping.
         let result = unsafe { libc::madvise(self.start.cast(), self.len, advice) };
         ensure!(result == 0, "{}", std::io::Error::last_os_error());

@@ -42,6 +42,11 @@ impl Snapshot {
         *self.frames.get(usize::try_from(page).ok()?)?
     }
 
+    /// The frames of the pages that are present.
+    pub fn frames(&self) -> impl Iterator<Item = u64> {
+        self.frames.iter().copied().flatten()
+    }
+
     /// Whether every `pages` neighbours lie in neighbouring frames that begin at a multiple of `pages`.
     pub fn in_runs_of(&self, pages: usize) -> bool {
         self.frames.chunks(pages).all(|run| {

@@ -1,6 +1,18 @@
 //! What user space tells the programs before they load: offsets of the running kernel, the filter.
 //! Written by `source::ring` from the kernel's BTF, read by every probe.
 
+/// Bits of [`Config::kinds`].
+pub mod kinds {
+    /// Through migrate_pages.
+    pub const MOVE: u32 = 1;
+    /// Base pages copied into a huge page.
+    pub const COLLAPSE: u32 = 2;
+    /// Merged with an identical page, and unmerged.
+    pub const KSM: u32 = 4;
+    /// Copied on write.
+    pub const COW: u32 = 8;
+}
+
 /// Frozen into the object's `.rodata`; the verifier sees its fields as constants.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,13 +55,33 @@ pub struct Config {
     pub task_group_leader: u32,
     /// `mm_struct.pgd`, bytes.
     pub mm_pgd: u32,
+    /// Bits of [`kinds`]: the kinds of moves that were asked for.
+    pub kinds: u32,
+    /// `vm_area_struct.vm_start`, bytes.
+    pub vma_start: u32,
+    /// `vm_area_struct.vm_pgoff`, bytes.
+    pub vma_pgoff: u32,
+    /// `folio.index`, bytes.
+    pub folio_index: u32,
+    /// `folio.mapping`, bytes.
+    pub folio_mapping: u32,
+    /// `vm_fault.vma`, bytes.
+    pub fault_vma: u32,
+    /// `vm_fault.address`, bytes.
+    pub fault_address: u32,
+    /// `vm_fault.orig_pte`, bytes.
+    pub fault_pte: u32,
+    /// `page.compound_head`, bytes: its lowest bit marks a page inside a large folio.
+    pub page_head: u32,
+    /// `folio.swap`, bytes: the swap entry of a folio in the swap cache. Before 6.6 `folio.private`.
+    pub folio_swap: u32,
     /// `vmemmap_base`: address of the `struct page` of frame 0; 0: not known.
     pub vmemmap_base: u64,
     /// `page_offset_base`: address of physical address 0 in the direct map; 0: not known.
     pub page_offset_base: u64,
 }
 
-const _: () = assert!(size_of::<Config>() == 18 * 4 + 2 * 8);
+const _: () = assert!(size_of::<Config>() == 28 * 4 + 2 * 8);
 
 impl Config {
     /// All zero: what the object holds until user space overrides it.
@@ -72,6 +104,16 @@ impl Config {
         pfn_bits: 0,
         task_group_leader: 0,
         mm_pgd: 0,
+        kinds: 0,
+        vma_start: 0,
+        vma_pgoff: 0,
+        folio_index: 0,
+        folio_mapping: 0,
+        fault_vma: 0,
+        fault_address: 0,
+        fault_pte: 0,
+        page_head: 0,
+        folio_swap: 0,
         vmemmap_base: 0,
         page_offset_base: 0,
     };

@@ -22,7 +22,7 @@ counters! {
     LostMappingPages,
     /// Process events (fork, exec, exit, first sight) that found no room in the ring.
     LostProcesses,
-    /// Calls of migrate_pages, or collapses, whose context could not be kept: nested too deep, or no room for
+    /// Calls of migrate_pages, collapses or page faults whose context could not be kept: nested too deep, or no room for
     /// the task. Their moves are not reported.
     LostCalls,
     /// Children of targets that there was no room to follow.

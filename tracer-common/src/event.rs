@@ -81,8 +81,14 @@ pub mod outside {
     pub const FIRST: u8 = 128;
     /// Base pages copied into a huge page, by khugepaged or MADV_COLLAPSE.
     pub const COLLAPSE: u8 = 128;
+    /// A page replaced by an identical one (KSM), or by the zero page.
+    pub const KSM_MERGE: u8 = 129;
+    /// A KSM page replaced by a copy of its own, by a write or because merging was called off.
+    pub const KSM_UNMERGE: u8 = 130;
+    /// A page copied because it was written to and others have it too; the zero page among them.
+    pub const COW: u8 = 131;
     /// The names, from [`FIRST`] on.
-    pub const NAMES: &[&str] = &["collapse"];
+    pub const NAMES: &[&str] = &["collapse", "ksm_merge", "ksm_unmerge", "cow"];
 }
 
 /// Bits of [`MappingMoved::flags`].

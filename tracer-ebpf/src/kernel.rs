@@ -107,6 +107,36 @@ pub fn folio_pfn(folio: u64) -> u64 {
     (folio - base) >> (config!(page_struct_shift) & 63)
 }
 
+/// The `struct page` of a frame; 0 where it is not known where they lie.
+#[inline(always)]
+pub fn page_of(pfn: u64) -> u64 {
+    match config!(vmemmap_base) {
+        0 => 0,
+        base => base + (pfn << (config!(page_struct_shift) & 63)),
+    }
+}
+
+/// `PAGE_MAPPING_KSM`, since 6.16 `FOLIO_MAPPING_KSM` (include/linux/page-flags.h): both low bits of `mapping`.
+const MAPPING_KSM: u64 = 3;
+
+/// Whether a frame holds a page that KSM shares: never one inside a large folio.
+#[inline(always)]
+pub fn is_ksm(pfn: u64) -> bool {
+    let page = page_of(pfn);
+    let head: u64 = read(page, config!(page_head));
+    let mapping: u64 = read(page, config!(folio_mapping));
+    head & 1 == 0 && mapping & MAPPING_KSM == MAPPING_KSM
+}
+
+/// Where an anonymous page that is not of KSM lies in a VMA, by its index (`linear_page_index`,
+/// include/linux/pagemap.h). `index`: of the page, in base pages.
+#[inline(always)]
+pub fn address_in(vma: u64, index: u64) -> u64 {
+    let start: u64 = read(vma, config!(vma_start));
+    let first: u64 = read(vma, config!(vma_pgoff));
+    start + (index.wrapping_sub(first) << 12)
+}
+
 /// The PMD entry of an address; 0: no such page table. Nothing keeps the tables from changing meanwhile but the
 /// kernel code that called.
 #[inline(always)]

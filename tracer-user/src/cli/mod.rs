@@ -154,6 +154,10 @@ pub enum Kind {
     Move,
     /// Base pages copied into a huge page, by khugepaged or MADV_COLLAPSE
     Collapse,
+    /// Pages merged by KSM, and their copies when they are written to or unmerged
+    Ksm,
+    /// Pages copied on write, the zero page too
+    Cow,
 }
 
 impl Kind {
@@ -161,6 +165,8 @@ impl Kind {
         match self {
             Self::Move => Kinds::MOVE,
             Self::Collapse => Kinds::COLLAPSE,
+            Self::Ksm => Kinds::KSM,
+            Self::Cow => Kinds::COW,
         }
     }
 }

@@ -246,6 +246,7 @@ fn attach(
     kcore::add_bases(&mut config);
     let nobody = BTreeSet::new();
     let (kinds, must) = kinds(args)?;
+    config.kinds = kinds.bits();
     // What was asked for by name is not traded for another backend.
     let sees = |backend: &&Backend| !must.any_of(Kinds::OUTSIDE) || backend.sees().any_of(Kinds::OUTSIDE);
     let candidates: Vec<Backend> = args.backend.candidates().iter().filter(sees).copied().collect();

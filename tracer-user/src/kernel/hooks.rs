@@ -1,6 +1,8 @@
 //! The catalogue of hooks: each program of the object, what it hangs on, what is lost without it.
 //! Input: none; `source::ring` tries them, `tracer doctor` explains them.
 
+use tracer_common::config::kinds;
+
 /// How a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attach {
@@ -14,22 +16,32 @@ pub enum Attach {
 
 /// Kinds of page moves that can be asked for: a set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kinds(u8);
+pub struct Kinds(u32);
 
 impl Kinds {
     /// No kind.
     pub const NONE: Self = Self(0);
     /// Through the kernel's migrate_pages.
-    pub const MOVE: Self = Self(1);
+    pub const MOVE: Self = Self(kinds::MOVE);
     /// Base pages copied into a huge page, by khugepaged or MADV_COLLAPSE.
-    pub const COLLAPSE: Self = Self(2);
+    pub const COLLAPSE: Self = Self(kinds::COLLAPSE);
+    /// Merged with an identical page, and unmerged.
+    pub const KSM: Self = Self(kinds::KSM);
+    /// Copied on write.
+    pub const COW: Self = Self(kinds::COW);
     /// What a run shows unless it is told otherwise.
     pub const DEFAULT: Self = Self::MOVE.and(Self::COLLAPSE);
     /// Every kind.
-    pub const ALL: Self = Self::DEFAULT;
+    pub const ALL: Self = Self::DEFAULT.and(Self::KSM).and(Self::COW);
 
     /// Those that do not go through migrate_pages.
     pub const OUTSIDE: Self = Self(Self::ALL.0 & !Self::MOVE.0);
+
+    /// As [`kinds`] has them.
+    #[must_use]
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
 
     /// Both sets.
     #[must_use]
@@ -39,7 +51,12 @@ impl Kinds {
 
     /// The names of those in the set, as on the command line.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
-        let all = [(Self::MOVE, "move"), (Self::COLLAPSE, "collapse")];
+        let all = [
+            (Self::MOVE, "move"),
+            (Self::COLLAPSE, "collapse"),
+            (Self::KSM, "ksm"),
+            (Self::COW, "cow"),
+        ];
         all.into_iter()
             .filter(move |(kind, _)| self.any_of(*kind))
             .map(|(_, name)| name)
@@ -74,7 +91,7 @@ pub struct Hook {
     pub program: &'static str,
     /// How it is attached.
     pub attach: Attach,
-    /// The kernel function or tracepoint.
+    /// The kernel function or tracepoint; alternatives after a `|`, of which each kernel has one.
     pub target: &'static str,
     /// What the program takes from it, in order: the names of a function's parameters, alternatives after a `|`; of a
     /// tracepoint, whose BTF has no names, the first so many arguments. "..." at the end: more may follow.
@@ -100,7 +117,9 @@ impl Hook {
             Attach::Fexit => "fexit",
             Attach::RawTracepoint => "tracepoint",
         };
-        format!("{kind}/{}", self.target)
+        // Where it has been attached, which one it was does not matter; else none was there.
+        let target = self.target.split('|').next().unwrap_or(self.target);
+        format!("{kind}/{target}")
     }
 }
 
@@ -122,6 +141,8 @@ const fn hook(
     }
 }
 
+const COPIES: Kinds = Kinds::KSM.and(Kinds::COW);
+const COPYING: &str = "copies on write (cow), of shared pages too (ksm)";
 const COLLAPSES: &str = "moves into huge pages (collapse)";
 
 /// Every hook, in the order in which they are attached: the begin of a call last, so that whatever belongs to a call
@@ -222,6 +243,38 @@ pub const HOOKS: &[Hook] = &[
         &["mm", "isolated"],
         Used::Kinds(Kinds::COLLAPSE),
         Some(COLLAPSES),
+    ),
+    hook(
+        "ksm_merged",
+        Attach::Fexit,
+        "try_to_merge_one_page",
+        &["vma", "page", "kpage"],
+        Used::Kinds(Kinds::KSM),
+        Some("moves to shared pages (ksm)"),
+    ),
+    hook(
+        "copy_mapped",
+        Attach::Fentry,
+        "folio_add_new_anon_rmap|page_add_new_anon_rmap",
+        &["folio|page", "vma", "address", "..."],
+        Used::Kinds(COPIES),
+        Some(COPYING),
+    ),
+    hook(
+        "copy_end",
+        Attach::Fexit,
+        "do_wp_page",
+        &["vmf"],
+        Used::Kinds(COPIES),
+        Some(COPYING),
+    ),
+    hook(
+        "copy_begin",
+        Attach::Fentry,
+        "do_wp_page",
+        &["vmf"],
+        Used::Kinds(COPIES),
+        Some(COPYING),
     ),
     hook(
         "tp_unmapped",

@@ -76,6 +76,17 @@ impl KernelTypes {
             // The order's byte: a member of its own on 6.1, the low byte of _flags_1 since 6.6.
             folio_order: member("folio", "_folio_order", "folio._folio_order")
                 .or_else(|_| member("folio", "_flags_1", "folio._flags_1"))?,
+            vma_start: member("vm_area_struct", "vm_start", "vm_area_struct.vm_start")?,
+            vma_pgoff: member("vm_area_struct", "vm_pgoff", "vm_area_struct.vm_pgoff")?,
+            folio_index: member("folio", "index", "folio.index")?,
+            folio_mapping: member("folio", "mapping", "folio.mapping")?,
+            fault_vma: member("vm_fault", "vma", "vm_fault.vma")?,
+            fault_address: member("vm_fault", "address", "vm_fault.address")?,
+            fault_pte: member("vm_fault", "orig_pte", "vm_fault.orig_pte")?,
+            page_head: member("page", "compound_head", "page.compound_head")
+                .or_else(|_| member("page", "compound_info", "page.compound_head"))?,
+            folio_swap: member("folio", "swap", "folio.swap")
+                .or_else(|_| member("folio", "private", "folio.private"))?,
             mm_pgd: member("mm_struct", "pgd", "mm_struct.pgd")?,
             remove_arg_is_walk: u32::from(walk.is_some()),
             walk_folio: walk.unwrap_or(0),
@@ -90,12 +101,13 @@ impl KernelTypes {
     /// What the kernel has instead.
     pub fn check(&self, hook: &Hook) -> Result<(), String> {
         let expected = hook.arguments;
+        let target = self.target(hook).ok_or(match hook.attach {
+            Attach::Fentry | Attach::Fexit => "this kernel has no such function",
+            Attach::RawTracepoint => "this kernel has no such tracepoint",
+        })?;
         match hook.attach {
             Attach::Fentry | Attach::Fexit => {
-                let parameters = self
-                    .0
-                    .parameters(hook.target)
-                    .ok_or("this kernel has no such function")?;
+                let parameters = self.0.parameters(target).ok_or("this kernel has no such function")?;
                 let (expected, more) = match expected {
                     [expected @ .., "..."] => (expected, true),
                     expected => (expected, false),
@@ -112,13 +124,22 @@ impl KernelTypes {
             Attach::RawTracepoint => {
                 let count = self
                     .0
-                    .tracepoint_arguments(hook.target)
+                    .tracepoint_arguments(target)
                     .ok_or("this kernel has no such tracepoint")?;
                 (count >= expected.len())
                     .then_some(())
                     .ok_or_else(|| format!("this kernel's passes {count} arguments"))
             }
         }
+    }
+
+    /// Which of a hook's targets this kernel has; None: none.
+    #[must_use]
+    pub fn target(&self, hook: &Hook) -> Option<&'static str> {
+        hook.target.split('|').find(|target| match hook.attach {
+            Attach::Fentry | Attach::Fexit => self.0.parameters(target).is_some(),
+            Attach::RawTracepoint => self.0.tracepoint_arguments(target).is_some(),
+        })
     }
 
     /// The running kernel's names for its migrate reasons (`enum migrate_reason`).

@@ -245,7 +245,9 @@ fn actor(moved: &Move) -> String {
         _ => match &moved.actor.comm {
             // A kernel thread's name says all; a process is one of many.
             Some(comm)
-                if comm.starts_with("kcompactd") || comm.starts_with("khugepaged") || comm.starts_with("kswapd") =>
+                if ["kcompactd", "khugepaged", "kswapd", "ksmd"]
+                    .iter()
+                    .any(|thread| comm.starts_with(thread)) =>
             {
                 Printable(comm).to_string()
             }

@@ -463,28 +463,30 @@ pub(crate) fn attach(
     if hook.is_of(Kinds::OUTSIDE) && config.page_offset_base == 0 {
         return Err(Refusal::differs(hook, NO_BASES.to_owned()));
     }
-    load_and_attach(bpf, hook, btf).map_err(|error| Refusal::new(hook, &error))
+    // `check` has found it.
+    let target = types.target(hook).unwrap_or(hook.target);
+    load_and_attach(bpf, hook, target, btf).map_err(|error| Refusal::new(hook, &error))
 }
 
-fn load_and_attach(bpf: &mut Ebpf, hook: &Hook, btf: &Btf) -> Result<(), ProgramError> {
+fn load_and_attach(bpf: &mut Ebpf, hook: &Hook, target: &str, btf: &Btf) -> Result<(), ProgramError> {
     let program = bpf.program_mut(hook.program).ok_or_else(|| ProgramError::InvalidName {
         name: hook.program.to_owned(),
     })?;
     match hook.attach {
         Attach::Fentry => {
             let program: &mut FEntry = program.try_into()?;
-            program.load(hook.target, btf)?;
+            program.load(target, btf)?;
             program.attach()?;
         }
         Attach::Fexit => {
             let program: &mut FExit = program.try_into()?;
-            program.load(hook.target, btf)?;
+            program.load(target, btf)?;
             program.attach()?;
         }
         Attach::RawTracepoint => {
             let program: &mut RawTracePoint = program.try_into()?;
             program.load()?;
-            program.attach(hook.target)?;
+            program.attach(target)?;
         }
     }
     Ok(())
