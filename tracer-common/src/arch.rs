@@ -20,6 +20,8 @@ const PAGE_PSE: u64 = 1 << 7;
 
 /// `_PAGE_PRESENT`.
 const PAGE_PRESENT: u64 = 1;
+/// `_PAGE_PROTNONE`: mapped, but not to be accessed (NUMA hints).
+const PAGE_PROTNONE: u64 = 1 << 8;
 /// `_PAGE_SPECIAL` of a 4K entry: it maps the zero page, or a frame that is nobody's to move.
 const PAGE_SPECIAL: u64 = 1 << 9;
 /// The lowest address of the kernel's half with 4-level paging; with 5-level paging the direct map is below it
@@ -49,6 +51,25 @@ pub const fn page_pfn(entry: u64, pfn_bits: u32) -> u64 {
     } else {
         0
     }
+}
+
+/// Types of swap entries at and above it are the kernel's own: migration, device memory, poison, markers
+/// (`MAX_SWAPFILES`, include/linux/swap.h: at most 9 of the 32 are taken, 6.1 to 7.3).
+const SWAP_TYPES: u64 = 32 - 9;
+
+/// `swp_entry_t.val` of an entry that is on swap; 0 for every other (slot 0 of an area is its header).
+///
+/// x86-64 keeps the type in the highest five bits and the offset inverted (`__swp_type`, `__swp_offset`,
+/// arch/x86/include/asm/pgtable_64.h); the kernel's own form has the type from bit 58 on (`SWP_TYPE_SHIFT`,
+/// include/linux/swapops.h), 6.1 to 7.3.
+#[inline(always)]
+#[must_use]
+pub const fn swap_entry(entry: u64) -> u64 {
+    let kind = entry >> 59;
+    if entry == 0 || present(entry) || entry & PAGE_PROTNONE != 0 || kind >= SWAP_TYPES {
+        return 0;
+    }
+    (kind << 58) | ((!entry << 5) >> 14)
 }
 
 /// Frame of a migration entry, pte or pmd, with or without its young and dirty bits.
@@ -93,6 +114,15 @@ mod tests {
                 assert_eq!(migration_entry_pfn(migration_entry(29, pfn | flags)), pfn);
             }
         }
+    }
+
+    #[test]
+    fn swap_entry_has_the_kernels_own_form() {
+        assert_eq!(swap_entry(migration_entry(2, 0x1234)), 2 << 58 | 0x1234);
+        assert_eq!(swap_entry(migration_entry(0, 1)), 1);
+        assert_eq!(swap_entry(migration_entry(29, 0x1234)), 0, "a migration entry");
+        assert_eq!(swap_entry(0x867), 0);
+        assert_eq!(swap_entry(0), 0);
     }
 
     #[test]

@@ -11,6 +11,8 @@ pub mod kinds {
     pub const KSM: u32 = 4;
     /// Copied on write.
     pub const COW: u32 = 8;
+    /// To swap and back.
+    pub const SWAP: u32 = 16;
 }
 
 /// Frozen into the object's `.rodata`; the verifier sees its fields as constants.
@@ -75,13 +77,17 @@ pub struct Config {
     pub page_head: u32,
     /// `folio.swap`, bytes: the swap entry of a folio in the swap cache. Before 6.6 `folio.private`.
     pub folio_swap: u32,
+    /// `PG_swapbacked` of `enum pageflags`: a page that is written to swap, not dropped.
+    pub pg_swapbacked: u32,
+    /// `PG_swapcache` of `enum pageflags`: a page with a place on swap.
+    pub pg_swapcache: u32,
     /// `vmemmap_base`: address of the `struct page` of frame 0; 0: not known.
     pub vmemmap_base: u64,
     /// `page_offset_base`: address of physical address 0 in the direct map; 0: not known.
     pub page_offset_base: u64,
 }
 
-const _: () = assert!(size_of::<Config>() == 28 * 4 + 2 * 8);
+const _: () = assert!(size_of::<Config>() == 30 * 4 + 2 * 8);
 
 impl Config {
     /// All zero: what the object holds until user space overrides it.
@@ -114,6 +120,8 @@ impl Config {
         fault_pte: 0,
         page_head: 0,
         folio_swap: 0,
+        pg_swapbacked: 0,
+        pg_swapcache: 0,
         vmemmap_base: 0,
         page_offset_base: 0,
     };

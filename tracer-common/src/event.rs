@@ -87,8 +87,12 @@ pub mod outside {
     pub const KSM_UNMERGE: u8 = 130;
     /// A page copied because it was written to and others have it too; the zero page among them.
     pub const COW: u8 = 131;
+    /// A page's content went to swap: it has no frame now.
+    pub const SWAP_OUT: u8 = 132;
+    /// It came back; the old frame is the one that it had when it left, if that was seen.
+    pub const SWAP_IN: u8 = 133;
     /// The names, from [`FIRST`] on.
-    pub const NAMES: &[&str] = &["collapse", "ksm_merge", "ksm_unmerge", "cow"];
+    pub const NAMES: &[&str] = &["collapse", "ksm_merge", "ksm_unmerge", "cow", "swap_out", "swap_in"];
 }
 
 /// Bits of [`MappingMoved::flags`].

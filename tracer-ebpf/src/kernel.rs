@@ -128,6 +128,25 @@ pub fn is_ksm(pfn: u64) -> bool {
     head & 1 == 0 && mapping & MAPPING_KSM == MAPPING_KSM
 }
 
+/// Whether a folio is anonymous, has a place on swap, and is not one that is dropped instead (MADV_FREE).
+#[inline(always)]
+pub fn is_swapped_anon(folio: u64) -> bool {
+    /// `PAGE_MAPPING_ANON`, since 6.16 `FOLIO_MAPPING_ANON` (include/linux/page-flags.h).
+    const MAPPING_ANON: u64 = 1;
+    let flags: u64 = read(folio, config!(folio_flags));
+    let mapping: u64 = read(folio, config!(folio_mapping));
+    mapping & MAPPING_ANON != 0
+        && flags >> (config!(pg_swapbacked) & 63) & 1 != 0
+        && flags >> (config!(pg_swapcache) & 63) & 1 != 0
+}
+
+/// The folio of a page.
+#[inline(always)]
+pub fn head_of(page: u64) -> u64 {
+    let head: u64 = read(page, config!(page_head));
+    if head & 1 == 0 { page } else { head - 1 }
+}
+
 /// Where an anonymous page that is not of KSM lies in a VMA, by its index (`linear_page_index`,
 /// include/linux/pagemap.h). `index`: of the page, in base pages.
 #[inline(always)]

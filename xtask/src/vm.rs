@@ -112,7 +112,6 @@ pub fn matrix(args: &Args) -> Result<Tally> {
 pub struct Lab {
     pub kernels: Vec<Kernel>,
     scratch: cache::Scratch,
-    image: PathBuf,
 }
 
 impl Lab {
@@ -121,22 +120,20 @@ impl Lab {
         check_names(&programs.tests, &args.names)?;
         qemu::require()?;
         let scratch = cache::Scratch::new()?;
-        let image = scratch.path().join("initramfs");
-        let out = File::create(&image).with_context(|| format!("create {}", image.display()))?;
         let content = |path: &Path| fs::read(path).with_context(|| format!("read {}", path.display()));
-        initramfs::write(
-            BufWriter::new(out),
-            &content(&programs.tests)?,
-            &content(&programs.tracer)?,
-        )
-        .context("write the initramfs")?;
         // One after the other: two downloads of the same kernel would only be in each other's way.
-        let kernels = args.kernels.iter().map(kernels::resolve).collect::<Result<_>>()?;
-        Ok(Self {
-            kernels,
-            scratch,
-            image,
-        })
+        let kernels = args
+            .kernels
+            .iter()
+            .map(kernels::resolve)
+            .collect::<Result<Vec<Kernel>>>()?;
+        let (tests, tracer) = (content(&programs.tests)?, content(&programs.tracer)?);
+        for kernel in &kernels {
+            let image = image_for(kernel, &scratch);
+            let out = File::create(&image).with_context(|| format!("create {}", image.display()))?;
+            initramfs::write(BufWriter::new(out), &tests, &tracer, &kernel.modules).context("write the initramfs")?;
+        }
+        Ok(Self { kernels, scratch })
     }
 
     /// Runs one VM, whose files get a directory of that name. Whatever goes wrong is a failed test too.
@@ -151,7 +148,9 @@ impl Lab {
             results: Results::default(),
         };
         let started = Instant::now();
-        if let Err(error) = boot(args, kernel, &self.image, &dir, |message| run.take(message)) {
+        if let Err(error) = boot(args, kernel, &image_for(kernel, &self.scratch), &dir, |message| {
+            run.take(message)
+        }) {
             let name = run.open.clone().unwrap_or_else(|| "(the VM)".to_owned());
             run.end(&name, Verdict::Failed, started.elapsed(), &format!("{error:#}"));
         }
@@ -164,6 +163,11 @@ impl Lab {
         }
         run.results
     }
+}
+
+/// Each kernel has its own modules.
+fn image_for(kernel: &Kernel, scratch: &cache::Scratch) -> PathBuf {
+    scratch.path().join(format!("initramfs-{}", kernel.name))
 }
 
 /// How the tests of one VM ended.

@@ -12,7 +12,7 @@ use crate::cases::moves::ensure_same;
 use crate::child::Worker;
 use crate::tracing::{Trace, Tracing};
 use crate::truth::{Report, Reports};
-use crate::workloads::{collapser, copied, merged};
+use crate::workloads::{collapser, copied, merged, swapped};
 
 const SOON: Duration = Duration::from_mins(2);
 
@@ -46,6 +46,18 @@ pub const CASES: &[Case] = &[
         what: "KSM: merged, written to, moved to another node while merged, unmerged",
         needs: Needs { nodes: 2, ..Needs::VM },
         run: ksm,
+    },
+    Case {
+        name: "outside/swap",
+        what: "pages that go to swap and come back: each leaves its frame, and comes back from it to another",
+        needs: Needs::VM,
+        run: swap,
+    },
+    Case {
+        name: "outside/hooks",
+        what: "a run without --kinds hangs nothing on the way of page faults, unmapping and moves; with them all attach",
+        needs: Needs::VM,
+        run: hooks,
     },
     Case {
         name: "outside/refused",
@@ -172,6 +184,57 @@ fn ksm(env: &Env) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
+fn swap(env: &Env) -> Result<Outcome> {
+    if !fs::exists(swapped::MODULE)? {
+        return Ok(Outcome::NotApplicable(
+            "the initramfs has no module brd of this kernel".to_owned(),
+        ));
+    }
+    let mut worker = Worker::spawn("swapped", &[])?;
+    let pid = worker.pid();
+    worker.wait_ready(SOON)?;
+    let tracing = Tracing::start(&env.tracer, &kinds(&pid.to_string(), "swap"))?;
+    let truth = act(&mut worker, "swap")?;
+    let trace = tracing.finish()?;
+    // A page may get the frame back that it had; nearly all do not.
+    ensure!(
+        truth.moves.len() > swapped::PAGES / 2,
+        "{} pages moved",
+        truth.moves.len()
+    );
+    trace.ensure_only(&[pid])?;
+    ensure_same(&trace, pid, &truth)?;
+    trace.ensure_sound()?;
+    let mut gone = BTreeSet::new();
+    for line in trace.moves.iter().filter(|line| truth.range().contains(&line.vaddr.0)) {
+        match line.reason.as_str() {
+            "swap_out" => {
+                ensure!(line.new_pfn.is_none() && line.new_node.is_none(), "{line:?}");
+                let left = line.old_pfn.map(|pfn| pfn.0);
+                for page in 0..line.pages {
+                    let vaddr = line.vaddr.0 + page * rustix::param::page_size() as u64;
+                    ensure!(gone.insert(vaddr), "{vaddr:#x} left twice: {line:?}");
+                    let was = truth.moves.0.get(&vaddr).map(|moved| moved.old);
+                    ensure!(
+                        was.is_none() || was == left.map(|pfn| pfn + page),
+                        "{vaddr:#x}: {line:?}"
+                    );
+                }
+            }
+            "swap_in" => ensure!(line.verdict == "confirmed" && line.actor_pid == pid, "{line:?}"),
+            other => bail!("reason {other}: {line:?}"),
+        }
+    }
+    ensure!(
+        gone.len() == swapped::PAGES,
+        "{} of {} pages left",
+        gone.len(),
+        swapped::PAGES
+    );
+    worker.exit(SOON)?;
+    Ok(Outcome::Passed)
+}
+
 /// Tells the workload to look, then to act.
 fn act(worker: &mut Worker, order: &str) -> Result<Report> {
     worker.send("mark")?;
@@ -187,13 +250,50 @@ fn ensure_exact(trace: &Trace, pid: u32, truth: &Report, reasons: &[&str]) -> Re
     trace.ensure_sound()?;
     // Without `move` among the kinds there is nothing to hold against the kernel's count.
     let imbalance = trace.summary.books.imbalance;
-    ensure!(matches!(imbalance, None | Some(0)), "the books: {:?}", trace.summary.books);
+    ensure!(
+        matches!(imbalance, None | Some(0)),
+        "the books: {:?}",
+        trace.summary.books
+    );
     for line in trace.moves.iter().filter(|line| truth.range().contains(&line.vaddr.0)) {
         ensure!(reasons.contains(&line.reason.as_str()), "reason: {line:?}");
         ensure!(line.owner_source.as_deref() == Some("kernel"), "owner: {line:?}");
         ensure!(line.verdict == "confirmed", "verdict: {line:?}");
     }
     Ok(())
+}
+
+fn hooks(env: &Env) -> Result<Outcome> {
+    let attached = |args: &[&str]| -> Result<BTreeSet<String>> {
+        let mut command = std::process::Command::new(&env.tracer);
+        let output = command
+            .args(["-v", "-a", "-d", "0.1", "--backend", "exact"])
+            .args(args)
+            .output()?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(
+            output.status.success() && !said.contains("cannot attach"),
+            "{}: {said}",
+            output.status
+        );
+        let labels = said.lines().filter_map(|line| line.strip_prefix("tracer: attached "));
+        Ok(labels.map(str::to_owned).collect())
+    };
+    let costly = ["rmap", "do_wp_page", "do_swap_page", "try_to_unmap_one", "try_to_merge"];
+    let is_costly = |label: &&String| costly.iter().any(|part| label.contains(part));
+    let default = attached(&[])?;
+    ensure!(default.contains("fentry/collapse_huge_page"), "{default:?}");
+    ensure!(!default.iter().any(|label| is_costly(&label)), "{default:?}");
+    let all = attached(&["--kinds", "move,collapse,ksm,cow,swap"])?;
+    for part in costly {
+        ensure!(all.iter().any(|label| label.contains(part)), "no {part}: {all:?}");
+    }
+    let moves = attached(&["--kinds", "move"])?;
+    ensure!(
+        moves.is_subset(&default) && !moves.contains("fentry/collapse_huge_page"),
+        "{moves:?}"
+    );
+    Ok(Outcome::Passed)
 }
 
 fn refused(env: &Env) -> Result<Outcome> {

@@ -25,7 +25,7 @@ const ONLY_READ: Range<usize> = 200..203;
 /// What of each huge page has a frame of its own.
 pub const WITH_FRAME: usize = 512 - 17 - 3;
 /// By then khugepaged has come by, or never will.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 fn run(args: &[String]) -> Result<()> {
     let [by] = args else {

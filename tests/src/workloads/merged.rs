@@ -25,7 +25,7 @@ pub const CONTENTS: usize = 4;
 /// `write` takes the first so many.
 pub const WRITTEN: usize = 40;
 /// By then ksmd has merged, or never will.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 fn run(args: &[String]) -> Result<()> {
     ensure!(args.is_empty(), "usage: merged");

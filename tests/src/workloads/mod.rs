@@ -14,6 +14,7 @@ mod mover;
 mod own;
 mod punched;
 mod sharer;
+pub mod swapped;
 
 use std::io::{self, BufRead, Write};
 use std::ops::Range;
@@ -43,6 +44,7 @@ pub const ALL: &[Workload] = &[
     mover::WORKLOAD,
     own::WORKLOAD,
     punched::WORKLOAD,
+    swapped::WORKLOAD,
 ];
 
 #[derive(clap::Args)]

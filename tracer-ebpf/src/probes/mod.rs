@@ -6,4 +6,5 @@ mod exact;
 mod ksm;
 mod lifecycle;
 mod migrate;
+mod swap;
 mod tracepoint;

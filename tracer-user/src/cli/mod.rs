@@ -158,6 +158,8 @@ pub enum Kind {
     Ksm,
     /// Pages copied on write, the zero page too
     Cow,
+    /// Pages that go to swap, and come back
+    Swap,
 }
 
 impl Kind {
@@ -167,6 +169,7 @@ impl Kind {
             Self::Collapse => Kinds::COLLAPSE,
             Self::Ksm => Kinds::KSM,
             Self::Cow => Kinds::COW,
+            Self::Swap => Kinds::SWAP,
         }
     }
 }

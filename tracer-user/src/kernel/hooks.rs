@@ -29,10 +29,12 @@ impl Kinds {
     pub const KSM: Self = Self(kinds::KSM);
     /// Copied on write.
     pub const COW: Self = Self(kinds::COW);
+    /// To swap and back.
+    pub const SWAP: Self = Self(kinds::SWAP);
     /// What a run shows unless it is told otherwise.
     pub const DEFAULT: Self = Self::MOVE.and(Self::COLLAPSE);
     /// Every kind.
-    pub const ALL: Self = Self::DEFAULT.and(Self::KSM).and(Self::COW);
+    pub const ALL: Self = Self::DEFAULT.and(Self::KSM).and(Self::COW).and(Self::SWAP);
 
     /// Those that do not go through migrate_pages.
     pub const OUTSIDE: Self = Self(Self::ALL.0 & !Self::MOVE.0);
@@ -56,6 +58,7 @@ impl Kinds {
             (Self::COLLAPSE, "collapse"),
             (Self::KSM, "ksm"),
             (Self::COW, "cow"),
+            (Self::SWAP, "swap"),
         ];
         all.into_iter()
             .filter(move |(kind, _)| self.any_of(*kind))
@@ -143,6 +146,7 @@ const fn hook(
 
 const COPIES: Kinds = Kinds::KSM.and(Kinds::COW);
 const COPYING: &str = "copies on write (cow), of shared pages too (ksm)";
+const SWAPPING: &str = "pages that go to swap and come back (swap)";
 const COLLAPSES: &str = "moves into huge pages (collapse)";
 
 /// Every hook, in the order in which they are attached: the begin of a call last, so that whatever belongs to a call
@@ -275,6 +279,62 @@ pub const HOOKS: &[Hook] = &[
         &["vmf"],
         Used::Kinds(COPIES),
         Some(COPYING),
+    ),
+    hook(
+        "swap_out_unmapped",
+        Attach::Fentry,
+        "folio_remove_rmap_ptes|page_remove_rmap",
+        &["folio|page", "page|vma", "nr_pages|compound", "..."],
+        Used::Kinds(Kinds::SWAP),
+        Some(SWAPPING),
+    ),
+    hook(
+        "swap_out_end",
+        Attach::Fexit,
+        "try_to_unmap_one",
+        &["folio", "vma", "address", "arg"],
+        Used::Kinds(Kinds::SWAP),
+        Some(SWAPPING),
+    ),
+    hook(
+        "swap_out_begin",
+        Attach::Fentry,
+        "try_to_unmap_one",
+        &["folio", "vma", "address", "arg"],
+        Used::Kinds(Kinds::SWAP),
+        Some(SWAPPING),
+    ),
+    hook(
+        "swap_in_mapped",
+        Attach::Fentry,
+        "folio_add_anon_rmap_ptes|page_add_anon_rmap",
+        &["folio|page", "page|vma", "nr_pages|address", "vma|flags", "..."],
+        Used::Kinds(Kinds::SWAP),
+        Some(SWAPPING),
+    ),
+    hook(
+        "swap_in_mapped_new",
+        Attach::Fentry,
+        "folio_add_new_anon_rmap|page_add_new_anon_rmap",
+        &["folio|page", "vma", "address", "..."],
+        Used::Kinds(Kinds::SWAP),
+        Some(SWAPPING),
+    ),
+    hook(
+        "swap_in_end",
+        Attach::Fexit,
+        "do_swap_page",
+        &["vmf"],
+        Used::Kinds(Kinds::SWAP),
+        Some(SWAPPING),
+    ),
+    hook(
+        "swap_in_begin",
+        Attach::Fentry,
+        "do_swap_page",
+        &["vmf"],
+        Used::Kinds(Kinds::SWAP),
+        Some(SWAPPING),
     ),
     hook(
         "tp_unmapped",

@@ -87,6 +87,12 @@ impl KernelTypes {
                 .or_else(|_| member("page", "compound_info", "page.compound_head"))?,
             folio_swap: member("folio", "swap", "folio.swap")
                 .or_else(|_| member("folio", "private", "folio.private"))?,
+            pg_swapbacked: self
+                .constant("pageflags", "PG_swapbacked")
+                .ok_or(missing("PG_swapbacked"))?,
+            pg_swapcache: self
+                .constant("pageflags", "PG_swapcache")
+                .ok_or(missing("PG_swapcache"))?,
             mm_pgd: member("mm_struct", "pgd", "mm_struct.pgd")?,
             remove_arg_is_walk: u32::from(walk.is_some()),
             walk_folio: walk.unwrap_or(0),

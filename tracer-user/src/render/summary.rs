@@ -8,6 +8,7 @@ use crate::{
         books::Books,
         totals::{NodePair, Totals},
     },
+    kernel::hooks::Kinds,
     render::quantity::{Bytes, Count, Duration},
     sink::{Header, Summary},
     source::ring::{Backend, Refusal},
@@ -66,7 +67,11 @@ fn write(out: &mut String, header: Option<&Header>, summary: &Summary, hints: bo
         reasons(out, totals)?;
     }
     writeln!(out)?;
-    books(out, &summary.books)?;
+    if header.is_none_or(|header| header.kinds.any_of(Kinds::MOVE)) {
+        books(out, &summary.books)?;
+    } else {
+        writeln!(out, "books     none: moves through migrate_pages were not asked for")?;
+    }
     if !totals.verdicts.is_empty() {
         let verdicts: Vec<String> = totals
             .verdicts

@@ -12,7 +12,10 @@ use aya::{
     maps::{Array, HashMap as BpfHashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
     programs::{FEntry, FExit, Program, ProgramError, RawTracePoint},
 };
-use tracer_common::{config::Config, counter::Counter};
+use tracer_common::{
+    config::{Config, kinds},
+    counter::Counter,
+};
 
 use crate::{
     kernel::{
@@ -25,6 +28,9 @@ use crate::{
 
 /// Why hooks are of no use that see folios or page tables, not frames.
 const NO_BASES: &str = "/proc/kcore does not show where this kernel keeps its struct pages";
+
+/// Pages on swap whose last frame is remembered: 4 GiB of them.
+const MAX_SWAPPED: u32 = 1 << 20;
 
 /// How events are captured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -384,11 +390,18 @@ pub(crate) fn load(config: &Config, ring_bytes: RingBytes, btf: &Btf) -> Result<
         log::LevelFilter::Off => 0,
         level => level as u8,
     };
+    // The buckets of so large a map are memory, whether they are used or not.
+    let swapped = if config.kinds & kinds::SWAP == 0 {
+        1
+    } else {
+        MAX_SWAPPED
+    };
     EbpfLoader::new()
         .btf(Some(btf))
         .override_global("CONFIG", config.as_bytes(), true)
         .override_global(aya_log::LEVEL, &verbosity, false)
         .map_max_entries("RING", ring_bytes.0)
+        .map_max_entries("SWAPPED", swapped)
         .load(object::BYTES)
         .map_err(|e| CaptureError::Object(chain(&e)))
 }

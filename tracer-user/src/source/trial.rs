@@ -6,7 +6,7 @@ use tracer_common::config::Config;
 
 use crate::{
     kernel::{
-        hooks::{HOOKS, Hook},
+        hooks::{HOOKS, Hook, Kinds},
         types::KernelTypes,
     },
     source::ring::{self, CaptureError, Refusal, RingBytes},
@@ -28,7 +28,15 @@ pub struct Tried {
 /// [`CaptureError::Object`] when the kernel takes not even the maps: then no hook was tried.
 pub fn every_hook(types: &KernelTypes, config: &Config) -> Result<Vec<Tried>, CaptureError> {
     let btf = Btf::from_sys_fs().map_err(|e| CaptureError::Object(ring::chain(&e)))?;
-    let mut bpf = ring::load(&Config { all: 0, ..*config }, RingBytes::DEFAULT, &btf)?;
+    let mut bpf = ring::load(
+        &Config {
+            all: 0,
+            kinds: Kinds::ALL.bits(),
+            ..*config
+        },
+        RingBytes::DEFAULT,
+        &btf,
+    )?;
     let outcomes = HOOKS.iter().map(|hook| {
         let refusal = ring::attach(&mut bpf, hook, types, config, &btf).err();
         if let Err(error) = ring::take_off(&mut bpf, hook) {
