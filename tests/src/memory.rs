@@ -8,7 +8,8 @@ use std::ptr;
 use anyhow::{Context, Result, ensure};
 use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags, madvise, mmap, mmap_anonymous, mprotect, munmap};
 
-const HUGE: usize = 2 << 20;
+/// What a PMD maps, bytes.
+pub const HUGE: usize = 2 << 20;
 
 /// A mapping of this process's own, unmapped on drop.
 pub struct Memory {
@@ -20,6 +21,11 @@ impl Memory {
     /// Maps `len` bytes of base pages, not populated yet.
     pub fn base_pages(len: usize) -> Result<Self> {
         Self::map(len, Advice::LinuxNoHugepage)
+    }
+
+    /// Maps `len` bytes of what the system's settings give, not populated yet.
+    pub fn plain(len: usize) -> Result<Self> {
+        Self::map(len, Advice::Normal)
     }
 
     /// Maps `len` bytes for which the kernel may use huge pages, not populated yet.
@@ -95,6 +101,26 @@ impl Memory {
             start: start.cast(),
             len,
         })
+    }
+
+    /// From now on the kernel may use huge pages.
+    pub fn allow_huge_pages(&self) -> Result<()> {
+        self.advise(libc::MADV_HUGEPAGE).context("allow huge pages")
+    }
+
+    /// Makes the memory huge pages now (since 6.1).
+    pub fn collapse(&self) -> Result<()> {
+        /// include/uapi/asm-generic/mman-common.h
+        const MADV_COLLAPSE: i32 = 25;
+        self.advise(MADV_COLLAPSE).context("MADV_COLLAPSE")
+    }
+
+    /// For advice that changes no content.
+    pub fn advise(&self, advice: i32) -> Result<()> {
+        // SAFETY: the advice is about exactly our own mapping.
+        let result = unsafe { libc::madvise(self.start.cast(), self.len, advice) };
+        ensure!(result == 0, "{}", std::io::Error::last_os_error());
+        Ok(())
     }
 
     /// Makes a page in the middle of each `chunk` read-only: a VMA of its own, so no PMD can map the chunk.

@@ -31,8 +31,8 @@ pub struct MoveLine {
     pub vaddr: Hex,
     pub pages: u64,
     pub order: u8,
-    pub old_pfn: Hex,
-    pub new_pfn: Hex,
+    pub old_pfn: Option<Hex>,
+    pub new_pfn: Option<Hex>,
     pub old_node: Option<u32>,
     pub new_node: Option<u32>,
     pub reason: String,
@@ -384,12 +384,16 @@ impl Trace {
         let mut events: Vec<&MoveLine> = self.moves.iter().filter(|line| line.pid == Some(pid)).collect();
         events.sort_by_key(|line| line.ts_ns);
         for line in events {
+            // A page on its way to swap goes nowhere yet.
+            let (Some(old_pfn), Some(new_pfn)) = (line.old_pfn, line.new_pfn) else {
+                continue;
+            };
             for at in 0..line.pages {
                 let vaddr = line.vaddr.0 + at * page;
                 if !range.contains(&vaddr) {
                     continue;
                 }
-                let (old, new) = (line.old_pfn.0 + at, line.new_pfn.0 + at);
+                let (old, new) = (old_pfn.0 + at, new_pfn.0 + at);
                 match moves.get_mut(&vaddr) {
                     None => {
                         moves.insert(vaddr, Move { old, new });

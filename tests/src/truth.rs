@@ -36,6 +36,12 @@ impl Snapshot {
         })
     }
 
+    /// The frame behind an address of the range.
+    pub fn frame_at(&self, vaddr: u64) -> Option<u64> {
+        let page = (vaddr - self.start) / rustix::param::page_size() as u64;
+        *self.frames.get(usize::try_from(page).ok()?)?
+    }
+
     /// The frames of all pages that are present.
     pub fn frames(&self) -> impl Iterator<Item = u64> {
         self.frames.iter().copied().flatten()
@@ -97,10 +103,15 @@ impl Moves {
         Ok(Self(moved.collect()))
     }
 
-    /// Of a file's pages, which are mapped elsewhere each time.
-    pub fn between_files(before: &Snapshot, after: &Snapshot) -> usize {
+    /// Of a file's pages, which are mapped elsewhere each time: by their place in the file, bytes.
+    pub fn between_files(before: &Snapshot, after: &Snapshot) -> Self {
+        let offsets = (0u64..).step_by(rustix::param::page_size());
         let pairs = before.frames.iter().zip(&after.frames);
-        pairs.filter(|(old, new)| old.is_some() && old != new).count()
+        let moved = offsets.zip(pairs).filter_map(|(offset, pair)| match pair {
+            (Some(old), Some(new)) if old != new => Some((offset, Move { old: *old, new: *new })),
+            _ => None,
+        });
+        Self(moved.collect())
     }
 
     pub fn len(&self) -> usize {

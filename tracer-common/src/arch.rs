@@ -18,6 +18,60 @@ pub const PMD_ORDER: u32 = 9;
 /// memory which can migrate never has.
 const PAGE_PSE: u64 = 1 << 7;
 
+/// `_PAGE_PRESENT`.
+const PAGE_PRESENT: u64 = 1;
+/// `_PAGE_PROTNONE`: mapped, but not to be accessed (NUMA hints).
+const PAGE_PROTNONE: u64 = 1 << 8;
+/// `_PAGE_SPECIAL` of a 4K entry: it maps the zero page, or a frame that is nobody's to move.
+const PAGE_SPECIAL: u64 = 1 << 9;
+/// The lowest address of the kernel's half with 4-level paging; with 5-level paging the direct map is below it
+/// (Documentation/arch/x86/x86_64/mm.rst).
+const KERNEL_HALF_L4: u64 = 0xffff_8000_0000_0000;
+
+/// Whether page tables have five levels, by where the direct map begins.
+#[inline(always)]
+#[must_use]
+pub const fn five_levels(page_offset_base: u64) -> bool {
+    page_offset_base < KERNEL_HALF_L4
+}
+
+/// Whether an entry of any level is present.
+#[inline(always)]
+#[must_use]
+pub const fn present(entry: u64) -> bool {
+    entry & PAGE_PRESENT != 0
+}
+
+/// Frame of a present 4K entry that maps a page which can move; 0 for every other entry.
+#[inline(always)]
+#[must_use]
+pub const fn page_pfn(entry: u64, pfn_bits: u32) -> u64 {
+    if entry & (PAGE_PRESENT | PAGE_SPECIAL) == PAGE_PRESENT {
+        present_pfn(entry, 0, pfn_bits)
+    } else {
+        0
+    }
+}
+
+/// Types of swap entries at and above it are the kernel's own: migration, device memory, poison, markers
+/// (`MAX_SWAPFILES`, include/linux/swap.h: at most 9 of the 32 are taken, 6.1 to 7.3).
+const SWAP_TYPES: u64 = 32 - 9;
+
+/// `swp_entry_t.val` of an entry that is on swap; 0 for every other (slot 0 of an area is its header).
+///
+/// x86-64 keeps the type in the highest five bits and the offset inverted (`__swp_type`, `__swp_offset`,
+/// arch/x86/include/asm/pgtable_64.h); the kernel's own form has the type from bit 58 on (`SWP_TYPE_SHIFT`,
+/// include/linux/swapops.h), 6.1 to 7.3.
+#[inline(always)]
+#[must_use]
+pub const fn swap_entry(entry: u64) -> u64 {
+    let kind = entry >> 59;
+    if entry == 0 || present(entry) || entry & PAGE_PROTNONE != 0 || kind >= SWAP_TYPES {
+        return 0;
+    }
+    (kind << 58) | ((!entry << 5) >> 14)
+}
+
 /// Frame of a migration entry, pte or pmd, with or without its young and dirty bits.
 ///
 /// x86-64 keeps the offset inverted against L1TF (`__swp_offset`,
@@ -63,6 +117,15 @@ mod tests {
     }
 
     #[test]
+    fn swap_entry_has_the_kernels_own_form() {
+        assert_eq!(swap_entry(migration_entry(2, 0x1234)), 2 << 58 | 0x1234);
+        assert_eq!(swap_entry(migration_entry(0, 1)), 1);
+        assert_eq!(swap_entry(migration_entry(29, 0x1234)), 0, "a migration entry");
+        assert_eq!(swap_entry(0x867), 0);
+        assert_eq!(swap_entry(0), 0);
+    }
+
+    #[test]
     fn present_entry_without_its_attributes() {
         let nx = 1 << 63;
         assert_eq!(present_pfn(nx | (0x2a_4201 << 12) | 0x867, 0, 30), 0x2a_4201);
@@ -76,6 +139,9 @@ mod tests {
             present_pfn(nx | (0x2a_4200 << 12) | pat_large | 0x8e7, PMD_ORDER, 30),
             0x2a_4200
         );
+        assert_eq!(page_pfn((0x2a_4201 << 12) | 0x867, 30), 0x2a_4201);
+        assert_eq!(page_pfn((0x2a_4201 << 12) | 0xa67, 30), 0, "the zero page");
+        assert_eq!(page_pfn(migration_entry(29, 1), 30), 0);
         assert!(maps_huge(0x8e7));
         assert!(!maps_huge(0x867));
     }

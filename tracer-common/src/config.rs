@@ -1,6 +1,20 @@
 //! What user space tells the programs before they load: offsets of the running kernel.
 //! Written by `source::ring` from the kernel's BTF, read by every probe.
 
+/// Bits of [`Config::kinds`].
+pub mod kinds {
+    /// Through migrate_pages.
+    pub const MOVE: u32 = 1;
+    /// Base pages copied into a huge page.
+    pub const COLLAPSE: u32 = 2;
+    /// Merged with an identical page, and unmerged.
+    pub const KSM: u32 = 4;
+    /// Copied on write.
+    pub const COW: u32 = 8;
+    /// To swap and back.
+    pub const SWAP: u32 = 16;
+}
+
 /// Frozen into the object's `.rodata`; the verifier sees its fields as constants.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +130,22 @@ pub struct Config {
     pub cgroup_ancestors: u32,
     /// `kernfs_node.id`, bytes.
     pub kernfs_id: u32,
+    /// `mm_struct.pgd`, bytes.
+    pub mm_pgd: u32,
+    /// Bits of [`kinds`]: the kinds of moves that were asked for.
+    pub kinds: u32,
+    /// `vm_fault.vma`, bytes.
+    pub fault_vma: u32,
+    /// `vm_fault.address`, bytes.
+    pub fault_address: u32,
+    /// `vm_fault.orig_pte`, bytes.
+    pub fault_pte: u32,
+    /// `page.compound_head`, bytes: its lowest bit marks a page inside a large folio.
+    pub page_head: u32,
+    /// `folio.swap`, bytes: the swap entry of a folio in the swap cache. Before 6.6 `folio.private`.
+    pub folio_swap: u32,
+    /// `PG_swapbacked` of `enum pageflags`: a page that is written to swap, not dropped.
+    pub pg_swapbacked: u32,
     /// Padding.
     pub pad: u32,
     /// `MR_NUMA_MISPLACED` of `enum migrate_reason`.
@@ -126,7 +156,7 @@ pub struct Config {
     pub page_offset_base: u64,
 }
 
-const _: () = assert!(size_of::<Config>() == 56 * 4 + 2 * 8);
+const _: () = assert!(size_of::<Config>() == 64 * 4 + 2 * 8);
 
 impl Config {
     /// All zero: what the object holds until user space overrides it.
@@ -185,6 +215,14 @@ impl Config {
         cgroup_level: 0,
         cgroup_ancestors: 0,
         kernfs_id: 0,
+        mm_pgd: 0,
+        kinds: 0,
+        fault_vma: 0,
+        fault_address: 0,
+        fault_pte: 0,
+        page_head: 0,
+        folio_swap: 0,
+        pg_swapbacked: 0,
         pad: 0,
         reason_numa: 0,
         vmemmap_base: 0,

@@ -22,8 +22,8 @@ counters! {
     LostMappingPages,
     /// Process events (fork, exec, exit, first sight) that found no room in the ring.
     LostProcesses,
-    /// Calls of migrate_pages whose context could not be kept: nested too deep, or no room for
-    /// the task. Their moves have no reason and are not reported.
+    /// Calls of migrate_pages, collapses or page faults whose context could not be kept: nested too deep, or no room for
+    /// the task. Their moves are not reported.
     LostCalls,
     /// Children of targets that there was no room to follow.
     LostTargets,

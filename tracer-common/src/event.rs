@@ -53,7 +53,7 @@ pub struct MappingMoved {
     pub kind: u16,
     /// CPU that restored the mapping.
     pub cpu: u16,
-    /// `enum migrate_reason` of the call, as the running kernel numbers it.
+    /// `enum migrate_reason` of the call, as the running kernel numbers it; or of [`outside`].
     pub reason: u8,
     /// The folio's order; in the tracepoint backend that of the mapping.
     pub order: u8,
@@ -65,9 +65,9 @@ pub struct MappingMoved {
     pub at: u64,
     /// First virtual address of the run, bytes.
     pub vaddr: u64,
-    /// Frame of the first page before.
+    /// Frame of the first page before; 0: none that is known.
     pub old_pfn: u64,
-    /// Frame of the first page now.
+    /// Frame of the first page now; 0: none.
     pub new_pfn: u64,
     /// When unmapping began, `CLOCK_MONOTONIC` nanoseconds; 0 if that was not seen.
     pub unmapped_at: u64,
@@ -85,6 +85,26 @@ const _: () = assert!(size_of::<MappingMoved>() == 64);
 // SAFETY: repr(C), integers only; 8 + 5 * 8 + 4 * 4 bytes, asserted above: no padding.
 unsafe impl Wire for MappingMoved {
     const KIND: Kind = Kind::MappingMoved;
+}
+
+/// Values of [`MappingMoved::reason`] beyond the kernel's: moves that do not go through migrate_pages.
+pub mod outside {
+    /// Of `enum migrate_reason` no kernel uses so high a number.
+    pub const FIRST: u8 = 128;
+    /// Base pages copied into a huge page, by khugepaged or MADV_COLLAPSE.
+    pub const COLLAPSE: u8 = 128;
+    /// A page replaced by an identical one (KSM), or by the zero page.
+    pub const KSM_MERGE: u8 = 129;
+    /// A KSM page replaced by a copy of its own, by a write or because merging was called off.
+    pub const KSM_UNMERGE: u8 = 130;
+    /// A page copied because it was written to and others have it too; the zero page among them.
+    pub const COW: u8 = 131;
+    /// A page's content went to swap: it has no frame now.
+    pub const SWAP_OUT: u8 = 132;
+    /// It came back; the old frame is the one that it had when it left, if that was seen.
+    pub const SWAP_IN: u8 = 133;
+    /// The names, from [`FIRST`] on.
+    pub const NAMES: &[&str] = &["collapse", "ksm_merge", "ksm_unmerge", "cow", "swap_out", "swap_in"];
 }
 
 /// Bits of [`MappingMoved::flags`].

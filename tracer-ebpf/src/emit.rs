@@ -12,7 +12,7 @@ use tracer_common::{
     event::{CompactionRan, FileSeen, FolioFailed, FolioMoved, Kind, MappingMoved, ProcessSeen, Wire},
 };
 
-use crate::counters;
+use crate::{counters, filter};
 
 /// User space resizes it before loading.
 const RING_BYTES: usize = 1 << 24;
@@ -33,6 +33,14 @@ pub fn mapping(mut event: MappingMoved) {
     if !send(event) {
         counters::add(Counter::LostMappings, 1);
         counters::add(Counter::LostMappingPages, u64::from(event.pages));
+    }
+}
+
+/// Sends a run that moved outside migrate_pages, whose owner is wanted, if the other filters let it through.
+#[inline(always)]
+pub fn outside(event: MappingMoved) {
+    if filter::wants_outside(&event) {
+        mapping(event);
     }
 }
 

@@ -3,8 +3,9 @@
 
 use core::arch::asm;
 
-use aya_ebpf::{btf_maps::HashMap, macros::btf_map};
+use aya_ebpf::{btf_maps::HashMap, helpers::bpf_get_current_comm, macros::btf_map};
 use tracer_common::{
+    event::MappingMoved,
     filter::{Filter, MAX_ACTORS, MAX_CGROUP_LEVELS, MAX_CGROUPS, MAX_RANGES, MAX_SPANS, Span, membership},
     names::{self, COMM_LEN, Names},
 };
@@ -128,6 +129,27 @@ pub fn wants_reason(reason: u8) -> bool {
 #[inline(always)]
 pub fn wants_order(order: u8) -> bool {
     u32::from(order) >= filter!(min_order)
+}
+
+/// Whether a move outside migrate_pages, whose owner is wanted, passes all other filters. A page that leaves for swap,
+/// or comes from there, counts as staying on the node of the frame it has.
+#[inline(always)]
+pub fn wants_outside(event: &MappingMoved) -> bool {
+    let old_pfn = if event.old_pfn == 0 {
+        event.new_pfn
+    } else {
+        event.old_pfn
+    };
+    let new_pfn = if event.new_pfn == 0 {
+        event.old_pfn
+    } else {
+        event.new_pfn
+    };
+    wants_reason(event.reason)
+        && wants_order(event.order)
+        && wants_address(event.vaddr, event.pages)
+        && wants_frames(old_pfn, new_pfn)
+        && wants_actor(event.actor_tgid, bpf_get_current_comm().unwrap_or_default())
 }
 
 /// Whether moves are wanted of all orders.

@@ -3,10 +3,10 @@
 
 use aya_ebpf::{
     btf_maps::LruHashMap,
-    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_kernel},
+    helpers::{bpf_get_current_pid_tgid, bpf_get_func_arg_cnt, bpf_ktime_get_ns, bpf_probe_read_kernel},
     macros::btf_map,
 };
-use tracer_common::config::Config;
+use tracer_common::{arch, config::Config};
 
 /// Overridden by user space before loading, then frozen.
 #[unsafe(no_mangle)]
@@ -105,6 +105,100 @@ pub fn folio_pfn(folio: u64) -> u64 {
         return 0;
     }
     (folio - base) >> (config!(page_struct_shift) & 63)
+}
+
+/// The `struct page` of a frame; 0 where it is not known where they lie.
+#[inline(always)]
+pub fn page_of(pfn: u64) -> u64 {
+    match config!(vmemmap_base) {
+        0 => 0,
+        base => base + (pfn << (config!(page_struct_shift) & 63)),
+    }
+}
+
+/// `PAGE_MAPPING_KSM`, since 6.16 `FOLIO_MAPPING_KSM` (include/linux/page-flags.h): both low bits of `mapping`.
+const MAPPING_KSM: u64 = 3;
+
+/// Whether a frame holds a page that KSM shares: never one inside a large folio.
+#[inline(always)]
+pub fn is_ksm(pfn: u64) -> bool {
+    let page = page_of(pfn);
+    let head: u64 = read(page, config!(page_head));
+    let mapping: u64 = read(page, config!(folio_mapping));
+    head & 1 == 0 && mapping & MAPPING_KSM == MAPPING_KSM
+}
+
+/// Whether a folio is anonymous, has a place on swap, and is not one that is dropped instead (MADV_FREE).
+#[inline(always)]
+pub fn is_swapped_anon(folio: u64) -> bool {
+    /// `PAGE_MAPPING_ANON`, since 6.16 `FOLIO_MAPPING_ANON` (include/linux/page-flags.h).
+    const MAPPING_ANON: u64 = 1;
+    let flags: u64 = read(folio, config!(folio_flags));
+    let mapping: u64 = read(folio, config!(folio_mapping));
+    mapping & MAPPING_ANON != 0
+        && flags >> (config!(pg_swapbacked) & 63) & 1 != 0
+        && flags >> (config!(pg_swapcache) & 63) & 1 != 0
+}
+
+/// The folio of a page.
+#[inline(always)]
+pub fn head_of(page: u64) -> u64 {
+    let head: u64 = read(page, config!(page_head));
+    if head & 1 == 0 { page } else { head - 1 }
+}
+
+/// Where an anonymous page that is not of KSM lies in a VMA, by its index (`linear_page_index`,
+/// include/linux/pagemap.h). `index`: of the page, in base pages.
+#[inline(always)]
+pub fn address_in(vma: u64, index: u64) -> u64 {
+    let start: u64 = read(vma, config!(vma_start));
+    let first: u64 = read(vma, config!(vma_pgoff));
+    start + (index.wrapping_sub(first) << 12)
+}
+
+/// The PMD entry of an address; 0: no such page table. Nothing keeps the tables from changing meanwhile but the
+/// kernel code that called.
+#[inline(always)]
+pub fn pmd_entry(mm: u64, address: u64) -> u64 {
+    let base = config!(page_offset_base);
+    if base == 0 {
+        return 0;
+    }
+    let mut table: u64 = read(mm, config!(mm_pgd));
+    if arch::five_levels(base) {
+        table = table_below(table, address >> 48);
+    }
+    table = table_below(table, address >> 39);
+    table = table_below(table, address >> 30);
+    if table == 0 {
+        return 0;
+    }
+    read(table + ((address >> 21 & 511) << 3), 0)
+}
+
+/// The table that an entry of a table points to; 0 for none.
+#[inline(always)]
+fn table_below(table: u64, index: u64) -> u64 {
+    if table == 0 {
+        return 0;
+    }
+    table_of(read(table + ((index & 511) << 3), 0))
+}
+
+/// Kernel address of the table that an entry points to; 0 where it points to none.
+#[inline(always)]
+pub fn table_of(entry: u64) -> u64 {
+    if !arch::present(entry) || arch::maps_huge(entry) {
+        return 0;
+    }
+    config!(page_offset_base) + (arch::present_pfn(entry, 0, config!(pfn_bits)) << 12)
+}
+
+/// How many arguments the hooked function has.
+#[inline(always)]
+pub fn arg_count(ctx: &impl aya_ebpf::EbpfContext) -> i64 {
+    // SAFETY: the context of a fentry or fexit program.
+    unsafe { bpf_get_func_arg_cnt(ctx.as_ptr()) }
 }
 
 /// The source folio from `remove_migration_pte`'s last argument.

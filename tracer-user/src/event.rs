@@ -7,6 +7,8 @@ pub mod unmapped;
 
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
+use tracer_common::event::outside;
+
 use crate::{
     event::{compaction::Compaction, failure::Failure, unmapped::UnmappedMove},
     proc::{kpage::PageFlags, maps::Vma},
@@ -39,7 +41,7 @@ impl Event {
     }
 }
 
-/// A run of neighbouring pages of one folio in one VMA that went to other frames.
+/// A run of neighbouring pages in one VMA, of one folio before or now, that went to other frames.
 #[derive(Clone, Debug)]
 pub struct Move {
     /// When the new mapping was in place.
@@ -54,10 +56,10 @@ pub struct Move {
     pub pages: u64,
     /// The folio's order. In the tracepoint backend that of the mapping.
     pub order: Order,
-    /// First frame before.
-    pub old_pfn: Pfn,
-    /// First frame now.
-    pub new_pfn: Pfn,
+    /// First frame before; None: none, or one that was not seen.
+    pub old_pfn: Option<Pfn>,
+    /// First frame now; None: it has none.
+    pub new_pfn: Option<Pfn>,
     /// Node of the old frame.
     pub old_node: Option<NodeId>,
     /// Node of the new frame.
@@ -188,7 +190,7 @@ impl Verdict {
 /// A migrate reason: the kernel's number and its name for it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Reason {
-    /// `enum migrate_reason`.
+    /// `enum migrate_reason`, or one of [`outside`].
     pub number: u8,
     /// None: this kernel's BTF has no name for the number.
     pub name: Option<Arc<str>>,
@@ -223,6 +225,13 @@ impl Names {
             names[index] = Some(Arc::from(name));
         }
         Self(names)
+    }
+
+    /// The reasons: those of the kernel's `enum migrate_reason`, and ours for what is none of them.
+    pub fn reasons<'a>(constants: impl Iterator<Item = (&'a str, u32)>) -> Self {
+        let ours = outside::NAMES.iter().copied().zip(u32::from(outside::FIRST)..);
+        let kernels = constants.filter(|(_, value)| *value < u32::from(outside::FIRST));
+        Self::new(kernels.chain(ours), reason_name)
     }
 
     /// The name of a number.
@@ -277,13 +286,13 @@ impl KernelNames {
     }
 }
 
-/// How a constant of `enum migrate_reason` is spelled.
-#[must_use]
-pub fn reason_name(constant: &str) -> Option<String> {
-    match constant.strip_prefix("MR_")? {
-        "TYPES" => None, // the count
-        "SYSCALL" => Some("syscall_or_cpuset".to_owned()),
-        other => Some(other.to_ascii_lowercase()),
+/// How a constant of `enum migrate_reason` is spelled, or a name of ours, which is its own spelling.
+fn reason_name(constant: &str) -> Option<String> {
+    match constant.strip_prefix("MR_") {
+        None => Some(constant.to_owned()),
+        Some("TYPES") => None, // the count
+        Some("SYSCALL") => Some("syscall_or_cpuset".to_owned()),
+        Some(other) => Some(other.to_ascii_lowercase()),
     }
 }
 
@@ -300,7 +309,7 @@ mod tests {
             ("MR_TYPES", 10),
         ];
         let names = KernelNames {
-            reasons: Names::new(constants.into_iter(), reason_name),
+            reasons: Names::reasons(constants.into_iter()),
             ..KernelNames::default()
         };
         assert_eq!(names.reason(0).to_string(), "compaction");
@@ -310,7 +319,8 @@ mod tests {
         assert_eq!(names.reasons.number("damon"), None);
         assert_eq!(names.reason(10).to_string(), "reason_10");
         assert_eq!(names.reason(255).to_string(), "reason_255");
-        assert_eq!(names.reasons.iter().count(), 3);
+        assert_eq!(names.reason(outside::COLLAPSE).to_string(), "collapse");
+        assert_eq!(names.reasons.iter().count(), 3 + outside::NAMES.len());
     }
 
     #[test]

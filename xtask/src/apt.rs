@@ -83,8 +83,23 @@ impl Apt {
             .collect())
     }
 
-    /// Downloads packages and unpacks them into `dir`, without kernel modules: the VMs load none.
+    /// Downloads packages and unpacks them into `dir`, without kernel modules: `unpack_modules` has those.
     pub fn unpack(&self, packages: &[&str], dir: &Path) -> Result<()> {
+        self.extract(packages, dir, &["--exclude=*.ko", "--exclude=*.ko.*"])
+    }
+
+    /// Downloads a package and unpacks these kernel modules alone, compressed or not.
+    ///
+    /// # Errors
+    /// Also when the package lacks one of them.
+    pub fn unpack_modules(&self, package: &str, modules: &[&str], dir: &Path) -> Result<()> {
+        let patterns: Vec<String> = modules.iter().map(|module| format!("*/{module}.ko*")).collect();
+        let patterns = patterns.iter().map(String::as_str);
+        let options: Vec<&str> = std::iter::once("--wildcards").chain(patterns).collect();
+        self.extract(&[package], dir, &options)
+    }
+
+    fn extract(&self, packages: &[&str], dir: &Path, options: &[&str]) -> Result<()> {
         let download = cache::Scratch::new_in(dir)?;
         let mut get = self.command("apt-get");
         process::output(get.args(["-q", "download"]).args(packages).current_dir(download.path()))?;
@@ -93,8 +108,14 @@ impl Apt {
             let tar = deb.with_extension("tar");
             let file = fs::File::create(&tar).with_context(|| format!("create {}", tar.display()))?;
             process::run(Command::new("dpkg-deb").arg("--fsys-tarfile").arg(deb).stdout(file))?;
-            let extract = ["--extract", "--exclude=*.ko", "--exclude=*.ko.*", "--file"];
-            process::run(Command::new("tar").args(extract).arg(&tar).arg("--directory").arg(dir))?;
+            let mut extract = Command::new("tar");
+            extract
+                .arg("--extract")
+                .arg("--file")
+                .arg(&tar)
+                .arg("--directory")
+                .arg(dir);
+            process::run(extract.args(options))?;
             fs::remove_file(&tar).with_context(|| format!("remove {}", tar.display()))?;
         }
         Ok(())

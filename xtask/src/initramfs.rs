@@ -7,18 +7,21 @@ const DIRECTORY: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
 const SYMLINK: u32 = 0o120_777;
 
-/// Writes the archive: /init is `tests`, which is PID 1.
-pub fn write(mut out: impl Write, tests: &[u8], tracer: &[u8]) -> io::Result<()> {
+/// Writes the archive: /init is `tests`, which is PID 1. `modules` are a kernel's, in /lib/modules.
+pub fn write(mut out: impl Write, tests: &[u8], tracer: &[u8], modules: &[(String, Vec<u8>)]) -> io::Result<()> {
     let mut archive = Archive {
         out: &mut out,
         entries: 0,
     };
-    for dir in ["bin", "dev", "proc", "sys", "tmp"] {
+    for dir in ["bin", "dev", "lib", "lib/modules", "proc", "sys", "tmp"] {
         archive.entry(dir, DIRECTORY, &[])?;
     }
     archive.entry("bin/tracer-tests", PROGRAM, tests)?;
     archive.entry("bin/tracer", PROGRAM, tracer)?;
     archive.entry("init", SYMLINK, b"bin/tracer-tests")?;
+    for (name, module) in modules {
+        archive.entry(&format!("lib/modules/{name}"), PROGRAM, module)?;
+    }
     archive.finish()
 }
 
@@ -65,7 +68,7 @@ mod tests {
     #[test]
     fn every_part_is_aligned_and_the_trailer_is_last() -> anyhow::Result<()> {
         let mut bytes = Vec::new();
-        write(&mut bytes, b"12345", b"123")?;
+        write(&mut bytes, b"12345", b"123", &[("brd.ko".to_owned(), vec![1; 7])])?;
         assert_eq!(bytes.len() % 4, 0);
         let starts: Vec<usize> = bytes
             .windows(6)
@@ -73,11 +76,11 @@ mod tests {
             .filter(|(_, six)| six == b"070701")
             .map(|(at, _)| at)
             .collect();
-        assert_eq!(starts.len(), 9);
+        assert_eq!(starts.len(), 12);
         assert!(starts.iter().all(|start| start % 4 == 0));
-        assert_eq!(&bytes[starts[8] + 110..starts[8] + 120], b"TRAILER!!!");
+        assert_eq!(&bytes[starts[11] + 110..starts[11] + 120], b"TRAILER!!!");
         // c_filesize is the seventh field.
-        assert_eq!(&bytes[starts[5] + 6 + 6 * 8..][..8], b"00000005");
+        assert_eq!(&bytes[starts[7] + 6 + 6 * 8..][..8], b"00000005");
         Ok(())
     }
 }

@@ -3,12 +3,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
 
 use crate::apt::Apt;
-use crate::cache;
+use crate::{cache, process};
 
 /// A kernel as the command line names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,8 +81,12 @@ pub struct Kernel {
     /// `uname -r` for a package, the file's name otherwise.
     pub name: String,
     pub image: PathBuf,
+    /// The modules that tests load, by their names in the initramfs, decompressed.
+    pub modules: Vec<(String, Vec<u8>)>,
 }
 
+/// What tests load: brd, a RAM disk to swap on.
+const MODULES: &[&str] = &["brd"];
 impl Kernel {
     /// How it calls itself, as in /proc/version: release, builder, package version and date. None: no bzImage.
     pub fn banner(&self) -> Option<String> {
@@ -111,6 +116,7 @@ pub fn resolve(spec: &Spec) -> Result<Kernel> {
             Ok(Kernel {
                 name,
                 image: path.clone(),
+                modules: Vec::new(),
             })
         }
         Spec::Debian(debian) => {
@@ -126,9 +132,42 @@ pub fn resolve(spec: &Spec) -> Result<Kernel> {
                 apt.unpack(&[&package], dir)
             })
             .with_context(|| format!("unpack {package}"))?;
-            image_in(&dir).with_context(|| format!("find the kernel in {}", dir.display()))
+            let kernel = image_in(&dir).with_context(|| format!("find the kernel in {}", dir.display()))?;
+            // Where the image has a package of its own, so have the modules.
+            let package = package.replace("linux-binary", "linux-modules");
+            let dir = cache::filled(&cache::dir()?.join("modules").join(&package), |dir| {
+                eprintln!("xtask: downloading modules of {package}");
+                apt.unpack_modules(&package, MODULES, dir)
+            });
+            let modules = dir.and_then(|dir| read_modules(&dir)).unwrap_or_else(|error| {
+                eprintln!("xtask: going on without the modules of {package}: {error:#}");
+                Vec::new()
+            });
+            Ok(Kernel { modules, ..kernel })
         }
     }
+}
+
+/// `*.ko` and `*.ko.xz` below a directory.
+fn read_modules(dir: &Path) -> Result<Vec<(String, Vec<u8>)>> {
+    let mut modules = Vec::new();
+    for entry in fs::read_dir(dir).with_context(|| format!("read {}", dir.display()))? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if path.is_dir() {
+            modules.append(&mut read_modules(&path)?);
+        } else if let Some(plain) = name.strip_suffix(".xz") {
+            let mut xz = Command::new("xz");
+            xz.args(["--decompress", "--stdout"]).arg(&path);
+            modules.push((plain.to_owned(), process::output_bytes(&mut xz)?));
+        } else {
+            modules.push((
+                name,
+                fs::read(&path).with_context(|| format!("read {}", path.display()))?,
+            ));
+        }
+    }
+    Ok(modules)
 }
 
 /// Before 7.2 the signed image is in `linux-image-RELEASE`; from then on that package is a shell around
@@ -194,6 +233,7 @@ fn image_in(dir: &Path) -> Result<Kernel> {
             return Ok(Kernel {
                 name: release.to_owned(),
                 image: entry.path(),
+                modules: Vec::new(),
             });
         }
     }
@@ -204,6 +244,7 @@ fn image_in(dir: &Path) -> Result<Kernel> {
             return Ok(Kernel {
                 name: entry.file_name().to_string_lossy().into_owned(),
                 image,
+                modules: Vec::new(),
             });
         }
     }

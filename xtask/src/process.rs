@@ -42,6 +42,11 @@ pub fn run(command: &mut Command) -> Result<()> {
 
 /// What a command writes to stdout; its stderr is in the error when it does not succeed.
 pub fn output(command: &mut Command) -> Result<String> {
+    String::from_utf8(output_bytes(command)?).with_context(|| format!("{} does not print UTF-8", shown(command)))
+}
+
+/// The same, whatever the bytes are.
+pub fn output_bytes(command: &mut Command) -> Result<Vec<u8>> {
     let output = command
         .stdin(Stdio::null())
         .output()
@@ -50,7 +55,7 @@ pub fn output(command: &mut Command) -> Result<String> {
         let errors = String::from_utf8_lossy(&output.stderr);
         bail!("{}: {}\n{}", shown(command), output.status, errors.trim_end());
     }
-    String::from_utf8(output.stdout).with_context(|| format!("{} does not print UTF-8", shown(command)))
+    Ok(output.stdout)
 }
 
 /// A command line as it would be typed.

@@ -180,7 +180,6 @@ pub struct Lab {
     /// The VMs that the chosen tests need of each kernel.
     shapes: Vec<Shape>,
     scratch: cache::Scratch,
-    image: PathBuf,
 }
 
 impl Lab {
@@ -191,26 +190,24 @@ impl Lab {
         let shapes: Result<Vec<Shape>, String> = needed.lines().map(str::parse).collect();
         qemu::require()?;
         let scratch = cache::Scratch::new()?;
-        let image = scratch.path().join("initramfs");
-        let out = File::create(&image).with_context(|| format!("create {}", image.display()))?;
         let content = |path: &Path| fs::read(path).with_context(|| format!("read {}", path.display()));
-        initramfs::write(
-            BufWriter::new(out),
-            &content(&programs.tests)?,
-            &content(&programs.tracer)?,
-        )
-        .context("write the initramfs")?;
         let mut lab = Self {
             kernels: Vec::new(),
             missing: Vec::new(),
             shapes: shapes.map_err(anyhow::Error::msg)?,
             scratch,
-            image,
         };
+        let (tests, tracer) = (content(&programs.tests)?, content(&programs.tracer)?);
         // One after the other: two downloads of the same kernel would only be in each other's way.
         for (spec, needed) in args.wanted() {
             match kernels::resolve(&spec) {
-                Ok(kernel) => lab.kernels.push(kernel),
+                Ok(kernel) => {
+                    let image = image_for(&kernel, &lab.scratch);
+                    let out = File::create(&image).with_context(|| format!("create {}", image.display()))?;
+                    initramfs::write(BufWriter::new(out), &tests, &tracer, &kernel.modules)
+                        .context("write the initramfs")?;
+                    lab.kernels.push(kernel);
+                }
                 Err(error) => lab.missing.push((spec, needed, format!("{error:#}"))),
             }
         }
@@ -243,7 +240,8 @@ impl Lab {
             results: Results::default(),
         };
         let started = Instant::now();
-        if let Err(error) = boot(args, kernel, shape, &self.image, &dir, |message| run.take(message)) {
+        let image = image_for(kernel, &self.scratch);
+        if let Err(error) = boot(args, kernel, shape, &image, &dir, |message| run.take(message)) {
             let name = run.open.clone().unwrap_or_else(|| format!("(the {} VM)", shape.name()));
             run.end(&name, Verdict::Failed, started.elapsed(), &format!("{error:#}"));
         }
@@ -256,6 +254,11 @@ impl Lab {
         }
         run.results
     }
+}
+
+/// Each kernel has its own modules.
+fn image_for(kernel: &Kernel, scratch: &cache::Scratch) -> PathBuf {
+    scratch.path().join(format!("initramfs-{}", kernel.name))
 }
 
 /// How the tests of one VM ended.

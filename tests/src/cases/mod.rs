@@ -16,6 +16,7 @@ mod hidden;
 mod kinds;
 mod loaded;
 mod moves;
+mod outside;
 mod program;
 mod reasons;
 mod steps;
@@ -40,6 +41,7 @@ pub const TOPICS: &[&[Case]] = &[
     churn::CASES,
     filters::CASES,
     filter_cost::CASES,
+    outside::CASES,
     hidden::CASES,
 ];
 

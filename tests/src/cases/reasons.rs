@@ -1,7 +1,9 @@
 //! Every reason for which the kernel itself moves pages: the set of moves must be the truth's.
 //! Input: the workload `mover`, which brings the kernel to it and reads its own pagemap.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -9,7 +11,8 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::case::{Case, Env, Needs, Outcome, Shape};
 use crate::cases::kinds::{Kind, Moving, check};
 use crate::child::Worker;
-use crate::tracing::Tracing;
+use crate::tracing::{Trace, Tracing};
+use crate::truth::{Move, Report};
 
 const SOON: Duration = Duration::from_mins(1);
 
@@ -68,7 +71,7 @@ reasons! {
         |env, backend| check(env, &Kind {
             call: "pin_for_long", reason: "longterm_pin", nodes: (0, 0), ..Kind::BASE
         }, backend);
-    unmapped_cache: "page cache that nobody maps moves: no event, and the books have it to the page", MOVABLE,
+    unmapped_cache: "page cache that nobody maps moves: each page by file and place, and the books have it to the page", MOVABLE,
         unmapped_cache;
     demotion: "reclaim demotes to a node without CPUs", TIERED, demotion;
     contig_range: "a gigabyte is emptied to become a page", TIERED,
@@ -109,40 +112,75 @@ fn demotion(env: &Env, backend: &str) -> Result<Outcome> {
 
 /// The file's pages are some of those that nobody maps; of all these the books must have the number.
 fn unmapped_cache(env: &Env, backend: &str) -> Result<Outcome> {
-    let file = env.scratch.join("file");
-    let mut worker = Worker::spawn("cached", &["160", &file.to_string_lossy()])?;
-    let pid = worker.pid();
+    let path = env.scratch.join("file");
+    let mut worker = Worker::spawn("cached", &["160", &path.to_string_lossy()])?;
     worker.wait_ready(SOON)?;
-    let tracing = Tracing::start(&env.tracer, &["-p", &pid.to_string(), "--backend", backend])?;
+    let inode = fs::metadata(&path).context("look at the file")?.ino();
+    let tracing = Tracing::start(&env.tracer, &["-a", "--backend", backend])?;
     worker.send("move")?;
     let answer = worker.read_line(SOON)?;
     let trace = tracing.finish()?;
     worker.exit(SOON)?;
-    let numbers: Result<Vec<u64>, _> = answer.split(' ').map(str::parse).collect();
-    let Ok([moved, unmapped]) = numbers.as_deref() else {
-        bail!("no two numbers: {answer:?}")
-    };
+    let (unmapped, report) = answer.split_once(' ').context("two answers")?;
+    let unmapped: u64 = unmapped.parse().context("how many pages")?;
+    let truth = Report::parse(report)?;
+    let moved = truth.moves.len();
     println!(
         "{moved} pages of the file and {unmapped} of anybody moved; {:?}",
         trace.summary.books
     );
-    ensure!(*moved > 1000, "{moved} pages of the file moved: nothing is proven");
-    ensure!(unmapped >= moved, "{moved} pages of the file, {unmapped} in all");
-    trace.ensure_only(&[pid])?;
+    ensure!(moved > 1000, "{moved} pages of the file moved: nothing is proven");
+    ensure!(unmapped >= moved as u64, "{moved} pages of the file, {unmapped} in all");
     let books = &trace.summary.books;
     if backend == "exact" {
         trace.ensure_exact_books()?;
+        let pages: u64 = trace.unmapped.iter().map(|line| line.pages).sum();
         ensure!(
-            books.unmapped_pages == *unmapped,
-            "{unmapped} unmapped pages moved: {books:?}"
+            books.unmapped_pages == unmapped && pages == unmapped,
+            "{unmapped} unmapped pages moved, {pages} reported: {books:?}"
         );
+        ensure_same_file(&trace, inode, &truth)
     } else {
         trace.ensure_sound()?;
+        ensure!(trace.unmapped.is_empty(), "invented: {:?}", trace.unmapped.first());
         let unseen = books.imbalance.context("the kernel does not count")?;
         ensure!(
-            unseen.cast_unsigned() >= *unmapped,
+            unseen.cast_unsigned() >= unmapped,
             "{unmapped} unmapped pages moved: {books:?}"
         );
+        Ok(Outcome::Passed)
     }
+}
+
+/// What is reported of the file is what moved of it.
+fn ensure_same_file(trace: &Trace, inode: u64, truth: &Report) -> Result<Outcome> {
+    let page = rustix::param::page_size() as u64;
+    let mut seen = BTreeMap::new();
+    for line in &trace.unmapped {
+        let Some(file) = line.file.as_ref().filter(|file| file.inode == inode) else {
+            continue;
+        };
+        ensure!(file.name.as_deref() == Some("file"), "name: {line:?}");
+        ensure!(line.reason == "memory_hotplug", "reason: {line:?}");
+        let (Some(old), Some(new)) = (line.old_pfn, line.new_pfn) else {
+            bail!("no frame: {line:?}")
+        };
+        for at in 0..line.pages {
+            let moved = Move {
+                old: old.0 + at,
+                new: new.0 + at,
+            };
+            let twice = seen.insert(file.offset + at * page, moved).is_some();
+            ensure!(!twice, "moved twice: {line:?}");
+        }
+    }
+    let differ = |(offset, moved): &(&u64, &Move)| truth.moves.0.get(offset) != Some(moved);
+    let invented: Vec<_> = seen.iter().filter(differ).take(5).collect();
+    ensure!(
+        invented.is_empty() && seen.len() == truth.moves.len(),
+        "{} of {} pages, invented {invented:x?}",
+        seen.len(),
+        truth.moves.len()
+    );
     Ok(Outcome::Passed)
 }

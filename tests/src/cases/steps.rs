@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::case::{Env, Outcome};
 use crate::child::Worker;
@@ -128,7 +128,10 @@ fn ensure_steps(trace: &Trace, backend: &str, steps: &[Step]) -> Result<()> {
     for line in &trace.moves {
         let pid = line.pid.with_context(|| format!("without owner: {line:?}"))?;
         for at in 0..line.pages {
-            let key = (pid, line.vaddr.0 + at * page, line.old_pfn.0 + at, line.new_pfn.0 + at);
+            let (Some(old), Some(new)) = (line.old_pfn, line.new_pfn) else {
+                bail!("a move without a frame: {line:?}")
+            };
+            let key = (pid, line.vaddr.0 + at * page, old.0 + at, new.0 + at);
             *open.entry(key).or_default() -= 1;
         }
     }

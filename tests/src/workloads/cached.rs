@@ -1,5 +1,5 @@
 //! Page cache that nobody maps: a file on tmpfs, moved by taking its memory block offline.
-//! Input: how much and the file's name; on stdin any order, answered by how many such pages moved.
+//! Input: how much and the file's name; on stdin any order, answered by what moved.
 
 use std::fs::{self, File};
 
@@ -9,12 +9,12 @@ use super::{Workload, next_order, say};
 use crate::memory::Memory;
 use crate::numa;
 use crate::provoke::Block;
-use crate::truth::{Moves, Snapshot};
+use crate::truth::{Moves, Report, Snapshot};
 
 pub const WORKLOAD: Workload = Workload {
     name: "cached",
-    what: "cached MIB FILE: writes MIB of FILE; any order moves it from node 0, and tells how many pages of it, and \
-           how many of anybody's that nobody maps",
+    what: "cached MIB FILE: writes MIB of FILE; any order moves it from node 0, and tells how many pages move \
+           that nobody maps, and which of the file, by their place in it",
     run,
 };
 
@@ -37,7 +37,10 @@ fn run(args: &[String]) -> Result<()> {
         let unmapped = unmapped(&block)?;
         block.offline()?;
         let moved = Moves::between_files(&before, &look(&file, bytes)?);
-        say(&format!("{moved} {unmapped}"))?;
+        say(&format!(
+            "{unmapped} {}",
+            Report::new(0..bytes as u64, moved).to_line()?
+        ))?;
     }
     Ok(())
 }

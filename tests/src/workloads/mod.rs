@@ -5,21 +5,26 @@ mod balanced;
 mod cached;
 mod changing;
 mod churn;
+pub mod collapser;
 mod contained;
+pub mod copied;
 mod echo;
 mod end;
 mod hasty;
 mod idle;
+pub mod merged;
 mod mover;
 mod own;
 mod punched;
+mod sharer;
+pub mod swapped;
 
 use std::io::{self, BufRead, Write};
 use std::ops::Range;
 
 use anyhow::{Context, Result, bail};
 
-use crate::truth::Snapshot;
+use crate::truth::{Moves, Report, Snapshot};
 
 /// Something that uses memory and knows what became of it.
 pub struct Workload {
@@ -35,14 +40,18 @@ pub const ALL: &[Workload] = &[
     changing::WORKLOAD,
     churn::WORKLOAD,
     churn::REBORN,
+    collapser::WORKLOAD,
     contained::WORKLOAD,
+    copied::WORKLOAD,
     echo::WORKLOAD,
     end::WORKLOAD,
     hasty::WORKLOAD,
     idle::WORKLOAD,
+    merged::WORKLOAD,
     mover::WORKLOAD,
     own::WORKLOAD,
     punched::WORKLOAD,
+    swapped::WORKLOAD,
 ];
 
 #[derive(clap::Args)]
@@ -80,6 +89,18 @@ pub fn next_order() -> Result<Option<String>> {
     io::stdin().lock().read_line(&mut line).context("read the next order")?;
     let order = line.trim_end();
     Ok((!order.is_empty() && order != "exit").then(|| order.to_owned()))
+}
+
+/// Says `ready`, then obeys each order and answers with what became of the pages of the range meanwhile.
+pub fn serve_steps(range: &Range<u64>, mut act: impl FnMut(&str) -> Result<()>) -> Result<()> {
+    say("ready")?;
+    while let Some(order) = next_order()? {
+        let before = Snapshot::take(range.clone())?;
+        act(&order)?;
+        let moves = Moves::between(&before, &Snapshot::take(range.clone())?)?;
+        say(&Report::new(range.clone(), moves).to_line()?)?;
+    }
+    Ok(())
 }
 
 /// Says `ready`, then obeys: `mark` notes where the pages of the range are; the order named by `look` is

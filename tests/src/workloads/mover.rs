@@ -2,13 +2,13 @@
 //! Input: which kind of page and which call; on stdin `mark`, then `move`, answered by the reports of all who map it.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read, Write};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::io::Errno;
 
+use super::sharer::Sharer;
 use super::{Workload, serve};
 use crate::memory::Memory;
 use crate::numa;
@@ -139,7 +139,7 @@ fn run(args: &[String]) -> Result<()> {
     }
     let range = memory.addresses();
     let mut child = if pages.shared() {
-        Some(Sharer::fork(range.clone())?)
+        Some(Sharer::fork(range.clone(), || Ok(()))?)
     } else {
         None
     };
@@ -238,62 +238,3 @@ fn read(range: &Range<u64>) {
 
 /// Long enough for hint faults on every page, several times.
 const BALANCING: Duration = Duration::from_secs(5);
-
-/// A forked child that maps the same pages, and tells what became of them in its own page table.
-struct Sharer {
-    pid: u32,
-    order: fs::File,
-    answer: fs::File,
-}
-
-impl Sharer {
-    fn fork(range: Range<u64>) -> Result<Self> {
-        let (order_reader, order) = rustix::pipe::pipe().context("make a pipe")?;
-        let (answer, answer_writer) = rustix::pipe::pipe().context("make a pipe")?;
-        // SAFETY: this process has one thread, so the child may do whatever the parent might.
-        match unsafe { libc::fork() } {
-            -1 => Err(std::io::Error::last_os_error()).context("fork"),
-            0 => {
-                drop((order, answer));
-                let told = tell(range, &mut order_reader.into(), &mut answer_writer.into());
-                std::process::exit(i32::from(told.is_err()));
-            }
-            pid => {
-                let mut sharer = Self {
-                    pid: pid.cast_unsigned(),
-                    order: order.into(),
-                    answer: answer.into(),
-                };
-                // Its first look is over when it says so.
-                let mut ready = [0];
-                sharer.answer.read_exact(&mut ready).context("the child did not look")?;
-                Ok(sharer)
-            }
-        }
-    }
-
-    fn report(&mut self) -> Result<Report> {
-        self.order.write_all(b"x").context("ask the child")?;
-        let mut line = String::new();
-        BufReader::new(&self.answer)
-            .read_line(&mut line)
-            .context("hear the child")?;
-        Report::parse(&line)
-    }
-}
-
-fn tell(range: Range<u64>, order: &mut fs::File, answer: &mut fs::File) -> Result<()> {
-    // The range is inherited from the parent. A page of a file is mapped by this.
-    read(&range);
-    let before = Snapshot::take(range.clone())?;
-    answer.write_all(b"r")?;
-    let mut byte = [0];
-    if order.read(&mut byte)? == 0 {
-        return Ok(()); // nobody asks any more
-    }
-    let moves = Moves::between(&before, &Snapshot::take(range.clone())?)?;
-    answer.write_all((Report::new(range, moves).to_line()? + "\n").as_bytes())?;
-    // Lives as long as its parent, which holds the other end.
-    let _ = order.read(&mut byte)?;
-    Ok(())
-}

@@ -1,9 +1,13 @@
 //! The hooks, one family per file.
 
+mod collapse;
 pub mod compaction;
+mod copy;
 mod exact;
 pub mod failure;
+mod ksm;
 mod lifecycle;
 mod migrate;
+mod swap;
 mod tracepoint;
 pub mod unmapped;

@@ -6,7 +6,13 @@ mod checks;
 pub(crate) mod made_up;
 
 use crate::{
-    kernel::{capabilities::Capabilities, hooks::Hook, release::Lockdown, topology::Node, vmstat::Vmstat},
+    kernel::{
+        capabilities::Capabilities,
+        hooks::{Hook, Kinds},
+        release::Lockdown,
+        topology::Node,
+        vmstat::Vmstat,
+    },
     source::{ring::Backend, trial::Tried},
 };
 
@@ -256,7 +262,7 @@ fn attaches(facts: &Facts, backend: Backend) -> bool {
     match &facts.hooks {
         Hooks::NotTried | Hooks::Refused(_) => false,
         Hooks::Tried(all) => backend
-            .hooks()
+            .hooks(Kinds::DEFAULT)
             .filter(|hook| hook.loses.is_none())
             .all(|hook| outcome(all, hook).is_some_and(|tried| tried.refusal.is_none())),
     }

@@ -17,6 +17,7 @@ use crate::{
     analysis::health::{self, Btf, Caller, Facts, Health, Hooks, OwnFrame, ProcFiles, Settings},
     kernel::{
         capabilities::Capabilities,
+        kcore,
         release::{self, Lockdown},
         topology::Topology,
         types::{self, KernelTypes, TypesError},
@@ -97,7 +98,10 @@ fn collect() -> Facts {
 fn kernel_types() -> (Result<Btf, String>, Hooks) {
     let path = Path::new(types::VMLINUX);
     let config = match KernelTypes::read(path).and_then(|types| Ok((types.config()?, types))) {
-        Ok((config, types)) => Ok((config, types)),
+        Ok((mut config, types)) => {
+            kcore::add_bases(&mut config);
+            Ok((config, types))
+        }
         Err(TypesError::Read { source, .. }) => return (Err(source.to_string()), Hooks::NotTried),
         Err(error) => Err(error.to_string()),
     };

@@ -261,14 +261,14 @@ fn compile_nodes(filter: &mut Filter, pairs: &[NodePair], topology: &Topology) -
 mod tests {
     use super::*;
     use crate::cli::filters::values::{node_pair, range};
-    use crate::event::{Names, reason_name};
+    use crate::event::Names;
     use crate::kernel::topology::{Sources, Zone};
     use crate::units::Pfn;
 
     fn names() -> KernelNames {
         let constants = [("MR_COMPACTION", 0), ("MR_SYSCALL", 3), ("MR_TYPES", 4)];
         KernelNames {
-            reasons: Names::new(constants.into_iter(), reason_name),
+            reasons: Names::reasons(constants.into_iter()),
             ..KernelNames::default()
         }
     }
@@ -318,7 +318,8 @@ mod tests {
         let error = compile(&of(&["swapping"])).unwrap_err();
         assert_eq!(
             error,
-            "--reason swapping: no such reason; this kernel has compaction, syscall_or_cpuset"
+            "--reason swapping: no such reason; this kernel has compaction, syscall_or_cpuset, collapse, ksm_merge, \
+             ksm_unmerge, cow, swap_out, swap_in"
         );
     }
 

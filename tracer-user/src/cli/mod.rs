@@ -17,6 +17,7 @@ use std::{
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::{
+    kernel::hooks::Kinds,
     render::escape::Printable,
     source::ring::{self, Backend, RingBytes},
 };
@@ -81,6 +82,10 @@ pub struct Args {
     /// How to capture: exact hooks functions, tracepoint finds owners by pagemap, auto takes the best that works
     #[arg(long, value_enum, value_name = "BACKEND", default_value_t = BackendChoice::Auto)]
     pub backend: BackendChoice,
+
+    /// Which moves to show (comma-separated or repeated); all but move need the exact backend [default: move,collapse]
+    #[arg(long, value_enum, value_name = "KIND", value_delimiter = ',')]
+    pub kinds: Vec<Kind>,
 
     /// End after this many seconds (fractions allowed); a COMMAND goes on, and tracer waits for its end
     #[arg(short, long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
@@ -154,6 +159,33 @@ impl BackendChoice {
             Self::Auto => &Backend::ALL,
             Self::Exact => &[Backend::Exact],
             Self::Tracepoint => &[Backend::Tracepoint],
+        }
+    }
+}
+
+/// A kind of page moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// Through the kernel's migrate_pages: compaction, NUMA balancing and the like
+    Move,
+    /// Base pages copied into a huge page, by khugepaged or MADV_COLLAPSE
+    Collapse,
+    /// Pages merged by KSM, and their copies when they are written to or unmerged
+    Ksm,
+    /// Pages copied on write, the zero page too
+    Cow,
+    /// Pages that go to swap, and come back
+    Swap,
+}
+
+impl Kind {
+    fn set(self) -> Kinds {
+        match self {
+            Self::Move => Kinds::MOVE,
+            Self::Collapse => Kinds::COLLAPSE,
+            Self::Ksm => Kinds::KSM,
+            Self::Cow => Kinds::COW,
+            Self::Swap => Kinds::SWAP,
         }
     }
 }

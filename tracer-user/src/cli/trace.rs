@@ -17,11 +17,11 @@ use rustix::{
     termios::tcgetwinsize,
     time::{ClockId, clock_gettime},
 };
-use tracer_common::{config::Config, filter::membership};
+use tracer_common::filter::membership;
 
 use crate::{
     cli::{
-        Args, Color, Refused,
+        Args, BackendChoice, Color, Refused,
         command::{self, Held, Running},
         filters::Compiled,
         signals::Signals,
@@ -30,9 +30,8 @@ use crate::{
     correlate::{Correlator, processes::Processes},
     kernel::{
         capabilities::{Capabilities, Capability},
-        hooks::Hook,
-        kcore::Bases,
-        release,
+        hooks::{Hook, Kinds},
+        kcore, release,
         topology::Topology,
         types::{self, KernelTypes},
     },
@@ -44,7 +43,7 @@ use crate::{
         json::JsonLines,
         text::{Terminal, Text},
     },
-    source::ring::{Backend, Capture, CaptureError},
+    source::ring::{Asked, Backend, Capture, CaptureError},
     units::Tgid,
 };
 
@@ -102,6 +101,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         kernel: release::release(),
         nodes: topology.nodes().len(),
         backend: capture.backend,
+        kinds: capture.kinds,
         fallbacks,
         refused: capture.refused.clone(),
         targets: describe(targets.as_ref(), held.as_ref()) + &wanted.words,
@@ -259,9 +259,22 @@ fn attach(
 ) -> anyhow::Result<(Capture, Vec<String>)> {
     let mut config = types.config()?;
     config.pfn_bits = topology.pfn_bits();
-    add_bases(&mut config);
-    let candidates = args.backend.candidates();
-    match Capture::start(candidates, types, &config, &wanted.filter, args.ring_size, lineage) {
+    kcore::add_bases(&mut config);
+    let (kinds, must) = kinds(args)?;
+    config.kinds = kinds.bits();
+    // What was asked for by name is not traded for another backend.
+    let sees = |backend: &&Backend| !must.any_of(Kinds::OUTSIDE) || backend.sees().any_of(Kinds::OUTSIDE);
+    let candidates: Vec<Backend> = args.backend.candidates().iter().filter(sees).copied().collect();
+    let asked = Asked { kinds, must };
+    match Capture::start(
+        &candidates,
+        asked,
+        types,
+        &config,
+        &wanted.filter,
+        args.ring_size,
+        lineage,
+    ) {
         Ok((capture, failures)) => Ok((capture, failures.iter().map(ToString::to_string).collect())),
         Err(error) => Err(refused(
             candidates.last().copied().unwrap_or(Backend::Tracepoint),
@@ -270,19 +283,24 @@ fn attach(
     }
 }
 
-/// Where `struct page`s and the direct map lie; without it some frames stay unknown.
-fn add_bases(config: &mut Config) {
-    match Bases::read(1 << config.page_struct_shift) {
-        Ok(Some(bases)) => (config.vmemmap_base, config.page_offset_base) = (bases.vmemmap, bases.page_offset),
-        Ok(None) => log::info!("/proc/kcore does not show where struct pages lie"),
-        Err(error) => log::info!("cannot read /proc/kcore: {error}"),
+/// The kinds of moves to show, and those of them that were asked for by name.
+fn kinds(args: &Args) -> anyhow::Result<(Kinds, Kinds)> {
+    let Some(asked) = args.kinds.iter().map(|kind| kind.set()).reduce(Kinds::and) else {
+        return Ok((Kinds::DEFAULT, Kinds::NONE));
+    };
+    if asked.any_of(Kinds::OUTSIDE) && args.backend == BackendChoice::Tracepoint {
+        return Err(Refused(
+            "--backend tracepoint sees moves through migrate_pages only: --kinds move, or the exact backend".to_owned(),
+        )
+        .into());
     }
+    Ok((asked, asked))
 }
 
 /// For `-v`: what is attached, and how many processes fulfil something of what is asked for.
 fn tell(capture: &Capture, wanted: &Compiled, members: usize) {
     let refused = |hook: &Hook| capture.refused.iter().any(|refusal| std::ptr::eq(refusal.hook, hook));
-    for hook in capture.backend.hooks().filter(|hook| !refused(hook)) {
+    for hook in capture.hooks().filter(|hook| !refused(hook)) {
         log::info!("attached {}", hook.label());
     }
     match wanted.filter.need {
@@ -374,9 +392,14 @@ fn greet(header: &Header, duration: Option<Duration>) {
     for fallback in &header.fallbacks {
         let _ = writeln!(
             err,
-            "note: no function hooks here ({fallback}): going on with the {} backend, owners come from pagemap; \
+            "note: no function hooks here ({fallback}): going on with the {} backend, owners come from pagemap{}; \
              tracer doctor explains",
-            header.backend
+            header.backend,
+            if header.kinds.any_of(Kinds::COLLAPSE) {
+                ", collapses are not seen"
+            } else {
+                ""
+            }
         );
     }
     for refusal in &header.refused {

@@ -291,7 +291,7 @@ impl Correlator {
             (None, Answer::Entries(entries)) => {
                 let mut parts: Vec<(u64, u64, Verdict)> = Vec::new();
                 for (page, &entry) in (0..).zip(entries) {
-                    let verdict = verdict(Frame::decode(entry), Pfn(raw.new_pfn).plus(page));
+                    let verdict = verdict(Frame::decode(entry), frame(raw.new_pfn, page));
                     match parts.last_mut() {
                         Some((_, pages, last)) if *last == verdict => *pages += 1,
                         _ => parts.push((page, 1, verdict)),
@@ -315,7 +315,7 @@ impl Correlator {
             } else if verdict == Verdict::NotAsked {
                 self.losses.not_asked_pages += pages;
             }
-            let (old_pfn, new_pfn) = (Pfn(raw.old_pfn).plus(first), Pfn(raw.new_pfn).plus(first));
+            let (old_pfn, new_pfn) = (frame(raw.old_pfn, first), frame(raw.new_pfn, first));
             out.push(Event::Move(Move {
                 at: Nanos(raw.at),
                 owner: run.owner_task.clone(),
@@ -325,8 +325,8 @@ impl Correlator {
                 order: Order(raw.order),
                 old_pfn,
                 new_pfn,
-                old_node: self.topology.node_of(old_pfn),
-                new_node: self.topology.node_of(new_pfn),
+                old_node: old_pfn.and_then(|pfn| self.topology.node_of(pfn)),
+                new_node: new_pfn.and_then(|pfn| self.topology.node_of(pfn)),
                 reason: self.names.reason(raw.reason),
                 actor: run.actor.clone(),
                 blackout: (raw.unmapped_at != 0).then(|| Nanos(raw.at).since(Nanos(raw.unmapped_at))),
@@ -346,10 +346,9 @@ impl Correlator {
         let mut frames: Vec<Pfn> = events
             .iter()
             .filter_map(|event| match event {
-                Event::Move(moved) if moved.verdict == Verdict::Confirmed => Some(moved),
+                Event::Move(moved) if moved.verdict == Verdict::Confirmed => moved.new_pfn,
                 _ => None,
             })
-            .map(|moved| moved.new_pfn)
             .collect();
         frames.sort_unstable();
         frames.dedup();
@@ -364,7 +363,7 @@ impl Correlator {
             if moved.verdict != Verdict::Confirmed {
                 continue;
             }
-            let Ok(at) = frames.binary_search(&moved.new_pfn) else {
+            let Some(at) = moved.new_pfn.and_then(|pfn| frames.binary_search(&pfn).ok()) else {
                 continue;
             };
             moved.flags = flags
@@ -384,10 +383,16 @@ enum Answer {
     Entries(Vec<u64>),
 }
 
-/// What an entry of the page table says of a page that is expected in `new_pfn`.
-pub(crate) fn verdict(frame: Frame, new_pfn: Pfn) -> Verdict {
+/// A frame of the wire, so many pages on; 0 is none.
+fn frame(first: u64, pages: u64) -> Option<Pfn> {
+    (first != 0).then(|| Pfn(first).plus(pages))
+}
+
+/// What an entry of the page table says of a page that is expected in `new_pfn`, or on swap.
+pub(crate) fn verdict(frame: Frame, new_pfn: Option<Pfn>) -> Verdict {
     match frame {
-        Frame::Present(pfn) if pfn == new_pfn => Verdict::Confirmed,
+        Frame::Present(pfn) if Some(pfn) == new_pfn => Verdict::Confirmed,
+        Frame::Swapped(_) if new_pfn.is_none() => Verdict::Confirmed,
         // On its way again: the entry shows the frame that it leaves.
         Frame::Present(_) | Frame::Migrating(_) => Verdict::MovedAgain,
         Frame::Hidden => Verdict::Hidden,

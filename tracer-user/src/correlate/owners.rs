@@ -82,7 +82,7 @@ impl Owners {
                 taken.insert((to, life.tgid));
                 run.owner = Some(life);
                 run.source = OwnerSource::Pagemap;
-                run.verdict = Some(verdict(frame, to.1));
+                run.verdict = Some(verdict(frame, Some(to.1)));
             }
         }
     }

@@ -1,6 +1,8 @@
 //! The catalogue of hooks: each program of the object, what it hangs on, what is lost without it.
 //! Input: none; `source::ring` tries them, `tracer doctor` explains them.
 
+use tracer_common::config::kinds;
+
 /// How a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attach {
@@ -14,15 +16,77 @@ pub enum Attach {
     RawTracepoint,
 }
 
+/// Kinds of page moves that can be asked for: a set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kinds(u32);
+
+impl Kinds {
+    /// No kind.
+    pub const NONE: Self = Self(0);
+    /// Through the kernel's migrate_pages.
+    pub const MOVE: Self = Self(kinds::MOVE);
+    /// Base pages copied into a huge page, by khugepaged or MADV_COLLAPSE.
+    pub const COLLAPSE: Self = Self(kinds::COLLAPSE);
+    /// Merged with an identical page, and unmerged.
+    pub const KSM: Self = Self(kinds::KSM);
+    /// Copied on write.
+    pub const COW: Self = Self(kinds::COW);
+    /// To swap and back.
+    pub const SWAP: Self = Self(kinds::SWAP);
+    /// What a run shows unless it is told otherwise.
+    pub const DEFAULT: Self = Self::MOVE.and(Self::COLLAPSE);
+    /// Every kind.
+    pub const ALL: Self = Self::DEFAULT.and(Self::KSM).and(Self::COW).and(Self::SWAP);
+
+    /// Those that do not go through migrate_pages.
+    pub const OUTSIDE: Self = Self(Self::ALL.0 & !Self::MOVE.0);
+
+    /// As [`kinds`] has them.
+    #[must_use]
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// Both sets.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// The names of those in the set, as on the command line.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        let all = [
+            (Self::MOVE, "move"),
+            (Self::COLLAPSE, "collapse"),
+            (Self::KSM, "ksm"),
+            (Self::COW, "cow"),
+            (Self::SWAP, "swap"),
+        ];
+        all.into_iter()
+            .filter(move |(kind, _)| self.any_of(*kind))
+            .map(|(_, name)| name)
+    }
+
+    /// Whether the two sets have a kind in common.
+    #[must_use]
+    pub const fn any_of(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
 /// Which backends use a hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Used {
-    /// Both.
+    /// Both, whatever is asked for.
     Always,
-    /// Only `exact`.
+    /// Both, for moves through migrate_pages.
+    Moves,
+    /// Only `exact`, for moves through migrate_pages.
     Exact,
     /// Only `tracepoint`.
     Tracepoint,
+    /// Only `exact`, where one of these kinds is asked for.
+    Kinds(Kinds),
 }
 
 /// One program of the object.
@@ -35,7 +99,7 @@ pub struct Hook {
     /// The kernel function or tracepoint; alternatives after a `|`, of which a kernel has one.
     pub target: &'static str,
     /// What the program takes from it, in order: the names of a function's parameters, alternatives after a `|`; of a
-    /// tracepoint, whose BTF has no names, the first so many arguments.
+    /// tracepoint, whose BTF has no names, the first so many arguments. "..." at the end: more may follow.
     pub arguments: &'static [&'static str],
     /// The backends that use it.
     pub used: Used,
@@ -44,7 +108,13 @@ pub struct Hook {
 }
 
 impl Hook {
-    /// `fentry/remove_migration_pte`, as errors and the doctor name it; of alternatives the newest.
+    /// Whether it is attached for one of these kinds alone.
+    #[must_use]
+    pub fn is_of(&self, kinds: Kinds) -> bool {
+        matches!(self.used, Used::Kinds(own) if own != Kinds::ALL && own.any_of(kinds))
+    }
+
+    /// `fentry/remove_migration_pte`, as errors and the doctor name it; of alternatives the first.
     #[must_use]
     pub fn label(&self) -> String {
         let kind = match self.attach {
@@ -75,6 +145,11 @@ const fn hook(
         loses,
     }
 }
+
+const COPIES: Kinds = Kinds::KSM.and(Kinds::COW);
+const COPYING: &str = "copies on write (cow), of shared pages too (ksm)";
+const SWAPPING: &str = "pages that go to swap and come back (swap)";
+const COLLAPSES: &str = "moves into huge pages (collapse)";
 
 /// Every hook, in the order in which they are attached: the begin of a call last, so that whatever belongs to a call
 /// whose begin is seen is seen too. Functions and prototypes hold for 6.1 to 7.3; see the program's own comment.
@@ -228,8 +303,128 @@ pub const HOOKS: &[Hook] = &[
         Attach::Fentry,
         "mm_update_next_owner",
         &["mm"],
-        Used::Exact,
+        Used::Kinds(Kinds::ALL),
         Some("owners of pages that move while their process exits"),
+    ),
+    hook(
+        "collapse_begin",
+        Attach::Fentry,
+        "collapse_huge_page",
+        &["mm", "address|start_addr", "referenced", "unmapped", "cc", "..."],
+        Used::Kinds(Kinds::COLLAPSE),
+        Some(COLLAPSES),
+    ),
+    hook(
+        "collapse_isolated",
+        Attach::RawTracepoint,
+        "mm_collapse_huge_page_isolate",
+        &["page", "none_or_zero"],
+        Used::Kinds(Kinds::COLLAPSE),
+        Some(COLLAPSES),
+    ),
+    hook(
+        "collapse_deposits",
+        Attach::Fentry,
+        "pgtable_trans_huge_deposit",
+        &["mm", "pmdp", "pgtable"],
+        Used::Kinds(Kinds::COLLAPSE),
+        Some(COLLAPSES),
+    ),
+    hook(
+        "collapse_end",
+        Attach::RawTracepoint,
+        "mm_collapse_huge_page",
+        &["mm", "isolated"],
+        Used::Kinds(Kinds::COLLAPSE),
+        Some(COLLAPSES),
+    ),
+    hook(
+        "ksm_merged",
+        Attach::Fexit,
+        "try_to_merge_one_page",
+        &["vma", "page", "kpage"],
+        Used::Kinds(Kinds::KSM),
+        Some("moves to shared pages (ksm)"),
+    ),
+    hook(
+        "copy_mapped",
+        Attach::Fentry,
+        "folio_add_new_anon_rmap|page_add_new_anon_rmap",
+        &["folio|page", "vma", "address", "..."],
+        Used::Kinds(COPIES),
+        Some(COPYING),
+    ),
+    hook(
+        "copy_end",
+        Attach::Fexit,
+        "do_wp_page",
+        &["vmf"],
+        Used::Kinds(COPIES),
+        Some(COPYING),
+    ),
+    hook(
+        "copy_begin",
+        Attach::Fentry,
+        "do_wp_page",
+        &["vmf"],
+        Used::Kinds(COPIES),
+        Some(COPYING),
+    ),
+    hook(
+        "swap_out_unmapped",
+        Attach::Fentry,
+        "folio_remove_rmap_ptes|page_remove_rmap",
+        &["folio|page", "page|vma", "nr_pages|compound", "..."],
+        Used::Kinds(Kinds::SWAP),
+        Some(SWAPPING),
+    ),
+    hook(
+        "swap_out_end",
+        Attach::Fexit,
+        "try_to_unmap_one",
+        &["folio", "vma", "address", "arg"],
+        Used::Kinds(Kinds::SWAP),
+        Some(SWAPPING),
+    ),
+    hook(
+        "swap_out_begin",
+        Attach::Fentry,
+        "try_to_unmap_one",
+        &["folio", "vma", "address", "arg"],
+        Used::Kinds(Kinds::SWAP),
+        Some(SWAPPING),
+    ),
+    hook(
+        "swap_in_mapped",
+        Attach::Fentry,
+        "folio_add_anon_rmap_ptes|page_add_anon_rmap",
+        &["folio|page", "page|vma", "nr_pages|address", "vma|flags", "..."],
+        Used::Kinds(Kinds::SWAP),
+        Some(SWAPPING),
+    ),
+    hook(
+        "swap_in_mapped_new",
+        Attach::Fentry,
+        "folio_add_new_anon_rmap|page_add_new_anon_rmap",
+        &["folio|page", "vma", "address", "..."],
+        Used::Kinds(Kinds::SWAP),
+        Some(SWAPPING),
+    ),
+    hook(
+        "swap_in_end",
+        Attach::Fexit,
+        "do_swap_page",
+        &["vmf"],
+        Used::Kinds(Kinds::SWAP),
+        Some(SWAPPING),
+    ),
+    hook(
+        "swap_in_begin",
+        Attach::Fentry,
+        "do_swap_page",
+        &["vmf"],
+        Used::Kinds(Kinds::SWAP),
+        Some(SWAPPING),
     ),
     hook(
         "tp_unmapped",
@@ -308,7 +503,7 @@ pub const HOOKS: &[Hook] = &[
         Attach::RawTracepoint,
         "mm_migrate_pages",
         &["succeeded"],
-        Used::Always,
+        Used::Moves,
         None,
     ),
     hook(
@@ -316,7 +511,7 @@ pub const HOOKS: &[Hook] = &[
         Attach::RawTracepoint,
         "mm_migrate_pages_start",
         &["mode", "reason"],
-        Used::Always,
+        Used::Moves,
         None,
     ),
 ];

@@ -6,6 +6,8 @@ use std::{
     io::{self, Read},
 };
 
+use tracer_common::config::Config;
+
 use crate::units::{PAGE_SHIFT, PAGE_SIZE};
 
 /// CONFIG_PROC_KCORE shows the kernel's memory here as a core dump.
@@ -28,6 +30,15 @@ pub struct Bases {
     pub page_offset: u64,
     /// `vmemmap_base`: the `struct page` of frame 0.
     pub vmemmap: u64,
+}
+
+/// Tells the programs both bases; where they are not to be had, they stay 0.
+pub fn add_bases(config: &mut Config) {
+    match Bases::read(1 << config.page_struct_shift) {
+        Ok(Some(bases)) => (config.vmemmap_base, config.page_offset_base) = (bases.vmemmap, bases.page_offset),
+        Ok(None) => log::info!("{KCORE} does not show where struct pages lie"),
+        Err(error) => log::info!("cannot read {KCORE}: {error}"),
+    }
 }
 
 impl Bases {

@@ -9,7 +9,7 @@ use std::{
 use tracer_common::{arch, config::Config};
 
 use crate::{
-    event::{self, KernelNames, Names},
+    event::{KernelNames, Names},
     kernel::{
         btf::{Btf, BtfDamage},
         hooks::{Attach, Hook},
@@ -81,6 +81,21 @@ impl KernelTypes {
             // The order's byte: a member of its own on 6.1, the low byte of _flags_1 since 6.6.
             folio_order: member("folio", "_folio_order", "folio._folio_order")
                 .or_else(|_| member("folio", "_flags_1", "folio._flags_1"))?,
+            vma_start: member("vm_area_struct", "vm_start", "vm_area_struct.vm_start")?,
+            vma_pgoff: member("vm_area_struct", "vm_pgoff", "vm_area_struct.vm_pgoff")?,
+            folio_index: member("folio", "index", "folio.index")?,
+            folio_mapping: member("folio", "mapping", "folio.mapping")?,
+            fault_vma: member("vm_fault", "vma", "vm_fault.vma")?,
+            fault_address: member("vm_fault", "address", "vm_fault.address")?,
+            fault_pte: member("vm_fault", "orig_pte", "vm_fault.orig_pte")?,
+            page_head: member("page", "compound_head", "page.compound_head")
+                .or_else(|_| member("page", "compound_info", "page.compound_head"))?,
+            folio_swap: member("folio", "swap", "folio.swap")
+                .or_else(|_| member("folio", "private", "folio.private"))?,
+            pg_swapbacked: self
+                .constant("pageflags", "PG_swapbacked")
+                .ok_or(missing("PG_swapbacked"))?,
+            mm_pgd: member("mm_struct", "pgd", "mm_struct.pgd")?,
             remove_arg_is_walk: u32::from(walk.is_some()),
             walk_folio: walk.unwrap_or(0),
             task_cgroups: member("task_struct", "cgroups", "task_struct.cgroups")?,
@@ -90,8 +105,6 @@ impl KernelTypes {
             cgroup_ancestors: member("cgroup", "ancestors", "cgroup.ancestors")?,
             kernfs_id: member("kernfs_node", "id", "kernfs_node.id")?,
             page_struct_shift: self.page_struct_shift().ok_or(missing("struct page"))?,
-            folio_mapping: member("folio", "mapping", "folio.mapping")?,
-            folio_index: member("folio", "index", "folio.index")?,
             folio_lru: member("folio", "lru", "folio.lru")?,
             folio_refcount: member("folio", "_refcount", "folio._refcount")?,
             folio_mapcount: member("folio", "_mapcount", "folio._mapcount")?,
@@ -112,9 +125,7 @@ impl KernelTypes {
             chain_rb: member("anon_vma_chain", "rb", "anon_vma_chain.rb")?,
             chain_vma: member("anon_vma_chain", "vma", "anon_vma_chain.vma")?,
             vma_shared: member("vm_area_struct", "shared", "vm_area_struct.shared")?,
-            vma_start: member("vm_area_struct", "vm_start", "vm_area_struct.vm_start")?,
             vma_end: member("vm_area_struct", "vm_end", "vm_area_struct.vm_end")?,
-            vma_pgoff: member("vm_area_struct", "vm_pgoff", "vm_area_struct.vm_pgoff")?,
             // A kernel without CONFIG_COMPACTION has neither the structure nor the hooks that read it.
             cc_zone: compaction("zone"),
             cc_order: compaction("order"),
@@ -155,7 +166,12 @@ impl KernelTypes {
                     .split('|')
                     .find_map(|name| Some((name, self.0.parameters(name)?)))
                     .ok_or("this kernel has no such function")?;
-                let same = parameters.len() == expected.len()
+                let (expected, more) = match expected {
+                    [expected @ .., "..."] => (expected, true),
+                    expected => (expected, false),
+                };
+                let enough = parameters.len() == expected.len() || (more && parameters.len() > expected.len());
+                let same = enough
                     && parameters
                         .iter()
                         .zip(expected)
@@ -186,7 +202,7 @@ impl KernelTypes {
             (!ambiguous).then(|| lower("PG_")(name)).flatten()
         };
         KernelNames {
-            reasons: Names::new(constants("migrate_reason"), event::reason_name),
+            reasons: Names::reasons(constants("migrate_reason")),
             page_flags: Names::new(constants("pageflags"), flag),
             compact_results: Names::new(constants("compact_result"), lower("COMPACT_")),
         }

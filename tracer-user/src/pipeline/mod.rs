@@ -21,7 +21,7 @@ use crate::{
     correlate::Correlator,
     decode::{self, Raw},
     event::Event,
-    kernel::vmstat::Vmstat,
+    kernel::{hooks::Kinds, vmstat::Vmstat},
     proc::process,
     sink::{Header, Sink, Summary},
     source::ring::Capture,
@@ -322,7 +322,12 @@ impl Pipeline {
 fn look(capture: &Capture) -> io::Result<Reading> {
     Ok(Reading {
         at: now(),
-        kernel: Vmstat::read_only(account::is_compared)?,
+        // Without the moves there is nothing to hold against the kernel's counts.
+        kernel: if capture.kinds.any_of(Kinds::MOVE) {
+            Vmstat::read_only(account::is_compared)?
+        } else {
+            Vmstat::default()
+        },
         counters: capture.counters()?,
         settled: false,
     })

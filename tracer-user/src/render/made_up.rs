@@ -19,7 +19,7 @@ use crate::{
         failure::{FailedPlace, Failure, Refs},
         unmapped::{Device, FilePlace, UnmappedMove},
     },
-    kernel::hooks::HOOKS,
+    kernel::hooks::{HOOKS, Kinds},
     proc::{
         kpage::{KpfQuirks, PageFlags},
         maps,
@@ -57,8 +57,8 @@ pub fn moved() -> Move {
         vaddr: VirtAddr(0x7f3a_5c20_0000),
         pages: 2,
         order: Order(0),
-        old_pfn: Pfn(0x1f_03a0),
-        new_pfn: Pfn(0x9_c11e),
+        old_pfn: Some(Pfn(0x1f_03a0)),
+        new_pfn: Some(Pfn(0x9_c11e)),
         old_node: Some(NodeId(0)),
         new_node: Some(NodeId(1)),
         reason: reason(3, "syscall_or_cpuset"),
@@ -207,6 +207,7 @@ pub fn header() -> Header {
         kernel: "6.12.117".to_owned(),
         nodes: 2,
         backend: Backend::Tracepoint,
+        kinds: Kinds::DEFAULT,
         fallbacks: vec!["cannot attach fexit/move_to_new_folio: Operation not permitted (os error 1)".to_owned()],
         refused: HOOKS
             .iter()

@@ -119,8 +119,8 @@ pub struct Row {
     first: Move,
     /// Lowest address and its frames.
     start: VirtAddr,
-    old_pfn: Pfn,
-    new_pfn: Pfn,
+    old_pfn: Option<Pfn>,
+    new_pfn: Option<Pfn>,
     end: VirtAddr,
     /// Events in the row, and base pages.
     events: u64,
@@ -186,7 +186,7 @@ impl Row {
             &owner(moved),
             &format!("{:012x}", self.start.0),
             &self.size(),
-            &format!("{} -> {}", self.old_pfn, self.new_pfn),
+            &format!("{} -> {}", frame(self.old_pfn), frame(self.new_pfn)),
             &nodes(moved.old_node, moved.new_node),
             &moved.reason.to_string(),
             &actor(&moved.actor, moved.owner.as_ref()),
@@ -247,13 +247,20 @@ pub(super) fn actor(actor: &Task, owner: Option<&Task>) -> String {
         _ => match &actor.comm {
             // A kernel thread's name says all; a process is one of many.
             Some(comm)
-                if comm.starts_with("kcompactd") || comm.starts_with("khugepaged") || comm.starts_with("kswapd") =>
+                if ["kcompactd", "khugepaged", "kswapd", "ksmd"]
+                    .iter()
+                    .any(|thread| comm.starts_with(thread)) =>
             {
                 Printable(comm).to_string()
             }
             _ => named(actor),
         },
     }
+}
+
+/// A page without a frame is on swap.
+fn frame(pfn: Option<Pfn>) -> String {
+    pfn.map_or_else(|| "swap".to_owned(), |pfn| pfn.to_string())
 }
 
 pub(super) fn nodes(old: Option<NodeId>, new: Option<NodeId>) -> String {
@@ -298,8 +305,8 @@ mod tests {
         let before = Move {
             vaddr: VirtAddr(first.vaddr.0 - 4096),
             pages: 1,
-            old_pfn: Pfn(0x100),
-            new_pfn: Pfn(0x200),
+            old_pfn: Some(Pfn(0x100)),
+            new_pfn: Some(Pfn(0x200)),
             ..first.clone()
         };
         assert!(row.extend(&before));

@@ -8,6 +8,7 @@ use crate::{
         books::Books,
         totals::{Durations, NodePair, Totals},
     },
+    kernel::hooks::Kinds,
     render::{
         books as words, failure, histogram,
         quantity::{Bytes, Count, Duration},
@@ -76,7 +77,11 @@ fn write(out: &mut String, header: Option<&Header>, summary: &Summary, hints: bo
     failures(out, totals)?;
     compaction(out, totals, &summary.books)?;
     writeln!(out)?;
-    books(out, &summary.books)?;
+    if header.is_none_or(|header| header.kinds.any_of(Kinds::MOVE)) {
+        books(out, &summary.books)?;
+    } else {
+        writeln!(out, "books     none: moves through migrate_pages were not asked for")?;
+    }
     if !totals.verdicts.is_empty() {
         let verdicts: Vec<String> = totals
             .verdicts

@@ -8,6 +8,7 @@ use std::io;
 use crate::{
     analysis::{books::Books, intervals::Interval, totals::Totals},
     event::Event,
+    kernel::hooks::Kinds,
     source::ring::{Backend, Refusal},
     units::Nanos,
 };
@@ -21,6 +22,8 @@ pub struct Header {
     pub nodes: usize,
     /// How events are captured.
     pub backend: Backend,
+    /// The kinds of moves that were asked for; the backend may not see them all.
+    pub kinds: Kinds,
     /// Better backends that were refused, and why.
     pub fallbacks: Vec<String>,
     /// Hooks of this backend that were refused.

@@ -13,19 +13,25 @@ use aya::{
     programs::{FEntry, FExit, KProbe, Program, ProgramError, RawTracePoint},
 };
 use tracer_common::{
-    config::Config,
+    config::{Config, kinds},
     counter::{Counter, REASONS, SLOTS},
     filter::{Filter, membership},
 };
 
 use crate::{
     kernel::{
-        hooks::{Attach, HOOKS, Hook, Used},
+        hooks::{Attach, HOOKS, Hook, Kinds, Used},
         types::KernelTypes,
     },
     source::object,
     units::{PAGE_SIZE, Tgid},
 };
+
+/// Why hooks are of no use that see folios or page tables, not frames.
+const NO_BASES: &str = "/proc/kcore does not show where this kernel keeps its struct pages";
+
+/// Pages on swap whose last frame is remembered: 4 GiB of them.
+const MAX_SWAPPED: u32 = 1 << 20;
 
 /// How events are captured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,17 +55,29 @@ impl Backend {
         }
     }
 
-    fn uses(self, hook: &Hook) -> bool {
-        match hook.used {
-            Used::Always => true,
-            Used::Exact => self == Self::Exact,
-            Used::Tracepoint => self == Self::Tracepoint,
+    /// The kinds of moves that it can see.
+    #[must_use]
+    pub fn sees(self) -> Kinds {
+        match self {
+            Self::Exact => Kinds::ALL,
+            Self::Tracepoint => Kinds::MOVE,
         }
     }
 
-    /// The hooks that this backend wants, in the order in which they are attached.
-    pub fn hooks(self) -> impl Iterator<Item = &'static Hook> {
-        HOOKS.iter().filter(move |hook| self.uses(hook))
+    fn uses(self, hook: &Hook, kinds: Kinds) -> bool {
+        let moves = kinds.any_of(Kinds::MOVE);
+        match hook.used {
+            Used::Always => true,
+            Used::Moves => moves,
+            Used::Exact => self == Self::Exact && moves,
+            Used::Tracepoint => self == Self::Tracepoint && moves,
+            Used::Kinds(wanting) => self == Self::Exact && kinds.any_of(wanting),
+        }
+    }
+
+    /// The hooks that this backend wants for these kinds of moves, in the order in which they are attached.
+    pub fn hooks(self, kinds: Kinds) -> impl Iterator<Item = &'static Hook> {
+        HOOKS.iter().filter(move |hook| self.uses(hook, kinds))
     }
 }
 
@@ -149,6 +167,15 @@ impl CaptureError {
     }
 }
 
+/// The kinds of moves that a run is to show.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    /// All of them.
+    pub kinds: Kinds,
+    /// Of those, the ones that are not to be done without.
+    pub must: Kinds,
+}
+
 /// Hooks attached, ring mapped. Dropping it detaches everything: nothing is pinned, so the kernel
 /// does the same when the process dies in any way.
 pub struct Capture {
@@ -158,6 +185,8 @@ pub struct Capture {
     counters: PerCpuArray<MapData, [u64; SLOTS]>,
     targets: BpfHashMap<MapData, u32, u32>,
     logger: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
+    /// The kinds of moves that were asked for.
+    pub kinds: Kinds,
     /// The backend that works.
     pub backend: Backend,
     /// Optional hooks that the kernel refused: what they do is missing.
@@ -173,6 +202,7 @@ impl Capture {
     /// [`CaptureError`] of the last candidate, with everything detached again.
     pub fn start(
         candidates: &[Backend],
+        asked: Asked,
         types: &KernelTypes,
         config: &Config,
         filter: &Filter,
@@ -193,9 +223,10 @@ impl Capture {
         let ring = RingBuf::try_from(take_any(&mut bpf, "RING")?).map_err(|e| map_error("RING", &e))?;
         let reader_sleeps = take(&mut bpf, "READER_SLEEPS")?;
         let counters = take(&mut bpf, "COUNTERS")?;
+        let Asked { kinds, must } = asked;
         let mut failures = Vec::new();
         for (at, &backend) in candidates.iter().enumerate() {
-            match attach_all(&mut bpf, backend, types, &btf) {
+            match attach_all(&mut bpf, backend.hooks(kinds), must, types, config, &btf) {
                 Ok(refused) => {
                     let capture = Self {
                         bpf,
@@ -204,6 +235,7 @@ impl Capture {
                         counters,
                         targets,
                         logger,
+                        kinds,
                         backend,
                         refused,
                     };
@@ -213,13 +245,18 @@ impl Capture {
                 Err(error) => {
                     failures.push(error);
                     // What did attach, so that nothing is seen twice.
-                    for hook in backend.hooks() {
+                    for hook in backend.hooks(kinds) {
                         take_off(&mut bpf, hook).map_err(|e| CaptureError::Hook(Refusal::new(hook, &e)))?;
                     }
                 }
             }
         }
         Err(CaptureError::Object("no backend to try".to_owned()))
+    }
+
+    /// The hooks of this run, also those that were refused.
+    pub fn hooks(&self) -> impl Iterator<Item = &'static Hook> {
+        self.backend.hooks(self.kinds)
     }
 
     /// What the kernel side knows that a process fulfils, bits of [`membership`].
@@ -286,7 +323,7 @@ impl Capture {
     /// When /proc cannot be read.
     pub fn missed_runs(&self) -> io::Result<MissedRuns> {
         let mut missed = MissedRuns::default();
-        for hook in self.backend.hooks() {
+        for hook in self.hooks() {
             let Some(Ok(fd)) = self.bpf.program(hook.program).map(Program::fd) else {
                 continue; // refused
             };
@@ -311,7 +348,7 @@ impl Capture {
     /// The first detachment that failed; the others are done all the same.
     pub fn detach(&mut self) -> Result<(), ProgramError> {
         let mut first = Ok(());
-        let hooks: Vec<&Hook> = self.backend.hooks().collect();
+        let hooks: Vec<&Hook> = self.hooks().collect();
         for hook in hooks.into_iter().rev() {
             first = first.and(take_off(&mut self.bpf, hook));
         }
@@ -388,12 +425,19 @@ pub(crate) fn load(config: &Config, filter: &Filter, ring_bytes: RingBytes, btf:
         log::LevelFilter::Off => 0,
         level => level as u8,
     };
+    // The buckets of so large a map are memory, whether they are used or not.
+    let swapped = if config.kinds & kinds::SWAP == 0 {
+        1
+    } else {
+        MAX_SWAPPED
+    };
     EbpfLoader::new()
         .btf(Some(btf))
         .override_global("CONFIG", config.as_bytes(), true)
         .override_global("FILTER", filter.as_bytes(), true)
         .override_global(aya_log::LEVEL, &verbosity, false)
         .map_max_entries("RING", ring_bytes.0)
+        .map_max_entries("SWAPPED", swapped)
         .load(object::BYTES)
         .map_err(|e| CaptureError::Object(chain(&e)))
 }
@@ -425,12 +469,19 @@ fn set_membership(targets: &mut BpfHashMap<MapData, u32, u32>, tgid: Tgid, bits:
     targets.insert(tgid.0, bits, 0).map_err(|e| map_error("TARGETS", &e))
 }
 
-/// Attaches a backend's hooks; returns the optional ones that were refused.
-fn attach_all(bpf: &mut Ebpf, backend: Backend, types: &KernelTypes, btf: &Btf) -> Result<Vec<Refusal>, CaptureError> {
+/// Attaches hooks; returns the optional ones that were refused. A hook of a kind in `must` is not optional.
+fn attach_all(
+    bpf: &mut Ebpf,
+    hooks: impl Iterator<Item = &'static Hook>,
+    must: Kinds,
+    types: &KernelTypes,
+    config: &Config,
+    btf: &Btf,
+) -> Result<Vec<Refusal>, CaptureError> {
     let mut refused = Vec::new();
-    for hook in backend.hooks() {
-        if let Err(refusal) = attach(bpf, hook, types, btf) {
-            if hook.loses.is_none() {
+    for hook in hooks {
+        if let Err(refusal) = attach(bpf, hook, types, config, btf) {
+            if hook.loses.is_none() || hook.is_of(must) {
                 return Err(CaptureError::Hook(refusal));
             }
             refused.push(refusal);
@@ -456,8 +507,17 @@ pub(crate) fn take_off(bpf: &mut Ebpf, hook: &Hook) -> Result<(), ProgramError> 
 
 /// Loads one program and puts it on its hook, which must pass what the program takes; it stays there until it is
 /// unloaded.
-pub(crate) fn attach(bpf: &mut Ebpf, hook: &'static Hook, types: &KernelTypes, btf: &Btf) -> Result<(), Refusal> {
+pub(crate) fn attach(
+    bpf: &mut Ebpf,
+    hook: &'static Hook,
+    types: &KernelTypes,
+    config: &Config,
+    btf: &Btf,
+) -> Result<(), Refusal> {
     let target = types.check(hook).map_err(|reason| Refusal::differs(hook, reason))?;
+    if hook.is_of(Kinds::OUTSIDE) && config.page_offset_base == 0 {
+        return Err(Refusal::differs(hook, NO_BASES.to_owned()));
+    }
     load_and_attach(bpf, hook, target, btf).map_err(|error| Refusal::new(hook, &error))
 }
 

@@ -9,7 +9,7 @@ use tracer_common::{
 
 use crate::{
     kernel::{
-        hooks::{HOOKS, Hook},
+        hooks::{HOOKS, Hook, Kinds},
         types::KernelTypes,
     },
     source::ring::{self, CaptureError, Refusal, RingBytes},
@@ -46,9 +46,13 @@ pub struct Tried {
 /// [`CaptureError::Object`] when the kernel takes not even the maps: then no hook was tried.
 pub fn every_hook(types: &KernelTypes, config: &Config) -> Result<Vec<Tried>, CaptureError> {
     let btf = Btf::from_sys_fs().map_err(|e| CaptureError::Object(ring::chain(&e)))?;
+    let config = &Config {
+        kinds: Kinds::ALL.bits(),
+        ..*config
+    };
     let mut bpf = ring::load(config, &NOTHING, RingBytes::DEFAULT, &btf)?;
     let outcomes = HOOKS.iter().map(|hook| {
-        let refusal = ring::attach(&mut bpf, hook, types, &btf).err();
+        let refusal = ring::attach(&mut bpf, hook, types, config, &btf).err();
         if let Err(error) = ring::take_off(&mut bpf, hook) {
             log::debug!("taking off {}: {error}", hook.label());
         }

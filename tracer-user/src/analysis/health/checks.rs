@@ -231,7 +231,10 @@ pub(super) fn hooks(facts: &Facts, backend: Backend, usable: &[Backend]) -> Find
         }
         Hooks::Tried(tried) => tried,
     };
-    let wanted: Vec<&Tried> = backend.hooks().filter_map(|hook| outcome(tried, hook)).collect();
+    let wanted: Vec<&Tried> = backend
+        .hooks(backend.sees())
+        .filter_map(|hook| outcome(tried, hook))
+        .collect();
     let refused: Vec<&Refusal> = wanted.iter().filter_map(|tried| tried.refusal.as_ref()).collect();
     let count = format!("{} of {} hooks attach", wanted.len() - refused.len(), wanted.len());
     if refused.is_empty() {

@@ -1,0 +1,61 @@
+//! Pages that are copied on write: of a fork's two sides, and of the zero page.
+//! Input: which; on stdin `mark`, then `write`, answered by the reports of all who map them.
+
+use std::ops::Range;
+
+use anyhow::{Result, bail};
+
+use super::sharer::Sharer;
+use super::{Workload, serve};
+use crate::memory::Memory;
+use crate::truth::{Moves, Report, Reports, Snapshot};
+
+pub const WORKLOAD: Workload = Workload {
+    name: "copied",
+    what: "copied fork|zero: `mark`, then `write` writes to pages that are another's too, or the zero page",
+    run,
+};
+
+pub const PAGES: usize = 128;
+
+fn run(args: &[String]) -> Result<()> {
+    let mut memory = Memory::base_pages(PAGES * rustix::param::page_size())?;
+    let range = memory.addresses();
+    let half = range.start + (range.end - range.start) / 2;
+    let mut child = match args {
+        [what] if what == "fork" => {
+            memory.fill();
+            // The parent has copied the first half by then, so that its old pages are the child's alone.
+            let all = range.clone();
+            Some(Sharer::fork(range.clone(), move || {
+                write(&all);
+                Ok(())
+            })?)
+        }
+        [what] if what == "zero" => {
+            std::hint::black_box(memory.read());
+            None
+        }
+        _ => bail!("usage: copied fork|zero"),
+    };
+    serve(&range, "write", |before| {
+        let mut reports = Vec::new();
+        if let Some(child) = &mut child {
+            write(&(range.start..half));
+            reports.push((child.pid, child.report()?));
+        }
+        // The second half is this process's alone now, if there was a child.
+        write(&range);
+        let moves = Moves::between(before, &Snapshot::take(range.clone())?)?;
+        reports.push((std::process::id(), Report::new(range.clone(), moves)));
+        Reports(reports).to_line()
+    })
+}
+
+/// Writes a byte to each page.
+fn write(range: &Range<u64>) {
+    for address in range.clone().step_by(rustix::param::page_size()) {
+        // SAFETY: within a live private mapping of this process, to which no reference exists now.
+        unsafe { std::ptr::with_exposed_provenance_mut::<u8>(address as usize).write_volatile(7) };
+    }
+}

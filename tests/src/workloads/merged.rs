@@ -1,0 +1,70 @@
+//! Identical pages, merged by KSM, then written to, moved, and unmerged.
+//! Input: on stdin `merge`, `write`, `move`, `unmerge` in this order, each answered by the report.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::{Workload, serve_steps};
+use crate::memory::Memory;
+use crate::numa;
+use crate::truth::Snapshot;
+
+pub const WORKLOAD: Workload = Workload {
+    name: "merged",
+    what: "merged: `merge` has KSM merge identical pages, `write`, `move` and `unmerge` do so to some of them",
+    run,
+};
+
+pub const PAGES: usize = 128;
+/// Different contents: so many frames are left.
+pub const CONTENTS: usize = 4;
+/// `write` takes the first so many.
+pub const WRITTEN: usize = 40;
+/// By then ksmd has merged, or never will.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+fn run(args: &[String]) -> Result<()> {
+    ensure!(args.is_empty(), "usage: merged");
+    let page = rustix::param::page_size();
+    numa::run_on(0)?;
+    let mut memory = Memory::base_pages(PAGES * page)?;
+    for (index, bytes) in memory.bytes_mut().chunks_mut(page).enumerate() {
+        bytes.fill(0xa0 + (index % CONTENTS).to_le_bytes()[0]);
+    }
+    let range = memory.addresses();
+    ksm("sleep_millisecs", "10")?;
+    ksm("pages_to_scan", "1000")?;
+    serve_steps(&range, |order| match order {
+        "merge" => {
+            memory.advise(libc::MADV_MERGEABLE).context("MADV_MERGEABLE")?;
+            ksm("run", "1")?;
+            let started = Instant::now();
+            loop {
+                let frames: BTreeSet<_> = Snapshot::take(range.clone())?.frames().collect();
+                if frames.len() == CONTENTS {
+                    break;
+                }
+                ensure!(started.elapsed() < PATIENCE, "{} frames are left", frames.len());
+                thread::sleep(Duration::from_millis(20));
+            }
+            ksm("run", "0")
+        }
+        "write" => {
+            for bytes in memory.bytes_mut().chunks_mut(page).take(WRITTEN) {
+                bytes[0] = 1;
+            }
+            Ok(())
+        }
+        "move" => numa::move_pages(range.clone(), 1, true),
+        "unmerge" => memory.advise(libc::MADV_UNMERGEABLE).context("MADV_UNMERGEABLE"),
+        other => bail!("unknown order {other:?}"),
+    })
+}
+
+fn ksm(knob: &str, value: &str) -> Result<()> {
+    fs::write(format!("/sys/kernel/mm/ksm/{knob}"), value).with_context(|| format!("write {value} to ksm/{knob}"))
+}

@@ -1,0 +1,80 @@
+//! Pages that go to swap, on a RAM disk of this VM, and come back.
+//! Input: the module brd in the initramfs; on stdin `mark`, then `swap`, answered by the report.
+
+use std::ffi::CString;
+use std::fs::{self, File, OpenOptions};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{Workload, serve};
+use crate::memory::Memory;
+use crate::truth::{Moves, Report, Snapshot};
+
+pub const WORKLOAD: Workload = Workload {
+    name: "swapped",
+    what: "swapped: `mark`, then `swap` sends pages to swap and reads them back",
+    run,
+};
+
+/// Where the initramfs has it, if its kernel does.
+pub const MODULE: &str = "/lib/modules/brd.ko";
+pub const PAGES: usize = 128;
+const DEVICE: &str = "/dev/ram0";
+const DEVICE_PAGES: u32 = 8192;
+/// By then reclaim has taken every page, or never will.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn run(args: &[String]) -> Result<()> {
+    ensure!(args.is_empty(), "usage: swapped");
+    if !fs::exists(DEVICE)? {
+        load_module()?;
+    }
+    swap_on()?;
+    let mut memory = Memory::base_pages(PAGES * rustix::param::page_size())?;
+    memory.fill();
+    let range = memory.addresses();
+    serve(&range, "swap", |before| {
+        let started = Instant::now();
+        while Snapshot::take(range.clone())?.frames().next().is_some() {
+            ensure!(started.elapsed() < PATIENCE, "some pages stay");
+            memory.advise(libc::MADV_PAGEOUT).context("MADV_PAGEOUT")?;
+            thread::sleep(Duration::from_millis(20));
+        }
+        std::hint::black_box(memory.read());
+        let moves = Moves::between(before, &Snapshot::take(range.clone())?)?;
+        Report::new(range.clone(), moves).to_line()
+    })
+}
+
+fn load_module() -> Result<()> {
+    let module = File::open(MODULE).with_context(|| format!("open {MODULE}"))?;
+    let options = CString::new(format!("rd_nr=1 rd_size={}", DEVICE_PAGES * 4))?;
+    // SAFETY: a file of our own and a C string, both alive during the call.
+    let result = unsafe { libc::syscall(libc::SYS_finit_module, module.as_raw_fd(), options.as_ptr(), 0) };
+    ensure!(result == 0, "load {MODULE}: {}", std::io::Error::last_os_error());
+    Ok(())
+}
+
+/// Writes the header that mkswap(8) writes (`union swap_header`, include/linux/swap.h), and swaps there.
+fn swap_on() -> Result<()> {
+    let device = OpenOptions::new()
+        .write(true)
+        .open(DEVICE)
+        .with_context(|| format!("open {DEVICE}"))?;
+    let mut header = [0; 4096];
+    header[1024..1028].copy_from_slice(&1u32.to_le_bytes()); // version
+    header[1028..1032].copy_from_slice(&(DEVICE_PAGES - 1).to_le_bytes()); // last page
+    header[4086..].copy_from_slice(b"SWAPSPACE2");
+    device.write_all_at(&header, 0).context("write the swap header")?;
+    device.sync_all().context("write the swap header")?;
+    drop(device);
+    let path = CString::new(DEVICE)?;
+    // SAFETY: a C string, alive during the call.
+    let result = unsafe { libc::swapon(path.as_ptr(), 0) };
+    ensure!(result == 0, "swapon {DEVICE}: {}", std::io::Error::last_os_error());
+    Ok(())
+}

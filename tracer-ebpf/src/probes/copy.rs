@@ -1,0 +1,118 @@
+//! Pages copied because they are written to and not the writer's alone: copy on write, and KSM pages unmerged.
+//! Input: mm/memory.c's `do_wp_page`, and the mapping of the copy within it. On the path of page faults: few
+//! instructions where there is nothing to copy.
+
+use aya_ebpf::{
+    btf_maps::HashMap,
+    macros::{btf_map, fentry, fexit},
+    programs::{FEntryContext, FExitContext},
+};
+use tracer_common::{
+    arch,
+    config::kinds,
+    counter::Counter,
+    event::{MappingMoved, mapping_flags, outside},
+};
+
+use crate::{
+    counters, emit, filter,
+    kernel::{self, config},
+};
+
+/// Tasks in a write fault at the same time; a fault beyond it is counted as lost.
+const MAX_TASKS: usize = 1 << 13;
+
+/// A write fault on a page that may have to be copied.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Fault {
+    vma: u64,
+    address: u64,
+    old_pfn: u64,
+    begun: u64,
+    owner_tgid: u32,
+    flags: u8,
+    reason: u8,
+    pad: [u8; 2],
+}
+
+/// Key: tid.
+#[btf_map]
+static FAULTS: HashMap<u32, Fault, MAX_TASKS> = HashMap::new();
+
+/// `vm_fault_t do_wp_page(struct vm_fault *vmf)`, 6.1 to 7.3, mm/memory.c: a present entry without write permission
+/// is written to, or is to become exclusive.
+#[fentry(function = "do_wp_page")]
+pub fn copy_begin(ctx: FEntryContext) -> i32 {
+    let vmf = kernel::arg(&ctx, 0);
+    let vma = kernel::read(vmf, config!(fault_vma));
+    let owner = kernel::mm_owner(kernel::vma_mm(vma));
+    if !filter::wants(owner.tgid) {
+        return 0;
+    }
+    let entry: u64 = kernel::read(vmf, config!(fault_pte));
+    let old_pfn = arch::present_pfn(entry, 0, config!(pfn_bits));
+    let (reason, kind) = if kernel::is_ksm(old_pfn) {
+        (outside::KSM_UNMERGE, kinds::KSM)
+    } else {
+        (outside::COW, kinds::COW)
+    };
+    if config!(kinds) & kind == 0 {
+        return 0;
+    }
+    let fault = Fault {
+        vma,
+        address: kernel::read::<u64>(vmf, config!(fault_address)) >> 12 << 12,
+        old_pfn,
+        begun: kernel::now(),
+        owner_tgid: owner.tgid,
+        flags: if owner.exiting { mapping_flags::OWNER_EXITING } else { 0 },
+        reason,
+        pad: [0; 2],
+    };
+    let (_, tid) = kernel::current();
+    if FAULTS.insert(tid, fault, 0).is_err() {
+        counters::add(Counter::LostCalls, 1);
+    }
+    0
+}
+
+/// `void folio_add_new_anon_rmap(struct folio *folio, struct vm_area_struct *vma, unsigned long address, ...)`, 6.12
+/// to 7.3, mm/rmap.c; `page_add_new_anon_rmap` with a page on 6.1. Within a write fault it maps the copy: the entry
+/// was compared before, under its lock, and is set right after. A fault that need not copy, or came too late, does not
+/// come here.
+#[fentry(function = "folio_add_new_anon_rmap")]
+pub fn copy_mapped(ctx: FEntryContext) -> i32 {
+    let (tgid, tid) = kernel::current();
+    let Some(fault) = FAULTS.get_ptr(tid) else {
+        return 0;
+    };
+    // SAFETY: a live value of the map, which only this task writes.
+    let fault = unsafe { *fault };
+    if fault.vma != kernel::arg(&ctx, 1) || fault.address != kernel::arg(&ctx, 2) >> 12 << 12 {
+        return 0;
+    }
+    emit::outside(MappingMoved {
+        reason: fault.reason,
+        flags: fault.flags,
+        at: kernel::now(),
+        vaddr: fault.address,
+        old_pfn: fault.old_pfn,
+        new_pfn: kernel::folio_pfn(kernel::arg(&ctx, 0)),
+        unmapped_at: fault.begun,
+        owner_tgid: fault.owner_tgid,
+        actor_tgid: tgid,
+        actor_tid: tid,
+        pages: 1,
+        ..MappingMoved::default()
+    });
+    0
+}
+
+/// The fault is over: what it has not mapped by now it never will.
+#[fexit(function = "do_wp_page")]
+pub fn copy_end(_ctx: FExitContext) -> i32 {
+    let (_, tid) = kernel::current();
+    let _ = FAULTS.remove(tid);
+    0
+}

@@ -1,0 +1,42 @@
+//! Pages that give way to an identical one: KSM. The way back is a copy, see `copy`.
+//! Input: mm/ksm.c's `try_to_merge_one_page`.
+
+use aya_ebpf::{macros::fexit, programs::FExitContext};
+use tracer_common::event::{MappingMoved, mapping_flags, outside};
+
+use crate::{
+    emit, filter,
+    kernel::{self, config},
+};
+
+/// `int try_to_merge_one_page(struct vm_area_struct *vma, struct page *page, struct page *kpage)`, 6.1 to 7.3,
+/// mm/ksm.c. 0: `vma` maps `kpage` (the zero page with `use_zero_pages`) where it mapped `page`; without `kpage`,
+/// `page` itself has become a KSM page where it is. The caller still holds `page`, which is a base page by then and
+/// keeps its index.
+#[fexit(function = "try_to_merge_one_page")]
+pub fn ksm_merged(ctx: FExitContext) -> i32 {
+    let (vma, page, kpage) = (kernel::arg(&ctx, 0), kernel::arg(&ctx, 1), kernel::arg(&ctx, 2));
+    let ret = kernel::arg(&ctx, 3) as i32;
+    if ret != 0 || kpage == 0 || kpage == page {
+        return 0;
+    }
+    let owner = kernel::mm_owner(kernel::vma_mm(vma));
+    if !filter::wants(owner.tgid) {
+        return 0;
+    }
+    let (tgid, tid) = kernel::current();
+    emit::outside(MappingMoved {
+        reason: outside::KSM_MERGE,
+        flags: if owner.exiting { mapping_flags::OWNER_EXITING } else { 0 },
+        at: kernel::now(),
+        vaddr: kernel::address_in(vma, kernel::read(page, config!(folio_index))),
+        old_pfn: kernel::folio_pfn(page),
+        new_pfn: kernel::folio_pfn(kpage),
+        owner_tgid: owner.tgid,
+        actor_tgid: tgid,
+        actor_tid: tid,
+        pages: 1,
+        ..MappingMoved::default()
+    });
+    0
+}
