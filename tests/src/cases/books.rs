@@ -92,7 +92,7 @@ fn everything_once(env: &Env, move_all: fn(&mut [Worker], &mut Worker) -> Result
         mover.wait_ready(SOON)?;
         movers.push(mover);
     }
-    let mut balanced = Worker::spawn("balanced", &[&BALANCED_MIB.to_string()])?;
+    let mut balanced = Worker::spawn("balanced", &[&BALANCED_MIB.to_string(), "base"])?;
     balanced.wait_ready(SOON)?;
     let mut punched = Worker::spawn("punched", &["48"])?;
     punched.wait_ready(SOON)?;
