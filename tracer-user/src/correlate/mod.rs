@@ -198,16 +198,13 @@ impl Correlator {
                 Raw::Compaction(raw) => others.push(self.compaction(raw)),
                 Raw::Mapping(raw) => {
                     let actor = self.processes.thread(Tgid(raw.actor_tgid), Tid(raw.actor_tid));
-                    let owner = (raw.owner_tgid != 0).then_some(Tgid(raw.owner_tgid));
+                    let (owner, source) = self.owner(raw);
+                    let (owner, owner_task) = owner.unzip();
                     pending.push(Pending {
                         raw: *raw,
-                        owner: owner.map(|tgid| self.processes.life(tgid)),
-                        source: match owner {
-                            None => OwnerSource::Unknown,
-                            Some(_) if raw.flags & mapping_flags::OWNER_EXITING != 0 => OwnerSource::KernelExiting,
-                            Some(_) => OwnerSource::Kernel,
-                        },
-                        owner_task: owner.map(|tgid| self.processes.process(tgid)),
+                        owner,
+                        source,
+                        owner_task,
                         actor,
                         verdict: None,
                     });
@@ -215,6 +212,19 @@ impl Correlator {
             }
         }
         (pending, &[])
+    }
+
+    /// Whose page table the kernel side says it is.
+    fn owner(&mut self, raw: &MappingMoved) -> (Option<(Life, Task)>, OwnerSource) {
+        let tgid = Tgid(raw.owner_tgid);
+        if raw.owner_tgid == 0 {
+            (None, OwnerSource::Unknown)
+        } else if raw.flags & mapping_flags::OWNER_EXITING != 0 {
+            (Some(self.processes.leaving(tgid)), OwnerSource::KernelExiting)
+        } else {
+            let task = self.processes.process(tgid);
+            (Some((self.processes.life(tgid), task)), OwnerSource::Kernel)
+        }
     }
 
     /// Drops runs of processes that nobody asked for.

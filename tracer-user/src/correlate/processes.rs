@@ -35,6 +35,8 @@ pub struct Life {
 #[derive(Default)]
 struct Process {
     comm: Option<Arc<str>>,
+    /// The name under this PID before the last fork or exec.
+    comm_before: Option<Arc<str>>,
     generation: u32,
     born: Nanos,
     exited: bool,
@@ -83,6 +85,7 @@ impl Processes {
                 let process = self.by_tgid.entry(tgid).or_default();
                 *process = Process {
                     comm,
+                    comm_before: process.comm.take(),
                     generation: process.generation + 1,
                     born: Nanos(seen.at),
                     exited: false,
@@ -94,6 +97,7 @@ impl Processes {
                 let process = self.by_tgid.entry(tgid).or_default();
                 *process = Process {
                     comm: comm.clone(),
+                    comm_before: process.comm.take(),
                     generation: process.generation + 1,
                     born: process.born,
                     exited: false,
@@ -201,6 +205,23 @@ impl Processes {
             .is_some_and(|process| process.generation != life.generation || process.exited)
     }
 
+    /// The life whose address space is being torn down, and its name. An address space may outlive its process, and its
+    /// program: while somebody else holds it, the PID may run another program, or be somebody else's.
+    pub fn leaving(&mut self, tgid: Tgid) -> (Life, Task) {
+        let life = self.life(tgid);
+        let task = self.process(tgid);
+        let process = self.by_tgid.entry(tgid).or_default();
+        if process.exited || process.generation == 0 {
+            return (life, task);
+        }
+        let before = Life {
+            generation: life.generation - 1,
+            ..life
+        };
+        let comm = process.comm_before.clone();
+        (before, Task { comm, ..task })
+    }
+
     /// The process by name.
     pub fn process(&mut self, tgid: Tgid) -> Task {
         let process = self.by_tgid.entry(tgid).or_default();
@@ -281,6 +302,25 @@ mod tests {
         processes.apply(ProcessChange::Fork, &seen(NOBODY, 1, b"second"));
         assert!(processes.ended(first));
         assert_eq!(processes.process(Tgid(NOBODY)).comm.as_deref(), Some("second"));
+    }
+
+    #[test]
+    fn an_address_space_that_outlives_its_program_keeps_the_name() {
+        let mut processes = Processes::new(0, BTreeMap::new());
+        let tgid = Tgid(NOBODY);
+        processes.apply(ProcessChange::Fork, &seen(NOBODY, 1, b"first"));
+        processes.apply(ProcessChange::Exec, &seen(NOBODY, 0, b"second"));
+        let (life, task) = processes.leaving(tgid);
+        assert_eq!(task.comm.as_deref(), Some("first"));
+        assert!(processes.ended(life));
+        processes.apply(ProcessChange::Exit, &seen(NOBODY, 0, b"second"));
+        let (life, task) = processes.leaving(tgid);
+        assert_eq!(task.comm.as_deref(), Some("second"));
+        assert!(processes.ended(life));
+        processes.apply(ProcessChange::Fork, &seen(NOBODY, 1, b"third"));
+        let (life, task) = processes.leaving(tgid);
+        assert_eq!(task.comm.as_deref(), Some("second"));
+        assert!(processes.ended(life) && !processes.ended(processes.life(tgid)));
     }
 
     #[test]
