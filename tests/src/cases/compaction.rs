@@ -101,10 +101,10 @@ fn direct(env: &Env) -> Result<Outcome> {
     worker.wait_ready(SOON)?;
     let tracing = Tracing::start(&env.tracer, &["-a"])?;
     let before = vmstat("compact_stall")?;
-    // Nearly all that is free, holes and all.
+    // More than is free without the holes, but not so much that somebody runs out of memory.
     let asked = fs::write(
         "/proc/sys/vm/nr_hugepages",
-        (free_mib()?.saturating_sub(80) / 2).to_string(),
+        (free_mib()?.saturating_sub(128) / 2).to_string(),
     )
     .context("ask for huge pages");
     let stalls = vmstat("compact_stall")? - before;
