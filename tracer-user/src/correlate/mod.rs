@@ -222,7 +222,7 @@ impl Correlator {
         } else if raw.flags & mapping_flags::OWNER_EXITING != 0 {
             (Some(self.processes.leaving(tgid)), OwnerSource::KernelExiting)
         } else {
-            let task = self.processes.process(tgid);
+            let task = self.processes.process_at(tgid, Nanos(raw.at));
             (Some((self.processes.life(tgid), task)), OwnerSource::Kernel)
         }
     }

@@ -15,7 +15,7 @@ use crate::{
     },
     event::{OwnerSource, Verdict},
     proc::{self, pagemap::Frame},
-    units::{Pfn, Tgid, VirtAddr},
+    units::{Nanos, Pfn, Tgid, VirtAddr},
 };
 
 /// Places kept from earlier batches; beyond it all are forgotten.
@@ -56,7 +56,7 @@ impl Owners {
         }
         self.forwards(pending, processes);
         for run in pending.iter_mut() {
-            run.owner_task = run.owner.map(|life| processes.process(life.tgid));
+            run.owner_task = run.owner.map(|life| processes.process_at(life.tgid, Nanos(run.raw.at)));
         }
     }
 
@@ -172,10 +172,7 @@ mod tests {
     use tracer_common::event::MappingMoved;
 
     use super::*;
-    use crate::{
-        event::Task,
-        units::{Nanos, Tid},
-    };
+    use crate::{event::Task, units::Tid};
 
     fn run(vaddr: u64, old_pfn: u64, new_pfn: u64) -> Pending {
         Pending {

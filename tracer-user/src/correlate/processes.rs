@@ -35,11 +35,25 @@ pub struct Life {
 #[derive(Default)]
 struct Process {
     comm: Option<Arc<str>>,
-    /// The name under this PID before the last fork or exec.
+    /// Its name before that, until `named_at`.
     comm_before: Option<Arc<str>>,
+    /// When it got its name; zero: before anybody looked.
+    named_at: Nanos,
+    /// The last name of the program before it under this PID.
+    comm_of_last: Option<Arc<str>>,
     generation: u32,
     born: Nanos,
     exited: bool,
+}
+
+impl Process {
+    /// Nothing happens where it is called so already.
+    fn rename(&mut self, comm: Option<Arc<str>>, at: Nanos) {
+        if self.comm != comm {
+            self.comm_before = std::mem::replace(&mut self.comm, comm);
+            self.named_at = at;
+        }
+    }
 }
 
 /// Every process and thread heard of.
@@ -85,7 +99,9 @@ impl Processes {
                 let process = self.by_tgid.entry(tgid).or_default();
                 *process = Process {
                     comm,
-                    comm_before: process.comm.take(),
+                    comm_before: None,
+                    named_at: Nanos(seen.at),
+                    comm_of_last: process.comm.take(),
                     generation: process.generation + 1,
                     born: Nanos(seen.at),
                     exited: false,
@@ -95,13 +111,11 @@ impl Processes {
             }
             ProcessChange::Exec => {
                 let process = self.by_tgid.entry(tgid).or_default();
-                *process = Process {
-                    comm: comm.clone(),
-                    comm_before: process.comm.take(),
-                    generation: process.generation + 1,
-                    born: process.born,
-                    exited: false,
-                };
+                // The kernel renames it first, and says so.
+                process.rename(comm.clone(), Nanos(seen.at));
+                process.comm_of_last.clone_from(&process.comm_before);
+                process.generation += 1;
+                process.exited = false;
                 self.threads.remove(&tid);
                 if let Some(comm) = comm {
                     self.threads.insert(tid, comm);
@@ -111,7 +125,10 @@ impl Processes {
             }
             ProcessChange::Renamed => {
                 if tid.0 == tgid.0 {
-                    self.by_tgid.entry(tgid).or_default().comm.clone_from(&comm);
+                    self.by_tgid
+                        .entry(tgid)
+                        .or_default()
+                        .rename(comm.clone(), Nanos(seen.at));
                     self.set_membership(tgid, seen.membership);
                 }
                 if let Some(comm) = comm {
@@ -218,8 +235,20 @@ impl Processes {
             generation: life.generation - 1,
             ..life
         };
-        let comm = process.comm_before.clone();
+        let comm = process.comm_of_last.clone();
         (before, Task { comm, ..task })
+    }
+
+    /// The process by the name that it had then.
+    pub fn process_at(&mut self, tgid: Tgid, at: Nanos) -> Task {
+        let task = self.process(tgid);
+        match self.by_tgid.get(&tgid) {
+            Some(process) if at < process.named_at => Task {
+                comm: process.comm_before.clone(),
+                ..task
+            },
+            _ => task,
+        }
     }
 
     /// The process by name.
@@ -309,7 +338,15 @@ mod tests {
         let mut processes = Processes::new(0, BTreeMap::new());
         let tgid = Tgid(NOBODY);
         processes.apply(ProcessChange::Fork, &seen(NOBODY, 1, b"first"));
-        processes.apply(ProcessChange::Exec, &seen(NOBODY, 0, b"second"));
+        let exec = ProcessSeen {
+            at: 10,
+            ..seen(NOBODY, 0, b"second")
+        };
+        processes.apply(ProcessChange::Renamed, &exec);
+        processes.apply(ProcessChange::Exec, &exec);
+        let name = |processes: &mut Processes, at| processes.process_at(tgid, Nanos(at)).comm;
+        assert_eq!(name(&mut processes, 9).as_deref(), Some("first"));
+        assert_eq!(name(&mut processes, 10).as_deref(), Some("second"));
         let (life, task) = processes.leaving(tgid);
         assert_eq!(task.comm.as_deref(), Some("first"));
         assert!(processes.ended(life));
