@@ -94,10 +94,10 @@ impl Log {
 }
 
 impl MoveLine {
-    /// Who moves pages holds on to the address space: it may outlive the exec that gave it up, and the process. tracer
-    /// says so.
+    /// Who moves pages holds on to the address space: it may outlive the exec that gave it up, and the process. The exact
+    /// backend says so; the other one knows such a page by its earlier move.
     fn outlives(&self) -> bool {
-        self.owner_source.as_deref() == Some("kernel_exiting")
+        matches!(self.owner_source.as_deref(), Some("kernel_exiting" | "chain"))
     }
 }
 
