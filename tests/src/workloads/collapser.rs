@@ -41,6 +41,13 @@ fn run(args: &[String]) -> Result<()> {
     let set = |knob: &str, value: &str| {
         fs::write(format!("{knobs}/{knob}"), value).with_context(|| format!("write {value} to {knob}"))
     };
+    // Since 6.8 each size has a knob of its own, which other cases may have set.
+    for (size, value) in [(64, "never"), (2048, "inherit")] {
+        let knob = format!("hugepages-{size}kB/enabled");
+        if fs::exists(format!("{knobs}/{knob}"))? {
+            set(&knob, value)?;
+        }
+    }
     // MADV_COLLAPSE does not ask whether huge pages are enabled; khugepaged does.
     set("enabled", if by_madvise { "never" } else { "madvise" })?;
     set(
