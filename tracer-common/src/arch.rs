@@ -46,7 +46,7 @@ pub const fn present(entry: u64) -> bool {
 #[inline(always)]
 #[must_use]
 pub const fn page_pfn(entry: u64, pfn_bits: u32) -> u64 {
-    if entry & (PAGE_PRESENT | PAGE_SPECIAL) == PAGE_PRESENT {
+    if entry & (PAGE_PRESENT | PAGE_PROTNONE) != 0 && entry & PAGE_SPECIAL == 0 {
         present_pfn(entry, 0, pfn_bits)
     } else {
         0
@@ -88,6 +88,9 @@ pub const fn migration_entry_pfn(entry: u64) -> u64 {
 #[inline(always)]
 #[must_use]
 pub const fn present_pfn(entry: u64, order: u32, pfn_bits: u32) -> u64 {
+    // An entry that protects against every access keeps its frame inverted (`protnone_mask`,
+    // arch/x86/include/asm/pgtable-invert.h).
+    let entry = if entry & PAGE_PRESENT == 0 { !entry } else { entry };
     ((entry >> 12) & ((1 << (pfn_bits & 63)) - 1)) >> order << order
 }
 
@@ -142,6 +145,11 @@ mod tests {
         assert_eq!(page_pfn((0x2a_4201 << 12) | 0x867, 30), 0x2a_4201);
         assert_eq!(page_pfn((0x2a_4201 << 12) | 0xa67, 30), 0, "the zero page");
         assert_eq!(page_pfn(migration_entry(29, 1), 30), 0);
+        // mprotect(PROT_NONE), or a NUMA hint.
+        let frame_bits = ((1 << 52) - 1) & !0xfff;
+        let inverted = |pfn: u64| (!(pfn << 12) & frame_bits) | 0x160;
+        assert_eq!(present_pfn(inverted(0x2a_4201), 0, 30), 0x2a_4201);
+        assert_eq!(page_pfn(inverted(0x2a_4201), 30), 0x2a_4201);
         assert!(maps_huge(0x8e7));
         assert!(!maps_huge(0x867));
     }

@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use tracer_common::{
     counter::Counter,
-    event::{CompactionRan, FileSeen, FolioFailed, FolioMoved, Kind, MappingMoved, ProcessSeen, Wire},
+    event::{Cause, CompactionRan, FileSeen, FolioFailed, FolioMoved, Kind, MappingMoved, ProcessSeen, Wire},
 };
 
 use crate::{counters, filter};
@@ -75,7 +75,10 @@ pub fn file(mut event: FileSeen) -> bool {
 pub fn failure(mut event: FolioFailed) {
     event.kind = Kind::FolioFailed as u16;
     if send(event) {
-        counters::add(Counter::ReportedFailedPages, 1 << (event.order & 31));
+        // What NUMA balancing refuses was on no call's list.
+        if event.cause != Cause::NumaRefused as u8 {
+            counters::add(Counter::ReportedFailedPages, 1 << (event.order & 31));
+        }
     } else {
         counters::add(Counter::LostFailures, 1);
     }

@@ -97,14 +97,14 @@ fn asked_for(env: &Env, backend: &str) -> Result<Outcome> {
 }
 
 fn direct(env: &Env) -> Result<Outcome> {
-    let mut worker = Worker::spawn("punched", &["200"])?;
+    let mut worker = Worker::spawn("punched", &["100"])?;
     worker.wait_ready(SOON)?;
     let tracing = Tracing::start(&env.tracer, &["-a"])?;
     let before = vmstat("compact_stall")?;
     // More than is free without the holes, but not so much that somebody runs out of memory.
     let asked = fs::write(
         "/proc/sys/vm/nr_hugepages",
-        (free_mib()?.saturating_sub(128) / 2).to_string(),
+        (free_mib()?.saturating_sub(64) / 2).to_string(),
     )
     .context("ask for huge pages");
     let stalls = vmstat("compact_stall")? - before;

@@ -51,7 +51,9 @@ pub fn compaction_begin(_ctx: RawTracePointContext) -> i32 {
         moved: 0,
         failed: 0,
     };
-    let _ = COMPACTING.insert(tid, running, 0);
+    if COMPACTING.insert(tid, running, 0).is_err() {
+        counters::add(Counter::LostCompactions, 1);
+    }
     0
 }
 

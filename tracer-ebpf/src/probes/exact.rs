@@ -111,6 +111,8 @@ pub fn restoring(ctx: FEntryContext) -> i32 {
             open: Window::PUT_BACK,
             owner_tgid: kernel::mm_owner(kernel::vma_mm(vma)).tgid,
             folio: src,
+            // As `unmapping` has seen it.
+            wanted: u8::from(UNMAPPED_AT.get_ptr(Unmapping { folio: src, vma }).is_some()),
             ..Window::CLOSED
         };
         return 0;
@@ -223,11 +225,11 @@ fn extend(task: &mut Task, tid: u32, addr: u64, new_pfn: u64, pages: u32) {
     match task.window.open {
         Window::MOVED => {}
         Window::PUT_BACK => {
-            let (folio, owner_tgid) = (task.window.folio, task.window.owner_tgid);
+            let (folio, owner_tgid, unmapped) = (task.window.folio, task.window.owner_tgid, task.window.wanted != 0);
             // One mapping of a VMA is enough.
             task.window.open = 0;
             if let Some(call) = state::innermost(task) {
-                failure::put_back(call, folio, owner_tgid, addr);
+                failure::put_back(call, folio, owner_tgid, addr, unmapped);
             }
             return;
         }

@@ -40,6 +40,9 @@ struct Trouble {
     put_back: u32,
     /// No page was found for the copy.
     no_target: u32,
+    /// The folio's order then: what is left of it after a split is another folio.
+    order: u32,
+    pad: u32,
 }
 
 const NOTHING: Trouble = Trouble {
@@ -55,6 +58,8 @@ const NOTHING: Trouble = Trouble {
     expected_refs: 0,
     put_back: 0,
     no_target: 0,
+    order: 0,
+    pad: 0,
 };
 
 /// Key: `struct folio *`, which only the task that isolated it can try to move.
@@ -68,9 +73,11 @@ fn trouble(call: &Call, folio: u64) -> Option<&'static mut Trouble> {
     }
     // SAFETY: a live value of the map; the folio is this task's.
     let trouble = unsafe { &mut *TROUBLE.get_ptr_mut(folio)? };
-    if trouble.call != call.begun {
+    let order = u32::from(kernel::folio_order(folio));
+    if trouble.call != call.begun || trouble.order != order {
         *trouble = Trouble {
             call: call.begun,
+            order,
             ..NOTHING
         };
     }
@@ -88,13 +95,17 @@ pub fn not_copied(call: &Call, src: u64, errno: i32) {
     }
 }
 
-/// A mapping of the folio was put back where it was.
+/// A mapping of the folio was put back where it was. `unmapped`: it was unmapped to be moved, not to be split.
 #[inline(always)]
-pub fn put_back(call: &Call, folio: u64, owner_tgid: u32, vaddr: u64) {
+pub fn put_back(call: &Call, folio: u64, owner_tgid: u32, vaddr: u64, unmapped: bool) {
     let Some(trouble) = trouble(call, folio) else {
         return;
     };
-    trouble.put_back = 1;
+    trouble.put_back |= u32::from(unmapped);
+    // There is not room for everybody's.
+    if !filter::wants_everybody() && !filter::wants(owner_tgid) {
+        return;
+    }
     let mut i = 0;
     while i < FAILED_MAPPINGS {
         let place = &mut trouble.places[i];
@@ -134,13 +145,24 @@ fn expected_refs(folio: u64) -> i32 {
 /// The function that finds a page for the copy returned.
 #[inline(always)]
 fn target(src: u64, found: u64) -> i32 {
-    if found != 0 {
-        return 0;
-    }
     let (_, tid) = kernel::current();
     let Some(call) = state::wanted_call(tid) else {
         return 0;
     };
+    if found != 0 {
+        // The second look, on other nodes, or the next folio: the call goes on.
+        if call.no_memory != 0 {
+            call.no_memory = 0;
+            if let Some(trouble) = trouble(call, src)
+                && trouble.no_target != 0
+            {
+                trouble.no_target = 0;
+                trouble.attempts -= 1;
+                trouble.errno = 0;
+            }
+        }
+        return 0;
+    }
     call.no_memory = 1;
     if let Some(trouble) = trouble(call, src) {
         trouble.no_target = 1;
@@ -289,7 +311,7 @@ extern "C" fn tell_next(_index: u64, walk: *mut c_void) -> u64 {
             event.places = trouble.places;
             if trouble.no_target != 0 && trouble.errno == -ENOMEM {
                 Cause::NoTarget
-            } else if trouble.attempts != 0 && trouble.errno == -EAGAIN {
+            } else if trouble.errno == -EAGAIN && trouble.refs > trouble.expected_refs {
                 Cause::References
             } else if trouble.attempts != 0 {
                 Cause::Error
@@ -304,6 +326,7 @@ extern "C" fn tell_next(_index: u64, walk: *mut c_void) -> u64 {
         _ if walk.no_memory => Cause::NotTried,
         _ => Cause::Unknown,
     } as u8;
+    let _ = TROUBLE.remove(folio);
     if event.places[0].owner_tgid == 0 {
         event.places[0] = rmap::first_place(folio);
     }
@@ -328,7 +351,9 @@ fn send(folio: u64, mut event: FolioFailed) {
     event.at = kernel::now();
     event.flags = kernel::read(folio, config!(folio_flags));
     if event.order == 0 {
-        event.mappings = kernel::read::<u32>(folio, config!(folio_mapcount)).wrapping_add(1);
+        // A page with a type keeps that there: it is mapped nowhere.
+        let count = kernel::read::<u32>(folio, config!(folio_mapcount)) as i32;
+        event.mappings = if count < -1 { 0 } else { (count + 1) as u32 };
     }
     event.actor_tgid = actor_tgid;
     event.actor_tid = actor_tid;

@@ -103,7 +103,12 @@ pub fn swap_out_unmapped(ctx: FEntryContext) -> i32 {
     };
     // SAFETY: a live value of the map, which only this task writes.
     let leaving = unsafe { *leaving };
-    let (page, pages, vma) = if kernel::arg_count(&ctx) == 3 {
+    let single = kernel::arg_count(&ctx) == 3;
+    // A huge page is split before it goes: not yet.
+    if single && kernel::arg(&ctx, 2) as u8 != 0 {
+        return 0;
+    }
+    let (page, pages, vma) = if single {
         (kernel::arg(&ctx, 0), 1, kernel::arg(&ctx, 1))
     } else {
         (kernel::arg(&ctx, 1), kernel::arg(&ctx, 2) as u32, kernel::arg(&ctx, 3))

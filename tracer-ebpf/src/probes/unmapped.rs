@@ -14,8 +14,9 @@ use crate::{
     state::{File, Folio},
 };
 
-/// `PAGE_MAPPING_ANON`, include/linux/page-flags.h: set in the mapping of a folio that is of no file.
-const ANON: u64 = 1;
+/// `PAGE_MAPPING_FLAGS`, include/linux/page-flags.h: one is set in the mapping of a folio that is of no file (anonymous,
+/// KSM, or movable by a driver).
+const NO_FILE: u64 = 3;
 
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -36,7 +37,7 @@ pub fn file_of(folio: u64) -> File {
         return File::NONE;
     }
     let mapping: u64 = kernel::read(folio, config!(folio_mapping));
-    if mapping == 0 || mapping & ANON != 0 {
+    if mapping == 0 || mapping & NO_FILE != 0 {
         return File::NONE;
     }
     File {

@@ -176,12 +176,12 @@ impl Totals {
 impl CompactionTotals {
     fn add(&mut self, run: &Compaction) {
         self.runs += 1;
-        self.time.0 += run.duration.0;
-        self.moved += run.moved;
-        self.failed += run.failed;
+        self.time.0 = self.time.0.saturating_add(run.duration.0);
+        self.moved = self.moved.saturating_add(run.moved);
+        self.failed = self.failed.saturating_add(run.failed);
         if run.direct {
             self.direct.add(run.duration, 1);
-            self.direct_time.0 += run.duration.0;
+            self.direct_time.0 = self.direct_time.0.saturating_add(run.duration.0);
         }
     }
 }

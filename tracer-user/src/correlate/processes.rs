@@ -39,8 +39,6 @@ struct Process {
     comm_before: Option<Arc<str>>,
     /// When it got its name; zero: before anybody looked.
     named_at: Nanos,
-    /// The last name of the program before it under this PID.
-    comm_of_last: Option<Arc<str>>,
     generation: u32,
     born: Nanos,
     exited: bool,
@@ -101,7 +99,6 @@ impl Processes {
                     comm,
                     comm_before: None,
                     named_at: Nanos(seen.at),
-                    comm_of_last: process.comm.take(),
                     generation: process.generation + 1,
                     born: Nanos(seen.at),
                     exited: false,
@@ -113,7 +110,6 @@ impl Processes {
                 let process = self.by_tgid.entry(tgid).or_default();
                 // The kernel renames it first, and says so.
                 process.rename(comm.clone(), Nanos(seen.at));
-                process.comm_of_last.clone_from(&process.comm_before);
                 process.generation += 1;
                 process.exited = false;
                 self.threads.remove(&tid);
@@ -222,21 +218,22 @@ impl Processes {
             .is_some_and(|process| process.generation != life.generation || process.exited)
     }
 
-    /// The life whose address space is being torn down, and its name. An address space may outlive its process, and its
-    /// program: while somebody else holds it, the PID may run another program, or be somebody else's.
+    /// The life whose address space has no owner any more, and its name. An address space may outlive its process, and its
+    /// program, while somebody else holds it: under a PID that has begun anew meanwhile, or will be said to have ended in
+    /// a moment, nobody can say whose it was.
     pub fn leaving(&mut self, tgid: Tgid) -> (Life, Task) {
         let life = self.life(tgid);
         let task = self.process(tgid);
-        let process = self.by_tgid.entry(tgid).or_default();
-        if process.exited || process.generation == 0 {
-            return (life, task);
+        match self.by_tgid.get(&tgid) {
+            Some(process) if !process.exited && process.generation > 0 => {
+                let before = Life {
+                    generation: life.generation - 1,
+                    ..life
+                };
+                (before, Task { comm: None, ..task })
+            }
+            _ => (life, task),
         }
-        let before = Life {
-            generation: life.generation - 1,
-            ..life
-        };
-        let comm = process.comm_of_last.clone();
-        (before, Task { comm, ..task })
     }
 
     /// The process by the name that it had then.
@@ -334,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_space_that_outlives_its_program_keeps_the_name() {
+    fn an_address_space_that_outlives_its_program_is_not_its_successors() {
         let mut processes = Processes::new(0, BTreeMap::new());
         let tgid = Tgid(NOBODY);
         processes.apply(ProcessChange::Fork, &seen(NOBODY, 1, b"first"));
@@ -348,7 +345,7 @@ mod tests {
         assert_eq!(name(&mut processes, 9).as_deref(), Some("first"));
         assert_eq!(name(&mut processes, 10).as_deref(), Some("second"));
         let (life, task) = processes.leaving(tgid);
-        assert_eq!(task.comm.as_deref(), Some("first"));
+        assert_eq!(task.comm, None);
         assert!(processes.ended(life));
         processes.apply(ProcessChange::Exit, &seen(NOBODY, 0, b"second"));
         let (life, task) = processes.leaving(tgid);
@@ -356,7 +353,7 @@ mod tests {
         assert!(processes.ended(life));
         processes.apply(ProcessChange::Fork, &seen(NOBODY, 1, b"third"));
         let (life, task) = processes.leaving(tgid);
-        assert_eq!(task.comm.as_deref(), Some("second"));
+        assert_eq!(task.comm, None);
         assert!(processes.ended(life) && !processes.ended(processes.life(tgid)));
     }
 

@@ -34,6 +34,12 @@ pub enum DecodeError {
     /// A process change that this version does not know.
     #[error("unknown process change {0}")]
     Change(u16),
+    /// An order that no folio has.
+    #[error("impossible order {0}")]
+    Order(u8),
+    /// A span of time that ends before it begins.
+    #[error("a span of time that ends before it begins")]
+    Span,
     /// A cause of failure that this version does not know.
     #[error("unknown cause {0}")]
     Cause(u8),
@@ -54,9 +60,10 @@ pub fn decode(record: &[u8]) -> Result<Raw, DecodeError> {
         Kind::MappingMoved => {
             let event: MappingMoved = read(record)?;
             let end = (event.vaddr >> 12).checked_add(u64::from(event.pages));
-            if event.pages == 0 || end.is_none_or(|end| end > 1 << 52) {
+            if event.pages == 0 || event.pages > MOST_PAGES || end.is_none_or(|end| end > 1 << 52) {
                 return Err(DecodeError::Run(event.pages));
             }
+            order(event.order)?;
             Ok(Raw::Mapping(event))
         }
         Kind::ProcessSeen => {
@@ -64,15 +71,38 @@ pub fn decode(record: &[u8]) -> Result<Raw, DecodeError> {
             let change = ProcessChange::try_from(event.change).map_err(DecodeError::Change)?;
             Ok(Raw::Process(change, event))
         }
-        Kind::FolioMoved => Ok(Raw::Folio(read(record)?)),
+        Kind::FolioMoved => {
+            let event: FolioMoved = read(record)?;
+            order(event.order)?;
+            Ok(Raw::Folio(event))
+        }
         Kind::FileSeen => Ok(Raw::File(read(record)?)),
         Kind::FolioFailed => {
             let event: FolioFailed = read(record)?;
             let cause = Cause::try_from(event.cause).map_err(DecodeError::Cause)?;
+            order(event.order)?;
             Ok(Raw::Failure(cause, event))
         }
-        Kind::CompactionRan => Ok(Raw::Compaction(read(record)?)),
+        Kind::CompactionRan => {
+            let event: CompactionRan = read(record)?;
+            if event.began > event.at {
+                return Err(DecodeError::Span);
+            }
+            Ok(Raw::Compaction(event))
+        }
     }
+}
+
+/// Largest folio: 16 GiB, `MAX_FOLIO_ORDER` (include/linux/mm.h) with room.
+const MOST_ORDER: u8 = 22;
+/// Base pages of the largest folio.
+const MOST_PAGES: u32 = 1 << MOST_ORDER;
+
+fn order(order: u8) -> Result<(), DecodeError> {
+    if order > MOST_ORDER {
+        return Err(DecodeError::Order(order));
+    }
+    Ok(())
 }
 
 fn read<T: Wire>(record: &[u8]) -> Result<T, DecodeError> {
@@ -127,7 +157,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(record in proptest::collection::vec(any::<u8>(), 0..80)) {
+        fn no_bytes_make_it_panic(record in proptest::collection::vec(any::<u8>(), 0..160)) {
             let _ = decode(&record);
         }
     }

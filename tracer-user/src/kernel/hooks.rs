@@ -279,7 +279,7 @@ pub const HOOKS: &[Hook] = &[
         Attach::RawTracepoint,
         "mm_compaction_begin",
         &["cc", "zone_start", "zone_end", "sync"],
-        Used::Always,
+        Used::Moves,
         Some("runs of compaction"),
     ),
     hook(
@@ -287,7 +287,7 @@ pub const HOOKS: &[Hook] = &[
         Attach::RawTracepoint,
         "mm_compaction_end",
         &["cc", "zone_start", "zone_end", "sync", "status"],
-        Used::Always,
+        Used::Moves,
         Some("runs of compaction"),
     ),
     hook(
@@ -295,7 +295,7 @@ pub const HOOKS: &[Hook] = &[
         Attach::RawTracepoint,
         "mm_compaction_deferred",
         &["zone", "order"],
-        Used::Always,
+        Used::Moves,
         Some("how often compaction was put off"),
     ),
     hook(
