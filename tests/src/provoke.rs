@@ -170,6 +170,8 @@ impl Drop for Group {
         // What cannot be undone is gone with the VM.
         let _ = write(Path::new(Self::ROOT).join("cgroup.procs"), "0");
         let _ = fs::remove_dir(&self.0);
+        // Where groups have cpusets, whoever changes groups has its pages moved.
+        let _ = write(Path::new(Self::ROOT).join("cgroup.subtree_control"), "-cpuset");
     }
 }
 

@@ -32,7 +32,7 @@ const MATRIX: [(&str, Needed); 5] = [
 
 /// The topics that depend on the kernel. Where no test is named, the kernels that CI could do without run these alone:
 /// the command line is the same on all.
-const OF_KERNELS: [&str; 10] = [
+const OF_KERNELS: [&str; 8] = [
     "doctor/",
     "moves/",
     "kinds/",
@@ -41,8 +41,6 @@ const OF_KERNELS: [&str; 10] = [
     "outside/",
     "failures/",
     "compaction/",
-    "books/",
-    "filters/",
 ];
 
 /// Whether a run fails without a kernel.

@@ -1,7 +1,8 @@
 //! Page cache that nobody maps: a file on tmpfs, moved by taking its memory block offline.
 //! Input: how much and the file's name; on stdin any order, answered by what moved.
 
-use std::fs::{self, File};
+use std::fs::File;
+use std::io::Write;
 
 use anyhow::{Context, Result, bail};
 
@@ -22,14 +23,21 @@ fn run(args: &[String]) -> Result<()> {
     let [mib, path] = args else {
         bail!("usage: cached MIB FILE")
     };
-    let bytes = mib.parse::<usize>().context("parse MIB")? << 20;
+    let mib = mib.parse::<usize>().context("parse MIB")?;
+    let bytes = mib << 20;
     numa::run_on(0)?;
-    fs::write(path, vec![1; bytes]).with_context(|| format!("write {path}"))?;
-    let file = File::options()
+    let mut file = File::options()
         .read(true)
         .write(true)
+        .create(true)
+        .truncate(true)
         .open(path)
-        .context("open the file")?;
+        .with_context(|| format!("open {path}"))?;
+    // Piece by piece: what is written from must not take the movable memory that the file is to have.
+    let piece = vec![1; 1 << 20];
+    for _ in 0..mib {
+        file.write_all(&piece).with_context(|| format!("write {path}"))?;
+    }
     let before = look(&file, bytes)?;
     let block = Block::of_most(before.frames())?;
     say("ready")?;

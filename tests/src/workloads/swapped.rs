@@ -25,6 +25,8 @@ pub const MODULE: &str = "/lib/modules/brd.ko";
 pub const PAGES: usize = 128;
 const DEVICE: &str = "/dev/ram0";
 const DEVICE_PAGES: u32 = 8192;
+/// MiB that take the free frames.
+const OTHERS: usize = 16;
 /// By then reclaim has taken every page, or never will.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -44,6 +46,9 @@ fn run(args: &[String]) -> Result<()> {
             memory.advise(libc::MADV_PAGEOUT).context("MADV_PAGEOUT")?;
             thread::sleep(Duration::from_millis(20));
         }
+        // Somebody else takes the frames that became free: else a page may get its own again.
+        let mut others = Memory::base_pages(OTHERS << 20)?;
+        others.fill();
         std::hint::black_box(memory.read());
         let moves = Moves::between(before, &Snapshot::take(range.clone())?)?;
         Report::new(range.clone(), moves).to_line()

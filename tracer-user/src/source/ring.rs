@@ -333,9 +333,9 @@ impl Capture {
                 .find_map(|line| line.strip_prefix("recursion_misses:"))
                 .and_then(|n| n.trim().parse::<u64>().ok())
                 .unwrap_or(0);
-            match hook.loses {
-                None => missed.moves += times,
-                Some(_) => missed.details += times,
+            match (hook.loses, hook.used) {
+                (None, _) | (_, Used::Kinds(_)) => missed.moves += times,
+                _ => missed.details += times,
             }
         }
         Ok(missed)
