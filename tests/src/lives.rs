@@ -195,7 +195,9 @@ impl Lives {
                 Phase::Reborn => REBORN_NAME,
             };
             if let Some(comm) = &line.comm {
-                let renamed = outlived && life.there[1] > 0 && comm == REBORN_NAME;
+                // The page may have left the address space of the old program when the new one was there.
+                let left = outlived || line.verdict != "confirmed";
+                let renamed = left && life.there[1] > 0 && comm == REBORN_NAME;
                 ensure!(
                     comm == name || renamed,
                     "under another name, not {name} of {life:?}: {line:?}"
