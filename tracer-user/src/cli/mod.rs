@@ -34,7 +34,8 @@ Examples:
   sudo tracer -p 4711                  watch the pages of process 4711 and its children move
   sudo tracer -a -d 10                 every process, for ten seconds
   sudo tracer -- ./server --port 80    start a program and trace it from its first page
-  sudo tracer -a --json | jq .reason   one JSON object a line
+  sudo tracer -a --json | jq -c 'select(.kind == \"failure\")'
+                                       one JSON object a line: here what could not be moved, and why
   sudo tracer --cgroup /system.slice/nginx.service --nodes 1:0
                                        a service's pages that go from node 1 to node 0
   sudo tracer --comm 'postgres*' --reason compaction --min-order 2M
@@ -83,7 +84,8 @@ pub struct Args {
     #[arg(long, value_enum, value_name = "BACKEND", default_value_t = BackendChoice::Auto)]
     pub backend: BackendChoice,
 
-    /// Which moves to show (comma-separated or repeated); all but move need the exact backend [default: move,collapse]
+    /// Which moves to show (comma-separated or repeated); all but move need the exact backend. With move come pages that
+    /// could not be moved, and runs of compaction [default: move,collapse]
     #[arg(long, value_enum, value_name = "KIND", value_delimiter = ',')]
     pub kinds: Vec<Kind>,
 

@@ -29,7 +29,7 @@ pub fn story(failure: &Failure) -> String {
     let mut story = match failure.cause {
         Cause::Unknown => "cause unknown".to_owned(),
         Cause::References => match failure.refs {
-            Some(refs) => format!("{} references, {} expected", refs.held, refs.expected),
+            Some(refs) => format!("in use: {} references, {} expected", refs.held, refs.expected),
             None => "extra references".to_owned(),
         },
         Cause::Error | Cause::NumaRefused => match failure.errno {

@@ -62,8 +62,19 @@ fn write(out: &mut String, header: Option<&Header>, summary: &Summary, hints: bo
         Duration(summary.duration),
         Count(lost.events()),
     )?;
+    if totals.unmapped > 0 {
+        writeln!(
+            out,
+            "{} in {} more that no process maps",
+            Bytes(totals.unmapped * PAGE_SIZE),
+            match totals.unmapped {
+                1 => "1 page".to_owned(),
+                pages => format!("{} pages", Count(pages)),
+            }
+        )?;
+    }
     losses(out, &summary.books)?;
-    if totals.pages == 0 && hints {
+    if totals.pages + totals.unmapped == 0 && hints {
         writeln!(out, "{HINT}")?;
     }
     if !totals.by_reason.is_empty() {
