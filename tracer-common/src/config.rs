@@ -65,10 +65,6 @@ pub struct Config {
     pub pg_private: u32,
     /// `PG_swapcache` of `enum pageflags`.
     pub pg_swapcache: u32,
-    /// `PG_locked` of `enum pageflags`.
-    pub pg_locked: u32,
-    /// `PG_writeback` of `enum pageflags`.
-    pub pg_writeback: u32,
     /// `address_space.host`, bytes.
     pub mapping_host: u32,
     /// `address_space.i_mmap`, bytes; its root is its first member.
@@ -156,7 +152,7 @@ pub struct Config {
     pub page_offset_base: u64,
 }
 
-const _: () = assert!(size_of::<Config>() == 64 * 4 + 2 * 8);
+const _: () = assert!(size_of::<Config>() == 62 * 4 + 2 * 8);
 
 impl Config {
     /// All zero: what the object holds until user space overrides it.
@@ -183,8 +179,6 @@ impl Config {
         folio_mapcount: 0,
         pg_private: 0,
         pg_swapcache: 0,
-        pg_locked: 0,
-        pg_writeback: 0,
         mapping_host: 0,
         mapping_i_mmap: 0,
         inode_ino: 0,

@@ -274,8 +274,8 @@ pub struct FolioFailed {
     pub reason: u8,
     /// The folio's order.
     pub order: u8,
-    /// [`Cause`].
-    pub cause: u8,
+    /// Bits of [`failure_flags`].
+    pub seen: u8,
     /// `enum migrate_mode` of the call.
     pub mode: u8,
     /// When the call ended, `CLOCK_MONOTONIC` nanoseconds.
@@ -310,47 +310,16 @@ unsafe impl Wire for FolioFailed {
     const KIND: Kind = Kind::FolioFailed;
 }
 
-/// Why a folio was not moved.
-#[repr(u8)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Cause {
-    /// Nothing was seen that explains it.
-    Unknown = 0,
-    /// The copy was refused because others hold references (`move_to_new_folio`, -EAGAIN).
-    References = 1,
-    /// The file system or the copying gave another error (`move_to_new_folio`).
-    Error = 2,
-    /// No free page on the target.
-    NoTarget = 3,
-    /// Inferred: it was unmapped and put back without an attempt to copy it; some mapping was left.
-    StillMapped = 4,
-    /// Inferred from the folio's flags: somebody holds its lock.
-    Locked = 5,
-    /// Inferred from the folio's flags: it is being written back.
-    Writeback = 6,
-    /// Inferred: the call ended early, for want of memory, before its turn.
-    NotTried = 7,
-    /// NUMA balancing did not even isolate it (`migrate_misplaced_folio_prepare`).
-    NumaRefused = 8,
-}
-
-impl TryFrom<u8> for Cause {
-    type Error = u8;
-
-    fn try_from(raw: u8) -> Result<Self, u8> {
-        match raw {
-            0 => Ok(Self::Unknown),
-            1 => Ok(Self::References),
-            2 => Ok(Self::Error),
-            3 => Ok(Self::NoTarget),
-            4 => Ok(Self::StillMapped),
-            5 => Ok(Self::Locked),
-            6 => Ok(Self::Writeback),
-            7 => Ok(Self::NotTried),
-            8 => Ok(Self::NumaRefused),
-            other => Err(other),
-        }
-    }
+/// Bits of [`FolioFailed::seen`]: what was seen to go wrong.
+pub mod failure_flags {
+    /// No page was found for the copy.
+    pub const NO_TARGET: u8 = 1;
+    /// It was unmapped and put back.
+    pub const PUT_BACK: u8 = 2;
+    /// The call's last look for a page found none, which ends a call early.
+    pub const NO_MEMORY: u8 = 4;
+    /// NUMA balancing did not even isolate it (`migrate_misplaced_folio_prepare`): no call has tried.
+    pub const NUMA_REFUSED: u8 = 8;
 }
 
 /// One zone was compacted: from `mm_compaction_begin` to `mm_compaction_end`.

@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use tracer_common::{
     counter::Counter,
-    event::{Cause, CompactionRan, FileSeen, FolioFailed, FolioMoved, Kind, MappingMoved, ProcessSeen, Wire},
+    event::{CompactionRan, FileSeen, FolioFailed, FolioMoved, Kind, MappingMoved, ProcessSeen, Wire, failure_flags},
 };
 
 use crate::{counters, filter};
@@ -76,7 +76,7 @@ pub fn failure(mut event: FolioFailed) {
     event.kind = Kind::FolioFailed as u16;
     if send(event) {
         // What NUMA balancing refuses was on no call's list.
-        if event.cause != Cause::NumaRefused as u8 {
+        if event.seen & failure_flags::NUMA_REFUSED == 0 {
             counters::add(Counter::ReportedFailedPages, 1 << (event.order & 31));
         }
     } else {

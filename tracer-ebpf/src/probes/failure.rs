@@ -12,7 +12,7 @@ use aya_ebpf::{
 };
 use tracer_common::{
     counter::Counter,
-    event::{Cause, FAILED_MAPPINGS, FolioFailed, Place},
+    event::{FAILED_MAPPINGS, FolioFailed, Place, failure_flags},
 };
 
 use crate::{
@@ -36,13 +36,12 @@ struct Trouble {
     errno: i32,
     refs: i32,
     expected_refs: i32,
-    /// It was unmapped and put back.
-    put_back: u32,
-    /// No page was found for the copy.
-    no_target: u32,
+    /// Bits of `failure_flags`.
+    seen: u32,
     /// The folio's order then: what is left of it after a split is another folio.
     order: u32,
-    pad: u32,
+    /// One of its mappings is wanted.
+    wanted: u32,
 }
 
 const NOTHING: Trouble = Trouble {
@@ -56,10 +55,9 @@ const NOTHING: Trouble = Trouble {
     errno: 0,
     refs: 0,
     expected_refs: 0,
-    put_back: 0,
-    no_target: 0,
+    seen: 0,
     order: 0,
-    pad: 0,
+    wanted: 0,
 };
 
 /// Key: `struct folio *`, which only the task that isolated it can try to move.
@@ -101,11 +99,14 @@ pub fn put_back(call: &Call, folio: u64, owner_tgid: u32, vaddr: u64, unmapped: 
     let Some(trouble) = trouble(call, folio) else {
         return;
     };
-    trouble.put_back |= u32::from(unmapped);
+    if unmapped {
+        trouble.seen |= u32::from(failure_flags::PUT_BACK);
+    }
     // There is not room for everybody's.
-    if !filter::wants_everybody() && !filter::wants(owner_tgid) {
+    if !filter::wants(owner_tgid) || !filter::wants_address(vaddr, 1) {
         return;
     }
+    trouble.wanted = 1;
     let mut i = 0;
     while i < FAILED_MAPPINGS {
         let place = &mut trouble.places[i];
@@ -154,9 +155,9 @@ fn target(src: u64, found: u64) -> i32 {
         if call.no_memory != 0 {
             call.no_memory = 0;
             if let Some(trouble) = trouble(call, src)
-                && trouble.no_target != 0
+                && trouble.seen & NO_TARGET != 0
             {
-                trouble.no_target = 0;
+                trouble.seen &= !NO_TARGET;
                 trouble.attempts -= 1;
                 trouble.errno = 0;
             }
@@ -165,7 +166,7 @@ fn target(src: u64, found: u64) -> i32 {
     }
     call.no_memory = 1;
     if let Some(trouble) = trouble(call, src) {
-        trouble.no_target = 1;
+        trouble.seen |= NO_TARGET;
         trouble.attempts += 1;
         trouble.errno = -ENOMEM;
     }
@@ -173,6 +174,7 @@ fn target(src: u64, found: u64) -> i32 {
 }
 
 const ENOMEM: i32 = 12;
+const NO_TARGET: u32 = failure_flags::NO_TARGET as u32;
 
 /// `struct folio *alloc_migration_target(struct folio *src, unsigned long private)`, 6.12 to 7.3; of pages on 6.1;
 /// mm/migrate.c. Most system calls, offlining, soft offlining, longterm pins.
@@ -235,13 +237,14 @@ pub fn misplaced(ctx: FExitContext) -> i32 {
         return 0;
     }
     let mut event = FolioFailed {
-        cause: Cause::NumaRefused as u8,
+        seen: failure_flags::NUMA_REFUSED,
         errno,
         reason,
         ..FolioFailed::default()
     };
-    event.places[0] = rmap::place_in(folio, vma);
-    send(folio, event);
+    let place = rmap::place_in(folio, vma);
+    event.places[0] = place;
+    send(folio, event, wants_place(place));
     0
 }
 
@@ -298,51 +301,39 @@ extern "C" fn tell_next(_index: u64, walk: *mut c_void) -> u64 {
         mode: walk.mode,
         ..FolioFailed::default()
     };
-    let flags: u64 = kernel::read(folio, config!(folio_flags));
-    let has = |bit: u32| flags >> (bit & 63) & 1 != 0;
+    if walk.no_memory {
+        event.seen = failure_flags::NO_MEMORY;
+    }
+    let mut wanted = false;
     // SAFETY: a live value of the map; the folio is this task's.
-    let trouble = TROUBLE.get_ptr(folio).map(|trouble| unsafe { &*trouble });
-    event.cause = match trouble {
-        Some(trouble) if trouble.call == walk.begun => {
-            event.attempts = trouble.attempts;
-            event.errno = trouble.errno;
-            event.refs = trouble.refs;
-            event.expected_refs = trouble.expected_refs;
-            event.places = trouble.places;
-            if trouble.no_target != 0 && trouble.errno == -ENOMEM {
-                Cause::NoTarget
-            } else if trouble.errno == -EAGAIN && trouble.refs > trouble.expected_refs {
-                Cause::References
-            } else if trouble.attempts != 0 {
-                Cause::Error
-            } else if trouble.put_back != 0 {
-                Cause::StillMapped
-            } else {
-                Cause::Unknown
-            }
-        }
-        _ if has(config!(pg_writeback)) => Cause::Writeback,
-        _ if has(config!(pg_locked)) => Cause::Locked,
-        _ if walk.no_memory => Cause::NotTried,
-        _ => Cause::Unknown,
-    } as u8;
-    let _ = TROUBLE.remove(folio);
-    if event.places[0].owner_tgid == 0 {
-        event.places[0] = rmap::first_place(folio);
+    if let Some(trouble) = TROUBLE.get_ptr(folio).map(|trouble| unsafe { &*trouble })
+        && trouble.call == walk.begun
+    {
+        event.seen |= trouble.seen as u8;
+        event.attempts = trouble.attempts;
+        event.errno = trouble.errno;
+        event.refs = trouble.refs;
+        event.expected_refs = trouble.expected_refs;
+        event.places = trouble.places;
+        wanted = trouble.wanted != 0;
+        let _ = TROUBLE.remove(folio);
+    }
+    if !wanted {
+        let place = rmap::first_place(folio);
+        event.places[0] = place;
+        wanted = wants_place(place);
     }
     walk.pages += 1 << (kernel::folio_order(folio) & 31);
-    send(folio, event);
+    send(folio, event, wanted);
     0
 }
 
-const EAGAIN: i32 = 11;
-
-/// Sends the failure if the filter lets it through, with what is the same for all.
+/// Sends the failure if the filter lets it through, with what is the same for all. `wanted`: by who maps it.
 #[inline(always)]
-fn send(folio: u64, mut event: FolioFailed) {
+fn send(folio: u64, mut event: FolioFailed, wanted: bool) {
     event.order = kernel::folio_order(folio);
     event.pfn = kernel::folio_pfn(folio);
-    if !filter::wants_order(event.order) || !filter::wants_from(event.pfn) || !wants_place(&event) {
+    if !wanted || !filter::wants_order(event.order) || !filter::wants_from(event.pfn) {
         return;
     }
     let (actor_tgid, actor_tid) = kernel::current();
@@ -350,30 +341,16 @@ fn send(folio: u64, mut event: FolioFailed) {
     event.cpu = unsafe { bpf_get_smp_processor_id() } as u16;
     event.at = kernel::now();
     event.flags = kernel::read(folio, config!(folio_flags));
-    if event.order == 0 {
-        // A page with a type keeps that there: it is mapped nowhere.
-        let count = kernel::read::<u32>(folio, config!(folio_mapcount)) as i32;
-        event.mappings = if count < -1 { 0 } else { (count + 1) as u32 };
-    }
+    // Of a large folio, or a page with a type, it is something else: user space knows.
+    event.mappings = kernel::read::<u32>(folio, config!(folio_mapcount)).wrapping_add(1);
     event.actor_tgid = actor_tgid;
     event.actor_tid = actor_tid;
     emit::failure(event);
 }
 
-/// Whether one of the folio's mappings is wanted, or memory whose owner is not known.
+/// Whether a mapping is wanted, or memory whose owner is not known.
 #[inline(always)]
-fn wants_place(event: &FolioFailed) -> bool {
-    if filter::wants_unowned() {
-        return true;
-    }
-    let pages = 1 << (event.order & 31);
-    let mut i = 0;
-    while i < FAILED_MAPPINGS {
-        let place = event.places[i];
-        if place.owner_tgid != 0 && filter::wants(place.owner_tgid) && filter::wants_address(place.vaddr, pages) {
-            return true;
-        }
-        i += 1;
-    }
-    false
+fn wants_place(place: Place) -> bool {
+    filter::wants_unowned()
+        || (place.owner_tgid != 0 && filter::wants(place.owner_tgid) && filter::wants_address(place.vaddr, 1))
 }

@@ -3,13 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use hdrhistogram::Histogram;
-use tracer_common::event::Cause;
-
 use crate::{
-    event::{Event, Move, Reason, Verdict, compaction::Compaction},
+    event::{Event, Move, Reason, Verdict, compaction::Compaction, failure::Cause},
     units::{Nanos, NodeId},
 };
+use hdrhistogram::Histogram;
 
 /// Durations, in nanoseconds, to two significant digits.
 #[derive(Clone, Debug)]

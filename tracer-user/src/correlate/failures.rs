@@ -1,13 +1,13 @@
 //! Folios that could not be moved: owners, VMAs, and whether what was inferred holds.
 //! Input: raw events from `decode`; pagemap for owners that come from the reverse mapping.
 
-use tracer_common::event::{Cause, FolioFailed, Place};
+use tracer_common::event::{FolioFailed, Place, failure_flags};
 
 use crate::{
     correlate::Correlator,
     event::{
         Event,
-        failure::{FailedPlace, Failure, Refs},
+        failure::{Cause, FailedPlace, Failure, Refs},
     },
     proc::pagemap::Frame,
     units::{Nanos, Order, Pfn, Tgid, Tid, VirtAddr},
@@ -15,7 +15,7 @@ use crate::{
 
 impl Correlator {
     /// The event of a folio that could not be moved. With `ask` false no page table is read.
-    pub(super) fn failure(&mut self, cause: Cause, raw: &FolioFailed, ask: bool) -> Event {
+    pub(super) fn failure(&mut self, raw: &FolioFailed, ask: bool) -> Event {
         let pfn = (raw.pfn != 0).then_some(Pfn(raw.pfn));
         let places = raw.places.iter().filter(|place| place.owner_tgid != 0);
         let places = places.filter_map(|place| self.failed_place(place, pfn, ask)).collect();
@@ -29,14 +29,15 @@ impl Correlator {
             reason: self.names.reason(raw.reason),
             actor: self.processes.thread(Tgid(raw.actor_tgid), Tid(raw.actor_tid)),
             mode: mode(raw.mode),
-            cause,
+            cause: self.cause(raw),
             errno: tried.then(|| raw.errno.unsigned_abs()),
             attempts: raw.attempts,
             // Fewer than expected: it was being freed, or is of a kind that is counted otherwise.
             refs: refs
                 .filter(|(held, expected)| *expected > 0 && held >= expected)
                 .map(|(held, expected)| Refs { held, expected }),
-            map_count: (raw.order == 0).then_some(raw.mappings),
+            // Elsewhere it counts something else, or is the page's type.
+            map_count: (raw.order == 0 && raw.mappings <= i32::MAX.cast_unsigned()).then_some(raw.mappings),
             flags: self
                 .names
                 .page_flags
@@ -47,6 +48,35 @@ impl Correlator {
             places,
             cpu: raw.cpu,
         })
+    }
+
+    /// Why it was not moved: what was seen, else what its flags and its call tell.
+    fn cause(&self, raw: &FolioFailed) -> Cause {
+        const EAGAIN: i32 = -11;
+        let seen = |flag| raw.seen & flag != 0;
+        let has = |name| {
+            let bit = self.names.page_flags.number(name);
+            bit.is_some_and(|bit| raw.flags >> (bit & 63) & 1 != 0)
+        };
+        if seen(failure_flags::NUMA_REFUSED) {
+            Cause::NumaRefused
+        } else if seen(failure_flags::NO_TARGET) {
+            Cause::NoTarget
+        } else if raw.errno == EAGAIN && raw.refs > raw.expected_refs {
+            Cause::References
+        } else if raw.attempts != 0 {
+            Cause::Error
+        } else if seen(failure_flags::PUT_BACK) {
+            Cause::StillMapped
+        } else if has("writeback") {
+            Cause::Writeback
+        } else if has("locked") {
+            Cause::Locked
+        } else if seen(failure_flags::NO_MEMORY) {
+            Cause::NotTried
+        } else {
+            Cause::Unknown
+        }
     }
 
     /// None: the reverse mapping named a process whose page table says otherwise.

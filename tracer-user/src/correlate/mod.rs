@@ -194,7 +194,7 @@ impl Correlator {
                 }
                 Raw::File(seen) => self.files.add(seen),
                 Raw::Folio(raw) => others.push(self.unmapped(raw)),
-                Raw::Failure(cause, raw) => others.push(self.failure(*cause, raw, ask)),
+                Raw::Failure(raw) => others.push(self.failure(raw, ask)),
                 Raw::Compaction(raw) => others.push(self.compaction(raw)),
                 Raw::Mapping(raw) => {
                     let actor = self.processes.thread(Tgid(raw.actor_tgid), Tid(raw.actor_tid));

@@ -2,7 +2,7 @@
 //! Input: one record of the ring, or of a recording of it.
 
 use tracer_common::event::{
-    Cause, CompactionRan, FileSeen, FolioFailed, FolioMoved, Kind, MappingMoved, ProcessChange, ProcessSeen, Wire,
+    CompactionRan, FileSeen, FolioFailed, FolioMoved, Kind, MappingMoved, ProcessChange, ProcessSeen, Wire,
 };
 
 /// A record, checked but not yet understood.
@@ -17,7 +17,7 @@ pub enum Raw {
     /// The name of such a folio's file.
     File(FileSeen),
     /// A folio could not be moved.
-    Failure(Cause, FolioFailed),
+    Failure(FolioFailed),
     /// Compaction went over a zone.
     Compaction(CompactionRan),
 }
@@ -40,9 +40,6 @@ pub enum DecodeError {
     /// A span of time that ends before it begins.
     #[error("a span of time that ends before it begins")]
     Span,
-    /// A cause of failure that this version does not know.
-    #[error("unknown cause {0}")]
-    Cause(u8),
     /// A run of no pages, or one that leaves the address space.
     #[error("impossible run of {0} pages")]
     Run(u32),
@@ -79,9 +76,8 @@ pub fn decode(record: &[u8]) -> Result<Raw, DecodeError> {
         Kind::FileSeen => Ok(Raw::File(read(record)?)),
         Kind::FolioFailed => {
             let event: FolioFailed = read(record)?;
-            let cause = Cause::try_from(event.cause).map_err(DecodeError::Cause)?;
             order(event.order)?;
-            Ok(Raw::Failure(cause, event))
+            Ok(Raw::Failure(event))
         }
         Kind::CompactionRan => {
             let event: CompactionRan = read(record)?;

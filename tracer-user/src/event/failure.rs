@@ -3,8 +3,6 @@
 
 use std::sync::Arc;
 
-use tracer_common::event::Cause;
-
 use crate::{
     event::{Reason, Task},
     proc::maps::Vma,
@@ -44,6 +42,29 @@ pub struct Failure {
     pub places: Vec<FailedPlace>,
     /// Where the call ended.
     pub cpu: u16,
+}
+
+/// Why a folio was not moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cause {
+    /// Nothing was seen that explains it.
+    Unknown,
+    /// The copy was refused because others hold references (`move_to_new_folio`, -EAGAIN).
+    References,
+    /// The file system or the copying gave another error (`move_to_new_folio`).
+    Error,
+    /// No free page on the target.
+    NoTarget,
+    /// It was unmapped and put back without an attempt to copy it: some mapping was left.
+    StillMapped,
+    /// Somebody holds its lock, by its flags.
+    Locked,
+    /// It is being written back, by its flags.
+    Writeback,
+    /// The call ended early, for want of memory, before its turn.
+    NotTried,
+    /// NUMA balancing did not even isolate it.
+    NumaRefused,
 }
 
 /// References to a folio that is unmapped and isolated.

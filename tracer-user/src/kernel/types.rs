@@ -110,8 +110,6 @@ impl KernelTypes {
             folio_mapcount: member("folio", "_mapcount", "folio._mapcount")?,
             pg_private: flag("PG_private")?,
             pg_swapcache: flag("PG_swapcache")?,
-            pg_locked: flag("PG_locked")?,
-            pg_writeback: flag("PG_writeback")?,
             mapping_host: member("address_space", "host", "address_space.host")?,
             mapping_i_mmap: member("address_space", "i_mmap", "address_space.i_mmap")?,
             inode_ino: member("inode", "i_ino", "inode.i_ino")?,

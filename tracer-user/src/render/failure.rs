@@ -3,9 +3,7 @@
 
 use std::fmt::Write as _;
 
-use tracer_common::event::Cause;
-
-use crate::event::failure::Failure;
+use crate::event::failure::{Cause, Failure};
 
 /// The cause in a few words.
 #[must_use]

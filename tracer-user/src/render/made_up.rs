@@ -3,8 +3,6 @@
 
 use std::{io::BufRead, sync::Arc};
 
-use tracer_common::event::Cause;
-
 use crate::{
     analysis::{
         account::{Account, Check},
@@ -16,7 +14,7 @@ use crate::{
     event::{
         Event, Move, OwnerSource, Reason, Task, Verdict,
         compaction::Compaction,
-        failure::{FailedPlace, Failure, Refs},
+        failure::{Cause, FailedPlace, Failure, Refs},
         unmapped::{Device, FilePlace, UnmappedMove},
     },
     kernel::hooks::{HOOKS, Kinds},
