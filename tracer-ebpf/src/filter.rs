@@ -131,7 +131,7 @@ pub fn wants_order(order: u8) -> bool {
     u32::from(order) >= filter!(min_order)
 }
 
-/// Whether a move outside migrate_pages, whose owner is wanted, passes all other filters. A page that leaves for swap,
+/// Whether a move outside migrate_pages, whose owner and actor are wanted, passes the other filters. A page that leaves for swap,
 /// or comes from there, counts as staying on the node of the frame it has.
 #[inline(always)]
 pub fn wants_outside(event: &MappingMoved) -> bool {
@@ -149,7 +149,14 @@ pub fn wants_outside(event: &MappingMoved) -> bool {
         && wants_order(event.order)
         && wants_address(event.vaddr, event.pages)
         && wants_frames(old_pfn, new_pfn)
-        && wants_actor(event.actor_tgid, bpf_get_current_comm().unwrap_or_default())
+}
+
+/// Whether moves outside migrate_pages by the current task are wanted, of this owner's pages. Asked where such a move
+/// begins: what is asked for each of its runs must be short, for the verifier's sake.
+#[inline(always)]
+pub fn wants_outside_of(owner_tgid: u32) -> bool {
+    let (tgid, _) = kernel::current();
+    wants(owner_tgid) && wants_actor(tgid, bpf_get_current_comm().unwrap_or_default())
 }
 
 /// Whether moves are wanted of all orders.

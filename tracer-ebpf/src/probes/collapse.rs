@@ -84,7 +84,7 @@ fn get(tid: u32) -> Option<&'static mut Collapse> {
 pub fn collapse_begin(ctx: FEntryContext) -> i32 {
     let (mm, address) = (kernel::arg(&ctx, 0), kernel::arg(&ctx, 1));
     let owner = kernel::mm_owner(mm);
-    if !filter::wants(owner.tgid) {
+    if !filter::wants_outside_of(owner.tgid) {
         return 0;
     }
     let (_, tid) = kernel::current();

@@ -47,7 +47,7 @@ pub fn copy_begin(ctx: FEntryContext) -> i32 {
     let vmf = kernel::arg(&ctx, 0);
     let vma = kernel::read(vmf, config!(fault_vma));
     let owner = kernel::mm_owner(kernel::vma_mm(vma));
-    if !filter::wants(owner.tgid) {
+    if !filter::wants_outside_of(owner.tgid) {
         return 0;
     }
     let entry: u64 = kernel::read(vmf, config!(fault_pte));

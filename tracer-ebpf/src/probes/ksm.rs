@@ -21,7 +21,7 @@ pub fn ksm_merged(ctx: FExitContext) -> i32 {
         return 0;
     }
     let owner = kernel::mm_owner(kernel::vma_mm(vma));
-    if !filter::wants(owner.tgid) {
+    if !filter::wants_outside_of(owner.tgid) {
         return 0;
     }
     let (tgid, tid) = kernel::current();

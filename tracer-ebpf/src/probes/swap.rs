@@ -73,7 +73,7 @@ static SWAPPED: HashMap<u64, u64, MAX_SWAPPED, { BPF_F_NO_PREALLOC as usize }> =
 pub fn swap_out_begin(ctx: FEntryContext) -> i32 {
     let (folio, vma) = (kernel::arg(&ctx, 0), kernel::arg(&ctx, 1));
     let owner = kernel::mm_owner(kernel::vma_mm(vma));
-    if !filter::wants(owner.tgid) || !kernel::is_swapped_anon(folio) {
+    if !filter::wants_outside_of(owner.tgid) || !kernel::is_swapped_anon(folio) {
         return 0;
     }
     let leaving = Leaving {
@@ -175,7 +175,7 @@ pub fn swap_in_begin(ctx: FEntryContext) -> i32 {
     let owner = kernel::mm_owner(kernel::vma_mm(vma));
     // A migration entry, or another that is none of swap's.
     let entry = arch::swap_entry(kernel::read(vmf, config!(fault_pte)));
-    if entry == 0 || !filter::wants(owner.tgid) {
+    if entry == 0 || !filter::wants_outside_of(owner.tgid) {
         return 0;
     }
     let returning = Returning {
