@@ -111,7 +111,10 @@ fn direct(env: &Env) -> Result<Outcome> {
     fs::write("/proc/sys/vm/nr_hugepages", "0").context("give the huge pages back")?;
     asked?;
     let trace = tracing.finish()?;
-    trace.ensure_sound()?;
+    // kcompactd works at the same time: a kernel that preempts programs skips some of their runs, and that is counted.
+    let lost = &trace.summary.lost;
+    let skipped = env.version() >= (6, 13) && lost.events == lost.missed_runs;
+    ensure!(lost.events == 0 || skipped, "lost: {lost:?}");
     worker.exit(SOON)?;
     ensure!(stalls > 0, "nobody waited: nothing is proven");
     let own = std::process::id();
