@@ -242,7 +242,11 @@ pub fn misplaced(ctx: FExitContext) -> i32 {
         reason,
         ..FolioFailed::default()
     };
-    let place = rmap::place_in(folio, vma);
+    // The kernel was about to move it for this very VMA.
+    let place = Place {
+        inferred: 0,
+        ..rmap::place_in(folio, vma)
+    };
     event.places[0] = place;
     send(folio, event, wants_place(place));
     0
