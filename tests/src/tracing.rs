@@ -165,6 +165,7 @@ pub struct Lost {
     pub calls: u64,
     pub undecoded: u64,
     pub missed_runs: u64,
+    pub missed_detail_runs: u64,
     pub not_asked_pages: u64,
     pub unattributed_pages: u64,
 }

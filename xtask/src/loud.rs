@@ -45,10 +45,10 @@ const ORDEALS: [Ordeal; 3] = [
 
 /// Counts one test per case, and one per VM: that its count has every failure, and nothing else.
 pub fn check() -> Result<Tally> {
-    let defaults = Args::defaults();
+    let defaults = Args::required();
     let first = defaults.first_kernel()?;
     let args = |names: Vec<String>| {
-        let mut args = Args::defaults();
+        let mut args = Args::required();
         args.kernels = vec![first.clone()];
         args.silence = SILENCE;
         args.names = names;

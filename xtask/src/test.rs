@@ -32,7 +32,7 @@ pub fn main(args: &Args) -> ExitCode {
         steps.step("end to end, this machine", end_to_end);
     }
     if !args.no_vm {
-        steps.step("end to end, virtual machines", || vm::matrix(&vm::Args::defaults()));
+        steps.step("end to end, virtual machines", || vm::matrix(&vm::Args::required()));
         steps.step("harness fails loudly", loud::check);
     }
     steps.step("dependencies", || deny::check(false));

@@ -59,6 +59,9 @@ pub struct Args {
     /// far as they can be had].
     #[arg(long = "kernel", value_name = "KERNEL")]
     pub kernels: Vec<Spec>,
+    /// Of the default kernels, only those that CI cannot do without.
+    #[arg(long, conflicts_with = "kernels")]
+    required: bool,
     /// NUMA nodes of the plain VM (some tests need a VM of another shape), with one CPU each (one node has two).
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=16))]
     nodes: u32,
@@ -96,14 +99,14 @@ pub struct Args {
 }
 
 impl Args {
-    /// What `cargo xtask vm` does without arguments.
-    pub fn defaults() -> Self {
+    /// What `cargo xtask vm --required` does.
+    pub fn required() -> Self {
         #[derive(clap::Parser)]
         struct Alone {
             #[command(flatten)]
             args: Args,
         }
-        <Alone as clap::Parser>::parse_from(["vm"]).args
+        <Alone as clap::Parser>::parse_from(["vm", "--required"]).args
     }
 
     /// The one for what one kernel can show.
@@ -119,7 +122,10 @@ impl Args {
         }
         // What of the matrix is no kernel's name fails a unit test.
         let parsed = MATRIX.into_iter().map(|(text, needed)| Ok((text.parse()?, needed)));
-        parsed.filter_map(Result::<_, String>::ok).collect()
+        let kernels = parsed.filter_map(Result::<_, String>::ok);
+        kernels
+            .filter(|(_, needed)| !self.required || *needed == Needed::InCi)
+            .collect()
     }
 }
 
@@ -426,7 +432,10 @@ mod tests {
 
     #[test]
     fn the_matrix_is_of_kernels_and_the_help_names_them() {
-        let args = Args::defaults();
+        let args = Args {
+            required: false,
+            ..Args::required()
+        };
         let wanted: Vec<String> = args.wanted().iter().map(|(spec, _)| spec.to_string()).collect();
         assert_eq!(wanted, MATRIX.map(|(text, _)| text));
         let help = <Args as clap::Args>::augment_args(clap::Command::new("vm")).render_long_help();
