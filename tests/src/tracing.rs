@@ -17,7 +17,7 @@ use crate::child;
 use crate::truth::{Move, Moves};
 
 /// How long attaching may take: a verifier under software emulation is slow.
-const ATTACH: Duration = Duration::from_secs(100);
+const ATTACH: Duration = Duration::from_secs(200);
 /// How long a run may take to finish after it was asked to.
 const FINISH: Duration = Duration::from_mins(1);
 

@@ -3,13 +3,19 @@
 
 use std::fs;
 use std::process::{Command, id};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::case::{Case, Env, Needs, Outcome};
 use crate::cases::steps::{CGROUPS, Changing, Step, check, start};
 
-const NEEDS: Needs = Needs { nodes: 2, ..Needs::VM };
+const NEEDS: Needs = Needs {
+    nodes: 2,
+    // Each case has several programs verified anew, under software emulation.
+    timeout: Duration::from_mins(5),
+    ..Needs::VM
+};
 
 macro_rules! filters {
     ($($name:ident: $what:literal;)*) => {
