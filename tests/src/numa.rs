@@ -64,24 +64,15 @@ pub fn move_pages_of(pid: u32, range: Range<u64>, node: i32, everybodys: bool) -
 
 /// mbind(2) of the range to a node, with its pages.
 pub fn mbind(range: Range<u64>, node: u32, everybodys: bool) -> Result<()> {
-    let mask = 1u64 << node;
-    // SAFETY: the mask is one word, of which 64 bits are said to be valid.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_mbind,
-            range.start,
-            range.end - range.start,
-            BIND,
-            &raw const mask,
-            65u64,
-            flags(everybodys),
-        )
-    };
-    check(result, "mbind")
+    set_policy(range, BIND, node, flags(everybodys))
 }
 
 /// mbind(2): memory of the range that is yet to come is from that node where it has any.
 pub fn prefer(range: Range<u64>, node: u32) -> Result<()> {
+    set_policy(range, PREFERRED, node, 0)
+}
+
+fn set_policy(range: Range<u64>, policy: u64, node: u32, flags: u64) -> Result<()> {
     let mask = 1u64 << node;
     // SAFETY: the mask is one word, of which 64 bits are said to be valid.
     let result = unsafe {
@@ -89,10 +80,10 @@ pub fn prefer(range: Range<u64>, node: u32) -> Result<()> {
             libc::SYS_mbind,
             range.start,
             range.end - range.start,
-            PREFERRED,
+            policy,
             &raw const mask,
             65u64,
-            0,
+            flags,
         )
     };
     check(result, "mbind")

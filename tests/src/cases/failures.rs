@@ -92,18 +92,25 @@ fn ensure_failed(trace: &Trace, pid: u32, truth: &Report) -> Result<Vec<FailureL
     Ok(failures)
 }
 
-fn pinned(env: &Env, pages: &str, mappings: u32) -> Result<Outcome> {
-    let mut worker = Worker::spawn("mover", &[pages, "move_pinned", "0"])?;
+/// What the workload `mover` says became of its pages, and what the exact backend, its pid given.
+fn traced(env: &Env, mover: &[&str]) -> Result<(u32, Reports, Trace)> {
+    let mut worker = Worker::spawn("mover", mover)?;
     let pid = worker.pid();
     worker.wait_ready(SOON)?;
     let tracing = Tracing::start(&env.tracer, &["-p", &pid.to_string(), "--backend", "exact"])?;
-    let before = kernel_failed()?;
     worker.send("mark")?;
     worker.read_line(SOON)?;
     worker.send("move")?;
     let truth = Reports::parse(&worker.read_line(SOON)?)?;
-    let failed = kernel_failed()? - before;
     let trace = tracing.finish()?;
+    worker.exit(SOON)?;
+    Ok((pid, truth, trace))
+}
+
+fn pinned(env: &Env, pages: &str, mappings: u32) -> Result<Outcome> {
+    let before = kernel_failed()?;
+    let (pid, truth, trace) = traced(env, &[pages, "move_pinned", "0"])?;
+    let failed = kernel_failed()? - before;
     ensure!(trace.moves.is_empty(), "invented: {:?}", trace.moves);
     trace.ensure_exact_books()?;
     for (owner, report) in &truth.0 {
@@ -142,20 +149,11 @@ fn pinned(env: &Env, pages: &str, mappings: u32) -> Result<Outcome> {
         books.failed_seen_pages == failed,
         "the kernel counted {failed}: {books:?}"
     );
-    worker.exit(SOON)?;
     Ok(Outcome::Passed)
 }
 
 fn full_node(env: &Env) -> Result<Outcome> {
-    let mut worker = Worker::spawn("mover", &["base", "move_to_full_node", "32"])?;
-    let pid = worker.pid();
-    worker.wait_ready(SOON)?;
-    let tracing = Tracing::start(&env.tracer, &["-p", &pid.to_string(), "--backend", "exact"])?;
-    worker.send("mark")?;
-    worker.read_line(SOON)?;
-    worker.send("move")?;
-    let truth = Reports::parse(&worker.read_line(SOON)?)?;
-    let trace = tracing.finish()?;
+    let (pid, truth, trace) = traced(env, &["base", "move_to_full_node", "32"])?;
     let [(_, report)] = &truth.0[..] else {
         bail!("one process was expected")
     };
@@ -181,7 +179,6 @@ fn full_node(env: &Env) -> Result<Outcome> {
             ensure!(failure.errno == Some(12) && failure.attempts > 0, "error: {failure:?}");
         }
     }
-    worker.exit(SOON)?;
     Ok(Outcome::Passed)
 }
 
@@ -193,15 +190,7 @@ fn refused_hint_fault(env: &Env) -> Result<Outcome> {
 }
 
 fn refuse(env: &Env) -> Result<Outcome> {
-    let mut worker = Worker::spawn("mover", &["base", "balance_to_full_node", "8"])?;
-    let pid = worker.pid();
-    worker.wait_ready(SOON)?;
-    let tracing = Tracing::start(&env.tracer, &["-p", &pid.to_string(), "--backend", "exact"])?;
-    worker.send("mark")?;
-    worker.read_line(SOON)?;
-    worker.send("move")?;
-    let truth = Reports::parse(&worker.read_line(SOON)?)?;
-    let trace = tracing.finish()?;
+    let (pid, truth, trace) = traced(env, &["base", "balance_to_full_node", "8"])?;
     let [(_, report)] = &truth.0[..] else {
         bail!("one process was expected")
     };
@@ -223,6 +212,5 @@ fn refuse(env: &Env) -> Result<Outcome> {
             "{failure:?}"
         );
     }
-    worker.exit(SOON)?;
     Ok(Outcome::Passed)
 }

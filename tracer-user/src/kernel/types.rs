@@ -77,7 +77,7 @@ impl KernelTypes {
             signal_live: member("signal_struct", "live", "signal_struct.live")?,
             task_group_leader: member("task_struct", "group_leader", "task_struct.group_leader")?,
             folio_flags: member("folio", "flags", "folio.flags")?,
-            pg_head: self.constant("pageflags", "PG_head").ok_or(missing("PG_head"))?,
+            pg_head: flag("PG_head")?,
             // The order's byte: a member of its own on 6.1, the low byte of _flags_1 since 6.6.
             folio_order: member("folio", "_folio_order", "folio._folio_order")
                 .or_else(|_| member("folio", "_flags_1", "folio._flags_1"))?,
@@ -92,9 +92,7 @@ impl KernelTypes {
                 .or_else(|_| member("page", "compound_info", "page.compound_head"))?,
             folio_swap: member("folio", "swap", "folio.swap")
                 .or_else(|_| member("folio", "private", "folio.private"))?,
-            pg_swapbacked: self
-                .constant("pageflags", "PG_swapbacked")
-                .ok_or(missing("PG_swapbacked"))?,
+            pg_swapbacked: flag("PG_swapbacked")?,
             mm_pgd: member("mm_struct", "pgd", "mm_struct.pgd")?,
             remove_arg_is_walk: u32::from(walk.is_some()),
             walk_folio: walk.unwrap_or(0),
