@@ -166,6 +166,7 @@ pub struct Lost {
     pub undecoded: u64,
     pub missed_runs: u64,
     pub missed_detail_runs: u64,
+    pub stood_in_runs: u64,
     pub not_asked_pages: u64,
     pub unattributed_pages: u64,
 }

@@ -142,8 +142,8 @@ pub struct Config {
     pub folio_swap: u32,
     /// `PG_swapbacked` of `enum pageflags`: a page that is written to swap, not dropped.
     pub pg_swapbacked: u32,
-    /// Padding.
-    pub pad: u32,
+    /// 1 where this kernel may preempt a task inside a program, and two copies of each are attached.
+    pub twice: u32,
     /// `MR_NUMA_MISPLACED` of `enum migrate_reason`.
     pub reason_numa: u32,
     /// Where the memory map begins (`vmemmap_base`, arch/x86/mm/kaslr.c); 0: not known.
@@ -217,7 +217,7 @@ impl Config {
         page_head: 0,
         folio_swap: 0,
         pg_swapbacked: 0,
-        pad: 0,
+        twice: 0,
         reason_numa: 0,
         vmemmap_base: 0,
         page_offset_base: 0,

@@ -78,6 +78,8 @@ counters! {
     /// Transparent huge pages seen to move or to be released, and those of calls that count as unseen: what the
     /// kernel adds to `thp_migration_success`. Folios.
     ThpMoved,
+    /// Runs of a program that the kernel skipped, and that its second copy made up for.
+    StoodIn,
 }
 
 /// Sums by migrate reason that follow the counters; `enum migrate_reason` had 10 or 11 from 5.15 to 7.3.

@@ -11,6 +11,7 @@ mod kernel;
 mod probes;
 mod rmap;
 mod state;
+mod turn;
 
 #[cfg(not(test))]
 #[panic_handler]

@@ -111,6 +111,7 @@ fn everything_once(env: &Env, move_all: fn(&mut [Worker], &mut Worker) -> Result
         return Ok(false);
     }
     trace.ensure_exact_books()?;
+    println!("{:?}", trace.summary.lost);
     ensure_each_second(&trace)?;
     let books = &trace.summary.books;
     ensure!(books.proven, "the books: {books:?}");

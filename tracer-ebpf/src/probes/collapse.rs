@@ -19,6 +19,7 @@ use tracer_common::{
 use crate::{
     counters, emit, filter,
     kernel::{self, config},
+    turn::twice,
 };
 
 /// Entries of a page table.
@@ -80,25 +81,25 @@ fn get(tid: u32) -> Option<&'static mut Collapse> {
 /// `int collapse_huge_page(struct mm_struct *mm, unsigned long address, int referenced, int unmapped,
 /// struct collapse_control *cc)`, 6.1 to 6.18, mm/khugepaged.c; since 7.2 with `unsigned int order`. Called with
 /// the mmap lock held, with which no page table goes away.
-#[fentry(function = "collapse_huge_page")]
-pub fn collapse_begin(ctx: FEntryContext) -> i32 {
-    let (mm, address) = (kernel::arg(&ctx, 0), kernel::arg(&ctx, 1));
+#[inline(never)]
+fn collapse_begin(ctx: &FEntryContext) {
+    let (mm, address) = (kernel::arg(ctx, 0), kernel::arg(ctx, 1));
     let owner = kernel::mm_owner(mm);
     if !filter::wants_outside_of(owner.tgid) {
-        return 0;
+        return;
     }
     let (_, tid) = kernel::current();
     if COLLAPSES.insert(tid, &EMPTY_COLLAPSE, 0).is_err() {
         counters::add(Counter::LostCalls, 1);
-        return 0;
+        return;
     }
     if let Some(collapse) = get(tid) {
         collapse.mm = mm;
         collapse.address = address;
         collapse.table = kernel::table_of(kernel::pmd_entry(mm, address));
         collapse.owner_tgid = owner.tgid;
-        collapse.order = if kernel::arg_count(&ctx) > 5 {
-            kernel::arg(&ctx, 5) as u32
+        collapse.order = if kernel::arg_count(ctx) > 5 {
+            kernel::arg(ctx, 5) as u32
         } else {
             PMD_ORDER
         };
@@ -108,19 +109,19 @@ pub fn collapse_begin(ctx: FEntryContext) -> i32 {
             0
         };
     }
-    0
 }
+twice!(#[fentry(function = "collapse_huge_page")] collapse_begin, collapse_begin_again: FEntryContext);
 
 /// `TP_PROTO(struct page *page, int none_or_zero, ...)`, 6.1 to 7.3, include/trace/events/huge_memory.h. Also where
 /// isolation failed: then the collapse does, and its end drops what is read here.
-#[raw_tracepoint(tracepoint = "mm_collapse_huge_page_isolate")]
-pub fn collapse_isolated(_ctx: RawTracePointContext) -> i32 {
+#[inline(never)]
+fn collapse_isolated(_ctx: &RawTracePointContext) {
     let (_, tid) = kernel::current();
     let Some(collapse) = get(tid) else {
-        return 0;
+        return;
     };
     if collapse.table == 0 {
-        return 0;
+        return;
     }
     // SAFETY: the array's own bytes; any bytes are a value of it.
     let bytes = unsafe { core::slice::from_raw_parts_mut((&raw mut collapse.entries).cast::<u8>(), ENTRIES * 8) };
@@ -128,39 +129,39 @@ pub fn collapse_isolated(_ctx: RawTracePointContext) -> i32 {
     if unsafe { bpf_probe_read_kernel_buf(collapse.table as *const u8, bytes) }.is_ok() {
         collapse.isolated_at = kernel::now();
     }
-    0
 }
+twice!(#[raw_tracepoint(tracepoint = "mm_collapse_huge_page_isolate")] collapse_isolated, collapse_isolated_again: RawTracePointContext);
 
 /// `void pgtable_trans_huge_deposit(struct mm_struct *mm, pmd_t *pmdp, pgtable_t pgtable)`, 6.1 to 7.3,
 /// mm/pgtable-generic.c. In a collapse `pgtable` is the page of the table whose pages were copied: it must be the
 /// one that was read, though the mmap lock was let go in between.
-#[fentry(function = "pgtable_trans_huge_deposit")]
-pub fn collapse_deposits(ctx: FEntryContext) -> i32 {
+#[inline(never)]
+fn collapse_deposits(ctx: &FEntryContext) {
     let (_, tid) = kernel::current();
     if let Some(collapse) = get(tid)
-        && collapse.mm == kernel::arg(&ctx, 0)
+        && collapse.mm == kernel::arg(ctx, 0)
     {
-        let table = config!(page_offset_base) + (kernel::folio_pfn(kernel::arg(&ctx, 2)) << 12);
+        let table = config!(page_offset_base) + (kernel::folio_pfn(kernel::arg(ctx, 2)) << 12);
         collapse.other_table = u32::from(table != collapse.table);
     }
-    0
 }
+twice!(#[fentry(function = "pgtable_trans_huge_deposit")] collapse_deposits, collapse_deposits_again: FEntryContext);
 
 /// `TP_PROTO(struct mm_struct *mm, int isolated, int status)`, with `unsigned int order` since 7.2,
 /// include/trace/events/huge_memory.h. The end of `collapse_huge_page`; `isolated` is 1 where it succeeded.
-#[raw_tracepoint(tracepoint = "mm_collapse_huge_page")]
-pub fn collapse_end(ctx: RawTracePointContext) -> i32 {
+#[inline(never)]
+fn collapse_end(ctx: &RawTracePointContext) {
     let succeeded: u32 = ctx.arg(1);
     let (tgid, tid) = kernel::current();
     let Some(collapse) = get(tid) else {
-        return 0;
+        return;
     };
     if succeeded != 0 && !report(collapse, tgid, tid) {
         counters::add(Counter::LostCalls, 1);
     }
     let _ = COLLAPSES.remove(tid);
-    0
 }
+twice!(#[raw_tracepoint(tracepoint = "mm_collapse_huge_page")] collapse_end, collapse_end_again: RawTracePointContext);
 
 /// Sends the runs of old frames. False where the old or the new frames are not known for certain.
 #[inline(always)]

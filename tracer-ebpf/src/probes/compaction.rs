@@ -17,6 +17,7 @@ use crate::{
     counters, emit, filter,
     kernel::{self, config},
     probes::lifecycle,
+    turn::twice,
 };
 
 /// `MR_COMPACTION`, include/linux/migrate_mode.h, 6.1 to 7.3.
@@ -36,15 +37,15 @@ static COMPACTING: HashMap<u32, Running, 1024, { BPF_F_NO_PREALLOC as usize }> =
 
 /// `TP_PROTO(struct compact_control *cc, unsigned long zone_start, unsigned long zone_end, bool sync)`, 6.1 to 7.3,
 /// include/trace/events/compaction.h.
-#[raw_tracepoint(tracepoint = "mm_compaction_begin")]
-pub fn compaction_begin(_ctx: RawTracePointContext) -> i32 {
+#[inline(never)]
+fn compaction_begin(_ctx: &RawTracePointContext) {
     let (tgid, tid) = kernel::current();
     // Compaction is the business of whoever waits for it, as well as a reason for moves.
     let wanted = filter::wants_reason(REASON)
         && filter::wants(tgid)
         && filter::wants_actor(tgid, bpf_get_current_comm().unwrap_or_default());
     if !wanted {
-        return 0;
+        return;
     }
     let running = Running {
         began: kernel::now(),
@@ -54,16 +55,16 @@ pub fn compaction_begin(_ctx: RawTracePointContext) -> i32 {
     if COMPACTING.insert(tid, running, 0).is_err() {
         counters::add(Counter::LostCompactions, 1);
     }
-    0
 }
+twice!(#[raw_tracepoint(tracepoint = "mm_compaction_begin")] compaction_begin, compaction_begin_again: RawTracePointContext);
 
 /// `TP_PROTO(struct compact_control *cc, unsigned long zone_start, unsigned long zone_end, bool sync, int status)`, 6.1
 /// to 7.3.
-#[raw_tracepoint(tracepoint = "mm_compaction_end")]
-pub fn compaction_end(ctx: RawTracePointContext) -> i32 {
+#[inline(never)]
+fn compaction_end(ctx: &RawTracePointContext) {
     let (actor_tgid, actor_tid) = kernel::current();
     let Some(running) = COMPACTING.get_ptr(actor_tid) else {
-        return 0;
+        return;
     };
     // SAFETY: a live value of the map that only this task uses, read before it is removed.
     let running = unsafe { *running };
@@ -100,15 +101,15 @@ pub fn compaction_end(ctx: RawTracePointContext) -> i32 {
     // It may be the first time that this thread is heard of.
     lifecycle::send_current(ProcessChange::Actor, actor_tgid, actor_tid, 0);
     emit::compaction(event);
-    0
 }
+twice!(#[raw_tracepoint(tracepoint = "mm_compaction_end")] compaction_end, compaction_end_again: RawTracePointContext);
 
 /// `TP_PROTO(struct zone *zone, int order)`, 6.1 to 7.3: `compaction_deferred` lets an allocation or kcompactd go without.
-#[raw_tracepoint(tracepoint = "mm_compaction_deferred")]
-pub fn compaction_deferred(_ctx: RawTracePointContext) -> i32 {
+#[inline(never)]
+fn compaction_deferred(_ctx: &RawTracePointContext) {
     counters::add(Counter::CompactionDeferred, 1);
-    0
 }
+twice!(#[raw_tracepoint(tracepoint = "mm_compaction_deferred")] compaction_deferred, compaction_deferred_again: RawTracePointContext);
 
 /// A call of migrate_pages has ended: adds it to the compaction that it is part of, if any.
 #[inline(always)]

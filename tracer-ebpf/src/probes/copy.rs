@@ -17,6 +17,7 @@ use tracer_common::{
 use crate::{
     counters, emit, filter,
     kernel::{self, config},
+    turn::twice,
 };
 
 /// Tasks in a write fault at the same time; a fault beyond it is counted as lost.
@@ -42,13 +43,13 @@ static FAULTS: HashMap<u32, Fault, MAX_TASKS> = HashMap::new();
 
 /// `vm_fault_t do_wp_page(struct vm_fault *vmf)`, 6.1 to 7.3, mm/memory.c: a present entry without write permission
 /// is written to, or is to become exclusive.
-#[fentry(function = "do_wp_page")]
-pub fn copy_begin(ctx: FEntryContext) -> i32 {
-    let vmf = kernel::arg(&ctx, 0);
+#[inline(never)]
+fn copy_begin(ctx: &FEntryContext) {
+    let vmf = kernel::arg(ctx, 0);
     let vma = kernel::read(vmf, config!(fault_vma));
     let owner = kernel::mm_owner(kernel::vma_mm(vma));
     if !filter::wants_outside_of(owner.tgid) {
-        return 0;
+        return;
     }
     let entry: u64 = kernel::read(vmf, config!(fault_pte));
     let old_pfn = arch::present_pfn(entry, 0, config!(pfn_bits));
@@ -58,7 +59,7 @@ pub fn copy_begin(ctx: FEntryContext) -> i32 {
         (outside::COW, kinds::COW)
     };
     if config!(kinds) & kind == 0 {
-        return 0;
+        return;
     }
     let fault = Fault {
         vma,
@@ -74,23 +75,23 @@ pub fn copy_begin(ctx: FEntryContext) -> i32 {
     if FAULTS.insert(tid, fault, 0).is_err() {
         counters::add(Counter::LostCalls, 1);
     }
-    0
 }
+twice!(#[fentry(function = "do_wp_page")] copy_begin, copy_begin_again: FEntryContext);
 
 /// `void folio_add_new_anon_rmap(struct folio *folio, struct vm_area_struct *vma, unsigned long address, ...)`, 6.12
 /// to 7.3, mm/rmap.c; `page_add_new_anon_rmap` with a page on 6.1. Within a write fault it maps the copy: the entry
 /// was compared before, under its lock, and is set right after. A fault that need not copy, or came too late, does not
 /// come here.
-#[fentry(function = "folio_add_new_anon_rmap")]
-pub fn copy_mapped(ctx: FEntryContext) -> i32 {
+#[inline(never)]
+fn copy_mapped(ctx: &FEntryContext) {
     let (tgid, tid) = kernel::current();
     let Some(fault) = FAULTS.get_ptr(tid) else {
-        return 0;
+        return;
     };
     // SAFETY: a live value of the map, which only this task writes.
     let fault = unsafe { *fault };
-    if fault.vma != kernel::arg(&ctx, 1) || fault.address != kernel::arg(&ctx, 2) >> 12 << 12 {
-        return 0;
+    if fault.vma != kernel::arg(ctx, 1) || fault.address != kernel::arg(ctx, 2) >> 12 << 12 {
+        return;
     }
     emit::outside(MappingMoved {
         reason: fault.reason,
@@ -98,7 +99,7 @@ pub fn copy_mapped(ctx: FEntryContext) -> i32 {
         at: kernel::now(),
         vaddr: fault.address,
         old_pfn: fault.old_pfn,
-        new_pfn: kernel::folio_pfn(kernel::arg(&ctx, 0)),
+        new_pfn: kernel::folio_pfn(kernel::arg(ctx, 0)),
         unmapped_at: fault.begun,
         owner_tgid: fault.owner_tgid,
         actor_tgid: tgid,
@@ -106,13 +107,13 @@ pub fn copy_mapped(ctx: FEntryContext) -> i32 {
         pages: 1,
         ..MappingMoved::default()
     });
-    0
 }
+twice!(#[fentry(function = "folio_add_new_anon_rmap")] copy_mapped, copy_mapped_again: FEntryContext);
 
 /// The fault is over: what it has not mapped by now it never will.
-#[fexit(function = "do_wp_page")]
-pub fn copy_end(_ctx: FExitContext) -> i32 {
+#[inline(never)]
+fn copy_end(_ctx: &FExitContext) {
     let (_, tid) = kernel::current();
     let _ = FAULTS.remove(tid);
-    0
 }
+twice!(#[fexit(function = "do_wp_page")] copy_end, copy_end_again: FExitContext);

@@ -16,6 +16,7 @@ use crate::{
     kernel::{self, config},
     probes::{failure, unmapped},
     state::{self, Folio, Task, Window},
+    turn::twice,
 };
 
 /// A folio being unmapped from a VMA.
@@ -33,40 +34,40 @@ static UNMAPPED_AT: LruHashMap<Unmapping, u64, 32768> = LruHashMap::new();
 
 /// `bool try_to_migrate_one(struct folio *folio, struct vm_area_struct *vma, unsigned long address,
 /// void *arg)`, 6.1 to 7.3, mm/rmap.c. Once per folio and VMA, before its entries are cleared.
-#[fentry(function = "try_to_migrate_one")]
-pub fn unmapping(ctx: FEntryContext) -> i32 {
+#[inline(never)]
+fn unmapping(ctx: &FEntryContext) {
     // A split outside migrate_pages comes here too; nobody would ever remove its entry.
     let (_, tid) = kernel::current();
     if state::wanted_call(tid).is_none() {
-        return 0;
+        return;
     }
-    if !filter::wants_every_order() && !filter::wants_order(kernel::folio_order(kernel::arg(&ctx, 0))) {
-        return 0;
+    if !filter::wants_every_order() && !filter::wants_order(kernel::folio_order(kernel::arg(ctx, 0))) {
+        return;
     }
-    if !filter::wants_everybody() && !filter::wants(kernel::mm_owner(kernel::vma_mm(kernel::arg(&ctx, 1))).tgid) {
-        return 0;
+    if !filter::wants_everybody() && !filter::wants(kernel::mm_owner(kernel::vma_mm(kernel::arg(ctx, 1))).tgid) {
+        return;
     }
     let key = Unmapping {
-        folio: kernel::arg(&ctx, 0),
-        vma: kernel::arg(&ctx, 1),
+        folio: kernel::arg(ctx, 0),
+        vma: kernel::arg(ctx, 1),
     };
     let _ = UNMAPPED_AT.insert(key, kernel::now(), 0);
-    0
 }
+twice!(#[fentry(function = "try_to_migrate_one")] unmapping, unmapping_again: FEntryContext);
 
 /// `int move_to_new_folio(struct folio *dst, struct folio *src, enum migrate_mode mode)`, 6.1 to 7.3,
 /// mm/migrate.c. Returns 0 exactly once per folio that moved.
-#[fexit(function = "move_to_new_folio")]
-pub fn folio_moved(ctx: FExitContext) -> i32 {
-    let (dst, src) = (kernel::arg(&ctx, 0), kernel::arg(&ctx, 1));
-    let ret = kernel::arg(&ctx, 3) as i32;
+#[inline(never)]
+fn folio_moved(ctx: &FExitContext) {
+    let (dst, src) = (kernel::arg(ctx, 0), kernel::arg(ctx, 1));
+    let ret = kernel::arg(ctx, 3) as i32;
     let (_, tid) = kernel::current();
     let Some(call) = state::wanted_call(tid) else {
-        return 0;
+        return;
     };
     if ret != 0 {
         failure::not_copied(call, src, ret);
-        return 0;
+        return;
     }
     call.finish_folio();
     // The copy's order: the source may already be stripped of it.
@@ -82,30 +83,30 @@ pub fn folio_moved(ctx: FExitContext) -> i32 {
         unowned: 0,
         pad: [0; 4],
     };
-    0
 }
+twice!(#[fexit(function = "move_to_new_folio")] folio_moved, folio_moved_again: FExitContext);
 
 /// `bool remove_migration_pte(struct folio *dst, struct vm_area_struct *vma, unsigned long addr,
 /// void *arg)`, 6.1 to 7.3, mm/migrate.c. Once per VMA that may map the folio; opens the window.
 /// Where source and destination are the same, a failed or split folio is put back: no move, but it tells where the folio
 /// is mapped.
-#[fentry(function = "remove_migration_pte")]
-pub fn restoring(ctx: FEntryContext) -> i32 {
+#[inline(never)]
+fn restoring(ctx: &FEntryContext) {
     let (_, tid) = kernel::current();
     let Some(task) = state::get(tid) else {
-        return 0;
+        return;
     };
     task.window.open = 0;
     let Some(call) = state::innermost(task) else {
-        return 0;
+        return;
     };
     if call.wanted == 0 {
-        return 0;
+        return;
     }
     let (begun, order) = (call.begun, call.folio.order);
-    let dst = kernel::arg(&ctx, 0);
-    let src = kernel::migration_source(kernel::arg(&ctx, 3));
-    let vma = kernel::arg(&ctx, 1);
+    let dst = kernel::arg(ctx, 0);
+    let src = kernel::migration_source(kernel::arg(ctx, 3));
+    let vma = kernel::arg(ctx, 1);
     if src == dst {
         task.window = Window {
             open: Window::PUT_BACK,
@@ -115,7 +116,7 @@ pub fn restoring(ctx: FEntryContext) -> i32 {
             wanted: u8::from(UNMAPPED_AT.get_ptr(Unmapping { folio: src, vma }).is_some()),
             ..Window::CLOSED
         };
-        return 0;
+        return;
     }
     let owner = kernel::mm_owner(kernel::vma_mm(vma));
     let wanted_folio = filter::wants_order(order);
@@ -147,14 +148,14 @@ pub fn restoring(ctx: FEntryContext) -> i32 {
         unowned: u8::from(wanted_folio && owner.tgid == 0),
         pad: 0,
     };
-    0
 }
+twice!(#[fentry(function = "remove_migration_pte")] restoring, restoring_again: FEntryContext);
 
 /// `TP_PROTO(unsigned long addr, unsigned long pte, int order)`, 6.1 to 7.3,
 /// include/trace/events/migrate.h. `order` is the folio's at its first page and 0 after it, whatever
 /// is mapped: only a huge entry (hugetlb) maps all of it.
-#[raw_tracepoint(tracepoint = "remove_migration_pte")]
-pub fn mapping_restored(ctx: RawTracePointContext) -> i32 {
+#[inline(never)]
+fn mapping_restored(ctx: &RawTracePointContext) {
     let (addr, pte): (u64, u64) = (ctx.arg(0), ctx.arg(1));
     let (_, tid) = kernel::current();
     if let Some(task) = state::get(tid) {
@@ -167,24 +168,24 @@ pub fn mapping_restored(ctx: RawTracePointContext) -> i32 {
             1 << (order & 31),
         );
     }
-    0
 }
+twice!(#[raw_tracepoint(tracepoint = "remove_migration_pte")] mapping_restored, mapping_restored_again: RawTracePointContext);
 
 /// `TP_PROTO(unsigned long addr, unsigned long pmd)`, 6.1 to 7.3, include/trace/events/thp.h.
-#[raw_tracepoint(tracepoint = "remove_migration_pmd")]
-pub fn huge_mapping_restored(ctx: RawTracePointContext) -> i32 {
+#[inline(never)]
+fn huge_mapping_restored(ctx: &RawTracePointContext) {
     let (addr, pmd): (u64, u64) = (ctx.arg(0), ctx.arg(1));
     let (_, tid) = kernel::current();
     if let Some(task) = state::get(tid) {
         let pfn = arch::present_pfn(pmd, arch::PMD_ORDER, config!(pfn_bits));
         extend(task, tid, addr, pfn, 1 << arch::PMD_ORDER);
     }
-    0
 }
+twice!(#[raw_tracepoint(tracepoint = "remove_migration_pmd")] huge_mapping_restored, huge_mapping_restored_again: RawTracePointContext);
 
 /// The window closes; its run goes out.
-#[fexit(function = "remove_migration_pte")]
-pub fn restored(_ctx: FExitContext) -> i32 {
+#[inline(never)]
+fn restored(_ctx: &FExitContext) {
     let (_, tid) = kernel::current();
     if let Some(task) = state::get(tid) {
         if task.window.open == Window::MOVED {
@@ -192,18 +193,18 @@ pub fn restored(_ctx: FExitContext) -> i32 {
         }
         task.window.open = 0;
     }
-    0
 }
+twice!(#[fexit(function = "remove_migration_pte")] restored, restored_again: FExitContext);
 
 /// `void migrate_folio_done(struct folio *src, enum migrate_reason reason)`, 6.1 to 7.3, mm/migrate.c.
 /// Also called for a folio that was freed before its turn came, and that the kernel counts as a
 /// success all the same.
-#[fentry(function = "migrate_folio_done")]
-pub fn folio_done(ctx: FEntryContext) -> i32 {
-    let src = kernel::arg(&ctx, 0);
+#[inline(never)]
+fn folio_done(ctx: &FEntryContext) {
+    let src = kernel::arg(ctx, 0);
     let (_, tid) = kernel::current();
     let Some(call) = state::wanted_call(tid) else {
-        return 0;
+        return;
     };
     let order = if call.folio.src == src {
         let order = call.folio.order;
@@ -216,8 +217,8 @@ pub fn folio_done(ctx: FEntryContext) -> i32 {
     };
     // Not called for hugetlb, which the kernel does not count as THP either.
     call.thps += u64::from(u32::from(order) >= config!(thp_order));
-    0
 }
+twice!(#[fentry(function = "migrate_folio_done")] folio_done, folio_done_again: FEntryContext);
 
 /// Adds one mapping to the run, or sends the run and begins another.
 #[inline(always)]

@@ -20,6 +20,7 @@ use crate::{
     kernel::{self, config},
     rmap,
     state::{self, Call},
+    turn::twice,
 };
 
 /// Folios of one call that are told; more are counted as cut off.
@@ -145,10 +146,10 @@ fn expected_refs(folio: u64) -> i32 {
 
 /// The function that finds a page for the copy returned.
 #[inline(always)]
-fn target(src: u64, found: u64) -> i32 {
+fn target(src: u64, found: u64) {
     let (_, tid) = kernel::current();
     let Some(call) = state::wanted_call(tid) else {
-        return 0;
+        return;
     };
     if found != 0 {
         // The second look, on other nodes, or the next folio: the call goes on.
@@ -162,7 +163,7 @@ fn target(src: u64, found: u64) -> i32 {
                 trouble.errno = 0;
             }
         }
-        return 0;
+        return;
     }
     call.no_memory = 1;
     if let Some(trouble) = trouble(call, src) {
@@ -170,7 +171,6 @@ fn target(src: u64, found: u64) -> i32 {
         trouble.attempts += 1;
         trouble.errno = -ENOMEM;
     }
-    0
 }
 
 const ENOMEM: i32 = 12;
@@ -178,63 +178,68 @@ const NO_TARGET: u32 = failure_flags::NO_TARGET as u32;
 
 /// `struct folio *alloc_migration_target(struct folio *src, unsigned long private)`, 6.12 to 7.3; of pages on 6.1;
 /// mm/migrate.c. Most system calls, offlining, soft offlining, longterm pins.
-#[fexit(function = "alloc_migration_target")]
-pub fn target_found(ctx: FExitContext) -> i32 {
-    target(kernel::arg(&ctx, 0), kernel::arg(&ctx, 2))
+#[inline(never)]
+fn target_found(ctx: &FExitContext) {
+    target(kernel::arg(ctx, 0), kernel::arg(ctx, 2));
 }
+twice!(#[fexit(function = "alloc_migration_target")] target_found, target_found_again: FExitContext);
 
 /// `struct folio *alloc_migration_target_by_mpol(struct folio *src, unsigned long private)`, 6.12 to 7.3; `new_page` on
 /// 6.1; mm/mempolicy.c. mbind.
-#[fexit(function = "alloc_migration_target_by_mpol")]
-pub fn policy_target_found(ctx: FExitContext) -> i32 {
-    target(kernel::arg(&ctx, 0), kernel::arg(&ctx, 2))
+#[inline(never)]
+fn policy_target_found(ctx: &FExitContext) {
+    target(kernel::arg(ctx, 0), kernel::arg(ctx, 2));
 }
+twice!(#[fexit(function = "alloc_migration_target_by_mpol")] policy_target_found, policy_target_found_again: FExitContext);
 
 /// `struct folio *alloc_misplaced_dst_folio(struct folio *src, unsigned long data)`, 6.12 to 7.3;
 /// `alloc_misplaced_dst_page` on 6.1; mm/migrate.c. NUMA balancing.
-#[fexit(function = "alloc_misplaced_dst_folio")]
-pub fn misplaced_target_found(ctx: FExitContext) -> i32 {
-    target(kernel::arg(&ctx, 0), kernel::arg(&ctx, 2))
+#[inline(never)]
+fn misplaced_target_found(ctx: &FExitContext) {
+    target(kernel::arg(ctx, 0), kernel::arg(ctx, 2));
 }
+twice!(#[fexit(function = "alloc_misplaced_dst_folio")] misplaced_target_found, misplaced_target_found_again: FExitContext);
 
 /// `struct folio *compaction_alloc(struct folio *src, unsigned long data)`, 6.12 to 7.3; of pages on 6.1; mm/compaction.c.
-#[fexit(function = "compaction_alloc")]
-pub fn compaction_target_found(ctx: FExitContext) -> i32 {
-    target(kernel::arg(&ctx, 0), kernel::arg(&ctx, 2))
+#[inline(never)]
+fn compaction_target_found(ctx: &FExitContext) {
+    target(kernel::arg(ctx, 0), kernel::arg(ctx, 2));
 }
+twice!(#[fexit(function = "compaction_alloc")] compaction_target_found, compaction_target_found_again: FExitContext);
 
 /// `struct folio *alloc_demote_folio(struct folio *src, unsigned long private)`, 6.18 to 7.3; `alloc_migrate_folio` on
 /// 6.12, `alloc_demote_page` on 6.1; mm/vmscan.c. Demotion.
-#[fexit(function = "alloc_demote_folio")]
-pub fn demotion_target_found(ctx: FExitContext) -> i32 {
-    target(kernel::arg(&ctx, 0), kernel::arg(&ctx, 2))
+#[inline(never)]
+fn demotion_target_found(ctx: &FExitContext) {
+    target(kernel::arg(ctx, 0), kernel::arg(ctx, 2));
 }
+twice!(#[fexit(function = "alloc_demote_folio")] demotion_target_found, demotion_target_found_again: FExitContext);
 
 /// `int migrate_misplaced_folio_prepare(struct folio *folio, struct vm_area_struct *vma, int node)`, 6.12 to 7.3,
 /// mm/migrate.c: a hint fault wanted to move the folio, and it was not even isolated. On 6.1 that is part of
 /// `int migrate_misplaced_page(struct page *page, struct vm_area_struct *vma, int node)`, which returns 0 for it, and also
 /// for a page that migrate_pages could not move.
-#[fexit(function = "migrate_misplaced_folio_prepare")]
-pub fn misplaced(ctx: FExitContext) -> i32 {
-    let (folio, vma) = (kernel::arg(&ctx, 0), kernel::arg(&ctx, 1));
-    let ret = kernel::arg(&ctx, 3) as i32;
+#[inline(never)]
+fn misplaced(ctx: &FExitContext) {
+    let (folio, vma) = (kernel::arg(ctx, 0), kernel::arg(ctx, 1));
+    let ret = kernel::arg(ctx, 3) as i32;
     let errno = if config!(misplaced_moves) == 0 {
         if ret == 0 {
-            return 0;
+            return;
         }
         ret
     } else {
         let (_, tid) = kernel::current();
         let told = state::get(tid).map_or(0, |task| core::mem::take(&mut task.told));
         if ret != 0 || told == folio {
-            return 0;
+            return;
         }
         0
     };
     let reason = config!(reason_numa) as u8;
     let (tgid, _) = kernel::current();
     if !filter::wants_reason(reason) || !filter::wants_actor(tgid, bpf_get_current_comm().unwrap_or_default()) {
-        return 0;
+        return;
     }
     let mut event = FolioFailed {
         seen: failure_flags::NUMA_REFUSED,
@@ -249,8 +254,8 @@ pub fn misplaced(ctx: FExitContext) -> i32 {
     };
     event.places[0] = place;
     send(folio, event, wants_place(place));
-    0
 }
+twice!(#[fexit(function = "migrate_misplaced_folio_prepare")] misplaced, misplaced_again: FExitContext);
 
 /// A call that ends, as the loop over its list needs it.
 struct Walk {

@@ -7,22 +7,23 @@ use tracer_common::event::{MappingMoved, mapping_flags, outside};
 use crate::{
     emit, filter,
     kernel::{self, config},
+    turn::twice,
 };
 
 /// `int try_to_merge_one_page(struct vm_area_struct *vma, struct page *page, struct page *kpage)`, 6.1 to 7.3,
 /// mm/ksm.c. 0: `vma` maps `kpage` (the zero page with `use_zero_pages`) where it mapped `page`; without `kpage`,
 /// `page` itself has become a KSM page where it is. The caller still holds `page`, which is a base page by then and
 /// keeps its index.
-#[fexit(function = "try_to_merge_one_page")]
-pub fn ksm_merged(ctx: FExitContext) -> i32 {
-    let (vma, page, kpage) = (kernel::arg(&ctx, 0), kernel::arg(&ctx, 1), kernel::arg(&ctx, 2));
-    let ret = kernel::arg(&ctx, 3) as i32;
+#[inline(never)]
+fn ksm_merged(ctx: &FExitContext) {
+    let (vma, page, kpage) = (kernel::arg(ctx, 0), kernel::arg(ctx, 1), kernel::arg(ctx, 2));
+    let ret = kernel::arg(ctx, 3) as i32;
     if ret != 0 || kpage == 0 || kpage == page {
-        return 0;
+        return;
     }
     let owner = kernel::mm_owner(kernel::vma_mm(vma));
     if !filter::wants_outside_of(owner.tgid) {
-        return 0;
+        return;
     }
     let (tgid, tid) = kernel::current();
     emit::outside(MappingMoved {
@@ -38,5 +39,5 @@ pub fn ksm_merged(ctx: FExitContext) -> i32 {
         pages: 1,
         ..MappingMoved::default()
     });
-    0
 }
+twice!(#[fexit(function = "try_to_merge_one_page")] ksm_merged, ksm_merged_again: FExitContext);

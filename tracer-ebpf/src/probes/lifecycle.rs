@@ -18,29 +18,30 @@ use crate::{
     counters, emit, filter,
     kernel::{self, config},
     state,
+    turn::twice,
 };
 
 /// `TP_PROTO(struct task_struct *parent, struct task_struct *child)`, 5.15 to 7.3,
 /// include/trace/events/sched.h. Also called for a new thread, which changes nothing here.
-#[raw_tracepoint(tracepoint = "sched_process_fork")]
-pub fn forked(ctx: RawTracePointContext) -> i32 {
+#[inline(never)]
+fn forked(ctx: &RawTracePointContext) {
     let child: u64 = ctx.arg(1);
     let (parent_tgid, _) = kernel::current();
     let tgid: u32 = kernel::read(child, config!(task_tgid));
     let tid: u32 = kernel::read(child, config!(task_pid));
     if tgid != tid {
-        return 0;
+        return;
     }
     let comm = kernel::read(child, config!(task_comm));
     // Its cgroup may be another one than its parent's (CLONE_INTO_CGROUP). What had this number before is forgotten.
     let membership = filter::judge(filter::inherited(parent_tgid), child, comm);
     if !filter::wants_everybody() {
         if !set(tgid, membership) {
-            warn!(&ctx, "too many processes: {} is not followed", tgid);
-            return 0;
+            warn!(ctx, "too many processes: {} is not followed", tgid);
+            return;
         }
         if membership == 0 {
-            return 0;
+            return;
         }
     }
     emit::process(ProcessSeen {
@@ -53,13 +54,13 @@ pub fn forked(ctx: RawTracePointContext) -> i32 {
         membership,
         ..ProcessSeen::default()
     });
-    0
 }
+twice!(#[raw_tracepoint(tracepoint = "sched_process_fork")] forked, forked_again: RawTracePointContext);
 
 /// `TP_PROTO(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`, 5.15 to 7.3. The task
 /// has its new name by then.
-#[raw_tracepoint(tracepoint = "sched_process_exec")]
-pub fn execed(ctx: RawTracePointContext) -> i32 {
+#[inline(never)]
+fn execed(ctx: &RawTracePointContext) {
     let (tgid, tid) = kernel::current();
     // A thread that execs becomes its process's leader; its old number is free, without an exit.
     let old_tid: u32 = ctx.arg(1);
@@ -71,13 +72,13 @@ pub fn execed(ctx: RawTracePointContext) -> i32 {
     if filter::wants_everybody() || membership != 0 || state::get(tid).is_some() {
         send_current(ProcessChange::Exec, tgid, tid, membership);
     }
-    0
 }
+twice!(#[raw_tracepoint(tracepoint = "sched_process_exec")] execed, execed_again: RawTracePointContext);
 
 /// `TP_PROTO(struct task_struct *task, const char *comm)`, 6.1 to 7.3, include/trace/events/task.h: by exec, by
 /// prctl(2), or by another thread of the process through /proc. Called before the task has the name.
-#[raw_tracepoint(tracepoint = "task_rename")]
-pub fn renamed(ctx: RawTracePointContext) -> i32 {
+#[inline(never)]
+fn renamed(ctx: &RawTracePointContext) {
     let (task, name): (u64, u64) = (ctx.arg(0), ctx.arg(1));
     let mut comm = [0; 16];
     // SAFETY: the helper checks the address, and fails on one that cannot be read.
@@ -94,13 +95,13 @@ pub fn renamed(ctx: RawTracePointContext) -> i32 {
     if told || migrates.is_some() {
         send(ProcessChange::Renamed, tgid, tid, comm, has);
     }
-    0
 }
+twice!(#[raw_tracepoint(tracepoint = "task_rename")] renamed, renamed_again: RawTracePointContext);
 
 /// `TP_PROTO(struct cgroup *dst_cgrp, const char *path, struct task_struct *task, bool threadgroup)`, 6.1 to 7.3,
 /// include/trace/events/cgroup.h. The task is there by then (`cgroup_attach_task`, kernel/cgroup/cgroup.c).
-#[raw_tracepoint(tracepoint = "cgroup_attach_task")]
-pub fn regrouped(ctx: RawTracePointContext) -> i32 {
+#[inline(never)]
+fn regrouped(ctx: &RawTracePointContext) {
     let task: u64 = ctx.arg(2);
     // A process is where its leader is; other threads may be in cgroups below.
     let leader: u64 = kernel::read(task, config!(task_group_leader));
@@ -110,13 +111,13 @@ pub fn regrouped(ctx: RawTracePointContext) -> i32 {
     if had != has {
         send(ProcessChange::Regrouped, tgid, tgid, comm, has);
     }
-    0
 }
+twice!(#[raw_tracepoint(tracepoint = "cgroup_attach_task")] regrouped, regrouped_again: RawTracePointContext);
 
 /// `TP_PROTO(struct task_struct *p)`, with `bool group_dead` since 6.18. For the last thread,
 /// `signal->live` is 0 by then (`do_exit`, kernel/exit.c).
-#[raw_tracepoint(tracepoint = "sched_process_exit")]
-pub fn exited(ctx: RawTracePointContext) -> i32 {
+#[inline(never)]
+fn exited(ctx: &RawTracePointContext) {
     let task: u64 = ctx.arg(0);
     let (tgid, tid) = kernel::current();
     state::forget(tid);
@@ -126,16 +127,16 @@ pub fn exited(ctx: RawTracePointContext) -> i32 {
         send_current(ProcessChange::Exit, tgid, tid, 0);
         filter::forget(tgid);
     }
-    0
 }
+twice!(#[raw_tracepoint(tracepoint = "sched_process_exit")] exited, exited_again: RawTracePointContext);
 
 /// `void mm_update_next_owner(struct mm_struct *mm)`, 6.1 to 7.3, kernel/exit.c: the current task is
 /// about to leave `mm`, whose owner may become nobody.
-#[fentry(function = "mm_update_next_owner")]
-pub fn owner_leaves(ctx: FEntryContext) -> i32 {
-    kernel::remember_owner(kernel::arg(&ctx, 0));
-    0
+#[inline(never)]
+fn owner_leaves(ctx: &FEntryContext) {
+    kernel::remember_owner(kernel::arg(ctx, 0));
 }
+twice!(#[fentry(function = "mm_update_next_owner")] owner_leaves, owner_leaves_again: FEntryContext);
 
 /// Judges a process again; what it fulfilled before, and what it fulfils now.
 #[inline(always)]

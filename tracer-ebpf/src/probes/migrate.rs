@@ -15,6 +15,7 @@ use crate::{
     kernel::{self, config},
     probes::{compaction, failure, lifecycle},
     state,
+    turn::twice,
 };
 
 /// `int migrate_pages(struct list_head *from, ...)`, 6.1 to 7.3, mm/migrate.c: seven arguments, more than an fentry
@@ -48,12 +49,12 @@ fn task(ctx: &impl EbpfContext) -> Option<&'static mut state::Task> {
 }
 
 /// `TP_PROTO(enum migrate_mode mode, int reason)`, 5.15 to 7.3, include/trace/events/migrate.h.
-#[raw_tracepoint(tracepoint = "mm_migrate_pages_start")]
-pub fn migrate_begin(ctx: RawTracePointContext) -> i32 {
+#[inline(never)]
+fn migrate_begin(ctx: &RawTracePointContext) {
     let (mode, reason): (u32, u32) = (ctx.arg(0), ctx.arg(1));
-    let Some(task) = task(&ctx) else {
+    let Some(task) = task(ctx) else {
         counters::add(Counter::LostCalls, 1);
-        return 0;
+        return;
     };
     let from = task.from;
     task.from = 0;
@@ -65,17 +66,17 @@ pub fn migrate_begin(ctx: RawTracePointContext) -> i32 {
         mode as u8,
         wanted,
     )) {
-        warn!(&ctx, "migrate_pages nested deeper than {}", state::MAX_DEPTH);
+        warn!(ctx, "migrate_pages nested deeper than {}", state::MAX_DEPTH);
     }
-    0
 }
+twice!(#[raw_tracepoint(tracepoint = "mm_migrate_pages_start")] migrate_begin, migrate_begin_again: RawTracePointContext);
 
 /// `TP_PROTO(unsigned long succeeded, unsigned long failed, unsigned long thp_succeeded, unsigned long thp_failed,
 /// unsigned long thp_split, ..., enum migrate_mode mode, int reason)`, 5.15 to 7.3, include/trace/events/migrate.h.
 /// migrate_pages has just added them to `pgmigrate_success` and `_fail`, and to `thp_migration_success`, `_fail` and
 /// `_split` (mm/migrate.c); `succeeded` is the truth that the sums of this call must meet.
-#[raw_tracepoint(tracepoint = "mm_migrate_pages")]
-pub fn migrate_end(ctx: RawTracePointContext) -> i32 {
+#[inline(never)]
+fn migrate_end(ctx: &RawTracePointContext) {
     let (succeeded, failed): (u64, u64) = (ctx.arg(0), ctx.arg(1));
     counters::add(Counter::KernelSucceeded, succeeded);
     for (counter, n) in [
@@ -92,9 +93,9 @@ pub fn migrate_end(ctx: RawTracePointContext) -> i32 {
     let Some(call) = state::get(tid).and_then(state::Task::pop) else {
         counters::add(Counter::KernelSucceededUnseen, succeeded);
         counters::add(Counter::ThpMoved, ctx.arg(2));
-        let reason = kernel::arg(&ctx, config!(migrate_end_reason));
+        let reason = kernel::arg(ctx, config!(migrate_end_reason));
         counters::add_moved_for(reason as u8, succeeded);
-        return 0;
+        return;
     };
     if call.wanted == 0 {
         // Nobody looked into it: its moves are filtered out whoever owns them.
@@ -102,7 +103,7 @@ pub fn migrate_end(ctx: RawTracePointContext) -> i32 {
         counters::add(Counter::FilteredPages, succeeded);
         counters::add(Counter::ThpMoved, ctx.arg(2));
         counters::add_moved_for(call.reason, succeeded);
-        return 0;
+        return;
     }
     call.finish_folio();
     counters::add(Counter::MovedPages, call.moved);
@@ -132,5 +133,5 @@ pub fn migrate_end(ctx: RawTracePointContext) -> i32 {
             task.told = told;
         }
     }
-    0
 }
+twice!(#[raw_tracepoint(tracepoint = "mm_migrate_pages")] migrate_end, migrate_end_again: RawTracePointContext);

@@ -19,6 +19,7 @@ use tracer_common::{
 use crate::{
     counters, emit, filter,
     kernel::{self, config},
+    turn::twice,
 };
 
 /// Tasks that unmap, or fault, at the same time; one more is counted as lost.
@@ -69,17 +70,17 @@ static SWAPPED: HashMap<u64, u64, MAX_SWAPPED, { BPF_F_NO_PREALLOC as usize }> =
 
 /// `bool try_to_unmap_one(struct folio *folio, struct vm_area_struct *vma, unsigned long address, void *arg)`, 6.1 to
 /// 7.3, mm/rmap.c. Only a folio with a place on swap leaves for it: the others are dropped, or are file pages.
-#[fentry(function = "try_to_unmap_one")]
-pub fn swap_out_begin(ctx: FEntryContext) -> i32 {
-    let (folio, vma) = (kernel::arg(&ctx, 0), kernel::arg(&ctx, 1));
+#[inline(never)]
+fn swap_out_begin(ctx: &FEntryContext) {
+    let (folio, vma) = (kernel::arg(ctx, 0), kernel::arg(ctx, 1));
     let owner = kernel::mm_owner(kernel::vma_mm(vma));
     if !filter::wants_outside_of(owner.tgid) || !kernel::is_swapped_anon(folio) {
-        return 0;
+        return;
     }
     let leaving = Leaving {
         folio,
         vma,
-        address: kernel::arg(&ctx, 2),
+        address: kernel::arg(ctx, 2),
         owner_tgid: owner.tgid,
         flags: if owner.exiting { mapping_flags::OWNER_EXITING } else { 0 },
         order: kernel::folio_order(folio),
@@ -89,33 +90,33 @@ pub fn swap_out_begin(ctx: FEntryContext) -> i32 {
     if LEAVING.insert(tid, leaving, 0).is_err() {
         counters::add(Counter::LostCalls, 1);
     }
-    0
 }
+twice!(#[fentry(function = "try_to_unmap_one")] swap_out_begin, swap_out_begin_again: FEntryContext);
 
 /// `void folio_remove_rmap_ptes(struct folio *folio, struct page *page, int nr_pages, struct vm_area_struct *vma)`,
 /// 6.12 to 7.3, mm/rmap.c; `page_remove_rmap(struct page *page, struct vm_area_struct *vma, bool compound)` on 6.1.
 /// Within `try_to_unmap_one`: the entries of these pages have just become swap entries.
-#[fentry(function = "folio_remove_rmap_ptes")]
-pub fn swap_out_unmapped(ctx: FEntryContext) -> i32 {
+#[inline(never)]
+fn swap_out_unmapped(ctx: &FEntryContext) {
     let (tgid, tid) = kernel::current();
     let Some(leaving) = LEAVING.get_ptr(tid) else {
-        return 0;
+        return;
     };
     // SAFETY: a live value of the map, which only this task writes.
     let leaving = unsafe { *leaving };
-    let single = kernel::arg_count(&ctx) == 3;
+    let single = kernel::arg_count(ctx) == 3;
     // A huge page is split before it goes: not yet.
-    if single && kernel::arg(&ctx, 2) as u8 != 0 {
-        return 0;
+    if single && kernel::arg(ctx, 2) as u8 != 0 {
+        return;
     }
     let (page, pages, vma) = if single {
-        (kernel::arg(&ctx, 0), 1, kernel::arg(&ctx, 1))
+        (kernel::arg(ctx, 0), 1, kernel::arg(ctx, 1))
     } else {
-        (kernel::arg(&ctx, 1), kernel::arg(&ctx, 2) as u32, kernel::arg(&ctx, 3))
+        (kernel::arg(ctx, 1), kernel::arg(ctx, 2) as u32, kernel::arg(ctx, 3))
     };
     let index = page.wrapping_sub(leaving.folio) >> (config!(page_struct_shift) & 63);
     if vma != leaving.vma || index >> (leaving.order & 31) != 0 {
-        return 0;
+        return;
     }
     // A KSM page lies elsewhere than its index says, but is always a base page.
     let vaddr = if leaving.order == 0 {
@@ -144,15 +145,15 @@ pub fn swap_out_unmapped(ctx: FEntryContext) -> i32 {
         pages,
         ..MappingMoved::default()
     });
-    0
 }
+twice!(#[fentry(function = "folio_remove_rmap_ptes")] swap_out_unmapped, swap_out_unmapped_again: FEntryContext);
 
-#[fexit(function = "try_to_unmap_one")]
-pub fn swap_out_end(_ctx: FExitContext) -> i32 {
+#[inline(never)]
+fn swap_out_end(_ctx: &FExitContext) {
     let (_, tid) = kernel::current();
     let _ = LEAVING.remove(tid);
-    0
 }
+twice!(#[fexit(function = "try_to_unmap_one")] swap_out_end, swap_out_end_again: FExitContext);
 
 /// The first of a run of pages and of their entries.
 struct Departure {
@@ -168,15 +169,15 @@ extern "C" fn remember(page: u32, departure: &mut Departure) -> i64 {
 }
 
 /// `vm_fault_t do_swap_page(struct vm_fault *vmf)`, 6.1 to 7.3, mm/memory.c: an entry that is not present is accessed.
-#[fentry(function = "do_swap_page")]
-pub fn swap_in_begin(ctx: FEntryContext) -> i32 {
-    let vmf = kernel::arg(&ctx, 0);
+#[inline(never)]
+fn swap_in_begin(ctx: &FEntryContext) {
+    let vmf = kernel::arg(ctx, 0);
     let vma = kernel::read(vmf, config!(fault_vma));
     let owner = kernel::mm_owner(kernel::vma_mm(vma));
     // A migration entry, or another that is none of swap's.
     let entry = arch::swap_entry(kernel::read(vmf, config!(fault_pte)));
     if entry == 0 || !filter::wants_outside_of(owner.tgid) {
-        return 0;
+        return;
     }
     let returning = Returning {
         vma,
@@ -191,41 +192,41 @@ pub fn swap_in_begin(ctx: FEntryContext) -> i32 {
     if RETURNING.insert(tid, returning, 0).is_err() {
         counters::add(Counter::LostCalls, 1);
     }
-    0
 }
+twice!(#[fentry(function = "do_swap_page")] swap_in_begin, swap_in_begin_again: FEntryContext);
 
 /// `void folio_add_anon_rmap_ptes(struct folio *folio, struct page *page, int nr_pages, struct vm_area_struct *vma,
 /// unsigned long address, rmap_t flags)`, 6.12 to 7.3, mm/rmap.c; `page_add_anon_rmap(struct page *page,
 /// struct vm_area_struct *vma, unsigned long address, rmap_t flags)` on 6.1. Within a swap fault it maps pages of the
 /// swap cache; their entries were compared before, under their lock, and are set right after.
-#[fentry(function = "folio_add_anon_rmap_ptes")]
-pub fn swap_in_mapped(ctx: FEntryContext) -> i32 {
-    if kernel::arg_count(&ctx) == 4 {
-        let (page, vma, address) = (kernel::arg(&ctx, 0), kernel::arg(&ctx, 1), kernel::arg(&ctx, 2));
+#[inline(never)]
+fn swap_in_mapped(ctx: &FEntryContext) {
+    if kernel::arg_count(ctx) == 4 {
+        let (page, vma, address) = (kernel::arg(ctx, 0), kernel::arg(ctx, 1), kernel::arg(ctx, 2));
         came_back(page, 1, vma, address);
     } else {
-        let (page, pages) = (kernel::arg(&ctx, 1), kernel::arg(&ctx, 2) as u32);
-        came_back(page, pages, kernel::arg(&ctx, 3), kernel::arg(&ctx, 4));
+        let (page, pages) = (kernel::arg(ctx, 1), kernel::arg(ctx, 2) as u32);
+        came_back(page, pages, kernel::arg(ctx, 3), kernel::arg(ctx, 4));
     }
-    0
 }
+twice!(#[fentry(function = "folio_add_anon_rmap_ptes")] swap_in_mapped, swap_in_mapped_again: FEntryContext);
 
 /// `void folio_add_new_anon_rmap(struct folio *folio, struct vm_area_struct *vma, unsigned long address, ...)`, as in
 /// `copy`. Within a swap fault it maps pages that were read for this process alone, or the copy of a KSM page.
-#[fentry(function = "folio_add_new_anon_rmap")]
-pub fn swap_in_mapped_new(ctx: FEntryContext) -> i32 {
-    let folio = kernel::arg(&ctx, 0);
+#[inline(never)]
+fn swap_in_mapped_new(ctx: &FEntryContext) {
+    let folio = kernel::arg(ctx, 0);
     let pages = 1 << (kernel::folio_order(folio) & 31);
-    came_back(folio, pages, kernel::arg(&ctx, 1), kernel::arg(&ctx, 2));
-    0
+    came_back(folio, pages, kernel::arg(ctx, 1), kernel::arg(ctx, 2));
 }
+twice!(#[fentry(function = "folio_add_new_anon_rmap")] swap_in_mapped_new, swap_in_mapped_new_again: FEntryContext);
 
-#[fexit(function = "do_swap_page")]
-pub fn swap_in_end(_ctx: FExitContext) -> i32 {
+#[inline(never)]
+fn swap_in_end(_ctx: &FExitContext) {
     let (_, tid) = kernel::current();
     let _ = RETURNING.remove(tid);
-    0
 }
+twice!(#[fexit(function = "do_swap_page")] swap_in_end, swap_in_end_again: FExitContext);
 
 /// Pages on their way back, from the first on.
 struct Arrival {

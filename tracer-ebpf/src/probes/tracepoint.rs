@@ -16,6 +16,7 @@ use crate::{
     counters, emit, filter,
     kernel::{self, config},
     state,
+    turn::twice,
 };
 
 /// Different frames in flight at one address of different address spaces, in one task.
@@ -60,21 +61,23 @@ const FREE: Unmapped = Unmapped {
 };
 
 /// `TP_PROTO(unsigned long addr, unsigned long pte, int order)`, 6.1 to 7.3.
-#[raw_tracepoint(tracepoint = "set_migration_pte")]
-pub fn tp_unmapped(ctx: RawTracePointContext) -> i32 {
-    remember(ctx.arg(0), arch::migration_entry_pfn(ctx.arg(1)))
+#[inline(never)]
+fn tp_unmapped(ctx: &RawTracePointContext) {
+    remember(ctx.arg(0), arch::migration_entry_pfn(ctx.arg(1)));
 }
+twice!(#[raw_tracepoint(tracepoint = "set_migration_pte")] tp_unmapped, tp_unmapped_again: RawTracePointContext);
 
 /// `TP_PROTO(unsigned long addr, unsigned long pmd)`, 6.1 to 7.3.
-#[raw_tracepoint(tracepoint = "set_migration_pmd")]
-pub fn tp_huge_unmapped(ctx: RawTracePointContext) -> i32 {
-    remember(ctx.arg(0), arch::migration_entry_pfn(ctx.arg(1)))
+#[inline(never)]
+fn tp_huge_unmapped(ctx: &RawTracePointContext) {
+    remember(ctx.arg(0), arch::migration_entry_pfn(ctx.arg(1)));
 }
+twice!(#[raw_tracepoint(tracepoint = "set_migration_pmd")] tp_huge_unmapped, tp_huge_unmapped_again: RawTracePointContext);
 
 /// `TP_PROTO(unsigned long addr, unsigned long pte, int order)`, 6.1 to 7.3. `order` is that of the
 /// folio at its first page and 0 after it; only a huge entry (hugetlb) maps all of it.
-#[raw_tracepoint(tracepoint = "remove_migration_pte")]
-pub fn tp_restored(ctx: RawTracePointContext) -> i32 {
+#[inline(never)]
+fn tp_restored(ctx: &RawTracePointContext) {
     let pte: u64 = ctx.arg(1);
     let order = if arch::maps_huge(pte) {
         ctx.arg::<u32>(2) & 31
@@ -83,10 +86,11 @@ pub fn tp_restored(ctx: RawTracePointContext) -> i32 {
     };
     restored(ctx.arg(0), arch::present_pfn(pte, order, config!(pfn_bits)), order, 0)
 }
+twice!(#[raw_tracepoint(tracepoint = "remove_migration_pte")] tp_restored, tp_restored_again: RawTracePointContext);
 
 /// `TP_PROTO(unsigned long addr, unsigned long pmd)`, 6.1 to 7.3.
-#[raw_tracepoint(tracepoint = "remove_migration_pmd")]
-pub fn tp_huge_restored(ctx: RawTracePointContext) -> i32 {
+#[inline(never)]
+fn tp_huge_restored(ctx: &RawTracePointContext) {
     restored(
         ctx.arg(0),
         arch::present_pfn(ctx.arg(1), arch::PMD_ORDER, config!(pfn_bits)),
@@ -94,16 +98,17 @@ pub fn tp_huge_restored(ctx: RawTracePointContext) -> i32 {
         1,
     )
 }
+twice!(#[raw_tracepoint(tracepoint = "remove_migration_pmd")] tp_huge_restored, tp_huge_restored_again: RawTracePointContext);
 
 #[inline(always)]
-fn remember(addr: u64, pfn: u64) -> i32 {
+fn remember(addr: u64, pfn: u64) {
     let (_, tid) = kernel::current();
     let Some(task) = state::get(tid) else {
-        return 0;
+        return;
     };
     match state::innermost(task) {
         Some(call) if call.wanted != 0 => {}
-        _ => return 0, // not migrate_pages, or filtered out
+        _ => return, // not migrate_pages, or filtered out
     }
     let key = Place { addr, tid, pad: 0 };
     let fresh = Unmapped {
@@ -117,7 +122,7 @@ fn remember(addr: u64, pfn: u64) -> i32 {
             contested: 0,
         };
         let _ = IN_FLIGHT.insert(key, first, 0);
-        return 0;
+        return;
     };
     // SAFETY: a live value of the map; the key holds the tid, so only this task uses it.
     let found = unsafe { &mut *found };
@@ -126,43 +131,43 @@ fn remember(addr: u64, pfn: u64) -> i32 {
         // Left over: what was unmapped there in an earlier call never came back (munmap, exit).
         *slots = [fresh, FREE, FREE, FREE];
         found.contested = 0;
-        return 0;
+        return;
     }
     let mut i = 0;
     while i < SLOTS {
         if slots[i].mappings == 0 {
             slots[i] = fresh;
             found.contested |= u64::from(i > 0);
-            return 0;
+            return;
         }
         if slots[i].pfn == pfn {
             slots[i].mappings += 1;
-            return 0;
+            return;
         }
         i += 1;
     }
     found.contested = 1;
-    0 // its restore will find no start, or another's
+    // Its restore will find no start, or another's.
 }
 
 #[inline(always)]
-fn restored(addr: u64, new_pfn: u64, order: u32, thps: u64) -> i32 {
+fn restored(addr: u64, new_pfn: u64, order: u32, thps: u64) {
     let (tgid, tid) = kernel::current();
     let Some(task) = state::get(tid) else {
-        return 0;
+        return;
     };
     let began = task.began();
     let Some(call) = state::innermost(task) else {
-        return 0;
+        return;
     };
     if call.wanted == 0 {
-        return 0;
+        return;
     }
     let key = Place { addr, tid, pad: 0 };
     let Some(found) = IN_FLIGHT.get_ptr_mut(key) else {
         // A split inside migrate_pages restores entries that no tracepoint announced.
         counters::add(Counter::UnpairedMappings, 1);
-        return 0;
+        return;
     };
     // SAFETY: as in `remember`.
     let found = unsafe { &mut *found };
@@ -170,7 +175,7 @@ fn restored(addr: u64, new_pfn: u64, order: u32, thps: u64) -> i32 {
     if slots[0].at < began {
         counters::add(Counter::UnpairedMappings, 1);
         let _ = IN_FLIGHT.remove(key);
-        return 0;
+        return;
     }
 
     // The same frame again: a move that failed was undone.
@@ -187,7 +192,7 @@ fn restored(addr: u64, new_pfn: u64, order: u32, thps: u64) -> i32 {
         at = 0;
     }
     if at >= SLOTS {
-        return 0;
+        return;
     }
     let old = slots[at];
     let ambiguous = found.contested != 0;
@@ -204,7 +209,7 @@ fn restored(addr: u64, new_pfn: u64, order: u32, thps: u64) -> i32 {
         }
     }
     if undone {
-        return 0;
+        return;
     }
 
     let pages = 1u64 << order;
@@ -228,7 +233,7 @@ fn restored(addr: u64, new_pfn: u64, order: u32, thps: u64) -> i32 {
         };
     }
     if !wanted {
-        return 0;
+        return;
     }
     let mut flags = 0;
     if ambiguous {
@@ -249,5 +254,4 @@ fn restored(addr: u64, new_pfn: u64, order: u32, thps: u64) -> i32 {
         pages: pages as u32,
         ..MappingMoved::default()
     });
-    0
 }

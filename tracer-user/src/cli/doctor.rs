@@ -17,7 +17,7 @@ use crate::{
     analysis::health::{self, Btf, Caller, Facts, Health, Hooks, OwnFrame, ProcFiles, Settings},
     kernel::{
         capabilities::Capabilities,
-        kcore,
+        kcore, preemption,
         release::{self, Lockdown},
         topology::Topology,
         types::{self, KernelTypes, TypesError},
@@ -100,6 +100,7 @@ fn kernel_types() -> (Result<Btf, String>, Hooks) {
     let config = match KernelTypes::read(path).and_then(|types| Ok((types.config()?, types))) {
         Ok((mut config, types)) => {
             kcore::add_bases(&mut config);
+            config.twice = preemption::preempts().into();
             Ok((config, types))
         }
         Err(TypesError::Read { source, .. }) => return (Err(source.to_string()), Hooks::NotTried),

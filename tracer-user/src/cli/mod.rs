@@ -19,7 +19,10 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::{
     kernel::hooks::Kinds,
     render::escape::Printable,
-    source::ring::{self, Backend, RingBytes},
+    source::{
+        attach,
+        ring::{Backend, RingBytes},
+    },
 };
 
 const USAGE: &str = "\
@@ -275,7 +278,7 @@ fn unknown_action(words: &[OsString]) -> Refused {
 #[expect(clippy::print_stderr, reason = "the one place where the command reports its failure")]
 pub fn report(error: &anyhow::Error) {
     // Where an error's own words give its cause, the cause is not said again.
-    eprintln!("tracer: {}", ring::chain(error.as_ref()));
+    eprintln!("tracer: {}", attach::chain(error.as_ref()));
 }
 
 /// The exit code of a failure.

@@ -31,7 +31,7 @@ use crate::{
     kernel::{
         capabilities::{Capabilities, Capability},
         hooks::{Hook, Kinds},
-        kcore, release,
+        kcore, preemption, release,
         topology::Topology,
         types::{self, KernelTypes},
     },
@@ -260,6 +260,7 @@ fn attach(
     let mut config = types.config()?;
     config.pfn_bits = topology.pfn_bits();
     kcore::add_bases(&mut config);
+    config.twice = preemption::preempts().into();
     let (kinds, must) = kinds(args)?;
     config.kinds = kinds.bits();
     // What was asked for by name is not traded for another backend.

@@ -89,7 +89,7 @@ pub enum Used {
     Kinds(Kinds),
 }
 
-/// One program of the object.
+/// One program of the object, and its second copy.
 #[derive(Clone, Copy, Debug)]
 pub struct Hook {
     /// The program's name in the object.
@@ -112,6 +112,12 @@ impl Hook {
     #[must_use]
     pub fn is_of(&self, kinds: Kinds) -> bool {
         matches!(self.used, Used::Kinds(own) if own != Kinds::ALL && own.any_of(kinds))
+    }
+
+    /// The name of the program's second copy. A probe needs none: the kernel runs it to its end.
+    #[must_use]
+    pub fn again(&self) -> Option<String> {
+        (self.attach != Attach::Kprobe).then(|| format!("{}_again", self.program))
     }
 
     /// `fentry/remove_migration_pte`, as errors and the doctor name it; of alternatives the first.
@@ -525,7 +531,7 @@ mod tests {
     #[test]
     fn catalogue_and_object_hold_the_same_programs() {
         let object = object::File::parse(crate::source::object::BYTES).expect("the embedded object is ELF");
-        let in_object: std::collections::BTreeSet<&str> = object
+        let in_object: std::collections::BTreeSet<String> = object
             .symbols()
             .filter(|symbol| symbol.is_definition() && symbol.kind() == object::SymbolKind::Text)
             .filter(|symbol| {
@@ -536,9 +542,10 @@ mod tests {
                     object::ObjectSection::name(&section).is_ok_and(|name| name.contains('/') || name == "kprobe")
                 })
             })
-            .filter_map(|symbol| symbol.name().ok())
+            .filter_map(|symbol| symbol.name().ok().map(str::to_owned))
             .collect();
-        let in_catalogue: std::collections::BTreeSet<&str> = HOOKS.iter().map(|hook| hook.program).collect();
+        let programs = HOOKS.iter().map(|hook| hook.program.to_owned());
+        let in_catalogue = programs.chain(HOOKS.iter().filter_map(Hook::again)).collect();
         assert_eq!(in_object, in_catalogue);
     }
 }

@@ -4,6 +4,7 @@ pub mod btf;
 pub mod capabilities;
 pub mod hooks;
 pub mod kcore;
+pub mod preemption;
 pub mod release;
 pub mod topology;
 pub mod types;

@@ -80,22 +80,22 @@ impl Lockdown {
     /// Reads the running kernel's state; where securityfs is not mounted, root can see it all the same.
     pub fn read() -> Self {
         fs::read(LOCKDOWN)
-            .or_else(|_| read_from_own_mount())
+            .or_else(|_| read_unmounted("securityfs", "lockdown"))
             .map_or(Self::Unknown, |text| Self::parse(&text))
     }
 }
 
-/// Reads the file through a mount that is attached nowhere: nobody else sees it, and it goes away when it is closed.
-/// The system calls are there since 5.2, and want CAP_SYS_ADMIN.
-fn read_from_own_mount() -> io::Result<Vec<u8>> {
-    let filesystem = fsopen("securityfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+/// Reads a file of a kernel's own filesystem through a mount that is attached nowhere: nobody else sees it, and it goes
+/// away when it is closed. The system calls are there since 5.2, and want CAP_SYS_ADMIN.
+pub(super) fn read_unmounted(filesystem: &str, path: &str) -> io::Result<Vec<u8>> {
+    let filesystem = fsopen(filesystem, FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_create(&filesystem)?;
     let mount = fsmount(
         &filesystem,
         FsMountFlags::FSMOUNT_CLOEXEC,
         MountAttrFlags::MOUNT_ATTR_RDONLY,
     )?;
-    let file = openat(&mount, "lockdown", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let file = openat(&mount, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     let mut text = Vec::new();
     File::from(file).read_to_end(&mut text)?;
     Ok(text)

@@ -23,7 +23,10 @@ use crate::{
         maps,
     },
     sink::{Header, Summary},
-    source::ring::{Backend, MissedRuns, Refusal},
+    source::{
+        attach::Refusal,
+        ring::{Backend, MissedRuns},
+    },
     units::{Nanos, NodeId, Order, Pfn, Tgid, Tid, VirtAddr},
 };
 
@@ -293,7 +296,11 @@ pub fn summary() -> Summary {
                 calls: 5,
                 unpaired: 6,
                 undecoded: 7,
-                missed_runs: MissedRuns { moves: 8, details: 10 },
+                missed_runs: MissedRuns {
+                    moves: 8,
+                    details: 10,
+                    stood_in: 12,
+                },
                 targets: 11,
                 unsearched_pages: 13,
                 not_asked_pages: 512,

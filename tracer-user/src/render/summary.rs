@@ -14,7 +14,7 @@ use crate::{
         quantity::{Bytes, Count, Duration},
     },
     sink::{Header, Summary},
-    source::ring::{Backend, Refusal},
+    source::{attach::Refusal, ring::Backend},
     units::{Nanos, PAGE_SIZE},
 };
 

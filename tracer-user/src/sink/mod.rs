@@ -9,7 +9,7 @@ use crate::{
     analysis::{books::Books, intervals::Interval, totals::Totals},
     event::Event,
     kernel::hooks::Kinds,
-    source::ring::{Backend, Refusal},
+    source::{attach::Refusal, ring::Backend},
     units::Nanos,
 };
 

@@ -10,7 +10,7 @@ use std::{
 use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::{Array, HashMap as BpfHashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
-    programs::{FEntry, FExit, KProbe, Program, ProgramError, RawTracePoint},
+    programs::{Program, ProgramError},
 };
 use tracer_common::{
     config::{Config, kinds},
@@ -20,18 +20,21 @@ use tracer_common::{
 
 use crate::{
     kernel::{
-        hooks::{Attach, HOOKS, Hook, Kinds, Used},
+        hooks::{HOOKS, Hook, Kinds, Used},
         types::KernelTypes,
     },
-    source::object,
+    source::{
+        attach::{Refusal, attach_all, chain, take_off},
+        object,
+    },
     units::{PAGE_SIZE, Tgid},
 };
 
-/// Why hooks are of no use that see folios or page tables, not frames.
-const NO_BASES: &str = "/proc/kcore does not show where this kernel keeps its struct pages";
-
 /// Pages on swap whose last frame is remembered: 4 GiB of them.
 const MAX_SWAPPED: u32 = 1 << 20;
+
+/// Tasks of which it is known which copy of a program has run for them: more than run at the same time.
+const MAX_TURNS: u32 = 1 << 14;
 
 /// How events are captured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,35 +107,6 @@ impl RingBytes {
             .then(|| u32::try_from(bytes).ok())
             .flatten()
             .map(Self)
-    }
-}
-
-/// A hook that the kernel refused.
-#[derive(Clone, Debug)]
-pub struct Refusal {
-    /// The hook.
-    pub hook: &'static Hook,
-    /// What the kernel said.
-    pub reason: String,
-    /// The error number behind it, if there is one.
-    pub errno: Option<i32>,
-}
-
-impl Refusal {
-    fn differs(hook: &'static Hook, reason: String) -> Self {
-        Self {
-            hook,
-            reason,
-            errno: None,
-        }
-    }
-
-    pub(crate) fn new(hook: &'static Hook, error: &ProgramError) -> Self {
-        Self {
-            hook,
-            reason: explain(error),
-            errno: errno(error),
-        }
     }
 }
 
@@ -316,29 +290,47 @@ impl Capture {
         ))
     }
 
-    /// Times a program was not run because it, or a task that was preempted inside it, was already
-    /// running on that CPU (`recursion_misses`, kernel/bpf/syscall.c `bpf_prog_show_fdinfo`).
+    /// Times that a program was not run because it, or a task that was preempted inside it, was already running on
+    /// that CPU (`recursion_misses`, kernel/bpf/syscall.c `bpf_prog_show_fdinfo`), and that no second copy of it made up
+    /// for.
     ///
     /// # Errors
-    /// When /proc cannot be read.
+    /// When /proc or the counters cannot be read.
     pub fn missed_runs(&self) -> io::Result<MissedRuns> {
-        let mut missed = MissedRuns::default();
+        let (mut missed, mut both) = (MissedRuns::default(), MissedRuns::default());
+        let mut of_first_copies = 0;
         for hook in self.hooks() {
-            let Some(Ok(fd)) = self.bpf.program(hook.program).map(Program::fd) else {
+            let Some(times) = self.misses(hook.program)? else {
                 continue; // refused
             };
-            let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd()))?;
-            let times = info
-                .lines()
-                .find_map(|line| line.strip_prefix("recursion_misses:"))
-                .and_then(|n| n.trim().parse::<u64>().ok())
-                .unwrap_or(0);
-            match (hook.loses, hook.used) {
-                (None, _) | (_, Used::Kinds(_)) => missed.moves += times,
-                _ => missed.details += times,
+            let again = hook.again().map(|again| self.misses(&again)).transpose()?;
+            match again.flatten() {
+                Some(again) => {
+                    of_first_copies += times;
+                    both.add(hook, times.min(again));
+                }
+                None => missed.add(hook, times),
             }
         }
+        // Read after the misses: what is missed meanwhile is not taken for lost.
+        missed.stood_in = self.counters()?.sum(Counter::StoodIn);
+        let lost = of_first_copies.saturating_sub(missed.stood_in);
+        missed.moves += both.moves.min(lost);
+        missed.details += both.details.min(lost.saturating_sub(both.moves));
         Ok(missed)
+    }
+
+    /// Times that the kernel skipped this program; None: it is not loaded.
+    fn misses(&self, program: &str) -> io::Result<Option<u64>> {
+        let Some(Ok(fd)) = self.bpf.program(program).map(Program::fd) else {
+            return Ok(None);
+        };
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd()))?;
+        let times = info
+            .lines()
+            .find_map(|line| line.strip_prefix("recursion_misses:"))
+            .and_then(|n| n.trim().parse().ok());
+        Ok(Some(times.unwrap_or(0)))
     }
 
     /// Detaches every hook, in the opposite order of attaching: a call whose begin is seen is seen to its end, and its
@@ -363,6 +355,17 @@ pub struct MissedRuns {
     pub moves: u64,
     /// Of programs without which a name, a blackout time or a line of the books is missing.
     pub details: u64,
+    /// Those that a second copy made up for: nothing is missing.
+    pub stood_in: u64,
+}
+
+impl MissedRuns {
+    fn add(&mut self, hook: &Hook, times: u64) {
+        match (hook.loses, hook.used) {
+            (None, _) | (_, Used::Kinds(_)) => self.moves += times,
+            _ => self.details += times,
+        }
+    }
 }
 
 /// The BPF side's counters, then its sums by reason; of each one value per CPU.
@@ -431,6 +434,7 @@ pub(crate) fn load(config: &Config, filter: &Filter, ring_bytes: RingBytes, btf:
     } else {
         MAX_SWAPPED
     };
+    let turns = if config.twice == 0 { 1 } else { MAX_TURNS };
     EbpfLoader::new()
         .btf(Some(btf))
         .override_global("CONFIG", config.as_bytes(), true)
@@ -438,6 +442,7 @@ pub(crate) fn load(config: &Config, filter: &Filter, ring_bytes: RingBytes, btf:
         .override_global(aya_log::LEVEL, &verbosity, false)
         .map_max_entries("RING", ring_bytes.0)
         .map_max_entries("SWAPPED", swapped)
+        .map_max_entries("TURNS", turns)
         .load(object::BYTES)
         .map_err(|e| CaptureError::Object(chain(&e)))
 }
@@ -467,130 +472,4 @@ fn set_membership(targets: &mut BpfHashMap<MapData, u32, u32>, tgid: Tgid, bits:
         return Ok(());
     }
     targets.insert(tgid.0, bits, 0).map_err(|e| map_error("TARGETS", &e))
-}
-
-/// Attaches hooks; returns the optional ones that were refused. A hook of a kind in `must` is not optional.
-fn attach_all(
-    bpf: &mut Ebpf,
-    hooks: impl Iterator<Item = &'static Hook>,
-    must: Kinds,
-    types: &KernelTypes,
-    config: &Config,
-    btf: &Btf,
-) -> Result<Vec<Refusal>, CaptureError> {
-    let mut refused = Vec::new();
-    for hook in hooks {
-        if let Err(refusal) = attach(bpf, hook, types, config, btf) {
-            if hook.loses.is_none() || hook.is_of(must) {
-                return Err(CaptureError::Hook(refusal));
-            }
-            refused.push(refusal);
-        }
-    }
-    Ok(refused)
-}
-
-/// Unloads a hook's program, which closes its links with it; one that was never loaded is fine.
-pub(crate) fn take_off(bpf: &mut Ebpf, hook: &Hook) -> Result<(), ProgramError> {
-    let result = match bpf.program_mut(hook.program) {
-        Some(Program::FEntry(p)) => p.unload(),
-        Some(Program::FExit(p)) => p.unload(),
-        Some(Program::KProbe(p)) => p.unload(),
-        Some(Program::RawTracePoint(p)) => p.unload(),
-        _ => Ok(()),
-    };
-    match result {
-        Err(ProgramError::NotLoaded) => Ok(()),
-        other => other,
-    }
-}
-
-/// Loads one program and puts it on its hook, which must pass what the program takes; it stays there until it is
-/// unloaded.
-pub(crate) fn attach(
-    bpf: &mut Ebpf,
-    hook: &'static Hook,
-    types: &KernelTypes,
-    config: &Config,
-    btf: &Btf,
-) -> Result<(), Refusal> {
-    let target = types.check(hook).map_err(|reason| Refusal::differs(hook, reason))?;
-    if hook.is_of(Kinds::OUTSIDE) && config.page_offset_base == 0 {
-        return Err(Refusal::differs(hook, NO_BASES.to_owned()));
-    }
-    load_and_attach(bpf, hook, target, btf).map_err(|error| Refusal::new(hook, &error))
-}
-
-fn load_and_attach(bpf: &mut Ebpf, hook: &Hook, target: &str, btf: &Btf) -> Result<(), ProgramError> {
-    let program = bpf.program_mut(hook.program).ok_or_else(|| ProgramError::InvalidName {
-        name: hook.program.to_owned(),
-    })?;
-    match hook.attach {
-        Attach::Fentry => {
-            let program: &mut FEntry = program.try_into()?;
-            program.load(target, btf)?;
-            program.attach()?;
-        }
-        Attach::Fexit => {
-            let program: &mut FExit = program.try_into()?;
-            program.load(target, btf)?;
-            program.attach()?;
-        }
-        Attach::Kprobe => {
-            let program: &mut KProbe = program.try_into()?;
-            program.load()?;
-            program.attach(target, 0)?;
-        }
-        Attach::RawTracepoint => {
-            let program: &mut RawTracePoint = program.try_into()?;
-            program.load()?;
-            program.attach(target)?;
-        }
-    }
-    Ok(())
-}
-
-/// The error in one line: the system's words, and the verifier's last where it has any.
-fn explain(error: &ProgramError) -> String {
-    if let ProgramError::LoadError { io_error, verifier_log } = error {
-        let log = verifier_log.to_string();
-        if !log.trim().is_empty() {
-            log::debug!("verifier: {log}");
-        }
-        // The statistics come after the complaint.
-        let statistics = ["processed ", "stack depth ", "verification time "];
-        let complaint =
-            |line: &&str| !line.trim().is_empty() && !statistics.iter().any(|prefix| line.starts_with(prefix));
-        let last = log.lines().rev().find(complaint);
-        return match last {
-            Some(line) => format!("{io_error}; the verifier says: {}", line.trim()),
-            None => io_error.to_string(),
-        };
-    }
-    chain(error)
-}
-
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let words = cause.to_string();
-        if !text.contains(&words) {
-            text.push_str(": ");
-            text.push_str(&words);
-        }
-        source = cause.source();
-    }
-    text
-}
-
-fn errno(error: &ProgramError) -> Option<i32> {
-    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(cause) = source {
-        if let Some(io) = cause.downcast_ref::<io::Error>() {
-            return io.raw_os_error();
-        }
-        source = cause.source();
-    }
-    None
 }

@@ -12,7 +12,10 @@ use crate::{
         hooks::{HOOKS, Hook, Kinds},
         types::KernelTypes,
     },
-    source::ring::{self, CaptureError, Refusal, RingBytes},
+    source::{
+        attach::{self, Refusal},
+        ring::{self, CaptureError, RingBytes},
+    },
 };
 
 /// Every filter is there, with as much as it can hold, and lets nothing through: the verifier sees all of each program.
@@ -45,15 +48,15 @@ pub struct Tried {
 /// # Errors
 /// [`CaptureError::Object`] when the kernel takes not even the maps: then no hook was tried.
 pub fn every_hook(types: &KernelTypes, config: &Config) -> Result<Vec<Tried>, CaptureError> {
-    let btf = Btf::from_sys_fs().map_err(|e| CaptureError::Object(ring::chain(&e)))?;
+    let btf = Btf::from_sys_fs().map_err(|e| CaptureError::Object(attach::chain(&e)))?;
     let config = &Config {
         kinds: Kinds::ALL.bits(),
         ..*config
     };
     let mut bpf = ring::load(config, &NOTHING, RingBytes::DEFAULT, &btf)?;
     let outcomes = HOOKS.iter().map(|hook| {
-        let refusal = ring::attach(&mut bpf, hook, types, config, &btf).err();
-        if let Err(error) = ring::take_off(&mut bpf, hook) {
+        let refusal = attach::attach(&mut bpf, hook, types, config, &btf).err();
+        if let Err(error) = attach::take_off(&mut bpf, hook) {
             log::debug!("taking off {}: {error}", hook.label());
         }
         Tried { hook, refusal }

@@ -11,10 +11,7 @@ use crate::{
         vmstat::Vmstat,
     },
     render::quantity::Bytes,
-    source::{
-        ring::{Backend, Refusal},
-        trial::Tried,
-    },
+    source::{attach::Refusal, ring::Backend, trial::Tried},
     units::PAGE_SIZE,
 };
 

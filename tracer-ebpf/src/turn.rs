@@ -1,0 +1,98 @@
+//! Programs that come twice, for kernels that may preempt a task inside one: until the task goes on, the kernel runs
+//! that program for nobody else on the CPU (`__bpf_prog_enter_recur`, kernel/bpf/trampoline.c; `__bpf_trace_run`,
+//! kernel/trace/bpf_trace.c, where tracepoints are preemptible: 7.x). Of two copies one still runs.
+//! Input: both copies of every program that `twice` declares.
+
+use aya_ebpf::{EbpfContext, btf_maps::LruHashMap, macros::btf_map};
+use tracer_common::counter::Counter;
+
+use crate::{
+    counters,
+    kernel::{self, config},
+};
+
+/// Tasks that have run any program of late; user space gives the map its size where programs come twice.
+const MAX_TASKS: usize = 1;
+
+/// The program that a task ran last, for what, and which copy of it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Turn {
+    /// 0: both copies have had their turn.
+    program: u32,
+    again: u32,
+    /// Tells apart what the same program runs for, several times in a row.
+    arguments: [u64; 2],
+}
+
+/// Key: tid.
+#[btf_map]
+static TURNS: LruHashMap<u32, Turn, MAX_TASKS> = LruHashMap::new();
+
+/// Whether this copy is to do the work: the other one, right before it, has not. `again`: the second copy, which comes
+/// second.
+#[inline(always)]
+pub fn comes(ctx: &impl EbpfContext, program: u32, again: bool) -> bool {
+    if config!(twice) == 0 {
+        return true;
+    }
+    let (_, tid) = kernel::current();
+    let mine = Turn {
+        program,
+        again: u32::from(again),
+        arguments: kernel::read(ctx.as_ptr() as u64, 0),
+    };
+    if let Some(last) = TURNS.get_ptr_mut(tid) {
+        // SAFETY: a live value of the map, which only this task uses.
+        let last = unsafe { &mut *last };
+        if last.program == program && last.again != mine.again && last.arguments == mine.arguments {
+            last.program = 0;
+            return false;
+        }
+        *last = mine;
+    } else if TURNS.insert(tid, mine, 0).is_err() && again {
+        return false;
+    }
+    if again {
+        counters::add(Counter::StoodIn, 1);
+    }
+    true
+}
+
+/// A number for a program, by its name (FNV-1a).
+pub const fn number(name: &str) -> u32 {
+    let (bytes, mut hash, mut i) = (name.as_bytes(), 0x811c_9dc5_u32, 0);
+    while i < bytes.len() {
+        hash = (hash ^ bytes[i] as u32).wrapping_mul(0x0100_0193);
+        i += 1;
+    }
+    hash
+}
+
+/// Declares the two programs of a function of this module: one of its name, and a second copy.
+macro_rules! twice {
+    (#[$attach:meta] $name:ident, $again:ident: $context:ty) => {
+        mod $name {
+            use super::*;
+
+            const NUMBER: u32 = $crate::turn::number(stringify!($name));
+
+            #[$attach]
+            pub fn $name(ctx: $context) -> i32 {
+                if $crate::turn::comes(&ctx, NUMBER, false) {
+                    super::$name(&ctx);
+                }
+                0
+            }
+
+            #[$attach]
+            pub fn $again(ctx: $context) -> i32 {
+                if $crate::turn::comes(&ctx, NUMBER, true) {
+                    super::$name(&ctx);
+                }
+                0
+            }
+        }
+    };
+}
+pub(crate) use twice;

@@ -1,0 +1,194 @@
+//! Hooks on and off: what the kernel is asked to take, and its answer.
+//! Input: the loaded object, the catalogue of hooks, the kernel's BTF.
+
+use std::io;
+
+use aya::{
+    Btf, Ebpf,
+    programs::{FEntry, FExit, KProbe, Program, ProgramError, RawTracePoint},
+};
+use tracer_common::config::Config;
+
+use crate::{
+    kernel::{
+        hooks::{Attach, Hook, Kinds},
+        types::KernelTypes,
+    },
+    source::ring::CaptureError,
+};
+
+/// Why hooks are of no use that see folios or page tables, not frames.
+const NO_BASES: &str = "/proc/kcore does not show where this kernel keeps its struct pages";
+
+/// A hook that the kernel refused.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// The hook.
+    pub hook: &'static Hook,
+    /// What the kernel said.
+    pub reason: String,
+    /// The error number behind it, if there is one.
+    pub errno: Option<i32>,
+}
+
+impl Refusal {
+    fn differs(hook: &'static Hook, reason: String) -> Self {
+        Self {
+            hook,
+            reason,
+            errno: None,
+        }
+    }
+
+    pub(crate) fn new(hook: &'static Hook, error: &ProgramError) -> Self {
+        Self {
+            hook,
+            reason: explain(error),
+            errno: errno(error),
+        }
+    }
+}
+
+/// Attaches hooks; returns the optional ones that were refused. A hook of a kind in `must` is not optional.
+pub(super) fn attach_all(
+    bpf: &mut Ebpf,
+    hooks: impl Iterator<Item = &'static Hook>,
+    must: Kinds,
+    types: &KernelTypes,
+    config: &Config,
+    btf: &Btf,
+) -> Result<Vec<Refusal>, CaptureError> {
+    let mut refused = Vec::new();
+    for hook in hooks {
+        if let Err(refusal) = attach(bpf, hook, types, config, btf) {
+            if hook.loses.is_none() || hook.is_of(must) {
+                return Err(CaptureError::Hook(refusal));
+            }
+            refused.push(refusal);
+        }
+    }
+    Ok(refused)
+}
+
+/// Unloads a hook's programs, which closes their links with them; one that was never loaded is fine.
+pub(crate) fn take_off(bpf: &mut Ebpf, hook: &Hook) -> Result<(), ProgramError> {
+    let again = hook.again().map_or(Ok(()), |again| unload(bpf, &again));
+    unload(bpf, hook.program).and(again)
+}
+
+fn unload(bpf: &mut Ebpf, program: &str) -> Result<(), ProgramError> {
+    let result = match bpf.program_mut(program) {
+        Some(Program::FEntry(p)) => p.unload(),
+        Some(Program::FExit(p)) => p.unload(),
+        Some(Program::KProbe(p)) => p.unload(),
+        Some(Program::RawTracePoint(p)) => p.unload(),
+        _ => Ok(()),
+    };
+    match result {
+        Err(ProgramError::NotLoaded) => Ok(()),
+        other => other,
+    }
+}
+
+/// Loads a hook's program and puts it on the hook, which must pass what the program takes; where the kernel preempts
+/// programs its second copy too, if it has one. They stay there until they are unloaded.
+pub(crate) fn attach(
+    bpf: &mut Ebpf,
+    hook: &'static Hook,
+    types: &KernelTypes,
+    config: &Config,
+    btf: &Btf,
+) -> Result<(), Refusal> {
+    let target = types.check(hook).map_err(|reason| Refusal::differs(hook, reason))?;
+    if hook.is_of(Kinds::OUTSIDE) && config.page_offset_base == 0 {
+        return Err(Refusal::differs(hook, NO_BASES.to_owned()));
+    }
+    let again = hook.again().filter(|_| config.twice != 0);
+    for name in in_order(hook.attach, hook.program, again.as_deref()) {
+        load_and_attach(bpf, name, hook.attach, target, btf).map_err(|error| Refusal::new(hook, &error))?;
+    }
+    Ok(())
+}
+
+/// A program and its second copy as they are to be attached, so that the first one is run first: a trampoline begins with what was
+/// attached last (`__bpf_trampoline_link_prog`, kernel/bpf/trampoline.c), a tracepoint ends with it (`func_add`,
+/// kernel/tracepoint.c).
+fn in_order<'a>(attach: Attach, first: &'a str, again: Option<&'a str>) -> impl Iterator<Item = &'a str> {
+    let trampoline = matches!(attach, Attach::Fentry | Attach::Fexit);
+    let (before, after) = if trampoline { (again, None) } else { (None, again) };
+    before.into_iter().chain([first]).chain(after)
+}
+
+fn load_and_attach(bpf: &mut Ebpf, name: &str, attach: Attach, target: &str, btf: &Btf) -> Result<(), ProgramError> {
+    let program = bpf
+        .program_mut(name)
+        .ok_or_else(|| ProgramError::InvalidName { name: name.to_owned() })?;
+    match attach {
+        Attach::Fentry => {
+            let program: &mut FEntry = program.try_into()?;
+            program.load(target, btf)?;
+            program.attach()?;
+        }
+        Attach::Fexit => {
+            let program: &mut FExit = program.try_into()?;
+            program.load(target, btf)?;
+            program.attach()?;
+        }
+        Attach::Kprobe => {
+            let program: &mut KProbe = program.try_into()?;
+            program.load()?;
+            program.attach(target, 0)?;
+        }
+        Attach::RawTracepoint => {
+            let program: &mut RawTracePoint = program.try_into()?;
+            program.load()?;
+            program.attach(target)?;
+        }
+    }
+    Ok(())
+}
+
+/// The error in one line: the system's words, and the verifier's last where it has any.
+fn explain(error: &ProgramError) -> String {
+    if let ProgramError::LoadError { io_error, verifier_log } = error {
+        let log = verifier_log.to_string();
+        if !log.trim().is_empty() {
+            log::debug!("verifier: {log}");
+        }
+        // The statistics come after the complaint.
+        let statistics = ["processed ", "stack depth ", "verification time "];
+        let complaint =
+            |line: &&str| !line.trim().is_empty() && !statistics.iter().any(|prefix| line.starts_with(prefix));
+        let last = log.lines().rev().find(complaint);
+        return match last {
+            Some(line) => format!("{io_error}; the verifier says: {}", line.trim()),
+            None => io_error.to_string(),
+        };
+    }
+    chain(error)
+}
+
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let words = cause.to_string();
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+fn errno(error: &ProgramError) -> Option<i32> {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(cause) = source {
+        if let Some(io) = cause.downcast_ref::<io::Error>() {
+            return io.raw_os_error();
+        }
+        source = cause.source();
+    }
+    None
+}
