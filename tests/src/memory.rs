@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::ops::Range;
+use std::os::fd::FromRawFd as _;
 use std::ptr;
 
 use anyhow::{Context, Result, ensure};
@@ -52,6 +53,17 @@ impl Memory {
             start: start.cast(),
             len,
         })
+    }
+
+    /// Maps `len` bytes that the kernel itself keeps out of (memfd_secret(2)): pages of a file that refuses to move them.
+    pub fn secret(len: usize) -> Result<Self> {
+        // SAFETY: no memory is touched.
+        let fd = unsafe { libc::syscall(libc::SYS_memfd_secret, libc::O_CLOEXEC) };
+        ensure!(fd >= 0, "memfd_secret: {}", std::io::Error::last_os_error());
+        // SAFETY: a new file descriptor that nobody else has.
+        let file = unsafe { File::from_raw_fd(i32::try_from(fd)?) };
+        file.set_len(len as u64).context("memfd_secret")?;
+        Self::of_file(&file, len)
     }
 
     /// Maps `len` bytes of base pages at an address where nothing is, not populated yet.

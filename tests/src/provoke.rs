@@ -2,9 +2,10 @@
 //! Input: the range; sysfs, cgroupfs, io_uring. Each is for a VM alone, and undoes what it set up.
 
 use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -131,6 +132,20 @@ pub fn pin_for_long(range: &Range<u64>) -> Result<()> {
     Ok(())
 }
 
+/// Loads a module of the initramfs, if it is not loaded.
+pub fn load_module(path: &str, options: &str) -> Result<()> {
+    let module = File::open(path).with_context(|| format!("open {path}"))?;
+    let options = CString::new(options)?;
+    // SAFETY: a file of our own and a C string, both alive during the call.
+    let result = unsafe { libc::syscall(libc::SYS_finit_module, module.as_raw_fd(), options.as_ptr(), 0) };
+    let error = io::Error::last_os_error();
+    ensure!(
+        result == 0 || error.kind() == ErrorKind::AlreadyExists,
+        "load {path}: {error}"
+    );
+    Ok(())
+}
+
 fn checked(result: i64) -> Result<i64> {
     if result < 0 {
         return Err(io::Error::last_os_error()).context("io_uring");
@@ -191,18 +206,24 @@ pub fn demote(group: &Group, range: &Range<u64>) -> Result<()> {
     write("/sys/kernel/mm/numa/demotion_enabled", "0")
 }
 
-/// DAMON's scheme `migrate_cold` (since 6.11, mm/damon/paddr.c) on the frames of the range
-/// (Documentation/admin-guide/mm/damon/usage.rst).
+/// DAMON's scheme `migrate_cold` on the frames of the range, until they have moved.
 pub fn damon_migrate(range: &Range<u64>, node: u32) -> Result<()> {
     let before = Snapshot::take(range.clone())?;
+    let first = before.frames().min().context("no page")?;
+    let last = before.frames().max().context("no page")?;
+    damon_migrate_frames(first..=last, node, || settle(&before, range))
+}
+
+/// DAMON's scheme `migrate_cold` (since 6.11, mm/damon/paddr.c) on these frames, time and again until `ended` returns
+/// (Documentation/admin-guide/mm/damon/usage.rst).
+pub fn damon_migrate_frames(frames: RangeInclusive<u64>, node: u32, ended: impl FnOnce() -> Result<()>) -> Result<()> {
     // Since 6.17 it may be at work from the start, and there can be one only.
     let stat = Path::new("/sys/module/damon_stat/parameters/enabled");
     if stat.exists() {
         write(stat, "N")?;
     }
     let page = rustix::param::page_size() as u64;
-    let first = before.frames().min().context("no page")?;
-    let last = before.frames().max().context("no page")?;
+    let (first, last) = (frames.start(), frames.end());
     let all = u32::MAX.to_string();
     let kdamonds = Path::new("/sys/kernel/mm/damon/admin/kdamonds");
     for (file, value) in [
@@ -225,7 +246,7 @@ pub fn damon_migrate(range: &Range<u64>, node: u32) -> Result<()> {
     ] {
         write(kdamonds.join(file), value)?;
     }
-    settle(&before, range)?;
+    ended()?;
     write(kdamonds.join("0/state"), "off")?;
     write(kdamonds.join("nr_kdamonds"), "0")
 }

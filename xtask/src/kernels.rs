@@ -85,8 +85,9 @@ pub struct Kernel {
     pub modules: Vec<(String, Vec<u8>)>,
 }
 
-/// What tests load: brd, a RAM disk to swap on.
-const MODULES: &[&str] = &["brd"];
+/// What tests load: brd, a RAM disk to swap on; null_blk, a disk as slow as one likes, and configfs, which it needs.
+const MODULES: &[&str] = &["brd", "configfs", "null_blk"];
+
 impl Kernel {
     /// How it calls itself, as in /proc/version: release, builder, package version and date. None: no bzImage.
     pub fn banner(&self) -> Option<String> {
@@ -135,7 +136,8 @@ pub fn resolve(spec: &Spec) -> Result<Kernel> {
             let kernel = image_in(&dir).with_context(|| format!("find the kernel in {}", dir.display()))?;
             // Where the image has a package of its own, so have the modules.
             let package = package.replace("linux-binary", "linux-modules");
-            let dir = cache::filled(&cache::dir()?.join("modules").join(&package), |dir| {
+            let wanted = MODULES.join("+");
+            let dir = cache::filled(&cache::dir()?.join("modules").join(&package).join(wanted), |dir| {
                 eprintln!("xtask: downloading modules of {package}");
                 apt.unpack_modules(&package, MODULES, dir)
             });

@@ -10,8 +10,10 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::case::{Case, Env, Needs, Outcome};
 use crate::cases::moves::{balance_eagerly, ensure_same};
 use crate::child::Worker;
+use crate::memory::Memory;
 use crate::tracing::{FailureLine, Trace, Tracing};
 use crate::truth::{Report, Reports};
+use crate::workloads::stuck;
 
 const SOON: Duration = Duration::from_mins(1);
 const NEEDS: Needs = Needs { nodes: 2, ..Needs::VM };
@@ -40,6 +42,18 @@ pub const CASES: &[Case] = &[
         what: "NUMA balancing wants pages on a full node, and refuses to move them",
         needs: NEEDS,
         run: refused_hint_fault,
+    },
+    Case {
+        name: "failures/refused_by_file",
+        what: "pages of a file that refuses to move them: the error is told",
+        needs: NEEDS,
+        run: refused_by_file,
+    },
+    Case {
+        name: "failures/writeback",
+        what: "page cache that is being written to a slow disk: each page is reported as under writeback",
+        needs: NEEDS,
+        run: writeback,
     },
 ];
 
@@ -212,5 +226,75 @@ fn refuse(env: &Env) -> Result<Outcome> {
             "{failure:?}"
         );
     }
+    Ok(Outcome::Passed)
+}
+
+fn refused_by_file(env: &Env) -> Result<Outcome> {
+    if let Err(error) = Memory::secret(rustix::param::page_size()) {
+        ensure!(env.version() < (6, 5), "{error:#}");
+        return Ok(Outcome::NotApplicable(
+            "before 6.5 memfd_secret(2) is switched on at boot only".into(),
+        ));
+    }
+    let (pid, truth, trace) = traced(env, &["secret", "mbind_refused", "1"])?;
+    let [(_, report)] = &truth.0[..] else {
+        bail!("one process was expected")
+    };
+    ensure!(report.moves.len() == 0 && trace.moves.is_empty(), "moved: {report:?}");
+    trace.ensure_exact_books()?;
+    for failure in ensure_failed(&trace, pid, report)? {
+        // `secretmem_migrate_folio`, mm/secretmem.c: EBUSY; once among others, once alone (`migrate_pages_sync`).
+        ensure!(
+            failure.cause == "error" && !failure.inferred && (failure.errno, failure.attempts) == (Some(16), 2),
+            "cause: {failure:?}"
+        );
+        ensure!(failure.reason == "mempolicy_mbind", "reason: {failure:?}");
+    }
+    Ok(Outcome::Passed)
+}
+
+fn writeback(env: &Env) -> Result<Outcome> {
+    const STATE: &str = "writeback";
+    if env.version() < (6, 12) {
+        return Ok(Outcome::NotApplicable("DAMON's migrate_cold came with 6.11".into()));
+    }
+    if !fs::exists(stuck::MODULE)? {
+        return Ok(Outcome::NotApplicable(
+            "the initramfs has no module null_blk of this kernel".to_owned(),
+        ));
+    }
+    let mut worker = Worker::spawn("stuck", &[])?;
+    worker.wait_ready(SOON)?;
+    let tracing = Tracing::start(&env.tracer, &["-a", "--backend", "exact"])?;
+    worker.send("move")?;
+    let answer = worker.read_line(SOON)?;
+    let trace = tracing.finish()?;
+    worker.exit(SOON)?;
+    let frames: Result<BTreeSet<u64>, _> = answer.split(' ').map(str::parse).collect();
+    let frames = frames.with_context(|| format!("no frames: {answer:?}"))?;
+    trace.ensure_exact_books()?;
+    let mut seen = BTreeSet::new();
+    for failure in &trace.failures {
+        let Some(pfn) = failure.pfn.map(|pfn| pfn.0).filter(|pfn| frames.contains(pfn)) else {
+            // Another page on the way, of which less is known.
+            ensure!(failure.cause != STATE, "invented: {failure:?}");
+            continue;
+        };
+        seen.insert(pfn);
+        ensure!(failure.cause == STATE && failure.inferred, "cause: {failure:?}");
+        ensure!(failure.flags.iter().any(|flag| flag == STATE), "flags: {failure:?}");
+        ensure!(
+            (failure.reason.as_str(), failure.mode.as_str()) == ("damon", "async"),
+            "{failure:?}"
+        );
+    }
+    println!("{} frames, {} failures", frames.len(), trace.failures.len());
+    ensure!(
+        seen == frames,
+        "{} of {} frames: {:?}",
+        seen.len(),
+        frames.len(),
+        trace.summary.books
+    );
     Ok(Outcome::Passed)
 }

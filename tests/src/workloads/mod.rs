@@ -17,6 +17,7 @@ mod mover;
 mod own;
 mod punched;
 mod sharer;
+pub mod stuck;
 pub mod swapped;
 
 use std::io::{self, BufRead, Write};
@@ -51,6 +52,7 @@ pub const ALL: &[Workload] = &[
     mover::WORKLOAD,
     own::WORKLOAD,
     punched::WORKLOAD,
+    stuck::WORKLOAD,
     swapped::WORKLOAD,
 ];
 

@@ -40,6 +40,8 @@ pub enum Pages {
     ForkShared,
     /// tmpfs pages shared with a forked child.
     FileShared,
+    /// Pages of memfd_secret(2).
+    Secret,
 }
 
 impl Pages {
@@ -52,6 +54,7 @@ impl Pages {
             "hugetlb" => Self::Hugetlb,
             "fork_shared" => Self::ForkShared,
             "file_shared" => Self::FileShared,
+            "secret" => Self::Secret,
             other => bail!("no pages {other}"),
         })
     }
@@ -78,6 +81,7 @@ impl Pages {
                 Memory::hugetlb(len)?
             }
             Self::FileShared => Memory::shared(len)?,
+            Self::Secret => Memory::secret(len)?,
         };
         if node != 0 {
             numa::mbind(memory.addresses(), node, false)?;
@@ -87,7 +91,7 @@ impl Pages {
         let run = match self {
             Self::Thp | Self::PteMappedThp | Self::Hugetlb => HUGE,
             Self::Mthp => 64 << 10,
-            Self::Base | Self::ForkShared | Self::FileShared => rustix::param::page_size(),
+            Self::Base | Self::ForkShared | Self::FileShared | Self::Secret => rustix::param::page_size(),
         };
         ensure!(
             frames.in_runs_of(run / rustix::param::page_size()),
@@ -178,6 +182,11 @@ fn move_by(call: &str, range: &Range<u64>, everybodys: bool) -> Result<()> {
             let _pinned = numa::Pinned::new(range.clone())?;
             numa::move_pages(range.clone(), 1, everybodys)
         }
+        // The file refuses to move its pages; without MPOL_MF_STRICT that is no error of mbind's.
+        "mbind_refused" => match numa::mbind(range.clone(), 1, everybodys) {
+            Err(error) if !says(&error, Errno::IO) => Err(error),
+            _ => Ok(()),
+        },
         // Moves that find no room.
         "move_to_full_node" => {
             let _ballast = fill_node(1)?;

@@ -2,8 +2,7 @@
 //! Input: the module brd in the initramfs; on stdin `mark`, then `swap`, answered by the report.
 
 use std::ffi::CString;
-use std::fs::{self, File, OpenOptions};
-use std::os::fd::AsRawFd;
+use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::{Workload, serve};
 use crate::memory::Memory;
+use crate::provoke;
 use crate::truth::{Moves, Report, Snapshot};
 
 pub const WORKLOAD: Workload = Workload {
@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 fn run(args: &[String]) -> Result<()> {
     ensure!(args.is_empty(), "usage: swapped");
     if !fs::exists(DEVICE)? {
-        load_module()?;
+        provoke::load_module(MODULE, &format!("rd_nr=1 rd_size={}", DEVICE_PAGES * 4))?;
     }
     swap_on()?;
     let mut memory = Memory::base_pages(PAGES * rustix::param::page_size())?;
@@ -53,15 +53,6 @@ fn run(args: &[String]) -> Result<()> {
         let moves = Moves::between(before, &Snapshot::take(range.clone())?)?;
         Report::new(range.clone(), moves).to_line()
     })
-}
-
-fn load_module() -> Result<()> {
-    let module = File::open(MODULE).with_context(|| format!("open {MODULE}"))?;
-    let options = CString::new(format!("rd_nr=1 rd_size={}", DEVICE_PAGES * 4))?;
-    // SAFETY: a file of our own and a C string, both alive during the call.
-    let result = unsafe { libc::syscall(libc::SYS_finit_module, module.as_raw_fd(), options.as_ptr(), 0) };
-    ensure!(result == 0, "load {MODULE}: {}", std::io::Error::last_os_error());
-    Ok(())
 }
 
 /// Writes the header that mkswap(8) writes (`union swap_header`, include/linux/swap.h), and swaps there.
