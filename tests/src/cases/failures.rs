@@ -275,12 +275,14 @@ fn writeback(env: &Env) -> Result<Outcome> {
     trace.ensure_exact_books()?;
     let mut seen = BTreeSet::new();
     for failure in &trace.failures {
-        let Some(pfn) = failure.pfn.map(|pfn| pfn.0).filter(|pfn| frames.contains(pfn)) else {
-            // Another page on the way, of which less is known.
+        let first = failure.pfn.context("no frame")?.0;
+        let (mine, others): (Vec<u64>, Vec<u64>) = (first..first + failure.pages).partition(|pfn| frames.contains(pfn));
+        if mine.is_empty() {
             ensure!(failure.cause != STATE, "invented: {failure:?}");
             continue;
-        };
-        seen.insert(pfn);
+        }
+        ensure!(others.is_empty(), "pages of others: {failure:?}");
+        seen.extend(mine);
         ensure!(failure.cause == STATE && failure.inferred, "cause: {failure:?}");
         ensure!(failure.flags.iter().any(|flag| flag == STATE), "flags: {failure:?}");
         ensure!(
