@@ -141,9 +141,10 @@ impl Memory {
         }
     }
 
-    /// Writes to every page too, but no more than it takes.
-    pub fn touch(&mut self) {
-        self.bytes_mut()
+    /// Writes to every page of a part too, but no more than it takes.
+    pub fn touch(&mut self, part: &Range<u64>) {
+        let start = self.addresses().start;
+        self.bytes_mut()[(part.start - start) as usize..(part.end - start) as usize]
             .iter_mut()
             .step_by(rustix::param::page_size())
             .for_each(|byte| *byte = 1);

@@ -10,6 +10,7 @@ use crate::cases::moves::ensure_same;
 use crate::child::Worker;
 use crate::tracing::Tracing;
 use crate::truth::Reports;
+use crate::workloads::mover::{MTHP, mthp_order};
 
 const SOON: Duration = Duration::from_mins(1);
 const NEEDS: Needs = Needs { nodes: 2, ..Needs::VM };
@@ -20,7 +21,8 @@ pub struct Kind {
     pub call: &'static str,
     pub mib: usize,
     pub reason: &'static str,
-    pub order: u8,
+    /// Of the folio at an offset into the memory.
+    pub order: fn(u64) -> u8,
     /// What older kernels lack, and the first one that is tested and has it. None: all have it.
     pub since: Option<(&'static str, (u32, u32))>,
     /// Pages that must move.
@@ -54,7 +56,7 @@ impl Kind {
         call: "move_pages",
         mib: 8,
         reason: "syscall_or_cpuset",
-        order: 0,
+        order: |_| 0,
         since: None,
         moving: Moving::All,
         nodes: (0, 1),
@@ -92,12 +94,15 @@ macro_rules! kinds {
 
 kinds! {
     move_pages: "move_pages(2) of base pages", Kind::BASE;
-    move_pages_mthp: "move_pages(2) of 64K folios",
-        Kind { pages: "mthp", order: 4, since: Some(("folios of 64K came with 6.8", (6, 12))), ..Kind::BASE };
-    move_pages_thp: "move_pages(2) of huge pages", Kind { pages: "thp", order: 9, ..Kind::BASE };
+    move_pages_mthp: "move_pages(2) of folios of each order between base pages and huge pages",
+        Kind {
+            pages: "mthp", mib: 2 * MTHP.len(), order: mthp_order,
+            since: Some(("anonymous folios of such orders came with 6.8", (6, 12))), ..Kind::BASE
+        };
+    move_pages_thp: "move_pages(2) of huge pages", Kind { pages: "thp", order: |_| 9, ..Kind::BASE };
     move_pages_pte_mapped_thp: "move_pages(2) of huge pages in three VMAs each",
-        Kind { pages: "pte_mapped_thp", order: 9, ..Kind::BASE };
-    move_pages_hugetlb: "move_pages(2) of hugetlb pages", Kind { pages: "hugetlb", order: 9, ..Kind::BASE };
+        Kind { pages: "pte_mapped_thp", order: |_| 9, ..Kind::BASE };
+    move_pages_hugetlb: "move_pages(2) of hugetlb pages", Kind { pages: "hugetlb", order: |_| 9, ..Kind::BASE };
     move_pages_fork_shared: "move_pages(2) of pages that two processes share by fork",
         Kind { pages: "fork_shared", ..Kind::BASE };
     move_pages_file_shared: "move_pages(2) of tmpfs pages that two processes map",
@@ -151,7 +156,8 @@ pub fn check(env: &Env, kind: &Kind, backend: &str) -> Result<Outcome> {
             }
             ensure!(line.verdict == "confirmed", "verdict: {line:?}");
             if backend == "exact" {
-                ensure!(line.order == kind.order, "order: {line:?}");
+                let order = (kind.order)(line.vaddr.0 - report.start);
+                ensure!(line.order == order, "order, not {order}: {line:?}");
             }
             let (from, to) = kind.nodes;
             ensure!(

@@ -81,7 +81,7 @@ reasons! {
     demotion: "reclaim demotes to a node without CPUs", TIERED, demotion;
     contig_range: "a gigabyte is emptied to become a page", TIERED,
         |env, backend| check(env, &Kind {
-            pages: "thp", call: "gigantic_page", mib: 2200, reason: "contig_range", order: 9, nodes: (1, 1),
+            pages: "thp", call: "gigantic_page", mib: 2200, reason: "contig_range", order: |_| 9, nodes: (1, 1),
             moving: ENOUGH, ..Kind::BASE
         }, backend);
 }

@@ -22,13 +22,23 @@ pub const WORKLOAD: Workload = Workload {
 };
 
 const HUGE: usize = 2 << 20;
+const HUGE_ORDER: u8 = 9;
+
+/// Orders of the anonymous folios between base pages and huge pages (mm/huge_memory.c, `THP_ORDERS_ALL_ANON`, 6.8 to
+/// 7.3).
+pub const MTHP: [u8; 7] = [2, 3, 4, 5, 6, 7, 8];
+
+/// Memory of these folios has one order after the other, 2 MiB of each.
+pub fn mthp_order(offset: u64) -> u8 {
+    MTHP[offset as usize / HUGE % MTHP.len()]
+}
 
 /// What the moved pages are.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Pages {
     /// Anonymous base pages.
     Base,
-    /// Anonymous folios of 64 KiB.
+    /// Anonymous folios of each order between the two.
     Mthp,
     /// Anonymous huge pages mapped by a PMD.
     Thp,
@@ -60,16 +70,22 @@ impl Pages {
         matches!(self, Self::ForkShared | Self::FileShared)
     }
 
+    /// The order of the folio at an offset into the memory.
+    fn order_at(self, offset: u64) -> u8 {
+        match self {
+            Self::Base | Self::ForkShared | Self::FileShared => 0,
+            Self::Mthp => mthp_order(offset),
+            Self::Thp | Self::PteMappedThp | Self::Hugetlb => HUGE_ORDER,
+        }
+    }
+
     /// So much on that node; as to node 0, this thread has to run there.
     pub fn map(self, len: usize, node: u32) -> Result<Memory> {
         let mut memory = match self {
             Self::Base | Self::ForkShared => Memory::base_pages(len)?,
-            Self::Mthp => {
-                huge_pages_of(64)?;
-                Memory::huge_pages(len)?
-            }
+            Self::Mthp => Memory::huge_pages(len)?,
             Self::Thp | Self::PteMappedThp => {
-                huge_pages_of(2048)?;
+                huge_pages_of(HUGE_ORDER)?;
                 Memory::huge_pages(len)?
             }
             Self::Hugetlb => {
@@ -82,17 +98,19 @@ impl Pages {
         if node != 0 {
             numa::mbind(memory.addresses(), node, false)?;
         }
-        memory.touch();
-        let frames = Snapshot::take(memory.addresses())?;
-        let run = match self {
-            Self::Thp | Self::PteMappedThp | Self::Hugetlb => HUGE,
-            Self::Mthp => 64 << 10,
-            Self::Base | Self::ForkShared | Self::FileShared => rustix::param::page_size(),
-        };
-        ensure!(
-            frames.in_runs_of(run / rustix::param::page_size()),
-            "the kernel gave other pages than asked for"
-        );
+        let range = memory.addresses();
+        for start in range.clone().step_by(HUGE) {
+            let part = start..range.end.min(start + HUGE as u64);
+            let order = self.order_at(start - range.start);
+            if self == Self::Mthp {
+                huge_pages_of(order)?;
+            }
+            memory.touch(&part);
+            ensure!(
+                Snapshot::take(part)?.in_runs_of(1 << order),
+                "the kernel gave other pages than asked for, which are of order {order}"
+            );
+        }
         if self == Self::PteMappedThp {
             // Another VMA in the middle of each huge page: its PMD becomes a page table, its folio stays.
             memory.split_permissions(HUGE)?;
@@ -101,15 +119,16 @@ impl Pages {
     }
 }
 
-/// Lets anonymous memory have huge pages of one size only, by the per-size knobs
+/// Lets anonymous memory have huge pages of one order only, by the per-size knobs
 /// (since 6.8, mm/huge_memory.c `thpsize_init`) where there are any.
-fn huge_pages_of(kib: u32) -> Result<()> {
+fn huge_pages_of(order: u8) -> Result<()> {
     let thp = "/sys/kernel/mm/transparent_hugepage";
     fs::write(format!("{thp}/enabled"), "always").context("switch THP on")?;
-    for size in [64, 2048] {
-        let knob = format!("{thp}/hugepages-{size}kB/enabled");
+    for each in MTHP.into_iter().chain([HUGE_ORDER]) {
+        let knob = format!("{thp}/hugepages-{}kB/enabled", 4 << each);
         if fs::exists(&knob)? {
-            fs::write(&knob, if size == kib { "always" } else { "never" }).with_context(|| format!("write {knob}"))?;
+            fs::write(&knob, if each == order { "always" } else { "never" })
+                .with_context(|| format!("write {knob}"))?;
         }
     }
     Ok(())
