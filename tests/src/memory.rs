@@ -134,6 +134,12 @@ impl Memory {
         Ok(())
     }
 
+    /// Takes all access away (PROT_NONE): nothing here may read or write it any more.
+    pub fn forbid(&mut self) -> Result<()> {
+        // SAFETY: exactly our own mapping, which nobody refers to; reading and writing it are given up.
+        unsafe { mprotect(self.start.cast(), self.len, MprotectFlags::empty()) }.context("take all access away")
+    }
+
     /// Writes to every page, which gives each a frame of its own (a read would map the shared zero page).
     pub fn fill(&mut self) {
         for (page, chunk) in self.bytes_mut().chunks_mut(rustix::param::page_size()).enumerate() {

@@ -107,7 +107,17 @@ kinds! {
         Kind { pages: "fork_shared", ..Kind::BASE };
     move_pages_file_shared: "move_pages(2) of tmpfs pages that two processes map",
         Kind { pages: "file_shared", ..Kind::BASE };
+    move_pages_prot_none: "move_pages(2) of pages in a mapping that was made PROT_NONE",
+        Kind {
+            pages: "prot_none",
+            // include/linux/mm.h, `gup_can_follow_protnone`.
+            since: Some(("from 6.1 to 6.5 move_pages finds no page in a PROT_NONE mapping", (6, 12))), ..Kind::BASE
+        };
     mbind: "mbind(2)", Kind { call: "mbind", reason: "mempolicy_mbind", ..Kind::BASE };
+    mbind_prot_none: "mbind(2) of pages in a mapping that was made PROT_NONE",
+        Kind { pages: "prot_none", call: "mbind", reason: "mempolicy_mbind", ..Kind::BASE };
+    mbind_thp_prot_none: "the same with huge pages",
+        Kind { pages: "thp_prot_none", order: |_| 9, call: "mbind", reason: "mempolicy_mbind", ..Kind::BASE };
     migrate_pages: "migrate_pages(2)", Kind { call: "migrate_pages", ..Kind::BASE };
     soft_offline: "MADV_SOFT_OFFLINE of base pages",
         Kind { call: "soft_offline", mib: 1, reason: "memory_failure", nodes: (0, 0), ..Kind::BASE };

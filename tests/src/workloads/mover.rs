@@ -44,6 +44,9 @@ pub enum Pages {
     Thp,
     /// The same, mapped by PTEs in three VMAs of different permissions.
     PteMappedThp,
+    /// Base pages and huge pages, in a mapping that is PROT_NONE by now.
+    ProtNone,
+    ThpProtNone,
     /// hugetlb.
     Hugetlb,
     /// Base pages shared with a forked child.
@@ -59,6 +62,8 @@ impl Pages {
             "mthp" => Self::Mthp,
             "thp" => Self::Thp,
             "pte_mapped_thp" => Self::PteMappedThp,
+            "prot_none" => Self::ProtNone,
+            "thp_prot_none" => Self::ThpProtNone,
             "hugetlb" => Self::Hugetlb,
             "fork_shared" => Self::ForkShared,
             "file_shared" => Self::FileShared,
@@ -73,18 +78,18 @@ impl Pages {
     /// The order of the folio at an offset into the memory.
     fn order_at(self, offset: u64) -> u8 {
         match self {
-            Self::Base | Self::ForkShared | Self::FileShared => 0,
+            Self::Base | Self::ProtNone | Self::ForkShared | Self::FileShared => 0,
             Self::Mthp => mthp_order(offset),
-            Self::Thp | Self::PteMappedThp | Self::Hugetlb => HUGE_ORDER,
+            Self::Thp | Self::PteMappedThp | Self::ThpProtNone | Self::Hugetlb => HUGE_ORDER,
         }
     }
 
     /// So much on that node; as to node 0, this thread has to run there.
     pub fn map(self, len: usize, node: u32) -> Result<Memory> {
         let mut memory = match self {
-            Self::Base | Self::ForkShared => Memory::base_pages(len)?,
+            Self::Base | Self::ProtNone | Self::ForkShared => Memory::base_pages(len)?,
             Self::Mthp => Memory::huge_pages(len)?,
-            Self::Thp | Self::PteMappedThp => {
+            Self::Thp | Self::PteMappedThp | Self::ThpProtNone => {
                 huge_pages_of(HUGE_ORDER)?;
                 Memory::huge_pages(len)?
             }
@@ -114,6 +119,9 @@ impl Pages {
         if self == Self::PteMappedThp {
             // Another VMA in the middle of each huge page: its PMD becomes a page table, its folio stays.
             memory.split_permissions(HUGE)?;
+        }
+        if matches!(self, Self::ProtNone | Self::ThpProtNone) {
+            memory.forbid()?;
         }
         Ok(memory)
     }
