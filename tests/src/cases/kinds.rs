@@ -31,6 +31,8 @@ pub struct Kind {
     pub nodes: (u32, u32),
     /// What the name of the one who moves them starts with; None: the workload itself moves them.
     pub actor: Option<&'static str>,
+    /// Of those who share the pages only the child forked last is asked for.
+    pub of_youngest: bool,
 }
 
 /// How many pages.
@@ -61,6 +63,7 @@ impl Kind {
         moving: Moving::All,
         nodes: (0, 1),
         actor: None,
+        of_youngest: false,
     };
 }
 
@@ -105,6 +108,8 @@ kinds! {
     move_pages_hugetlb: "move_pages(2) of hugetlb pages", Kind { pages: "hugetlb", order: |_| 9, ..Kind::BASE };
     move_pages_fork_shared: "move_pages(2) of pages that two processes share by fork",
         Kind { pages: "fork_shared", ..Kind::BASE };
+    move_pages_one_of_six: "move_pages(2) of pages that six processes share by fork, of which the last is asked for",
+        Kind { pages: "shared_by_six", mib: 1, of_youngest: true, ..Kind::BASE };
     move_pages_file_shared: "move_pages(2) of tmpfs pages that two processes map",
         Kind { pages: "file_shared", ..Kind::BASE };
     move_pages_prot_none: "move_pages(2) of pages in a mapping that was made PROT_NONE",
@@ -133,14 +138,19 @@ pub fn check(env: &Env, kind: &Kind, backend: &str) -> Result<Outcome> {
         "mover",
         &[kind.pages, kind.call, &kind.mib.to_string(), &kind.nodes.0.to_string()],
     )?;
-    let pid = worker.pid();
     worker.wait_ready(SOON)?;
+    let pid = if kind.of_youngest {
+        worker.youngest_child()?
+    } else {
+        worker.pid()
+    };
     let tracing = Tracing::start(&env.tracer, &["-p", &pid.to_string(), "--backend", backend])?;
     worker.send("mark")?;
     worker.read_line(SOON)?;
     worker.send("move")?;
     let truth = Reports::parse(&worker.read_line(SOON)?)?;
     let trace = tracing.finish()?;
+    let truth = if kind.of_youngest { truth.only_of(pid)? } else { truth };
     let traced: Vec<u32> = truth.0.iter().map(|(pid, _)| *pid).collect();
     trace.ensure_only(&traced)?;
     for (pid, report) in &truth.0 {

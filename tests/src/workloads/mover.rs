@@ -51,6 +51,8 @@ pub enum Pages {
     Hugetlb,
     /// Base pages shared with a forked child.
     ForkShared,
+    /// Base pages shared with five forked children.
+    SharedBySix,
     /// tmpfs pages shared with a forked child.
     FileShared,
 }
@@ -66,19 +68,25 @@ impl Pages {
             "thp_prot_none" => Self::ThpProtNone,
             "hugetlb" => Self::Hugetlb,
             "fork_shared" => Self::ForkShared,
+            "shared_by_six" => Self::SharedBySix,
             "file_shared" => Self::FileShared,
             other => bail!("no pages {other}"),
         })
     }
 
-    fn shared(self) -> bool {
-        matches!(self, Self::ForkShared | Self::FileShared)
+    /// Forked children that map the same pages.
+    fn children(self) -> usize {
+        match self {
+            Self::ForkShared | Self::FileShared => 1,
+            Self::SharedBySix => 5,
+            _ => 0,
+        }
     }
 
     /// The order of the folio at an offset into the memory.
     fn order_at(self, offset: u64) -> u8 {
         match self {
-            Self::Base | Self::ProtNone | Self::ForkShared | Self::FileShared => 0,
+            Self::Base | Self::ProtNone | Self::ForkShared | Self::SharedBySix | Self::FileShared => 0,
             Self::Mthp => mthp_order(offset),
             Self::Thp | Self::PteMappedThp | Self::ThpProtNone | Self::Hugetlb => HUGE_ORDER,
         }
@@ -87,7 +95,7 @@ impl Pages {
     /// So much on that node; as to node 0, this thread has to run there.
     pub fn map(self, len: usize, node: u32) -> Result<Memory> {
         let mut memory = match self {
-            Self::Base | Self::ProtNone | Self::ForkShared => Memory::base_pages(len)?,
+            Self::Base | Self::ProtNone | Self::ForkShared | Self::SharedBySix => Memory::base_pages(len)?,
             Self::Mthp => Memory::huge_pages(len)?,
             Self::Thp | Self::PteMappedThp | Self::ThpProtNone => {
                 huge_pages_of(HUGE_ORDER)?;
@@ -165,20 +173,18 @@ fn run(args: &[String]) -> Result<()> {
         memory.thin_out(64 << 20, 2 * HUGE)?;
     }
     let range = memory.addresses();
-    let mut child = if pages.shared() {
-        Some(Sharer::fork(range.clone(), || Ok(()))?)
-    } else {
-        None
-    };
+    let mut children = (0..pages.children())
+        .map(|_| Sharer::fork(range.clone(), || Ok(())))
+        .collect::<Result<Vec<_>>>()?;
     serve(&range, "move", |before| {
         match (call.as_str(), &group) {
             ("demote", Some(group)) => provoke::demote(group, &range)?,
             ("change_cpuset", Some(group)) => provoke::change_cpuset(group, &range)?,
-            _ => move_by(call, &range, pages.shared())?,
+            _ => move_by(call, &range, !children.is_empty())?,
         }
         let moves = Moves::between(before, &Snapshot::take(range.clone())?)?;
         let mut reports = vec![(std::process::id(), Report::new(range.clone(), moves))];
-        if let Some(child) = &mut child {
+        for child in &mut children {
             reports.push((child.pid, child.report()?));
         }
         Reports(reports).to_line()
