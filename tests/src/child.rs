@@ -1,6 +1,7 @@
 //! A workload as its case sees it: started, waited for, told what to do, and never left behind.
 //! Input: lines on the workload's stdout. It says `ready` once, then answers line by line, and ends on `exit`.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -40,6 +41,15 @@ impl Worker {
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The last child that the workload has forked (fs/proc/array.c, `get_children_pid`, 6.1 to 7.3).
+    pub fn youngest_child(&self) -> Result<u32> {
+        let pid = self.pid();
+        let path = format!("/proc/{pid}/task/{pid}/children");
+        let children = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        let youngest = children.split_ascii_whitespace().last();
+        youngest.context("no child")?.parse().context("the child's number")
     }
 
     /// Waits until the workload has filled its memory.

@@ -146,6 +146,12 @@ impl Memory {
         Ok(())
     }
 
+    /// Takes all access away (PROT_NONE): nothing here may read or write it any more.
+    pub fn forbid(&mut self) -> Result<()> {
+        // SAFETY: exactly our own mapping, which nobody refers to; reading and writing it are given up.
+        unsafe { mprotect(self.start.cast(), self.len, MprotectFlags::empty()) }.context("take all access away")
+    }
+
     /// Writes to every page, which gives each a frame of its own (a read would map the shared zero page).
     pub fn fill(&mut self) {
         for (page, chunk) in self.bytes_mut().chunks_mut(rustix::param::page_size()).enumerate() {
@@ -153,9 +159,10 @@ impl Memory {
         }
     }
 
-    /// Writes to every page too, but no more than it takes.
-    pub fn touch(&mut self) {
-        self.bytes_mut()
+    /// Writes to every page of a part too, but no more than it takes.
+    pub fn touch(&mut self, part: &Range<u64>) {
+        let start = self.addresses().start;
+        self.bytes_mut()[(part.start - start) as usize..(part.end - start) as usize]
             .iter_mut()
             .step_by(rustix::param::page_size())
             .for_each(|byte| *byte = 1);

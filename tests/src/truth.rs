@@ -158,6 +158,13 @@ impl Report {
 pub struct Reports(pub Vec<(u32, Report)>);
 
 impl Reports {
+    /// That of one process alone.
+    pub fn only_of(mut self, pid: u32) -> Result<Self> {
+        self.0.retain(|(of, _)| *of == pid);
+        ensure!(self.0.len() == 1, "no report of {pid}");
+        Ok(self)
+    }
+
     /// One JSON line, without its newline.
     pub fn to_line(&self) -> Result<String> {
         serde_json::to_string(self).context("write the reports as JSON")

@@ -23,13 +23,19 @@ pub const CASES: &[Case] = &[
         name: "failures/pinned",
         what: "pages that a pipe holds: each reported once, with the references that are too many",
         needs: NEEDS,
-        run: |env| pinned(env, "base", 1),
+        run: |env| pinned(env, "base", 1, false),
     },
     Case {
         name: "failures/pinned_shared",
         what: "the same pages, which a forked child maps too: both owners are told",
         needs: NEEDS,
-        run: |env| pinned(env, "fork_shared", 2),
+        run: |env| pinned(env, "fork_shared", 2, false),
+    },
+    Case {
+        name: "failures/pinned_one_of_six",
+        what: "the same pages, which six processes map, of which the last is asked for: it alone is told",
+        needs: NEEDS,
+        run: |env| pinned(env, "shared_by_six", 6, true),
     },
     Case {
         name: "failures/full_node",
@@ -106,27 +112,31 @@ fn ensure_failed(trace: &Trace, pid: u32, truth: &Report) -> Result<Vec<FailureL
     Ok(failures)
 }
 
-/// What the workload `mover` says became of its pages, and what the exact backend, its pid given.
-fn traced(env: &Env, mover: &[&str]) -> Result<(u32, Reports, Trace)> {
+/// What the workload `mover` says became of its pages, and what the exact backend, its pid given or that of the child it
+/// forked last, whose report alone is then returned.
+fn traced(env: &Env, mover: &[&str], of_youngest: bool) -> Result<(u32, Reports, Trace)> {
     let mut worker = Worker::spawn("mover", mover)?;
     let pid = worker.pid();
     worker.wait_ready(SOON)?;
-    let tracing = Tracing::start(&env.tracer, &["-p", &pid.to_string(), "--backend", "exact"])?;
+    let asked = if of_youngest { worker.youngest_child()? } else { pid };
+    let tracing = Tracing::start(&env.tracer, &["-p", &asked.to_string(), "--backend", "exact"])?;
     worker.send("mark")?;
     worker.read_line(SOON)?;
     worker.send("move")?;
     let truth = Reports::parse(&worker.read_line(SOON)?)?;
     let trace = tracing.finish()?;
     worker.exit(SOON)?;
+    let truth = if of_youngest { truth.only_of(asked)? } else { truth };
     Ok((pid, truth, trace))
 }
 
-fn pinned(env: &Env, pages: &str, mappings: u32) -> Result<Outcome> {
+fn pinned(env: &Env, pages: &str, mappings: u32, of_youngest: bool) -> Result<Outcome> {
     let before = kernel_failed()?;
-    let (pid, truth, trace) = traced(env, &[pages, "move_pinned", "0"])?;
+    let (pid, truth, trace) = traced(env, &[pages, "move_pinned", "0"], of_youngest)?;
     let failed = kernel_failed()? - before;
     ensure!(trace.moves.is_empty(), "invented: {:?}", trace.moves);
     trace.ensure_exact_books()?;
+    let owners = truth.0.len();
     for (owner, report) in &truth.0 {
         ensure!(report.moves.len() == 0, "pinned pages moved: {report:?}");
         for failure in ensure_failed(&trace, *owner, report)? {
@@ -142,7 +152,7 @@ fn pinned(env: &Env, pages: &str, mappings: u32) -> Result<Outcome> {
                 "references: {failure:?}"
             );
             ensure!(failure.map_count == Some(mappings), "mappings: {failure:?}");
-            ensure!(failure.owners.len() == mappings as usize, "owners: {failure:?}");
+            ensure!(failure.owners.len() == owners, "owners: {failure:?}");
             ensure!(failure.reason == "syscall_or_cpuset", "reason: {failure:?}");
             ensure!(
                 (failure.node, failure.actor_pid) == (Some(0), pid),
@@ -167,7 +177,7 @@ fn pinned(env: &Env, pages: &str, mappings: u32) -> Result<Outcome> {
 }
 
 fn full_node(env: &Env) -> Result<Outcome> {
-    let (pid, truth, trace) = traced(env, &["base", "move_to_full_node", "32"])?;
+    let (pid, truth, trace) = traced(env, &["base", "move_to_full_node", "32"], false)?;
     let [(_, report)] = &truth.0[..] else {
         bail!("one process was expected")
     };
@@ -204,7 +214,7 @@ fn refused_hint_fault(env: &Env) -> Result<Outcome> {
 }
 
 fn refuse(env: &Env) -> Result<Outcome> {
-    let (pid, truth, trace) = traced(env, &["base", "balance_to_full_node", "8"])?;
+    let (pid, truth, trace) = traced(env, &["base", "balance_to_full_node", "8"], false)?;
     let [(_, report)] = &truth.0[..] else {
         bail!("one process was expected")
     };

@@ -10,6 +10,7 @@ use crate::cases::moves::ensure_same;
 use crate::child::Worker;
 use crate::tracing::Tracing;
 use crate::truth::Reports;
+use crate::workloads::mover::{MTHP, mthp_order};
 
 const SOON: Duration = Duration::from_mins(1);
 const NEEDS: Needs = Needs { nodes: 2, ..Needs::VM };
@@ -20,7 +21,8 @@ pub struct Kind {
     pub call: &'static str,
     pub mib: usize,
     pub reason: &'static str,
-    pub order: u8,
+    /// Of the folio at an offset into the memory.
+    pub order: fn(u64) -> u8,
     /// What older kernels lack, and the first one that is tested and has it. None: all have it.
     pub since: Option<(&'static str, (u32, u32))>,
     /// Pages that must move.
@@ -29,6 +31,8 @@ pub struct Kind {
     pub nodes: (u32, u32),
     /// What the name of the one who moves them starts with; None: the workload itself moves them.
     pub actor: Option<&'static str>,
+    /// Of those who share the pages only the child forked last is asked for.
+    pub of_youngest: bool,
 }
 
 /// How many pages.
@@ -54,11 +58,12 @@ impl Kind {
         call: "move_pages",
         mib: 8,
         reason: "syscall_or_cpuset",
-        order: 0,
+        order: |_| 0,
         since: None,
         moving: Moving::All,
         nodes: (0, 1),
         actor: None,
+        of_youngest: false,
     };
 }
 
@@ -92,17 +97,32 @@ macro_rules! kinds {
 
 kinds! {
     move_pages: "move_pages(2) of base pages", Kind::BASE;
-    move_pages_mthp: "move_pages(2) of 64K folios",
-        Kind { pages: "mthp", order: 4, since: Some(("folios of 64K came with 6.8", (6, 12))), ..Kind::BASE };
-    move_pages_thp: "move_pages(2) of huge pages", Kind { pages: "thp", order: 9, ..Kind::BASE };
+    move_pages_mthp: "move_pages(2) of folios of each order between base pages and huge pages",
+        Kind {
+            pages: "mthp", mib: 2 * MTHP.len(), order: mthp_order,
+            since: Some(("anonymous folios of such orders came with 6.8", (6, 12))), ..Kind::BASE
+        };
+    move_pages_thp: "move_pages(2) of huge pages", Kind { pages: "thp", order: |_| 9, ..Kind::BASE };
     move_pages_pte_mapped_thp: "move_pages(2) of huge pages in three VMAs each",
-        Kind { pages: "pte_mapped_thp", order: 9, ..Kind::BASE };
-    move_pages_hugetlb: "move_pages(2) of hugetlb pages", Kind { pages: "hugetlb", order: 9, ..Kind::BASE };
+        Kind { pages: "pte_mapped_thp", order: |_| 9, ..Kind::BASE };
+    move_pages_hugetlb: "move_pages(2) of hugetlb pages", Kind { pages: "hugetlb", order: |_| 9, ..Kind::BASE };
     move_pages_fork_shared: "move_pages(2) of pages that two processes share by fork",
         Kind { pages: "fork_shared", ..Kind::BASE };
+    move_pages_one_of_six: "move_pages(2) of pages that six processes share by fork, of which the last is asked for",
+        Kind { pages: "shared_by_six", mib: 1, of_youngest: true, ..Kind::BASE };
     move_pages_file_shared: "move_pages(2) of tmpfs pages that two processes map",
         Kind { pages: "file_shared", ..Kind::BASE };
+    move_pages_prot_none: "move_pages(2) of pages in a mapping that was made PROT_NONE",
+        Kind {
+            pages: "prot_none",
+            // include/linux/mm.h, `gup_can_follow_protnone`.
+            since: Some(("from 6.1 to 6.5 move_pages finds no page in a PROT_NONE mapping", (6, 12))), ..Kind::BASE
+        };
     mbind: "mbind(2)", Kind { call: "mbind", reason: "mempolicy_mbind", ..Kind::BASE };
+    mbind_prot_none: "mbind(2) of pages in a mapping that was made PROT_NONE",
+        Kind { pages: "prot_none", call: "mbind", reason: "mempolicy_mbind", ..Kind::BASE };
+    mbind_thp_prot_none: "the same with huge pages",
+        Kind { pages: "thp_prot_none", order: |_| 9, call: "mbind", reason: "mempolicy_mbind", ..Kind::BASE };
     migrate_pages: "migrate_pages(2)", Kind { call: "migrate_pages", ..Kind::BASE };
     soft_offline: "MADV_SOFT_OFFLINE of base pages",
         Kind { call: "soft_offline", mib: 1, reason: "memory_failure", nodes: (0, 0), ..Kind::BASE };
@@ -118,14 +138,19 @@ pub fn check(env: &Env, kind: &Kind, backend: &str) -> Result<Outcome> {
         "mover",
         &[kind.pages, kind.call, &kind.mib.to_string(), &kind.nodes.0.to_string()],
     )?;
-    let pid = worker.pid();
     worker.wait_ready(SOON)?;
+    let pid = if kind.of_youngest {
+        worker.youngest_child()?
+    } else {
+        worker.pid()
+    };
     let tracing = Tracing::start(&env.tracer, &["-p", &pid.to_string(), "--backend", backend])?;
     worker.send("mark")?;
     worker.read_line(SOON)?;
     worker.send("move")?;
     let truth = Reports::parse(&worker.read_line(SOON)?)?;
     let trace = tracing.finish()?;
+    let truth = if kind.of_youngest { truth.only_of(pid)? } else { truth };
     let traced: Vec<u32> = truth.0.iter().map(|(pid, _)| *pid).collect();
     trace.ensure_only(&traced)?;
     for (pid, report) in &truth.0 {
@@ -151,7 +176,8 @@ pub fn check(env: &Env, kind: &Kind, backend: &str) -> Result<Outcome> {
             }
             ensure!(line.verdict == "confirmed", "verdict: {line:?}");
             if backend == "exact" {
-                ensure!(line.order == kind.order, "order: {line:?}");
+                let order = (kind.order)(line.vaddr.0 - report.start);
+                ensure!(line.order == order, "order, not {order}: {line:?}");
             }
             let (from, to) = kind.nodes;
             ensure!(

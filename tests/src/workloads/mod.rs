@@ -13,7 +13,7 @@ mod end;
 mod hasty;
 mod idle;
 pub mod merged;
-mod mover;
+pub mod mover;
 mod own;
 mod punched;
 mod sharer;

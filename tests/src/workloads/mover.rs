@@ -22,22 +22,37 @@ pub const WORKLOAD: Workload = Workload {
 };
 
 const HUGE: usize = 2 << 20;
+const HUGE_ORDER: u8 = 9;
+
+/// Orders of the anonymous folios between base pages and huge pages (mm/huge_memory.c, `THP_ORDERS_ALL_ANON`, 6.8 to
+/// 7.3).
+pub const MTHP: [u8; 7] = [2, 3, 4, 5, 6, 7, 8];
+
+/// Memory of these folios has one order after the other, 2 MiB of each.
+pub fn mthp_order(offset: u64) -> u8 {
+    MTHP[offset as usize / HUGE % MTHP.len()]
+}
 
 /// What the moved pages are.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Pages {
     /// Anonymous base pages.
     Base,
-    /// Anonymous folios of 64 KiB.
+    /// Anonymous folios of each order between the two.
     Mthp,
     /// Anonymous huge pages mapped by a PMD.
     Thp,
     /// The same, mapped by PTEs in three VMAs of different permissions.
     PteMappedThp,
+    /// Base pages and huge pages, in a mapping that is PROT_NONE by now.
+    ProtNone,
+    ThpProtNone,
     /// hugetlb.
     Hugetlb,
     /// Base pages shared with a forked child.
     ForkShared,
+    /// Base pages shared with five forked children.
+    SharedBySix,
     /// tmpfs pages shared with a forked child.
     FileShared,
     /// Pages of memfd_secret(2).
@@ -51,28 +66,42 @@ impl Pages {
             "mthp" => Self::Mthp,
             "thp" => Self::Thp,
             "pte_mapped_thp" => Self::PteMappedThp,
+            "prot_none" => Self::ProtNone,
+            "thp_prot_none" => Self::ThpProtNone,
             "hugetlb" => Self::Hugetlb,
             "fork_shared" => Self::ForkShared,
+            "shared_by_six" => Self::SharedBySix,
             "file_shared" => Self::FileShared,
             "secret" => Self::Secret,
             other => bail!("no pages {other}"),
         })
     }
 
-    fn shared(self) -> bool {
-        matches!(self, Self::ForkShared | Self::FileShared)
+    /// Forked children that map the same pages.
+    fn children(self) -> usize {
+        match self {
+            Self::ForkShared | Self::FileShared => 1,
+            Self::SharedBySix => 5,
+            _ => 0,
+        }
+    }
+
+    /// The order of the folio at an offset into the memory.
+    fn order_at(self, offset: u64) -> u8 {
+        match self {
+            Self::Base | Self::ProtNone | Self::ForkShared | Self::SharedBySix | Self::FileShared | Self::Secret => 0,
+            Self::Mthp => mthp_order(offset),
+            Self::Thp | Self::PteMappedThp | Self::ThpProtNone | Self::Hugetlb => HUGE_ORDER,
+        }
     }
 
     /// So much on that node; as to node 0, this thread has to run there.
     pub fn map(self, len: usize, node: u32) -> Result<Memory> {
         let mut memory = match self {
-            Self::Base | Self::ForkShared => Memory::base_pages(len)?,
-            Self::Mthp => {
-                huge_pages_of(64)?;
-                Memory::huge_pages(len)?
-            }
-            Self::Thp | Self::PteMappedThp => {
-                huge_pages_of(2048)?;
+            Self::Base | Self::ProtNone | Self::ForkShared | Self::SharedBySix => Memory::base_pages(len)?,
+            Self::Mthp => Memory::huge_pages(len)?,
+            Self::Thp | Self::PteMappedThp | Self::ThpProtNone => {
+                huge_pages_of(HUGE_ORDER)?;
                 Memory::huge_pages(len)?
             }
             Self::Hugetlb => {
@@ -86,34 +115,40 @@ impl Pages {
         if node != 0 {
             numa::mbind(memory.addresses(), node, false)?;
         }
-        memory.touch();
-        let frames = Snapshot::take(memory.addresses())?;
-        let run = match self {
-            Self::Thp | Self::PteMappedThp | Self::Hugetlb => HUGE,
-            Self::Mthp => 64 << 10,
-            Self::Base | Self::ForkShared | Self::FileShared | Self::Secret => rustix::param::page_size(),
-        };
-        ensure!(
-            frames.in_runs_of(run / rustix::param::page_size()),
-            "the kernel gave other pages than asked for"
-        );
+        let range = memory.addresses();
+        for start in range.clone().step_by(HUGE) {
+            let part = start..range.end.min(start + HUGE as u64);
+            let order = self.order_at(start - range.start);
+            if self == Self::Mthp {
+                huge_pages_of(order)?;
+            }
+            memory.touch(&part);
+            ensure!(
+                Snapshot::take(part)?.in_runs_of(1 << order),
+                "the kernel gave other pages than asked for, which are of order {order}"
+            );
+        }
         if self == Self::PteMappedThp {
             // Another VMA in the middle of each huge page: its PMD becomes a page table, its folio stays.
             memory.split_permissions(HUGE)?;
+        }
+        if matches!(self, Self::ProtNone | Self::ThpProtNone) {
+            memory.forbid()?;
         }
         Ok(memory)
     }
 }
 
-/// Lets anonymous memory have huge pages of one size only, by the per-size knobs
+/// Lets anonymous memory have huge pages of one order only, by the per-size knobs
 /// (since 6.8, mm/huge_memory.c `thpsize_init`) where there are any.
-fn huge_pages_of(kib: u32) -> Result<()> {
+fn huge_pages_of(order: u8) -> Result<()> {
     let thp = "/sys/kernel/mm/transparent_hugepage";
     fs::write(format!("{thp}/enabled"), "always").context("switch THP on")?;
-    for size in [64, 2048] {
-        let knob = format!("{thp}/hugepages-{size}kB/enabled");
+    for each in MTHP.into_iter().chain([HUGE_ORDER]) {
+        let knob = format!("{thp}/hugepages-{}kB/enabled", 4 << each);
         if fs::exists(&knob)? {
-            fs::write(&knob, if size == kib { "always" } else { "never" }).with_context(|| format!("write {knob}"))?;
+            fs::write(&knob, if each == order { "always" } else { "never" })
+                .with_context(|| format!("write {knob}"))?;
         }
     }
     Ok(())
@@ -142,20 +177,18 @@ fn run(args: &[String]) -> Result<()> {
         memory.thin_out(64 << 20, 2 * HUGE)?;
     }
     let range = memory.addresses();
-    let mut child = if pages.shared() {
-        Some(Sharer::fork(range.clone(), || Ok(()))?)
-    } else {
-        None
-    };
+    let mut children = (0..pages.children())
+        .map(|_| Sharer::fork(range.clone(), || Ok(())))
+        .collect::<Result<Vec<_>>>()?;
     serve(&range, "move", |before| {
         match (call.as_str(), &group) {
             ("demote", Some(group)) => provoke::demote(group, &range)?,
             ("change_cpuset", Some(group)) => provoke::change_cpuset(group, &range)?,
-            _ => move_by(call, &range, pages.shared())?,
+            _ => move_by(call, &range, !children.is_empty())?,
         }
         let moves = Moves::between(before, &Snapshot::take(range.clone())?)?;
         let mut reports = vec![(std::process::id(), Report::new(range.clone(), moves))];
-        if let Some(child) = &mut child {
+        for child in &mut children {
             reports.push((child.pid, child.report()?));
         }
         Reports(reports).to_line()
