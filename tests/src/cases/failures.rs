@@ -246,7 +246,7 @@ fn refused_by_file(env: &Env) -> Result<Outcome> {
             "before 6.5 memfd_secret(2) is switched on at boot only".into(),
         ));
     }
-    let (pid, truth, trace) = traced(env, &["secret", "mbind_refused", "1"])?;
+    let (pid, truth, trace) = traced(env, &["secret", "mbind_refused", "1"], false)?;
     let [(_, report)] = &truth.0[..] else {
         bail!("one process was expected")
     };
