@@ -33,7 +33,13 @@ pub const CASES: &[Case] = &[
         name: "outside/cow_fork",
         what: "pages shared by fork, written by the parent and by the child: who copies moves, who is left alone does not",
         needs: Needs::VM,
-        run: cow_fork,
+        run: |env| cow_fork(env, "fork", copied::PAGES, 0),
+    },
+    Case {
+        name: "outside/cow_hugetlb",
+        what: "the same with hugetlb pages",
+        needs: Needs::VM,
+        run: |env| cow_fork(env, "hugetlb", copied::HUGE_PAGES << 9, 9),
     },
     Case {
         name: "outside/cow_zero",
@@ -100,15 +106,20 @@ fn kinds<'a>(pid: &'a str, kinds: &'a str) -> [&'a str; 6] {
     ["-p", pid, "--backend", "exact", "--kinds", kinds]
 }
 
-fn cow_fork(env: &Env) -> Result<Outcome> {
-    let (trace, truth) = copied(env, "fork")?;
+fn cow_fork(env: &Env, what: &str, pages: usize, order: u8) -> Result<Outcome> {
+    let (trace, truth) = copied(env, what)?;
     for (pid, report) in &truth.0 {
         ensure!(
-            report.moves.len() == copied::PAGES / 2,
+            report.moves.len() == pages / 2,
             "{} pages of {pid} were copied, not half of them",
             report.moves.len()
         );
         ensure_same(&trace, *pid, report)?;
+        let of_another = trace
+            .moves
+            .iter()
+            .find(|line| report.range().contains(&line.vaddr.0) && line.order != order);
+        ensure!(of_another.is_none(), "order: {of_another:?}");
     }
     // The books of moves are not drawn up, and nothing else may have been seen of these two.
     let pids: Vec<u32> = truth.0.iter().map(|(pid, _)| *pid).collect();
@@ -127,6 +138,11 @@ fn cow_zero(env: &Env) -> Result<Outcome> {
         zero.len() == 1 && report.moves.len() == copied::PAGES,
         "not all from the zero page: {zero:x?}"
     );
+    ensure!(
+        trace.moves.iter().all(|line| line.order == 0),
+        "orders: {:?}",
+        trace.moves
+    );
     ensure_exact(&trace, *pid, report, &["cow"])?;
     Ok(Outcome::Passed)
 }
@@ -142,7 +158,7 @@ fn copied(env: &Env, what: &str) -> Result<(Trace, Reports)> {
     let truth = Reports::parse(&worker.read_line(SOON)?)?;
     let trace = tracing.finish()?;
     for line in &trace.moves {
-        ensure!(line.reason == "cow" && line.order == 0, "reason: {line:?}");
+        ensure!(line.reason == "cow", "reason: {line:?}");
         ensure!(Some(line.actor_pid) == line.pid, "actor: {line:?}");
     }
     worker.exit(SOON)?;

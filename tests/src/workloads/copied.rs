@@ -1,29 +1,38 @@
 //! Pages that are copied on write: of a fork's two sides, and of the zero page.
 //! Input: which; on stdin `mark`, then `write`, answered by the reports of all who map them.
 
+use std::fs;
 use std::ops::Range;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use super::sharer::Sharer;
 use super::{Workload, serve};
-use crate::memory::Memory;
+use crate::memory::{HUGE, Memory};
 use crate::truth::{Moves, Report, Reports, Snapshot};
 
 pub const WORKLOAD: Workload = Workload {
     name: "copied",
-    what: "copied fork|zero: `mark`, then `write` writes to pages that are another's too, or the zero page",
+    what: "copied fork|hugetlb|zero: `mark`, then `write` writes to pages that are another's too, or the zero page",
     run,
 };
 
 pub const PAGES: usize = 128;
+pub const HUGE_PAGES: usize = 4;
 
 fn run(args: &[String]) -> Result<()> {
-    let mut memory = Memory::base_pages(PAGES * rustix::param::page_size())?;
+    let mut memory = match args {
+        [what] if what == "hugetlb" => {
+            // Half of them are copied twice, and none may be missing.
+            fs::write("/proc/sys/vm/nr_hugepages", (2 * HUGE_PAGES).to_string()).context("reserve hugetlb pages")?;
+            Memory::hugetlb(HUGE_PAGES * HUGE)?
+        }
+        _ => Memory::base_pages(PAGES * rustix::param::page_size())?,
+    };
     let range = memory.addresses();
     let half = range.start + (range.end - range.start) / 2;
     let mut child = match args {
-        [what] if what == "fork" => {
+        [what] if what == "fork" || what == "hugetlb" => {
             memory.fill();
             // The parent has copied the first half by then, so that its old pages are the child's alone.
             let all = range.clone();
@@ -36,7 +45,7 @@ fn run(args: &[String]) -> Result<()> {
             std::hint::black_box(memory.read());
             None
         }
-        _ => bail!("usage: copied fork|zero"),
+        _ => bail!("usage: copied fork|hugetlb|zero"),
     };
     serve(&range, "write", |before| {
         let mut reports = Vec::new();

@@ -1,6 +1,6 @@
 //! Pages copied because they are written to and not the writer's alone: copy on write, and KSM pages unmerged.
-//! Input: mm/memory.c's `do_wp_page`, and the mapping of the copy within it. On the path of page faults: few
-//! instructions where there is nothing to copy.
+//! Input: mm/memory.c's `do_wp_page`, of hugetlb the copying itself, and the mapping of the copy. On the path of page
+//! faults: few instructions where there is nothing to copy.
 
 use aya_ebpf::{
     btf_maps::HashMap,
@@ -8,7 +8,7 @@ use aya_ebpf::{
     programs::{FEntryContext, FExitContext},
 };
 use tracer_common::{
-    arch,
+    arch::{self, PMD_ORDER},
     config::kinds,
     counter::Counter,
     event::{MappingMoved, mapping_flags, outside},
@@ -30,11 +30,14 @@ struct Fault {
     vma: u64,
     address: u64,
     old_pfn: u64,
+    /// Of hugetlb the folio of the copy, which was made before; else 0.
+    copy: u64,
     begun: u64,
     owner_tgid: u32,
     flags: u8,
     reason: u8,
-    pad: [u8; 2],
+    order: u8,
+    pad: u8,
 }
 
 /// Key: tid.
@@ -61,22 +64,75 @@ fn copy_begin(ctx: &FEntryContext) {
     if config!(kinds) & kind == 0 {
         return;
     }
-    let fault = Fault {
+    remember(Fault {
         vma,
         address: kernel::read::<u64>(vmf, config!(fault_address)) >> 12 << 12,
         old_pfn,
+        copy: 0,
         begun: kernel::now(),
         owner_tgid: owner.tgid,
         flags: if owner.exiting { mapping_flags::OWNER_EXITING } else { 0 },
         reason,
-        pad: [0; 2],
-    };
+        order: 0,
+        pad: 0,
+    });
+}
+twice!(#[fentry(function = "do_wp_page")] copy_begin, copy_begin_again: FEntryContext);
+
+/// `int copy_user_large_folio(struct folio *dst, struct folio *src, unsigned long addr_hint,
+/// struct vm_area_struct *vma)`, 6.12 to 7.3, mm/memory.c; `copy_user_huge_page` with pages on 6.1. hugetlb's only: also
+/// for fork and userfaultfd, but then nothing is mapped there yet.
+#[inline(never)]
+fn huge_copy_begin(ctx: &FEntryContext) {
+    let (dst, src, vma) = (kernel::arg(ctx, 0), kernel::arg(ctx, 1), kernel::arg(ctx, 3));
+    let mm = kernel::vma_mm(vma);
+    let owner = kernel::mm_owner(mm);
+    if !filter::wants_outside_of(owner.tgid) {
+        return;
+    }
+    let address = kernel::arg(ctx, 2) >> (12 + PMD_ORDER) << (12 + PMD_ORDER);
+    let (entry, old_pfn) = (kernel::pmd_entry(mm, address), kernel::folio_pfn(src));
+    let mapped = arch::present(entry)
+        && arch::maps_huge(entry)
+        && arch::present_pfn(entry, PMD_ORDER, config!(pfn_bits)) == old_pfn;
+    if !mapped {
+        return;
+    }
+    remember(Fault {
+        vma,
+        address,
+        old_pfn,
+        copy: dst,
+        begun: kernel::now(),
+        owner_tgid: owner.tgid,
+        flags: if owner.exiting { mapping_flags::OWNER_EXITING } else { 0 },
+        reason: outside::COW,
+        order: PMD_ORDER as u8,
+        pad: 0,
+    });
+}
+twice!(#[fentry(function = "copy_user_large_folio")] huge_copy_begin, huge_copy_begin_again: FEntryContext);
+
+/// `void hugetlb_add_new_anon_rmap(struct folio *folio, struct vm_area_struct *vma, unsigned long address)`, 6.12 to 7.3,
+/// mm/rmap.c; `hugepage_add_new_anon_rmap` with a page on 6.1. As `copy_mapped`.
+#[inline(never)]
+fn huge_copy_mapped(ctx: &FEntryContext) {
+    report(
+        kernel::arg(ctx, 0),
+        kernel::arg(ctx, 0),
+        kernel::arg(ctx, 1),
+        kernel::arg(ctx, 2),
+    );
+}
+twice!(#[fentry(function = "hugetlb_add_new_anon_rmap")] huge_copy_mapped, huge_copy_mapped_again: FEntryContext);
+
+#[inline(always)]
+fn remember(fault: Fault) {
     let (_, tid) = kernel::current();
     if FAULTS.insert(tid, fault, 0).is_err() {
         counters::add(Counter::LostCalls, 1);
     }
 }
-twice!(#[fentry(function = "do_wp_page")] copy_begin, copy_begin_again: FEntryContext);
 
 /// `void folio_add_new_anon_rmap(struct folio *folio, struct vm_area_struct *vma, unsigned long address, ...)`, 6.12
 /// to 7.3, mm/rmap.c; `page_add_new_anon_rmap` with a page on 6.1. Within a write fault it maps the copy: the entry
@@ -84,29 +140,7 @@ twice!(#[fentry(function = "do_wp_page")] copy_begin, copy_begin_again: FEntryCo
 /// come here.
 #[inline(never)]
 fn copy_mapped(ctx: &FEntryContext) {
-    let (tgid, tid) = kernel::current();
-    let Some(fault) = FAULTS.get_ptr(tid) else {
-        return;
-    };
-    // SAFETY: a live value of the map, which only this task writes.
-    let fault = unsafe { *fault };
-    if fault.vma != kernel::arg(ctx, 1) || fault.address != kernel::arg(ctx, 2) >> 12 << 12 {
-        return;
-    }
-    emit::outside(MappingMoved {
-        reason: fault.reason,
-        flags: fault.flags,
-        at: kernel::now(),
-        vaddr: fault.address,
-        old_pfn: fault.old_pfn,
-        new_pfn: kernel::folio_pfn(kernel::arg(ctx, 0)),
-        unmapped_at: fault.begun,
-        owner_tgid: fault.owner_tgid,
-        actor_tgid: tgid,
-        actor_tid: tid,
-        pages: 1,
-        ..MappingMoved::default()
-    });
+    report(kernel::arg(ctx, 0), 0, kernel::arg(ctx, 1), kernel::arg(ctx, 2));
 }
 twice!(#[fentry(function = "folio_add_new_anon_rmap")] copy_mapped, copy_mapped_again: FEntryContext);
 
@@ -117,3 +151,33 @@ fn copy_end(_ctx: &FExitContext) {
     let _ = FAULTS.remove(tid);
 }
 twice!(#[fexit(function = "do_wp_page")] copy_end, copy_end_again: FExitContext);
+
+/// Reports the copy, if it is what the fault of this task waits for.
+#[inline(always)]
+fn report(folio: u64, copy: u64, vma: u64, address: u64) {
+    let (tgid, tid) = kernel::current();
+    let Some(fault) = FAULTS.get_ptr(tid) else {
+        return;
+    };
+    // SAFETY: a live value of the map, which only this task writes.
+    let fault = unsafe { *fault };
+    if fault.copy != copy || fault.vma != vma || fault.address != address >> 12 << 12 {
+        return;
+    }
+    let _ = FAULTS.remove(tid);
+    emit::outside(MappingMoved {
+        reason: fault.reason,
+        order: fault.order,
+        flags: fault.flags,
+        at: kernel::now(),
+        vaddr: fault.address,
+        old_pfn: fault.old_pfn,
+        new_pfn: kernel::folio_pfn(folio),
+        unmapped_at: fault.begun,
+        owner_tgid: fault.owner_tgid,
+        actor_tgid: tgid,
+        actor_tid: tid,
+        pages: 1 << (fault.order & 31),
+        ..MappingMoved::default()
+    });
+}

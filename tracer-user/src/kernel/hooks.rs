@@ -154,6 +154,7 @@ const fn hook(
 
 const COPIES: Kinds = Kinds::KSM.and(Kinds::COW);
 const COPYING: &str = "copies on write (cow), of shared pages too (ksm)";
+const HUGE_COPYING: &str = "copies of hugetlb pages on write (cow)";
 const SWAPPING: &str = "pages that go to swap and come back (swap)";
 const COLLAPSES: &str = "moves into huge pages (collapse)";
 
@@ -375,6 +376,22 @@ pub const HOOKS: &[Hook] = &[
         &["vmf"],
         Used::Kinds(COPIES),
         Some(COPYING),
+    ),
+    hook(
+        "huge_copy_mapped",
+        Attach::Fentry,
+        "hugetlb_add_new_anon_rmap|hugepage_add_new_anon_rmap",
+        &["folio|page", "vma", "address"],
+        Used::Kinds(Kinds::COW),
+        Some(HUGE_COPYING),
+    ),
+    hook(
+        "huge_copy_begin",
+        Attach::Fentry,
+        "copy_user_large_folio|copy_user_huge_page",
+        &["dst", "src", "addr_hint", "vma", "..."],
+        Used::Kinds(Kinds::COW),
+        Some(HUGE_COPYING),
     ),
     hook(
         "swap_out_unmapped",
