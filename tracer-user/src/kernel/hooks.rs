@@ -224,7 +224,7 @@ pub const HOOKS: &[Hook] = &[
             "ret_succeeded",
         ],
         Used::Exact,
-        Some("folios that could not be moved"),
+        Some("folios that could not be moved, but those that NUMA balancing refuses"),
     ),
     hook(
         "target_found",
@@ -232,7 +232,7 @@ pub const HOOKS: &[Hook] = &[
         "alloc_migration_target",
         &["page|src", "private"],
         Used::Exact,
-        Some("failures for want of a free page, of most system calls"),
+        Some("the cause \"no free page on the target\" of failures: most system calls"),
     ),
     hook(
         "policy_target_found",
@@ -240,7 +240,7 @@ pub const HOOKS: &[Hook] = &[
         "alloc_migration_target_by_mpol|new_page",
         &["page|src", "start|private"],
         Used::Exact,
-        Some("failures for want of a free page, of mbind"),
+        Some("the cause \"no free page on the target\" of failures: mbind"),
     ),
     hook(
         "misplaced_target_found",
@@ -248,7 +248,7 @@ pub const HOOKS: &[Hook] = &[
         "alloc_misplaced_dst_folio|alloc_misplaced_dst_page",
         &["page|src", "data"],
         Used::Exact,
-        Some("failures for want of a free page, of NUMA balancing"),
+        Some("the cause \"no free page on the target\" of failures: NUMA balancing"),
     ),
     hook(
         "compaction_target_found",
@@ -256,7 +256,7 @@ pub const HOOKS: &[Hook] = &[
         "compaction_alloc",
         &["migratepage|src", "data"],
         Used::Exact,
-        Some("failures for want of a free page, of compaction"),
+        Some("the cause \"no free page on the target\" of failures: compaction"),
     ),
     hook(
         "demotion_target_found",
@@ -264,7 +264,7 @@ pub const HOOKS: &[Hook] = &[
         "alloc_demote_folio|alloc_migrate_folio|alloc_demote_page",
         &["page|src", "private"],
         Used::Exact,
-        Some("failures for want of a free page, of demotion"),
+        Some("the cause \"no free page on the target\" of failures: demotion"),
     ),
     hook(
         "misplaced",

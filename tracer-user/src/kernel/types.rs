@@ -37,7 +37,7 @@ pub enum TypesError {
     #[error("the kernel's type information is damaged: {0}")]
     Damaged(#[from] BtfDamage),
     /// A structure, member or constant that tracer needs is not in this kernel.
-    #[error("this kernel has no {0}, which tracer needs to name a page's owner")]
+    #[error("this kernel has no {0}, which tracer's programs read")]
     Missing(&'static str),
 }
 
