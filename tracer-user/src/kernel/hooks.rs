@@ -499,6 +499,14 @@ pub const HOOKS: &[Hook] = &[
         Some("a reused PID may be taken for its predecessor"),
     ),
     hook(
+        "freed",
+        Attach::RawTracepoint,
+        "sched_process_free",
+        &["p"],
+        Used::Always,
+        Some("processes that have ended take up room of those that can be followed"),
+    ),
+    hook(
         "migrate_end",
         Attach::RawTracepoint,
         "mm_migrate_pages",
