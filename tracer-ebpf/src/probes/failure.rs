@@ -234,6 +234,7 @@ pub fn misplaced(ctx: FExitContext) -> i32 {
     let reason = config!(reason_numa) as u8;
     let (tgid, _) = kernel::current();
     if !filter::wants_reason(reason) || !filter::wants_actor(tgid, bpf_get_current_comm().unwrap_or_default()) {
+        counters::add(Counter::FilteredRefusedPages, 1 << (kernel::folio_order(folio) & 31));
         return 0;
     }
     let mut event = FolioFailed {
@@ -263,6 +264,15 @@ struct Walk {
     reason: u8,
     mode: u8,
     no_memory: bool,
+}
+
+/// A call that nobody looks into has failed to move so many base pages.
+#[inline(always)]
+pub fn filtered_out(call: &Call, failed: u64) {
+    if failed != 0 && call.from != 0 {
+        counters::add(Counter::FailedPages, failed);
+        counters::add(Counter::FilteredFailedPages, failed);
+    }
 }
 
 /// Tells of every folio that the call left on its list. Returns the last one.
@@ -338,6 +348,12 @@ fn send(folio: u64, mut event: FolioFailed, wanted: bool) {
     event.order = kernel::folio_order(folio);
     event.pfn = kernel::folio_pfn(folio);
     if !wanted || !filter::wants_order(event.order) || !filter::wants_from(event.pfn) {
+        let counter = if event.seen & failure_flags::NUMA_REFUSED == 0 {
+            Counter::FilteredFailedPages
+        } else {
+            Counter::FilteredRefusedPages
+        };
+        counters::add(counter, 1 << (event.order & 31));
         return;
     }
     let (actor_tgid, actor_tid) = kernel::current();

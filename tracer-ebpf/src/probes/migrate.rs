@@ -102,6 +102,7 @@ pub fn migrate_end(ctx: RawTracePointContext) -> i32 {
         counters::add(Counter::FilteredPages, succeeded);
         counters::add(Counter::ThpMoved, ctx.arg(2));
         counters::add_moved_for(call.reason, succeeded);
+        failure::filtered_out(call, failed);
         return 0;
     }
     call.finish_folio();

@@ -6,10 +6,13 @@ use aya_ebpf::{
     helpers::{bpf_get_smp_processor_id, bpf_probe_read_kernel_str_bytes},
     macros::btf_map,
 };
-use tracer_common::event::{FILE_NAME, FileSeen, FolioMoved};
+use tracer_common::{
+    counter::Counter,
+    event::{FILE_NAME, FileSeen, FolioMoved},
+};
 
 use crate::{
-    emit, filter,
+    counters, emit, filter,
     kernel::{self, config},
     state::{File, Folio},
 };
@@ -52,6 +55,7 @@ pub fn file_of(folio: u64) -> File {
 pub fn tell(folio: &Folio, reason: u8) {
     let (old_pfn, new_pfn) = (kernel::folio_pfn(folio.src), kernel::folio_pfn(folio.dst));
     if !filter::wants_unowned() || !filter::wants_order(folio.order) || !filter::wants_frames(old_pfn, new_pfn) {
+        counters::add(Counter::FilteredUnmappedPages, folio.pages);
         return;
     }
     let (actor_tgid, actor_tid) = kernel::current();
