@@ -142,8 +142,12 @@ pub struct Config {
     pub folio_swap: u32,
     /// `PG_swapbacked` of `enum pageflags`: a page that is written to swap, not dropped.
     pub pg_swapbacked: u32,
-    /// Padding.
-    pub pad: u32,
+    /// `dentry.d_name.hash_len`, bytes.
+    pub dentry_hash: u32,
+    /// `super_block.s_magic`, bytes.
+    pub sb_magic: u32,
+    /// 1 where `folio.index` of hugetlb counts huge pages (before 6.7).
+    pub huge_index: u32,
     /// `MR_NUMA_MISPLACED` of `enum migrate_reason`.
     pub reason_numa: u32,
     /// Where the memory map begins (`vmemmap_base`, arch/x86/mm/kaslr.c); 0: not known.
@@ -152,7 +156,7 @@ pub struct Config {
     pub page_offset_base: u64,
 }
 
-const _: () = assert!(size_of::<Config>() == 62 * 4 + 2 * 8);
+const _: () = assert!(size_of::<Config>() == 64 * 4 + 2 * 8);
 
 impl Config {
     /// All zero: what the object holds until user space overrides it.
@@ -217,7 +221,9 @@ impl Config {
         page_head: 0,
         folio_swap: 0,
         pg_swapbacked: 0,
-        pad: 0,
+        dentry_hash: 0,
+        sb_magic: 0,
+        huge_index: 0,
         reason_numa: 0,
         vmemmap_base: 0,
         page_offset_base: 0,
