@@ -6,6 +6,8 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use tracer_user::proc::process;
+use tracer_user::units::Tgid;
 
 use crate::case::{Case, Env, Needs, Outcome};
 use crate::cases::moves::{balance_eagerly, ensure_same};
@@ -34,6 +36,12 @@ pub const CASES: &[Case] = &[
         what: "the target has no free page: what did not move is reported, and nothing else",
         needs: NEEDS,
         run: full_node,
+    },
+    Case {
+        name: "failures/full_node_shared",
+        what: "the same, of pages that a forked child maps too, and only the child is traced: it is found among those who do",
+        needs: NEEDS,
+        run: full_node_shared,
     },
     Case {
         name: "failures/refused_hint_fault",
@@ -94,9 +102,14 @@ fn ensure_failed(trace: &Trace, pid: u32, truth: &Report) -> Result<Vec<FailureL
 
 /// What the workload `mover` says became of its pages, and what the exact backend, its pid given.
 fn traced(env: &Env, mover: &[&str]) -> Result<(u32, Reports, Trace)> {
+    traced_as(env, mover, Ok)
+}
+
+/// The same, with the pid given that `whose` makes of its own.
+fn traced_as(env: &Env, mover: &[&str], whose: impl FnOnce(u32) -> Result<u32>) -> Result<(u32, Reports, Trace)> {
     let mut worker = Worker::spawn("mover", mover)?;
-    let pid = worker.pid();
     worker.wait_ready(SOON)?;
+    let pid = whose(worker.pid())?;
     let tracing = Tracing::start(&env.tracer, &["-p", &pid.to_string(), "--backend", "exact"])?;
     worker.send("mark")?;
     worker.read_line(SOON)?;
@@ -178,6 +191,31 @@ fn full_node(env: &Env) -> Result<Outcome> {
         if failure.cause == "no_target" {
             ensure!(failure.errno == Some(12) && failure.attempts > 0, "error: {failure:?}");
         }
+    }
+    Ok(Outcome::Passed)
+}
+
+fn full_node_shared(env: &Env) -> Result<Outcome> {
+    let only_child = |parent| match process::children(Tgid(parent))?[..] {
+        [child] => Ok(child.0),
+        ref others => bail!("one child was expected: {others:?}"),
+    };
+    let (child, truth, trace) = traced_as(env, &["fork_shared", "move_to_full_node", "32"], only_child)?;
+    let report = truth.0.iter().find(|(pid, _)| *pid == child);
+    let (_, report) = report.context("the child told nothing")?;
+    ensure_same(&trace, child, report)?;
+    trace.ensure_exact_books()?;
+    let failures = ensure_failed(&trace, child, report)?;
+    let inferred = |failure: &FailureLine| failure.owners.iter().any(|place| place.inferred);
+    ensure!(
+        failures.iter().any(inferred),
+        "all had been unmapped: nothing is proven"
+    );
+    for failure in &failures {
+        ensure!(
+            failure.owners.iter().all(|place| place.pid == child),
+            "owners: {failure:?}"
+        );
     }
     Ok(Outcome::Passed)
 }

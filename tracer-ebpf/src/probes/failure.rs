@@ -259,6 +259,8 @@ struct Walk {
     head: u64,
     begun: u64,
     pages: u64,
+    /// Steps that may still be made through reverse mappings.
+    steps: u32,
     /// The folio looked at last.
     folio: u64,
     reason: u8,
@@ -286,6 +288,7 @@ pub fn tell(call: &Call) -> u64 {
         head: call.from,
         begun: call.begun,
         pages: 0,
+        steps: MOST,
         folio: 0,
         reason: call.reason,
         mode: call.mode,
@@ -333,7 +336,11 @@ extern "C" fn tell_next(_index: u64, walk: *mut c_void) -> u64 {
         let _ = TROUBLE.remove(folio);
     }
     if !wanted {
-        let place = rmap::first_place(folio);
+        let place = if filter::wants_unowned() {
+            rmap::first_place(folio)
+        } else {
+            rmap::search(folio, &mut walk.steps)
+        };
         event.places[0] = place;
         wanted = wants_place(place);
     }
@@ -371,6 +378,5 @@ fn send(folio: u64, mut event: FolioFailed, wanted: bool) {
 /// Whether a mapping is wanted, or memory whose owner is not known.
 #[inline(always)]
 fn wants_place(place: Place) -> bool {
-    filter::wants_unowned()
-        || (place.owner_tgid != 0 && filter::wants(place.owner_tgid) && filter::wants_address(place.vaddr, 1))
+    filter::wants_unowned() || rmap::is_wanted(place)
 }
