@@ -161,6 +161,7 @@ pub struct SummaryLine {
 pub struct Lost {
     pub events: u64,
     pub mapping_pages: u64,
+    pub failure_pages: u64,
     pub process_events: u64,
     pub calls: u64,
     pub undecoded: u64,
@@ -178,6 +179,8 @@ pub struct Books {
     pub moved_pages: u64,
     pub unmapped_pages: u64,
     pub failed_seen_pages: u64,
+    pub failed_reported_pages: u64,
+    pub failed_filtered_pages: u64,
     pub unbalanced_calls: u64,
     pub settled: bool,
     pub reported_pages: u64,
@@ -447,6 +450,12 @@ impl Trace {
         self.ensure_sound()?;
         let books = &self.summary.books;
         ensure!(books.imbalance == Some(0), "the books do not balance: {books:?}");
+        let lost = self.summary.lost.failure_pages;
+        ensure!(
+            !books.settled
+                || books.failed_seen_pages == books.failed_reported_pages + books.failed_filtered_pages + lost,
+            "failures went missing: {books:?}, {lost} lost"
+        );
         Ok(())
     }
 }

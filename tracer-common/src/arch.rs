@@ -94,6 +94,13 @@ pub const fn present_pfn(entry: u64, order: u32, pfn_bits: u32) -> u64 {
     ((entry >> 12) & ((1 << (pfn_bits & 63)) - 1)) >> order << order
 }
 
+/// Frame of the table that a present entry points to; of another entry anything.
+#[inline(always)]
+#[must_use]
+pub const fn table_pfn(entry: u64, pfn_bits: u32) -> u64 {
+    (entry >> 12) & ((1 << (pfn_bits & 63)) - 1)
+}
+
 /// Whether a present entry maps a huge page (hugetlb, or a PMD).
 #[inline(always)]
 #[must_use]

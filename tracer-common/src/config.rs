@@ -144,6 +144,14 @@ pub struct Config {
     pub pg_swapbacked: u32,
     /// 1 where this kernel may preempt a task inside a program, and two copies of each are attached.
     pub twice: u32,
+    /// `dentry.d_name.hash_len`, bytes.
+    pub dentry_hash: u32,
+    /// `super_block.s_magic`, bytes.
+    pub sb_magic: u32,
+    /// 1 where `folio.index` of hugetlb counts huge pages (before 6.7).
+    pub huge_index: u32,
+    /// Padding.
+    pub pad: u32,
     /// `MR_NUMA_MISPLACED` of `enum migrate_reason`.
     pub reason_numa: u32,
     /// Where the memory map begins (`vmemmap_base`, arch/x86/mm/kaslr.c); 0: not known.
@@ -152,7 +160,7 @@ pub struct Config {
     pub page_offset_base: u64,
 }
 
-const _: () = assert!(size_of::<Config>() == 62 * 4 + 2 * 8);
+const _: () = assert!(size_of::<Config>() == 66 * 4 + 2 * 8);
 
 impl Config {
     /// All zero: what the object holds until user space overrides it.
@@ -218,6 +226,10 @@ impl Config {
         folio_swap: 0,
         pg_swapbacked: 0,
         twice: 0,
+        dentry_hash: 0,
+        sb_magic: 0,
+        huge_index: 0,
+        pad: 0,
         reason_numa: 0,
         vmemmap_base: 0,
         page_offset_base: 0,

@@ -44,6 +44,11 @@ counters! {
     /// Part of `MovedPages`: no mapping was restored (page cache nobody maps, or unmapped
     /// meanwhile).
     UnmappedPages,
+    /// Part of `UnmappedPages`: filtered out, so not reported as folios.
+    FilteredUnmappedPages,
+    /// Base pages that moved outside migrate_pages, filtered out by reason, order, address or node. What the owner or
+    /// the actor keep out is never looked into.
+    FilteredOutsidePages,
     /// Base pages that the kernel counts as success without moving them: the folio was freed
     /// before its turn came, or is not a folio of the LRU (balloon, zsmalloc).
     ReleasedPages,
@@ -55,10 +60,17 @@ counters! {
     AmbiguousMappings,
     /// Sum of `failed` over all calls of migrate_pages that ended: what the kernel adds to `pgmigrate_fail`. Base pages.
     KernelFailed,
-    /// Base pages of folios that a call left on its list: not moved.
+    /// Base pages of folios that a call left on its list: not moved. Of calls that are filtered out, the kernel's count.
     FailedPages,
     /// Part of `FailedPages`: reported as failures.
     ReportedFailedPages,
+    /// Part of `FailedPages`: filtered out.
+    FilteredFailedPages,
+    /// Part of `FailedPages`: found no room in the ring.
+    LostFailedPages,
+    /// Base pages of folios that NUMA balancing refused to move, filtered out. On 6.1, where `--reason` or `--actor`
+    /// keep them out, also those that it could not move.
+    FilteredRefusedPages,
     /// Failures that found no room in the ring.
     LostFailures,
     /// Calls with more failed folios than are told of.

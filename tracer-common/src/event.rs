@@ -204,7 +204,7 @@ pub struct FolioMoved {
     pub new_pfn: u64,
     /// `inode.i_ino`.
     pub ino: u64,
-    /// `folio.index`: where in the file, base pages (hugetlb before 6.7: huge pages).
+    /// Where in the file, base pages.
     pub index: u64,
     /// `super_block.s_dev`, as the kernel keeps it (`MKDEV`, include/linux/kdev_t.h).
     pub dev: u32,
@@ -222,7 +222,7 @@ unsafe impl Wire for FolioMoved {
     const KIND: Kind = Kind::FolioMoved;
 }
 
-/// The name of a file whose folio moved, sent once per file.
+/// The name of a file whose folio moved, sent once per file and name.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileSeen {

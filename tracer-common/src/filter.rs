@@ -11,6 +11,8 @@ pub mod membership {
     pub const CGROUP: u32 = 2;
     /// Its name matches.
     pub const COMM: u32 = 4;
+    /// Nothing to fulfil: its last thread exits, and the number may be somebody else's soon.
+    pub const EXITED: u32 = 1 << 31;
 }
 
 /// Cgroups that can be asked for.

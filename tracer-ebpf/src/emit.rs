@@ -41,6 +41,8 @@ pub fn mapping(mut event: MappingMoved) {
 pub fn outside(event: MappingMoved) {
     if filter::wants_outside(&event) {
         mapping(event);
+    } else {
+        counters::add(Counter::FilteredOutsidePages, u64::from(event.pages));
     }
 }
 
@@ -74,13 +76,18 @@ pub fn file(mut event: FileSeen) -> bool {
 #[inline(always)]
 pub fn failure(mut event: FolioFailed) {
     event.kind = Kind::FolioFailed as u16;
-    if send(event) {
-        // What NUMA balancing refuses was on no call's list.
-        if event.seen & failure_flags::NUMA_REFUSED == 0 {
-            counters::add(Counter::ReportedFailedPages, 1 << (event.order & 31));
-        }
-    } else {
+    let sent = send(event);
+    if !sent {
         counters::add(Counter::LostFailures, 1);
+    }
+    // What NUMA balancing refuses was on no call's list.
+    if event.seen & failure_flags::NUMA_REFUSED == 0 {
+        let counter = if sent {
+            Counter::ReportedFailedPages
+        } else {
+            Counter::LostFailedPages
+        };
+        counters::add(counter, 1 << (event.order & 31));
     }
 }
 

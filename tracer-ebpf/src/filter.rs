@@ -74,10 +74,27 @@ pub fn set(tgid: u32, bits: u32) -> bool {
     TARGETS.insert(tgid, bits, 0).is_ok()
 }
 
-/// The process is gone; its number may come back as somebody else.
 #[inline(always)]
-pub fn forget(tgid: u32) {
+fn forget(tgid: u32) {
     let _ = TARGETS.remove(tgid);
+}
+
+/// The process exits. What it fulfils holds for its pages until [`bury`].
+#[inline(always)]
+pub fn exits(tgid: u32) {
+    if let Some(bits) = TARGETS.get_ptr_mut(tgid) {
+        // SAFETY: a live u32 of the map. Only the process itself, and user space before it has exited, write it.
+        unsafe { *bits |= membership::EXITED };
+    }
+}
+
+/// The process that had this number is gone. Who has it now, if anybody, was judged anew when it was forked: its bits
+/// do not say that it exits, unless it does so already; then its last pages are missed.
+#[inline(always)]
+pub fn bury(tgid: u32) {
+    if fulfils(tgid) & membership::EXITED != 0 {
+        forget(tgid);
+    }
 }
 
 /// The child's part of its parent's lineage.

@@ -1,9 +1,11 @@
 //! Reads of the running kernel's structures at offsets that user space took from its BTF.
 //! Input: pointers that a hook received.
 
+use core::{ffi::c_void, mem::MaybeUninit};
+
 use aya_ebpf::{
     btf_maps::LruHashMap,
-    helpers::{bpf_get_current_pid_tgid, bpf_get_func_arg_cnt, bpf_ktime_get_ns, bpf_probe_read_kernel},
+    helpers::{bpf_get_current_pid_tgid, bpf_get_func_arg_cnt, bpf_ktime_get_ns, bpf_probe_read_kernel, generated},
     macros::btf_map,
 };
 use tracer_common::{arch, config::Config};
@@ -53,6 +55,19 @@ pub fn current() -> (u32, u32) {
 pub fn read<T: Default>(base: u64, offset: u32) -> T {
     // SAFETY: the helper checks the address and fails on one that cannot be read.
     unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const T) }.unwrap_or_default()
+}
+
+/// As [`read`], a word and without a branch, of which the verifier would follow both ways: the helper fills what it cannot
+/// read with zeros (`bpf_probe_read_kernel_common`, 6.1 to 7.3).
+#[inline(always)]
+pub fn peek(base: u64, offset: u32) -> u64 {
+    let mut word = MaybeUninit::<u64>::uninit();
+    let at = (base + u64::from(offset)) as *const c_void;
+    // SAFETY: the helper checks the address, and writes every byte of the word.
+    unsafe {
+        generated::bpf_probe_read_kernel(word.as_mut_ptr().cast(), size_of::<u64>() as u32, at);
+        word.assume_init()
+    }
 }
 
 /// `vma->vm_mm`.
@@ -174,6 +189,25 @@ pub fn pmd_entry(mm: u64, address: u64) -> u64 {
         return 0;
     }
     read(table + ((address >> 21 & 511) << 3), 0)
+}
+
+/// Whether the address is mapped to this frame, by a PTE or a PMD. Unlocked and without a branch on the way: where a table
+/// is missing, what is read in its place is not the frame but for a strange chance.
+#[inline(always)]
+pub fn maps(mm: u64, address: u64, pfn: u64) -> bool {
+    let base = config!(page_offset_base);
+    let below = |table: u64, shift: u32| peek(table + ((address >> shift & 511) << 3), 0);
+    let table = |entry: u64| base + (arch::table_pfn(entry, config!(pfn_bits)) << 12);
+    let mut top = peek(mm, config!(mm_pgd));
+    if arch::five_levels(base) {
+        top = table(below(top, 48));
+    }
+    let pmd = below(table(below(table(below(top, 39)), 30)), 21);
+    if arch::maps_huge(pmd) {
+        arch::present_pfn(pmd, arch::PMD_ORDER, config!(pfn_bits)) + (address >> 12 & 511) == pfn
+    } else {
+        arch::page_pfn(below(table(pmd), 12), config!(pfn_bits)) == pfn
+    }
 }
 
 /// The table that an entry of a table points to; 0 for none.

@@ -1,9 +1,18 @@
 //! Who maps a folio, by its reverse mapping, read without its locks: what is found is a likelihood to be checked.
 //! Input: folios and VMAs from the probes.
 
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::bpf_loop;
 use tracer_common::event::Place;
 
-use crate::kernel::{self, config};
+use crate::{
+    filter,
+    kernel::{self, config},
+};
+
+/// Steps in one reverse mapping; it may have as many VMAs as there are processes.
+const MOST_STEPS: u32 = 256;
 
 /// `PAGE_MAPPING_ANON` and `PAGE_MAPPING_FLAGS`, include/linux/page-flags.h, 6.1 to 7.3.
 const ANON: u64 = 1;
@@ -35,25 +44,139 @@ pub fn place_in(folio: u64, vma: u64) -> Place {
     }
 }
 
+/// Whether somebody is known to map it, and wanted.
+#[inline(always)]
+pub fn is_wanted(place: Place) -> bool {
+    place.owner_tgid != 0 && filter::wants(place.owner_tgid) && filter::wants_address(place.vaddr, 1)
+}
+
+/// The VMAs of a reverse mapping: an interval tree, by its node at the root.
+#[derive(Clone, Copy)]
+struct Tree {
+    /// `struct rb_node *`; 0: none.
+    root: u64,
+    anon: bool,
+}
+
+impl Tree {
+    #[inline(always)]
+    fn of(folio: u64) -> Self {
+        let mapping: u64 = kernel::read(folio, config!(folio_mapping));
+        let (root, anon) = match mapping & FLAGS {
+            // address_space.i_mmap, of VMAs.
+            0 if mapping != 0 => (kernel::read(mapping, config!(mapping_i_mmap)), false),
+            // anon_vma.rb_root, of anon_vma_chains.
+            ANON => (kernel::read(mapping & !FLAGS, config!(anon_vma_root)), true),
+            _ => (0, false),
+        };
+        Self { root, anon }
+    }
+
+    #[inline(always)]
+    fn vma(self, node: u64) -> u64 {
+        if self.anon {
+            kernel::peek(node.wrapping_sub(u64::from(config!(chain_rb))), config!(chain_vma))
+        } else {
+            node.wrapping_sub(u64::from(config!(vma_shared)))
+        }
+    }
+}
+
 /// Where the VMA at the root of the folio's reverse mapping maps it: the only one, for most folios.
 #[inline(always)]
 pub fn first_place(folio: u64) -> Place {
-    let mapping: u64 = kernel::read(folio, config!(folio_mapping));
-    let vma = match mapping & FLAGS {
-        // address_space.i_mmap: an interval tree of VMAs.
-        0 if mapping != 0 => match kernel::read::<u64>(mapping, config!(mapping_i_mmap)) {
-            0 => 0,
-            node => node.wrapping_sub(u64::from(config!(vma_shared))),
-        },
-        // anon_vma.rb_root: an interval tree of anon_vma_chains.
-        ANON => match kernel::read::<u64>(mapping & !FLAGS, config!(anon_vma_root)) {
-            0 => 0,
-            node => kernel::read(node.wrapping_sub(u64::from(config!(chain_rb))), config!(chain_vma)),
-        },
-        _ => 0,
-    };
-    if vma == 0 {
+    let tree = Tree::of(folio);
+    if tree.root == 0 {
         return Place::default();
     }
-    place_in(folio, vma)
+    place_in(folio, tree.vma(tree.root))
+}
+
+/// A walk through a reverse mapping. Nothing keeps the tree from changing meanwhile: the walk may miss, or go astray, but
+/// it ends.
+struct Search {
+    index: u64,
+    pfn: u64,
+    tree: Tree,
+    node: u64,
+    /// The node before.
+    from: u64,
+    found: Place,
+}
+
+/// Where a wanted process maps the folio, in at most so many steps; nobody where none was found. Takes off the steps
+/// that it made: two or three for each VMA.
+#[inline(always)]
+pub fn search(folio: u64, steps: &mut u32) -> Place {
+    let tree = Tree::of(folio);
+    let mut search = Search {
+        index: kernel::peek(folio, config!(folio_index)),
+        pfn: kernel::folio_pfn(folio),
+        tree,
+        node: tree.root,
+        from: 0,
+        found: Place::default(),
+    };
+    if *steps < MOST_STEPS {
+        return search.found;
+    }
+    // A constant: a number that differs from call to call keeps the verifier from seeing that a loop around this one
+    // does the same each time.
+    // SAFETY: the callback has the signature that the helper calls, and the context outlives the loop.
+    let made = unsafe { bpf_loop(MOST_STEPS, step as *mut c_void, (&raw mut search).cast(), 0) };
+    *steps = steps.wrapping_sub(made as u32);
+    search.found
+}
+
+/// One step from node to node, `struct rb_node` (include/linux/rbtree_types.h, 6.1 to 7.3): the parent with two bits of
+/// its own, the right child, the left child.
+#[inline(never)]
+extern "C" fn step(_index: u64, search: &mut Search) -> i64 {
+    let (node, from) = (search.node, search.from);
+    if node == 0 {
+        return 1;
+    }
+    let parent = kernel::peek(node, 0) & !3;
+    let (right, left) = (kernel::peek(node, 8), kernel::peek(node, 16));
+    search.from = node;
+    search.node = parent;
+    if from == parent {
+        if look(search, search.tree.vma(node)) {
+            return 1;
+        }
+        if left != 0 {
+            search.node = left;
+            return 0;
+        }
+    }
+    if from != right && right != 0 {
+        search.node = right;
+    }
+    0
+}
+
+/// Whether a wanted process maps the folio by this VMA.
+#[inline(always)]
+fn look(search: &mut Search, vma: u64) -> bool {
+    let (start, end) = (
+        kernel::peek(vma, config!(vma_start)),
+        kernel::peek(vma, config!(vma_end)),
+    );
+    let pages = search.index.wrapping_sub(kernel::peek(vma, config!(vma_pgoff)));
+    let vaddr = start.wrapping_add(pages << 12);
+    if vaddr < start || vaddr >= end {
+        return false;
+    }
+    let mm = kernel::peek(vma, config!(vma_mm));
+    // One that is being forked, or exits, is asked about when it is something else.
+    let owner_tgid = kernel::peek(kernel::peek(mm, config!(mm_owner)), config!(task_tgid)) as u32;
+    if !filter::wants(owner_tgid) || !filter::wants_address(vaddr, 1) || !kernel::maps(mm, vaddr, search.pfn) {
+        return false;
+    }
+    search.found = Place {
+        vaddr,
+        owner_tgid,
+        inferred: 1,
+    };
+    true
 }

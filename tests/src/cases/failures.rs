@@ -44,6 +44,12 @@ pub const CASES: &[Case] = &[
         run: full_node,
     },
     Case {
+        name: "failures/full_node_shared",
+        what: "the same, of pages that a forked child maps too, and only the child is traced: it is found among those who do",
+        needs: NEEDS,
+        run: full_node_shared,
+    },
+    Case {
         name: "failures/refused_hint_fault",
         what: "NUMA balancing wants pages on a full node, and refuses to move them",
         needs: NEEDS,
@@ -202,6 +208,29 @@ fn full_node(env: &Env) -> Result<Outcome> {
         if failure.cause == "no_target" {
             ensure!(failure.errno == Some(12) && failure.attempts > 0, "error: {failure:?}");
         }
+    }
+    Ok(Outcome::Passed)
+}
+
+fn full_node_shared(env: &Env) -> Result<Outcome> {
+    let (_, truth, trace) = traced(env, &["fork_shared", "move_to_full_node", "32"], true)?;
+    let [(child, report)] = &truth.0[..] else {
+        bail!("one child was expected")
+    };
+    let child = *child;
+    ensure_same(&trace, child, report)?;
+    trace.ensure_exact_books()?;
+    let failures = ensure_failed(&trace, child, report)?;
+    let inferred = |failure: &FailureLine| failure.owners.iter().any(|place| place.inferred);
+    ensure!(
+        failures.iter().any(inferred),
+        "all had been unmapped: nothing is proven"
+    );
+    for failure in &failures {
+        ensure!(
+            failure.owners.iter().all(|place| place.pid == child),
+            "owners: {failure:?}"
+        );
     }
     Ok(Outcome::Passed)
 }

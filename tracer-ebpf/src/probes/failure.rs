@@ -239,6 +239,7 @@ fn misplaced(ctx: &FExitContext) {
     let reason = config!(reason_numa) as u8;
     let (tgid, _) = kernel::current();
     if !filter::wants_reason(reason) || !filter::wants_actor(tgid, bpf_get_current_comm().unwrap_or_default()) {
+        counters::add(Counter::FilteredRefusedPages, 1 << (kernel::folio_order(folio) & 31));
         return;
     }
     let mut event = FolioFailed {
@@ -263,11 +264,22 @@ struct Walk {
     head: u64,
     begun: u64,
     pages: u64,
+    /// Steps that may still be made through reverse mappings.
+    steps: u32,
     /// The folio looked at last.
     folio: u64,
     reason: u8,
     mode: u8,
     no_memory: bool,
+}
+
+/// A call that nobody looks into has failed to move so many base pages.
+#[inline(always)]
+pub fn filtered_out(call: &Call, failed: u64) {
+    if failed != 0 && call.from != 0 {
+        counters::add(Counter::FailedPages, failed);
+        counters::add(Counter::FilteredFailedPages, failed);
+    }
 }
 
 /// Tells of every folio that the call left on its list. Returns the last one.
@@ -281,6 +293,7 @@ pub fn tell(call: &Call) -> u64 {
         head: call.from,
         begun: call.begun,
         pages: 0,
+        steps: MOST,
         folio: 0,
         reason: call.reason,
         mode: call.mode,
@@ -328,7 +341,11 @@ extern "C" fn tell_next(_index: u64, walk: *mut c_void) -> u64 {
         let _ = TROUBLE.remove(folio);
     }
     if !wanted {
-        let place = rmap::first_place(folio);
+        let place = if filter::wants_unowned() {
+            rmap::first_place(folio)
+        } else {
+            rmap::search(folio, &mut walk.steps)
+        };
         event.places[0] = place;
         wanted = wants_place(place);
     }
@@ -343,6 +360,12 @@ fn send(folio: u64, mut event: FolioFailed, wanted: bool) {
     event.order = kernel::folio_order(folio);
     event.pfn = kernel::folio_pfn(folio);
     if !wanted || !filter::wants_order(event.order) || !filter::wants_from(event.pfn) {
+        let counter = if event.seen & failure_flags::NUMA_REFUSED == 0 {
+            Counter::FilteredFailedPages
+        } else {
+            Counter::FilteredRefusedPages
+        };
+        counters::add(counter, 1 << (event.order & 31));
         return;
     }
     let (actor_tgid, actor_tid) = kernel::current();
@@ -360,6 +383,5 @@ fn send(folio: u64, mut event: FolioFailed, wanted: bool) {
 /// Whether a mapping is wanted, or memory whose owner is not known.
 #[inline(always)]
 fn wants_place(place: Place) -> bool {
-    filter::wants_unowned()
-        || (place.owner_tgid != 0 && filter::wants(place.owner_tgid) && filter::wants_address(place.vaddr, 1))
+    filter::wants_unowned() || rmap::is_wanted(place)
 }

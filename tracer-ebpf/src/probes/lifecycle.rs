@@ -1,6 +1,6 @@
 //! Processes made, renamed, moved to other cgroups and ended: who is wanted follows, numbers that come back are new.
-//! Input: tracepoints `sched:sched_process_fork`, `_exec`, `_exit`, `task:task_rename`, `cgroup:cgroup_attach_task`;
-//! fentry `mm_update_next_owner`.
+//! Input: tracepoints `sched:sched_process_fork`, `_exec`, `_exit`, `_free`, `task:task_rename`,
+//! `cgroup:cgroup_attach_task`; fentry `mm_update_next_owner`.
 
 use aya_ebpf::{
     helpers::{bpf_get_current_comm, bpf_probe_read_kernel_str_bytes},
@@ -22,13 +22,15 @@ use crate::{
 };
 
 /// `TP_PROTO(struct task_struct *parent, struct task_struct *child)`, 5.15 to 7.3,
-/// include/trace/events/sched.h. Also called for a new thread, which changes nothing here.
+/// include/trace/events/sched.h. Also called for a new thread, of which only the number matters here.
 #[inline(never)]
 fn forked(ctx: &RawTracePointContext) {
     let child: u64 = ctx.arg(1);
     let (parent_tgid, _) = kernel::current();
     let tgid: u32 = kernel::read(child, config!(task_tgid));
     let tid: u32 = kernel::read(child, config!(task_pid));
+    // Who had this number may have migrated pages while it exited.
+    state::forget(tid);
     if tgid != tid {
         return;
     }
@@ -114,8 +116,9 @@ fn regrouped(ctx: &RawTracePointContext) {
 }
 twice!(#[raw_tracepoint(tracepoint = "cgroup_attach_task")] regrouped, regrouped_again: RawTracePointContext);
 
-/// `TP_PROTO(struct task_struct *p)`, with `bool group_dead` since 6.18. For the last thread,
-/// `signal->live` is 0 by then (`do_exit`, kernel/exit.c).
+/// `TP_PROTO(struct task_struct *p)`, with `bool group_dead` since 6.16. For the last thread,
+/// `signal->live` is 0 by then (`do_exit`, kernel/exit.c). Since 6.16 its memory is given back after this
+/// (`exit_mm`), before 6.16 ahead of it: so the process is not forgotten yet.
 #[inline(never)]
 fn exited(ctx: &RawTracePointContext) {
     let task: u64 = ctx.arg(0);
@@ -125,10 +128,26 @@ fn exited(ctx: &RawTracePointContext) {
     let live: u32 = kernel::read(signal, config!(signal_live));
     if live == 0 && (filter::wants_everybody() || filter::fulfils(tgid) != 0) {
         send_current(ProcessChange::Exit, tgid, tid, 0);
-        filter::forget(tgid);
+        filter::exits(tgid);
     }
 }
 twice!(#[raw_tracepoint(tracepoint = "sched_process_exit")] exited, exited_again: RawTracePointContext);
+
+/// `TP_PROTO(struct task_struct *p)`, 6.1 to 7.3, include/trace/events/sched.h. A task that nobody waits for any more
+/// is freed, in an RCU callback some time after its number was given back (`release_task`, `delayed_put_task_struct`,
+/// kernel/exit.c): another process may have the number by now. Such a callback is not preempted, and may come between
+/// the two copies of what the current task runs: once. A leader goes last of its process, and keeps
+/// its number in `pid` and `tgid`.
+#[raw_tracepoint(tracepoint = "sched_process_free")]
+pub fn freed(ctx: RawTracePointContext) -> i32 {
+    let task: u64 = ctx.arg(0);
+    let tgid: u32 = kernel::read(task, config!(task_tgid));
+    let tid: u32 = kernel::read(task, config!(task_pid));
+    if tgid == tid {
+        filter::bury(tgid);
+    }
+    0
+}
 
 /// `void mm_update_next_owner(struct mm_struct *mm)`, 6.1 to 7.3, kernel/exit.c: the current task is
 /// about to leave `mm`, whose owner may become nobody.

@@ -103,6 +103,7 @@ fn migrate_end(ctx: &RawTracePointContext) {
         counters::add(Counter::FilteredPages, succeeded);
         counters::add(Counter::ThpMoved, ctx.arg(2));
         counters::add_moved_for(call.reason, succeeded);
+        failure::filtered_out(call, failed);
         return;
     }
     call.finish_folio();

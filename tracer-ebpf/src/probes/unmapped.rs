@@ -6,10 +6,13 @@ use aya_ebpf::{
     helpers::{bpf_get_smp_processor_id, bpf_probe_read_kernel_str_bytes},
     macros::btf_map,
 };
-use tracer_common::event::{FILE_NAME, FileSeen, FolioMoved};
+use tracer_common::{
+    counter::Counter,
+    event::{FILE_NAME, FileSeen, FolioMoved},
+};
 
 use crate::{
-    emit, filter,
+    counters, emit, filter,
     kernel::{self, config},
     state::{File, Folio},
 };
@@ -17,6 +20,9 @@ use crate::{
 /// `PAGE_MAPPING_FLAGS`, include/linux/page-flags.h: one is set in the mapping of a folio that is of no file (anonymous,
 /// KSM, or movable by a driver).
 const NO_FILE: u64 = 3;
+
+/// include/uapi/linux/magic.h.
+const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;
 
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -26,9 +32,18 @@ struct FileKey {
     pad: u32,
 }
 
-/// Files whose names were sent, with the alias that held them: an inode number may be used again.
+/// Where a name was read: an inode number may be used again, and a renamed file keeps its dentry.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq)]
+struct Name {
+    alias: u64,
+    /// `d_name.hash_len`: of the name and of the directory (`hash_name`, fs/namei.c).
+    hash: u64,
+}
+
+/// Files whose names were sent.
 #[btf_map]
-static NAMED: LruHashMap<FileKey, u64, 4096> = LruHashMap::new();
+static NAMED: LruHashMap<FileKey, Name, 4096> = LruHashMap::new();
 
 /// The file of a folio that is locked and has moved. Only page cache is looked at, and only where it will be reported.
 #[inline(always)]
@@ -52,6 +67,7 @@ pub fn file_of(folio: u64) -> File {
 pub fn tell(folio: &Folio, reason: u8) {
     let (old_pfn, new_pfn) = (kernel::folio_pfn(folio.src), kernel::folio_pfn(folio.dst));
     if !filter::wants_unowned() || !filter::wants_order(folio.order) || !filter::wants_frames(old_pfn, new_pfn) {
+        counters::add(Counter::FilteredUnmappedPages, folio.pages);
         return;
     }
     let (actor_tgid, actor_tid) = kernel::current();
@@ -72,25 +88,33 @@ pub fn tell(folio: &Folio, reason: u8) {
     if inode != 0 {
         event.of_file = 1;
         event.ino = kernel::read(inode, config!(inode_ino));
-        event.dev = kernel::read(kernel::read(inode, config!(inode_sb)), config!(sb_dev));
+        let sb = kernel::read(inode, config!(inode_sb));
+        event.dev = kernel::read(sb, config!(sb_dev));
+        if config!(huge_index) != 0 && kernel::read::<u64>(sb, config!(sb_magic)) == HUGETLBFS_MAGIC {
+            event.index <<= folio.order & 31;
+        }
         name(inode, event.dev, event.ino);
     }
     emit::folio_moved(event);
 }
 
-/// Sends the file's name when it comes up first, or anew.
+/// Sends the file's name when it comes up first, or is another one.
 #[inline(always)]
 fn name(inode: u64, dev: u32, ino: u64) {
     let alias: u64 = kernel::read(inode, config!(inode_dentry));
     if alias == 0 {
         return; // deleted, or known by handle only
     }
+    let dentry = alias.wrapping_sub(u64::from(config!(dentry_alias)));
     let key = FileKey { ino, dev, pad: 0 };
-    // SAFETY: a u64 of the map, read once.
-    if NAMED.get_ptr(key).is_some_and(|known| unsafe { *known } == alias) {
+    let name = Name {
+        alias,
+        hash: kernel::read(dentry, config!(dentry_hash)),
+    };
+    // SAFETY: a value of the map; what is torn by another CPU differs, and the name is sent once more.
+    if NAMED.get_ptr(key).is_some_and(|known| unsafe { *known } == name) {
         return;
     }
-    let dentry = alias.wrapping_sub(u64::from(config!(dentry_alias)));
     let at: u64 = kernel::read(dentry, config!(dentry_name));
     let mut event = FileSeen {
         kind: 0,
@@ -101,6 +125,6 @@ fn name(inode: u64, dev: u32, ino: u64) {
     };
     // SAFETY: the helper checks the address and fails on one that cannot be read.
     if unsafe { bpf_probe_read_kernel_str_bytes(at as *const u8, &mut event.name) }.is_ok() && emit::file(event) {
-        let _ = NAMED.insert(key, alias, 0);
+        let _ = NAMED.insert(key, name, 0);
     }
 }

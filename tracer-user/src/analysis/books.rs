@@ -28,10 +28,36 @@ pub struct Books {
     pub failed_seen: u64,
     /// Of those, reported.
     pub failed_reported: u64,
+    /// What else the kernel side filtered out.
+    pub unasked: Unasked,
     /// Times that compaction was put off because it had failed of late.
     pub compaction_deferred: u64,
     /// What was lost.
     pub lost: Lost,
+}
+
+/// Base pages that did not move, or not by a mapping, filtered out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unasked {
+    /// Part of [`Books::failed_seen`].
+    pub failed: u64,
+    /// Of folios that NUMA balancing refused to move.
+    pub refused: u64,
+    /// Part of [`Books::unmapped`].
+    pub unmapped: u64,
+    /// Moved outside migrate_pages, and kept out by another filter than those by owner and actor.
+    pub outside: u64,
+}
+
+impl Unasked {
+    fn new(counters: &Counters) -> Self {
+        Self {
+            failed: counters.sum(Counter::FilteredFailedPages),
+            refused: counters.sum(Counter::FilteredRefusedPages),
+            unmapped: counters.sum(Counter::FilteredUnmappedPages),
+            outside: counters.sum(Counter::FilteredOutsidePages),
+        }
+    }
 }
 
 /// Losses by place.
@@ -51,6 +77,8 @@ pub struct Lost {
     pub folio_pages: u64,
     /// Failures that found the ring full.
     pub failures: u64,
+    /// Base pages in them; without those that NUMA balancing refused, as in [`Books::failed_seen`].
+    pub failure_pages: u64,
     /// Calls with more failures than are told of.
     pub cut_failures: u64,
     /// Runs of compaction that found the ring full.
@@ -83,6 +111,7 @@ impl Lost {
             folios: sum(Counter::LostFolios),
             folio_pages: sum(Counter::LostFolioPages),
             failures: sum(Counter::LostFailures),
+            failure_pages: sum(Counter::LostFailedPages),
             cut_failures: sum(Counter::CutFailures),
             compactions: sum(Counter::LostCompactions),
             calls: sum(Counter::LostCalls),
@@ -135,6 +164,7 @@ impl Books {
             unmapped: counters.sum(Counter::UnmappedPages),
             failed_seen: counters.sum(Counter::FailedPages),
             failed_reported: counters.sum(Counter::ReportedFailedPages),
+            unasked: Unasked::new(counters),
             compaction_deferred: counters.sum(Counter::CompactionDeferred),
             whole,
             intervals,

@@ -35,15 +35,15 @@ pub struct Args {
     #[arg(long, value_name = "PATTERN", value_delimiter = ',', value_parser = values::pattern)]
     pub comm: Vec<String>,
 
-    /// Only moves by this process, or by threads of this name: kcompactd*, khugepaged
+    /// Only what this process moves, fails to move or compacts, or threads of this name: kcompactd*
     #[arg(long, value_name = "PID|PATTERN", value_delimiter = ',', value_parser = values::actor)]
     pub actor: Vec<Actor>,
 
-    /// Only moves for this reason: compaction, numa_misplaced; an unknown one lists what this kernel has
+    /// Only moves, failures and compaction for this reason: compaction; an unknown one lists what there is
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub reason: Vec<String>,
 
-    /// Only moves from one NUMA node to another: 0:1, any:0
+    /// Only moves from one NUMA node to another, and failures to leave the first one: 0:1, any:0
     #[arg(long, value_name = "OLD:NEW", value_delimiter = ',', value_parser = values::node_pair)]
     pub nodes: Vec<NodePair>,
 

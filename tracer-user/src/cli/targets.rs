@@ -117,6 +117,9 @@ pub fn enrol(capture: &mut Capture, wanted: &Compiled, roots: &BTreeSet<Tgid>) -
         for (tgid, bits) in look(wanted, roots)? {
             // A child whose parent has ended cannot be seen to descend; the kernel side knows.
             let known = capture.membership(tgid);
+            if known & membership::EXITED != 0 {
+                continue;
+            }
             let bits = bits | known & membership::LINEAGE;
             if bits != known {
                 settled = false;

@@ -101,7 +101,10 @@ impl Correlator {
         looked.is_ok()
             && words
                 .first()
-                .is_some_and(|&word| Frame::decode(word) == Frame::Present(pfn))
+                // On its way once more, it shows the frame that it leaves.
+                .is_some_and(
+                    |&word| matches!(Frame::decode(word), Frame::Present(at) | Frame::Migrating(at) if at == pfn),
+                )
     }
 }
 

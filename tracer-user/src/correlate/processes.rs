@@ -83,8 +83,8 @@ impl Processes {
             ProcessChange::Fork | ProcessChange::Exec | ProcessChange::Renamed | ProcessChange::Regrouped => {
                 self.wants(Tgid(seen.tgid)) != self.suffices(seen.membership)
             }
-            // Its last pages were given back before.
-            ProcessChange::Exit | ProcessChange::Actor => false,
+            ProcessChange::Exit => self.need != 0 && self.wants(Tgid(seen.tgid)),
+            ProcessChange::Actor => false,
         }
     }
 
@@ -377,6 +377,7 @@ mod tests {
         assert_eq!(processes.process(child).comm.as_deref(), Some("other"));
         assert_eq!(processes.wanted().unwrap().collect::<Vec<_>>(), [parent]);
         assert!(!processes.changes_wanted(ProcessChange::Regrouped, &rename));
+        assert!(processes.changes_wanted(ProcessChange::Exit, &seen(parent.0, 0, b"")));
         processes.apply(ProcessChange::Exit, &seen(parent.0, 0, b""));
         assert!(!processes.lineage_ended());
         processes.apply(ProcessChange::Exit, &change(0, b""));

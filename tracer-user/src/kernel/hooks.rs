@@ -114,10 +114,12 @@ impl Hook {
         matches!(self.used, Used::Kinds(own) if own != Kinds::ALL && own.any_of(kinds))
     }
 
-    /// The name of the program's second copy. A probe needs none: the kernel runs it to its end.
+    /// The name of the program's second copy. A probe needs none, and no RCU callback: the kernel runs them to their
+    /// ends.
     #[must_use]
     pub fn again(&self) -> Option<String> {
-        (self.attach != Attach::Kprobe).then(|| format!("{}_again", self.program))
+        let once = self.attach == Attach::Kprobe || self.program == "freed";
+        (!once).then(|| format!("{}_again", self.program))
     }
 
     /// `fentry/remove_migration_pte`, as errors and the doctor name it; of alternatives the first.
@@ -231,7 +233,7 @@ pub const HOOKS: &[Hook] = &[
             "ret_succeeded",
         ],
         Used::Exact,
-        Some("folios that could not be moved"),
+        Some("folios that could not be moved, but those that NUMA balancing refuses"),
     ),
     hook(
         "target_found",
@@ -239,7 +241,7 @@ pub const HOOKS: &[Hook] = &[
         "alloc_migration_target",
         &["page|src", "private"],
         Used::Exact,
-        Some("failures for want of a free page, of most system calls"),
+        Some("the cause \"no free page on the target\" of failures: most system calls"),
     ),
     hook(
         "policy_target_found",
@@ -247,7 +249,7 @@ pub const HOOKS: &[Hook] = &[
         "alloc_migration_target_by_mpol|new_page",
         &["page|src", "start|private"],
         Used::Exact,
-        Some("failures for want of a free page, of mbind"),
+        Some("the cause \"no free page on the target\" of failures: mbind"),
     ),
     hook(
         "misplaced_target_found",
@@ -255,7 +257,7 @@ pub const HOOKS: &[Hook] = &[
         "alloc_misplaced_dst_folio|alloc_misplaced_dst_page",
         &["page|src", "data"],
         Used::Exact,
-        Some("failures for want of a free page, of NUMA balancing"),
+        Some("the cause \"no free page on the target\" of failures: NUMA balancing"),
     ),
     hook(
         "compaction_target_found",
@@ -263,7 +265,7 @@ pub const HOOKS: &[Hook] = &[
         "compaction_alloc",
         &["migratepage|src", "data"],
         Used::Exact,
-        Some("failures for want of a free page, of compaction"),
+        Some("the cause \"no free page on the target\" of failures: compaction"),
     ),
     hook(
         "demotion_target_found",
@@ -271,7 +273,7 @@ pub const HOOKS: &[Hook] = &[
         "alloc_demote_folio|alloc_migrate_folio|alloc_demote_page",
         &["page|src", "private"],
         Used::Exact,
-        Some("failures for want of a free page, of demotion"),
+        Some("the cause \"no free page on the target\" of failures: demotion"),
     ),
     hook(
         "misplaced",
@@ -520,6 +522,14 @@ pub const HOOKS: &[Hook] = &[
         &["p"],
         Used::Always,
         Some("a reused PID may be taken for its predecessor"),
+    ),
+    hook(
+        "freed",
+        Attach::RawTracepoint,
+        "sched_process_free",
+        &["p"],
+        Used::Always,
+        Some("processes that have ended take up room of those that can be followed"),
     ),
     hook(
         "migrate_end",

@@ -37,7 +37,7 @@ pub enum TypesError {
     #[error("the kernel's type information is damaged: {0}")]
     Damaged(#[from] BtfDamage),
     /// A structure, member or constant that tracer needs is not in this kernel.
-    #[error("this kernel has no {0}, which tracer needs to name a page's owner")]
+    #[error("this kernel has no {0}, which tracer's programs read")]
     Missing(&'static str),
 }
 
@@ -116,6 +116,10 @@ impl KernelTypes {
             sb_dev: member("super_block", "s_dev", "super_block.s_dev")?,
             dentry_alias: member("dentry", "d_alias", "dentry.d_alias")
                 .or_else(|_| member("dentry", "d_u", "dentry.d_u"))?,
+            dentry_hash: member("dentry", "d_name", "dentry.d_name")? + member("qstr", "hash_len", "qstr.hash_len")?,
+            sb_magic: member("super_block", "s_magic", "super_block.s_magic")?,
+            // It made base pages of them (mm/hugetlb.c), and went with the need for it.
+            huge_index: u32::from(self.0.parameters("hugetlb_basepage_index").is_some()),
             dentry_name: member("dentry", "d_name", "dentry.d_name")? + member("qstr", "name", "qstr.name")?,
             anon_vma_root: member("anon_vma", "rb_root", "anon_vma.rb_root")?,
             chain_rb: member("anon_vma_chain", "rb", "anon_vma_chain.rb")?,

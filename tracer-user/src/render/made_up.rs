@@ -6,7 +6,7 @@ use std::{io::BufRead, sync::Arc};
 use crate::{
     analysis::{
         account::{Account, Check},
-        books::{Books, Lost},
+        books::{Books, Lost, Unasked},
         intervals::{Interval, IntervalTotals},
         totals::Totals,
     },
@@ -282,7 +282,13 @@ pub fn summary() -> Summary {
             unowned: 14,
             unmapped: 72,
             failed_seen: 514,
-            failed_reported: 513,
+            failed_reported: 482,
+            unasked: Unasked {
+                failed: 9,
+                refused: 4,
+                unmapped: 64,
+                outside: 33,
+            },
             compaction_deferred: 17,
             lost: Lost {
                 mappings_by_cpu: vec![0, 12, 0, 1],
@@ -291,6 +297,7 @@ pub fn summary() -> Summary {
                 folios: 18,
                 folio_pages: 19,
                 failures: 20,
+                failure_pages: 23,
                 cut_failures: 21,
                 compactions: 22,
                 calls: 5,

@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 
 use crate::{
     analysis::{
-        books::Books,
+        books::{Books, Unasked},
         totals::{Durations, NodePair, Totals},
     },
     kernel::hooks::Kinds,
@@ -93,6 +93,7 @@ fn write(out: &mut String, header: Option<&Header>, summary: &Summary, hints: bo
     } else {
         writeln!(out, "books     none: moves through migrate_pages were not asked for")?;
     }
+    unasked(out, &summary.books.unasked)?;
     if !totals.verdicts.is_empty() {
         let verdicts: Vec<String> = totals
             .verdicts
@@ -354,6 +355,23 @@ fn books(out: &mut String, books: &Books) -> fmt::Result {
     }
     if let Some(unbalanced) = words::unbalanced(intervals, whole.begin) {
         writeln!(out, "WARNING   {unbalanced}")?;
+    }
+    Ok(())
+}
+
+/// What was filtered out and is no move of a mapped page; nothing where nothing was.
+fn unasked(out: &mut String, unasked: &Unasked) -> fmt::Result {
+    let mut label = "filtered";
+    for (pages, what) in [
+        (unasked.unmapped, "that nobody maps"),
+        (unasked.failed, "that could not be moved"),
+        (unasked.refused, "that NUMA balancing refused to move"),
+        (unasked.outside, "that moved outside migrate_pages"),
+    ] {
+        if pages > 0 {
+            writeln!(out, "{label:<9} {} pages {what}", Count(pages))?;
+            label = "";
+        }
     }
     Ok(())
 }
