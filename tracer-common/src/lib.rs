@@ -7,4 +7,5 @@ pub mod config;
 pub mod counter;
 pub mod event;
 pub mod filter;
+pub mod kfunc;
 pub mod names;

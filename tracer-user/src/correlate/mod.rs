@@ -222,7 +222,9 @@ impl Correlator {
         } else if raw.flags & mapping_flags::OWNER_EXITING != 0 {
             (Some(self.processes.leaving(tgid)), OwnerSource::KernelExiting)
         } else {
-            let task = self.processes.process_at(tgid, Nanos(raw.at));
+            // It was asked for between the two, and may be another program by the later one.
+            let asked = if raw.unmapped_at == 0 { raw.at } else { raw.unmapped_at };
+            let task = self.processes.process_at(tgid, Nanos(asked));
             (Some((self.processes.life(tgid), task)), OwnerSource::Kernel)
         }
     }
@@ -468,5 +470,33 @@ mod tests {
         assert!(!searching.processes.wants(Tgid(NOBODY)));
         // The kernel side has judged already.
         assert_eq!(correlator(false).name(&batch, true, &mut Vec::new()).1.len(), 0);
+    }
+
+    #[test]
+    fn an_owner_bears_the_name_that_it_had_when_it_was_asked_for() {
+        let renamed = ProcessSeen {
+            tgid: NOBODY,
+            tid: NOBODY,
+            at: 20,
+            membership: membership::COMM,
+            comm: *b"reborn\0\0\0\0\0\0\0\0\0\0",
+            ..ProcessSeen::default()
+        };
+        let moved = |unmapped_at| MappingMoved {
+            owner_tgid: NOBODY,
+            unmapped_at,
+            at: 30,
+            pages: 1,
+            ..MappingMoved::default()
+        };
+        let mut correlator = correlator(false);
+        correlator.processes.apply(ProcessChange::Renamed, &renamed);
+        let mut name = |unmapped_at| {
+            let (owner, _) = correlator.owner(&moved(unmapped_at));
+            owner.and_then(|(_, task)| task.comm)
+        };
+        assert_eq!(name(10), None);
+        assert_eq!(name(25).as_deref(), Some("reborn"));
+        assert_eq!(name(0).as_deref(), Some("reborn"));
     }
 }
