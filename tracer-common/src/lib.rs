@@ -7,5 +7,4 @@ pub mod config;
 pub mod counter;
 pub mod event;
 pub mod filter;
-pub mod kfunc;
 pub mod names;

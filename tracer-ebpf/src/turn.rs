@@ -3,10 +3,8 @@
 //! kernel/trace/bpf_trace.c, where tracepoints are preemptible: 7.x). Of two copies one still runs.
 //! Input: both copies of every program that `twice` declares.
 
-use core::arch::asm;
-
 use aya_ebpf::{EbpfContext, btf_maps::LruHashMap, macros::btf_map};
-use tracer_common::{counter::Counter, kfunc::Kfunc};
+use tracer_common::counter::Counter;
 
 use crate::{
     counters,
@@ -61,27 +59,6 @@ pub fn comes(ctx: &impl EbpfContext, program: u32, again: bool) -> bool {
     true
 }
 
-/// Does not let this task be preempted until [`preemptible`]: what is left for others to miss is the moment before.
-/// Does nothing where the kernel has no function for it (before 6.10), or needs none.
-#[inline(always)]
-pub fn unpreemptible() {
-    // SAFETY: a call without arguments; it changes no more than any call.
-    unsafe {
-        asm!(".quad {call}", call = const Kfunc::PreemptDisable.placeholder(),
-            out("r0") _, out("r1") _, out("r2") _, out("r3") _, out("r4") _, out("r5") _);
-    }
-}
-
-/// Ends [`unpreemptible`].
-#[inline(always)]
-pub fn preemptible() {
-    // SAFETY: as above.
-    unsafe {
-        asm!(".quad {call}", call = const Kfunc::PreemptEnable.placeholder(),
-            out("r0") _, out("r1") _, out("r2") _, out("r3") _, out("r4") _, out("r5") _);
-    }
-}
-
 /// A number for a program, by its name (FNV-1a).
 pub const fn number(name: &str) -> u32 {
     let (bytes, mut hash, mut i) = (name.as_bytes(), 0x811c_9dc5_u32, 0);
@@ -102,21 +79,17 @@ macro_rules! twice {
 
             #[$attach]
             pub fn $name(ctx: $context) -> i32 {
-                $crate::turn::unpreemptible();
                 if $crate::turn::comes(&ctx, NUMBER, false) {
                     super::$name(&ctx);
                 }
-                $crate::turn::preemptible();
                 0
             }
 
             #[$attach]
             pub fn $again(ctx: $context) -> i32 {
-                $crate::turn::unpreemptible();
                 if $crate::turn::comes(&ctx, NUMBER, true) {
                     super::$name(&ctx);
                 }
-                $crate::turn::preemptible();
                 0
             }
         }

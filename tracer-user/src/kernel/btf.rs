@@ -118,17 +118,6 @@ impl Btf {
         )
     }
 
-    /// A function's id, by which a BPF program calls it.
-    #[must_use]
-    pub fn function(&self, name: &str) -> Option<u32> {
-        let is_it = |ty: Type<'_>| ty.kind == Kind::Func && self.string(ty.name) == Some(name);
-        let before = self
-            .types
-            .iter()
-            .position(|&at| self.at(at as usize).is_some_and(is_it))?;
-        u32::try_from(before + 1).ok()
-    }
-
     /// The names of a function's parameters; None without such a function.
     #[must_use]
     pub fn parameters(&self, function: &str) -> Option<Vec<&str>> {
@@ -307,8 +296,6 @@ mod tests {
         assert_eq!(btf.member("outer", "absent"), None);
         assert_eq!(btf.size("outer"), Some(16));
         assert_eq!(btf.constants("reason"), Some(vec![("ONE", 1), ("TWO", 2)]));
-        assert_eq!(btf.function("func"), Some(8));
-        assert_eq!(btf.function("outer"), None);
         assert_eq!(btf.parameters("func"), Some(vec!["arg"]));
         assert_eq!(btf.parameters("outer"), None);
         assert_eq!(btf.tracepoint_arguments("tp"), Some(0));

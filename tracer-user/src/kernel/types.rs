@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tracer_common::{arch, config::Config, kfunc::Kfunc};
+use tracer_common::{arch, config::Config};
 
 use crate::{
     event::{KernelNames, Names},
@@ -189,12 +189,6 @@ impl KernelTypes {
                     .ok_or_else(|| format!("this kernel's passes {count} arguments"))
             }
         }
-    }
-
-    /// The id of a function that BPF programs may call; None before 6.10, which had not yet those of tracer.
-    #[must_use]
-    pub fn function(&self, function: Kfunc) -> Option<u32> {
-        self.0.function(function.name())
     }
 
     /// The running kernel's names for its numbers.

@@ -184,7 +184,7 @@ impl Capture {
         lineage: &BTreeSet<Tgid>,
     ) -> Result<(Self, Vec<CaptureError>), CaptureError> {
         let btf = Btf::from_sys_fs().map_err(|e| CaptureError::Object(chain(&e)))?;
-        let mut bpf = load(config, filter, ring_bytes, types, &btf)?;
+        let mut bpf = load(config, filter, ring_bytes, &btf)?;
         let logger = log::log_enabled!(log::Level::Info)
             .then(|| {
                 aya_log::EbpfLogger::init(&mut bpf).map_err(|e| log::warn!("no diagnostics from the BPF side: {e}"))
@@ -305,11 +305,7 @@ impl Capture {
             };
             let again = hook.again().map(|again| self.misses(&again)).transpose()?;
             if times > 0 {
-                log::debug!(
-                    "{}: skipped {times} times, its second copy {:?}",
-                    hook.label(),
-                    again.flatten()
-                );
+                log::debug!("{} was skipped {times} times, its second copy {again:?}", hook.label());
             }
             match again.flatten() {
                 Some(again) => {
@@ -430,13 +426,7 @@ impl Counters {
 }
 
 /// Creates the maps and makes the programs ready to load. The verbosity of the log decides what the BPF side says.
-pub(crate) fn load(
-    config: &Config,
-    filter: &Filter,
-    ring_bytes: RingBytes,
-    types: &KernelTypes,
-    btf: &Btf,
-) -> Result<Ebpf, CaptureError> {
+pub(crate) fn load(config: &Config, filter: &Filter, ring_bytes: RingBytes, btf: &Btf) -> Result<Ebpf, CaptureError> {
     let verbosity: u8 = match log::max_level() {
         log::LevelFilter::Off => 0,
         level => level as u8,
@@ -448,8 +438,6 @@ pub(crate) fn load(
         MAX_SWAPPED
     };
     let turns = if config.twice == 0 { 1 } else { MAX_TURNS };
-    // Where nothing preempts, nothing needs to be kept from it.
-    let object = object::linked(|function| types.function(function).filter(|_| config.twice != 0));
     EbpfLoader::new()
         .btf(Some(btf))
         .override_global("CONFIG", config.as_bytes(), true)
@@ -458,7 +446,7 @@ pub(crate) fn load(
         .map_max_entries("RING", ring_bytes.0)
         .map_max_entries("SWAPPED", swapped)
         .map_max_entries("TURNS", turns)
-        .load(&object)
+        .load(object::BYTES)
         .map_err(|e| CaptureError::Object(chain(&e)))
 }
 
