@@ -180,6 +180,10 @@ fn run(args: &[String]) -> Result<()> {
     let mut children = (0..pages.children())
         .map(|_| Sharer::fork(range.clone(), || Ok(())))
         .collect::<Result<Vec<_>>>()?;
+    let _ballast = match call.as_str() {
+        "move_to_full_node" | "balance_to_full_node" => fill_node(1)?,
+        _ => Vec::new(),
+    };
     serve(&range, "move", |before| {
         match (call.as_str(), &group) {
             ("demote", Some(group)) => provoke::demote(group, &range)?,
@@ -222,17 +226,17 @@ fn move_by(call: &str, range: &Range<u64>, everybodys: bool) -> Result<()> {
         },
         // Moves that find no room.
         "move_to_full_node" => {
-            let _ballast = fill_node(1)?;
+            let _more = top_up(1)?;
             match numa::move_pages(range.clone(), 1, everybodys) {
                 Err(error) if says(&error, Errno::NOMEM) => Ok(()),
                 other => {
                     other?;
-                    bail!("the node had room for everything, and has {} KiB still", free_kib(1)?)
+                    bail!("the node had room for everything")
                 }
             }
         }
         "balance_to_full_node" => {
-            let _ballast = fill_node(1)?;
+            let _more = top_up(1)?;
             numa::run_on(1)?;
             let started = Instant::now();
             while started.elapsed() < BALANCING {
@@ -250,38 +254,48 @@ fn says(error: &anyhow::Error, errno: Errno) -> bool {
     root.and_then(std::io::Error::raw_os_error) == Some(errno.raw_os_error())
 }
 
-/// Free memory of a node.
-fn free_kib(node: u32) -> Result<u64> {
-    let path = format!("/sys/devices/system/node/node{node}/meminfo");
-    let meminfo = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-    let line = meminfo
-        .lines()
-        .find(|line| line.contains("MemFree:"))
-        .context("no MemFree")?;
-    let kib = line.split_ascii_whitespace().nth(3).context("no number")?;
-    kib.parse().context("parse MemFree")
-}
+/// So many pieces in a row that found no room: the node is down to what the kernel keeps.
+const FULL: usize = 8;
+const PIECE: usize = 1 << 20;
 
-/// Takes a node's memory until the kernel turns to another one.
+/// Fills a node by moves, which find out best where moves find no room.
 fn fill_node(node: u32) -> Result<Vec<Memory>> {
-    /// So many pieces in a row from elsewhere: the node is down to what the kernel keeps.
-    const ENOUGH: usize = 8;
-    /// More than a node keeps in reserve, less than is to be moved.
-    const LEFT_KIB: u64 = 6 << 10;
-    const MOST: usize = 600;
     // A move would make room of what can be read again.
     fs::write("/proc/sys/vm/drop_caches", "3").context("drop caches")?;
+    let target = i32::try_from(node)?;
     let mut ballast = Vec::new();
-    let mut elsewhere = 0;
-    // What is freed late, by kswapd or for those who ended just before, is taken as well.
-    while elsewhere < ENOUGH || (free_kib(node)? > LEFT_KIB && ballast.len() < MOST) {
-        let mut piece = Memory::base_pages(1 << 20)?;
+    let mut full = 0;
+    while full < FULL {
+        let mut piece = Memory::base_pages(PIECE)?;
+        piece.fill();
+        match numa::move_pages(piece.addresses(), target, false) {
+            Err(error) if says(&error, Errno::NOMEM) => {
+                full += 1;
+                // kswapd may yet find something.
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            moved => {
+                moved?;
+                full = 0;
+            }
+        }
+        ballast.push(piece);
+    }
+    Ok(ballast)
+}
+
+/// Takes what has become free since, until the kernel turns to another node.
+fn top_up(node: u32) -> Result<Vec<Memory>> {
+    let mut ballast = Vec::new();
+    let mut full = 0;
+    while full < FULL {
+        let mut piece = Memory::base_pages(PIECE)?;
         numa::prefer(piece.addresses(), node)?;
         piece.fill();
-        elsewhere = if numa::node_of(piece.addresses().end - 1)? == node {
+        full = if numa::node_of(piece.addresses().end - 1)? == node {
             0
         } else {
-            elsewhere + 1
+            full + 1
         };
         ballast.push(piece);
     }
