@@ -49,3 +49,34 @@ pub const TOPICS: &[&[Case]] = &[
 pub fn all() -> impl Iterator<Item = &'static Case> {
     TOPICS.iter().copied().flatten()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Those whose cases hold tracer against the truth (`xtask/src/table.rs`).
+    const TRUTH: [&[Case]; 8] = [
+        moves::CASES,
+        kinds::CASES,
+        kinds::OVERFLOW,
+        failures::CASES,
+        compaction::CASES,
+        reasons::CASES,
+        churn::CASES,
+        outside::CASES,
+    ];
+
+    #[test]
+    fn what_the_tracepoint_backend_cannot_serve_is_listed() {
+        let page = include_str!("../../../docs/backends.md");
+        let names: Vec<&str> = TRUTH.iter().copied().flatten().map(|case| case.name).collect();
+        for name in &names {
+            let served = name.ends_with("_tracepoint") || names.contains(&&*format!("{name}_tracepoint"));
+            let listed = page.contains(&format!("`{name}`"));
+            assert!(
+                served || listed,
+                "{name} has no row of the tracepoint backend, and docs/backends.md not why"
+            );
+        }
+    }
+}

@@ -52,7 +52,7 @@ impl Targets {
     #[must_use]
     pub fn describe(&self) -> String {
         let names = self.names();
-        match self.tgids.len() - names.len() {
+        match self.children(&names) {
             0 => names.join(", "),
             1 => format!("{} and 1 child", names.join(", ")),
             n => format!("{} and {n} children", names.join(", ")),
@@ -63,11 +63,16 @@ impl Targets {
     #[must_use]
     pub fn describe_end(&self) -> String {
         let names = self.names();
-        match (names.len(), self.tgids.len() - names.len()) {
+        match (names.len(), self.children(&names)) {
             (1, 0) => format!("{} has ended", names.join(", ")),
             (_, 0) => format!("{} have ended", names.join(", ")),
             (..) => format!("{} and all children have ended", names.join(", ")),
         }
+    }
+
+    /// How many there are beside those that were asked for, of which some may have ended already.
+    fn children(&self, given: &[String]) -> usize {
+        self.tgids.len().saturating_sub(given.len())
     }
 
     /// `postgres[4711]`, one for each process that was asked for.
