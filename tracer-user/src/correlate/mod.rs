@@ -159,7 +159,8 @@ impl Correlator {
     fn events(&mut self, mut pending: Vec<Pending>, ask: bool, out: &mut Vec<Event>) {
         if let Some(owners) = &mut self.owners {
             if ask {
-                owners.find(&mut pending, &mut self.processes, &mut self.spaces);
+                let counts = self.counts.as_ref();
+                owners.find(&mut pending, &mut self.processes, &mut self.spaces, counts);
             }
             self.keep_wanted(&mut pending, ask);
             self.losses.reported_pages += pending.iter().map(|run| u64::from(run.raw.pages)).sum::<u64>();
@@ -222,9 +223,7 @@ impl Correlator {
         } else if raw.flags & mapping_flags::OWNER_EXITING != 0 {
             (Some(self.processes.leaving(tgid)), OwnerSource::KernelExiting)
         } else {
-            // It was asked for between the two, and may be another program by the later one.
-            let asked = if raw.unmapped_at == 0 { raw.at } else { raw.unmapped_at };
-            let task = self.processes.process_at(tgid, Nanos(asked));
+            let task = self.processes.process_at(tgid, unmapped_at(raw));
             (Some((self.processes.life(tgid), task)), OwnerSource::Kernel)
         }
     }
@@ -393,6 +392,11 @@ enum Answer {
     Gone,
     /// One pagemap entry per page of the run.
     Entries(Vec<u64>),
+}
+
+/// When the owner had the page for sure: it may be another program when the mapping is in place again.
+fn unmapped_at(raw: &MappingMoved) -> Nanos {
+    Nanos(if raw.unmapped_at == 0 { raw.at } else { raw.unmapped_at })
 }
 
 /// A frame of the wire, so many pages on; 0 is none.
