@@ -59,7 +59,7 @@ struct Arrival {
     at: u64,
 }
 
-/// What the owned runs of a batch say of the others.
+/// What the owned runs of a batch say of the others at their addresses.
 #[derive(Default)]
 struct Known {
     /// From unmapping to arrival, by whose and where.
@@ -165,7 +165,9 @@ impl Owners {
     ) {
         self.forget(pending);
         let mut known = Known::default();
-        for run in pending.iter() {
+        let searched = pending.iter().filter(|run| run.owner.is_none());
+        let searched: HashSet<u64> = searched.map(|run| run.raw.vaddr).collect();
+        for run in pending.iter().filter(|run| searched.contains(&run.raw.vaddr)) {
             if let Some(life) = run.owner {
                 known.add(run, life);
             }
