@@ -496,11 +496,14 @@ mod tests {
 
     #[test]
     fn who_comes_to_a_frame_finds_nobody_there() {
-        // Freed by 9, the frame was taken for somebody's page, which moves on, as does the next one there.
-        let mut state = arrived(9, 5);
-        let mut pending = [flown((1, 2), (10, 12)), flown((2, 3), (14, 16))];
-        forwards(&mut state, &mut pending);
-        assert_eq!(owners(&pending), [None, None]);
+        // Freed by 9, the frame was taken for a page of 8, which moves on; or of nobody who is known.
+        for (owner, expected) in [(Some(8), Some(8)), (None, None)] {
+            let mut state = arrived(9, 5);
+            let mut pending = [flown((1, 2), (10, 12)), flown((2, 3), (14, 16))];
+            pending[0].owner = owner.map(life);
+            forwards(&mut state, &mut pending);
+            assert_eq!(owners(&pending), [owner, expected]);
+        }
     }
 
     #[test]
