@@ -80,6 +80,11 @@ impl Log {
         self.line(&format!("there {life} {phase} {}", now()))
     }
 
+    /// From now on it may be another program.
+    pub fn leaves(&self, life: u32) -> Result<()> {
+        self.line(&format!("leaves {life} {}", now()))
+    }
+
     /// It has ended before now.
     pub fn died(&self, life: u32) -> Result<()> {
         self.line(&format!("died {life} {}", now()))
@@ -107,6 +112,8 @@ struct Life {
     pid: u32,
     begin: u64,
     there: [u64; 2],
+    /// From then on it may have had its later name.
+    leaves: u64,
     end: u64,
 }
 
@@ -150,6 +157,7 @@ impl Lives {
                 ["born", _, pid, at] => (life.pid, life.begin) = (u32::try_from(number(pid)?)?, number(at)?),
                 ["there", _, "0", at] => life.there[0] = number(at)?,
                 ["there", _, "1", at] => life.there[1] = number(at)?,
+                ["leaves", _, at] => life.leaves = number(at)?,
                 ["died", _, at] => life.end = number(at)?,
                 _ => bail!("not a line of the log: {line:?}"),
             }
@@ -195,9 +203,8 @@ impl Lives {
                 Phase::Reborn => REBORN_NAME,
             };
             if let Some(comm) = &line.comm {
-                // The page may have left the address space of the old program when the new one was there.
-                let left = outlived || line.verdict != "confirmed";
-                let renamed = left && life.there[1] > 0 && comm == REBORN_NAME;
+                // Who moves a page holds on to the address space of the old program while the new one takes over.
+                let renamed = life.leaves > 0 && line.ts_ns >= life.leaves && comm == REBORN_NAME;
                 ensure!(
                     comm == name || renamed,
                     "under another name, not {name} of {life:?}: {line:?}"
@@ -279,6 +286,9 @@ mod tests {
         assert!(holds(302, "churn-b", 10)?);
         assert!(!holds(301, "churn-b", 10)?, "another process");
         assert!(!holds(302, "churn-a", 10)?, "another name");
+        let exec = Lives::parse(&format!("{log}leaves 1 10\n"))?;
+        let holds_then = |at| Ok::<_, anyhow::Error>(exec.check(&[line(302, "reborn", at)?], None).is_ok());
+        assert!(holds_then(10)? && !holds_then(9)?, "a later name");
         assert!(
             !holds(302, "churn-b", 8)? && !holds(302, "churn-b", 13)?,
             "another time"

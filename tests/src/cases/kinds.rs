@@ -74,6 +74,33 @@ pub const OVERFLOW: &[Case] = &[Case {
     run: ring_overflow,
 }];
 
+pub const AGAIN: &[Case] = &[
+    Case {
+        name: "kinds/moved_twice_one_of_six",
+        what: "pages that six processes share move there and back: each move is told once, of the one that is asked for",
+        needs: NEEDS,
+        run: |env| again(env, "move_pages_and_back", 2, "exact"),
+    },
+    Case {
+        name: "kinds/moved_twice_one_of_six_tracepoint",
+        what: "the same with the tracepoint backend",
+        needs: NEEDS,
+        run: |env| again(env, "move_pages_and_back", 2, "tracepoint"),
+    },
+    Case {
+        name: "kinds/moved_without_one_of_six",
+        what: "the one of them that is asked for unmaps the pages between the moves: the second is not told",
+        needs: NEEDS,
+        run: |env| again(env, "move_pages_and_without_youngest", 1, "exact"),
+    },
+    Case {
+        name: "kinds/moved_without_one_of_six_tracepoint",
+        what: "the same with the tracepoint backend",
+        needs: NEEDS,
+        run: |env| again(env, "move_pages_and_without_youngest", 1, "tracepoint"),
+    },
+];
+
 macro_rules! kinds {
     ($($name:ident: $what:literal, $kind:expr;)*) => {
         pub const CASES: &[Case] = &[
@@ -186,6 +213,39 @@ pub fn check(env: &Env, kind: &Kind, backend: &str) -> Result<Outcome> {
             );
         }
     }
+    if backend == "exact" {
+        trace.ensure_exact_books()?;
+    } else {
+        trace.ensure_sound()?;
+    }
+    worker.exit(SOON)?;
+    Ok(Outcome::Passed)
+}
+
+/// Each page has so many lines, and they are what the child saw.
+fn again(env: &Env, call: &str, moves: u64, backend: &str) -> Result<Outcome> {
+    let mut worker = Worker::spawn("mover", &["shared_by_six", call, "1"])?;
+    worker.wait_ready(SOON)?;
+    let pid = worker.youngest_child()?;
+    let tracing = Tracing::start(&env.tracer, &["-p", &pid.to_string(), "--backend", backend])?;
+    worker.send("mark")?;
+    worker.read_line(SOON)?;
+    worker.send("move")?;
+    let truth = Reports::parse(&worker.read_line(SOON)?)?.only_of(pid)?;
+    let trace = tracing.finish()?;
+    let [(_, report)] = &truth.0[..] else {
+        bail!("one process was expected")
+    };
+    trace.ensure_only(&[pid])?;
+    let range = report.range();
+    let told = trace.moves.iter().filter(|line| range.contains(&line.vaddr.0));
+    let told: u64 = told.map(|line| line.pages).sum();
+    let pages = range.step_by(rustix::param::page_size()).count() as u64;
+    ensure!(
+        told == moves * pages,
+        "{told} lines of {pages} pages that moved {moves} times"
+    );
+    ensure_same(&trace, pid, report)?;
     if backend == "exact" {
         trace.ensure_exact_books()?;
     } else {

@@ -34,6 +34,7 @@ pub const TOPICS: &[&[Case]] = &[
     moves::CASES,
     books::CASES,
     kinds::CASES,
+    kinds::AGAIN,
     kinds::OVERFLOW,
     failures::CASES,
     compaction::CASES,

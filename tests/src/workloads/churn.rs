@@ -184,6 +184,7 @@ fn live(path: &Path, log: &Log, living: &Living, (life, stay): (u32, Duration)) 
         1 => living.stay(stay),
         _ => {
             living.stay(stay);
+            log.leaves(life)?;
             let become_other = Command::new(path.with_file_name(REBORN_NAME))
                 .args(["work", "reborn"])
                 .arg(path)

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::ops::Range;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -195,13 +196,24 @@ fn run(args: &[String]) -> Result<()> {
         for child in &mut children {
             reports.push((child.pid, child.report()?));
         }
+        if call == "move_pages_and_without_youngest" {
+            // The reports are of the first move.
+            children.last_mut().context("no child")?.unmap()?;
+            thread::sleep(BETWEEN);
+            numa::move_pages(range.clone(), 0, true)?;
+        }
         Reports(reports).to_line()
     })
 }
 
 fn move_by(call: &str, range: &Range<u64>, everybodys: bool) -> Result<()> {
     match call {
-        "move_pages" => numa::move_pages(range.clone(), 1, everybodys),
+        "move_pages" | "move_pages_and_without_youngest" => numa::move_pages(range.clone(), 1, everybodys),
+        "move_pages_and_back" => {
+            numa::move_pages(range.clone(), 1, everybodys)?;
+            thread::sleep(BETWEEN);
+            numa::move_pages(range.clone(), 0, everybodys)
+        }
         "mbind" => numa::mbind(range.clone(), 1, everybodys),
         "migrate_pages" => numa::migrate_pages(std::process::id(), 0, 1),
         "soft_offline" => numa::soft_offline(range.clone()),
@@ -309,6 +321,9 @@ fn read(range: &Range<u64>) {
         std::hint::black_box(unsafe { std::ptr::with_exposed_provenance::<u8>(address as usize).read_volatile() });
     }
 }
+
+/// Long enough for tracer to ask for the owners, short enough for it to still know them.
+const BETWEEN: Duration = Duration::from_millis(150);
 
 /// Long enough for hint faults on every page, several times.
 const BALANCING: Duration = Duration::from_secs(5);

@@ -6,6 +6,7 @@ use std::io::{BufRead as _, BufReader, Read, Write};
 use std::ops::Range;
 
 use anyhow::{Context, Result};
+use rustix::mm::munmap;
 
 use crate::truth::{Moves, Report, Snapshot};
 
@@ -52,6 +53,13 @@ impl Sharer {
             .context("hear the child")?;
         Report::parse(&line)
     }
+
+    /// Has the child unmap the pages, after its report.
+    pub fn unmap(&mut self) -> Result<()> {
+        self.order.write_all(b"u").context("ask the child")?;
+        let mut done = [0];
+        self.answer.read_exact(&mut done).context("the child did not unmap")
+    }
 }
 
 fn tell(
@@ -72,7 +80,13 @@ fn tell(
     }
     act()?;
     let moves = Moves::between(&before, &Snapshot::take(range.clone())?)?;
-    answer.write_all((Report::new(range, moves).to_line()? + "\n").as_bytes())?;
+    answer.write_all((Report::new(range.clone(), moves).to_line()? + "\n").as_bytes())?;
+    if order.read(&mut byte)? != 0 {
+        let start = std::ptr::with_exposed_provenance_mut(range.start as usize);
+        // SAFETY: the child has not used the inherited mapping but by its addresses, and does not any more.
+        unsafe { munmap(start, (range.end - range.start) as usize) }.context("unmap the pages")?;
+        answer.write_all(b"u")?;
+    }
     // Lives as long as its parent, which holds the other end.
     let _ = order.read(&mut byte)?;
     Ok(())

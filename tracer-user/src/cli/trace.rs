@@ -109,7 +109,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     let find_owners = capture.backend == Backend::Tracepoint;
     let processes = Processes::new(wanted.filter.need, members);
-    let correlator = Correlator::new(processes, topology, names, find_owners);
+    let unowned = wanted.filter.need == 0 && wanted.filter.range_count == 0;
+    let correlator = Correlator::new(processes, topology, names, find_owners, unowned);
     drop(types); // the kernel's BTF: several MiB
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

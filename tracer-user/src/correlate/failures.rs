@@ -4,32 +4,57 @@
 use tracer_common::event::{FolioFailed, Place, failure_flags};
 
 use crate::{
-    correlate::Correlator,
+    correlate::{Correlator, processes::Life},
     event::{
-        Event,
-        failure::{Cause, FailedPlace, Failure, Refs},
+        Event, Task,
+        failure::{Cause, FailedPlace, Failure, Refs, is_concluded},
     },
     proc::pagemap::Frame,
     units::{Nanos, Order, Pfn, Tgid, Tid, VirtAddr},
 };
 
+/// A failure on its way to becoming an event: its names are those of its moment; what is mapped is asked later.
+pub(super) struct Failing {
+    raw: FolioFailed,
+    actor: Task,
+    places: Vec<(Place, Life, Task)>,
+}
+
 impl Correlator {
-    /// The event of a folio that could not be moved. With `ask` false no page table is read.
-    pub(super) fn failure(&mut self, raw: &FolioFailed, ask: bool) -> Event {
-        let pfn = (raw.pfn != 0).then_some(Pfn(raw.pfn));
+    /// Names who tried, and who maps the folio.
+    pub(super) fn failing(&mut self, raw: &FolioFailed) -> Failing {
         let places = raw.places.iter().filter(|place| place.owner_tgid != 0);
+        let named = places.map(|place| {
+            let tgid = Tgid(place.owner_tgid);
+            let owner = self.processes.process_at(tgid, Nanos(raw.at));
+            (*place, self.processes.life(tgid), owner)
+        });
+        Failing {
+            raw: *raw,
+            places: named.collect(),
+            actor: self.processes.thread(Tgid(raw.actor_tgid), Tid(raw.actor_tid)),
+        }
+    }
+
+    /// The event of a folio that could not be moved. With `ask` false no page table is read.
+    pub(super) fn failure(&mut self, failing: Failing, ask: bool) -> Event {
+        let raw = &failing.raw;
+        let pfn = (raw.pfn != 0).then_some(Pfn(raw.pfn));
+        let places = failing.places.into_iter();
         let places = places.filter_map(|place| self.failed_place(place, pfn, ask)).collect();
         let tried = raw.attempts != 0 || raw.errno != 0;
         let refs = u32::try_from(raw.refs).ok().zip(u32::try_from(raw.expected_refs).ok());
+        let (cause, inferred) = self.cause(raw);
         Event::Failure(Failure {
             at: Nanos(raw.at),
             order: Order(raw.order),
             pfn,
             node: pfn.and_then(|pfn| self.topology.node_of(pfn)),
             reason: self.names.reason(raw.reason),
-            actor: self.processes.thread(Tgid(raw.actor_tgid), Tid(raw.actor_tid)),
+            actor: failing.actor,
             mode: mode(raw.mode),
-            cause: self.cause(raw),
+            cause,
+            inferred,
             errno: tried.then(|| raw.errno.unsigned_abs()),
             attempts: raw.attempts,
             // Fewer than expected: it was being freed, or is of a kind that is counted otherwise.
@@ -50,19 +75,19 @@ impl Correlator {
         })
     }
 
-    /// Why it was not moved: what was seen, else what its flags and its call tell.
-    fn cause(&self, raw: &FolioFailed) -> Cause {
+    /// Why it was not moved: what was seen, else what its flags and its call tell. True: that is concluded.
+    fn cause(&self, raw: &FolioFailed) -> (Cause, bool) {
         const EAGAIN: i32 = -11;
         let seen = |flag| raw.seen & flag != 0;
         let has = |name| {
             let bit = self.names.page_flags.number(name);
             bit.is_some_and(|bit| raw.flags >> (bit & 63) & 1 != 0)
         };
-        if seen(failure_flags::NUMA_REFUSED) {
+        let cause = if seen(failure_flags::NUMA_REFUSED) {
             Cause::NumaRefused
         } else if seen(failure_flags::NO_TARGET) {
             Cause::NoTarget
-        } else if raw.errno == EAGAIN && raw.refs > raw.expected_refs {
+        } else if raw.errno == EAGAIN {
             Cause::References
         } else if raw.attempts != 0 {
             Cause::Error
@@ -76,20 +101,30 @@ impl Correlator {
             Cause::NotTried
         } else {
             Cause::Unknown
-        }
+        };
+        // The references are counted a moment after the kernel did, and the one that was too many may be gone.
+        let gone = cause == Cause::References && raw.refs <= raw.expected_refs;
+        (cause, gone || is_concluded(cause))
     }
 
     /// None: the reverse mapping named a process whose page table says otherwise.
-    fn failed_place(&mut self, place: &Place, pfn: Option<Pfn>, ask: bool) -> Option<FailedPlace> {
-        let (tgid, vaddr) = (Tgid(place.owner_tgid), VirtAddr(place.vaddr));
+    fn failed_place(
+        &mut self,
+        (place, life, owner): (Place, Life, Task),
+        pfn: Option<Pfn>,
+        ask: bool,
+    ) -> Option<FailedPlace> {
+        let vaddr = VirtAddr(place.vaddr);
         let inferred = place.inferred != 0;
-        if inferred && !(ask && self.holds(tgid, vaddr, pfn?)) {
+        let ask = ask && !self.processes.ended(life);
+        // Of who is asked for the kernel side has looked into the page table, and seen the folio.
+        if inferred && self.unowned && !(ask && self.holds(life.tgid, vaddr, pfn?)) {
             return None;
         }
         Some(FailedPlace {
-            owner: self.processes.process(tgid),
+            owner,
             vaddr,
-            vma: ask.then(|| self.spaces.vma(tgid, vaddr)).flatten(),
+            vma: ask.then(|| self.spaces.vma(life.tgid, vaddr)).flatten(),
             inferred,
         })
     }
@@ -118,5 +153,95 @@ fn mode(number: u8) -> &'static str {
         1 => "sync_light",
         2 => "sync",
         _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracer_common::{
+        event::{ProcessChange, ProcessSeen},
+        filter::membership,
+    };
+
+    use super::*;
+    use crate::{
+        correlate::{
+            Raw,
+            tests::{NOBODY, correlator},
+        },
+        event::failure::cause_name,
+    };
+
+    fn failed(errno: i32, refs: i32) -> FolioFailed {
+        let mut raw = FolioFailed {
+            at: 10,
+            pfn: 5,
+            errno,
+            attempts: 1,
+            refs,
+            expected_refs: 1,
+            actor_tgid: NOBODY,
+            actor_tid: NOBODY,
+            ..FolioFailed::default()
+        };
+        raw.places[0] = Place {
+            vaddr: 0x1000,
+            owner_tgid: NOBODY,
+            inferred: 1,
+        };
+        raw
+    }
+
+    #[test]
+    fn a_reference_that_is_gone_when_they_are_counted_is_inferred() {
+        let correlator = correlator(false);
+        let cause = |errno, refs| {
+            let (cause, inferred) = correlator.cause(&failed(errno, refs));
+            (cause_name(cause), inferred)
+        };
+        assert_eq!(cause(-11, 2), ("references", false));
+        assert_eq!(cause(-11, 1), ("references", true));
+        assert_eq!(cause(-11, 0), ("references", true));
+        assert_eq!(cause(-5, 1), ("error", false));
+    }
+
+    /// The failure's owners, of a batch in which they are renamed and then exit.
+    fn owners(unowned: bool) -> Vec<Option<String>> {
+        let change = |change, at, comm: &[u8; 16]| {
+            let seen = ProcessSeen {
+                tgid: NOBODY,
+                tid: NOBODY,
+                at,
+                comm: *comm,
+                membership: membership::COMM,
+                ..ProcessSeen::default()
+            };
+            Raw::Process(change, seen)
+        };
+        let batch = [
+            change(ProcessChange::Fork, 5, b"first\0\0\0\0\0\0\0\0\0\0\0"),
+            change(ProcessChange::Renamed, 15, b"second\0\0\0\0\0\0\0\0\0\0"),
+            Raw::Failure(failed(-11, 2)),
+            change(ProcessChange::Exit, 20, b"second\0\0\0\0\0\0\0\0\0\0"),
+        ];
+        let mut correlator = correlator(false);
+        correlator.unowned = unowned;
+        let mut out = Vec::new();
+        correlator.batch(&batch, true, &mut out);
+        let [Event::Failure(failure)] = &out[..] else {
+            panic!("one failure, not {out:?}")
+        };
+        let places = failure.places.iter();
+        let named = places.inspect(|place| assert!(place.inferred && place.vma.is_none()));
+        named
+            .map(|place| place.owner.comm.as_deref().map(str::to_owned))
+            .collect()
+    }
+
+    #[test]
+    fn an_owner_bears_the_name_of_its_moment_and_stays_though_gone() {
+        assert_eq!(owners(false), [Some("first".to_owned())]);
+        // Only the reverse mapping says so, and nobody can be asked.
+        assert_eq!(owners(true), []);
     }
 }

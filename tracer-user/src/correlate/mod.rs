@@ -14,6 +14,7 @@ use tracer_common::event::{MappingMoved, mapping_flags};
 
 use crate::{
     correlate::{
+        failures::Failing,
         owners::Owners,
         processes::{Life, Processes},
         spaces::Spaces,
@@ -90,6 +91,8 @@ pub struct Correlator {
     /// The running kernel's names for its numbers.
     pub names: KernelNames,
     files: Files,
+    /// What is nobody's is wanted, too: no filter asks for an owner or an address.
+    unowned: bool,
     flags: Option<FrameFile>,
     counts: Option<FrameFile>,
     quirks: KpfQuirks,
@@ -98,10 +101,11 @@ pub struct Correlator {
 }
 
 impl Correlator {
-    /// `find_owners`: the raw events come without owners (tracepoint backend).
+    /// `find_owners`: the raw events come without owners (tracepoint backend). `unowned`: no filter asks for an owner or an
+    /// address.
     /// What /proc does not offer is missing from the events; the caller says so once.
     #[must_use]
-    pub fn new(processes: Processes, topology: Topology, names: KernelNames, find_owners: bool) -> Self {
+    pub fn new(processes: Processes, topology: Topology, names: KernelNames, find_owners: bool, unowned: bool) -> Self {
         let flags = FrameFile::flags()
             .map_err(|e| log::warn!("{e}: page flags are missing from events"))
             .ok();
@@ -120,6 +124,7 @@ impl Correlator {
             topology,
             names,
             files: Files::default(),
+            unowned,
             flags,
             counts,
             quirks,
@@ -141,13 +146,14 @@ impl Correlator {
     /// page table is read: the caller has fallen behind the ring.
     pub fn batch(&mut self, batch: &[Raw], ask: bool, out: &mut Vec<Event>) {
         let begin = out.len();
-        let mut others = Vec::new();
+        let (mut others, mut failing) = (Vec::new(), Vec::new());
         let mut rest = batch;
         while !rest.is_empty() {
-            let (pending, behind) = self.name(rest, ask, &mut others);
+            let (pending, behind) = self.name(rest, &mut others, &mut failing);
             self.events(pending, ask, out);
             rest = behind;
         }
+        others.extend(failing.into_iter().map(|failing| self.failure(failing, ask)));
         if !others.is_empty() {
             out.append(&mut others);
             out[begin..].sort_by_key(Event::at);
@@ -159,7 +165,8 @@ impl Correlator {
     fn events(&mut self, mut pending: Vec<Pending>, ask: bool, out: &mut Vec<Event>) {
         if let Some(owners) = &mut self.owners {
             if ask {
-                owners.find(&mut pending, &mut self.processes, &mut self.spaces);
+                let counts = self.counts.as_ref();
+                owners.find(&mut pending, &mut self.processes, &mut self.spaces, counts);
             }
             self.keep_wanted(&mut pending, ask);
             self.losses.reported_pages += pending.iter().map(|run| u64::from(run.raw.pages)).sum::<u64>();
@@ -178,8 +185,13 @@ impl Correlator {
 
     /// Takes in the process events, and names owner and actor of each run as of that moment. Where owners are found
     /// here, it ends before a change of who is wanted: the runs until then are judged by who was wanted then. Returns
-    /// the rest. Events that are not runs are complete at once, and go to `others`.
-    fn name<'a>(&mut self, batch: &'a [Raw], ask: bool, others: &mut Vec<Event>) -> (Vec<Pending>, &'a [Raw]) {
+    /// the rest. Events that nothing is asked about are complete at once, and go to `others`.
+    fn name<'a>(
+        &mut self,
+        batch: &'a [Raw],
+        others: &mut Vec<Event>,
+        failing: &mut Vec<Failing>,
+    ) -> (Vec<Pending>, &'a [Raw]) {
         let mut pending = Vec::with_capacity(batch.len());
         for (at, raw) in batch.iter().enumerate() {
             match raw {
@@ -194,7 +206,7 @@ impl Correlator {
                 }
                 Raw::File(seen) => self.files.add(seen),
                 Raw::Folio(raw) => others.push(self.unmapped(raw)),
-                Raw::Failure(raw) => others.push(self.failure(raw, ask)),
+                Raw::Failure(raw) => failing.push(self.failing(raw)),
                 Raw::Compaction(raw) => others.push(self.compaction(raw)),
                 Raw::Mapping(raw) => {
                     let actor = self.processes.thread(Tgid(raw.actor_tgid), Tid(raw.actor_tid));
@@ -222,9 +234,7 @@ impl Correlator {
         } else if raw.flags & mapping_flags::OWNER_EXITING != 0 {
             (Some(self.processes.leaving(tgid)), OwnerSource::KernelExiting)
         } else {
-            // It was asked for between the two, and may be another program by the later one.
-            let asked = if raw.unmapped_at == 0 { raw.at } else { raw.unmapped_at };
-            let task = self.processes.process_at(tgid, Nanos(asked));
+            let task = self.processes.process_at(tgid, unmapped_at(raw));
             (Some((self.processes.life(tgid), task)), OwnerSource::Kernel)
         }
     }
@@ -395,6 +405,11 @@ enum Answer {
     Entries(Vec<u64>),
 }
 
+/// When the owner had the page for sure: it may be another program when the mapping is in place again.
+fn unmapped_at(raw: &MappingMoved) -> Nanos {
+    Nanos(if raw.unmapped_at == 0 { raw.at } else { raw.unmapped_at })
+}
+
 /// A frame of the wire, so many pages on; 0 is none.
 fn frame(first: u64, pages: u64) -> Option<Pfn> {
     (first != 0).then(|| Pfn(first).plus(pages))
@@ -426,9 +441,9 @@ mod tests {
     use crate::units::NodeId;
 
     /// Above any pid_max, so that nothing is found in /proc.
-    const NOBODY: u32 = 5_000_000;
+    pub const NOBODY: u32 = 5_000_000;
 
-    fn correlator(find_owners: bool) -> Correlator {
+    pub fn correlator(find_owners: bool) -> Correlator {
         let sources = Sources {
             zones: vec![Zone {
                 node: NodeId(0),
@@ -440,7 +455,7 @@ mod tests {
         };
         let topology = Topology::from_sources(&sources).unwrap();
         let processes = Processes::new(membership::COMM, BTreeMap::from([(Tgid(NOBODY), membership::COMM)]));
-        Correlator::new(processes, topology, KernelNames::default(), find_owners)
+        Correlator::new(processes, topology, KernelNames::default(), find_owners, false)
     }
 
     #[test]
@@ -462,14 +477,15 @@ mod tests {
         };
         let batch = [renamed(membership::COMM), mapping, mapping, renamed(0), mapping];
         let mut searching = correlator(true);
-        let (first, rest) = searching.name(&batch, true, &mut Vec::new());
+        let (first, rest) = searching.name(&batch, &mut Vec::new(), &mut Vec::new());
         assert_eq!((first.len(), rest.len()), (2, 2));
         assert!(searching.processes.wants(Tgid(NOBODY)));
-        let (second, rest) = searching.name(rest, true, &mut Vec::new());
+        let (second, rest) = searching.name(rest, &mut Vec::new(), &mut Vec::new());
         assert_eq!((second.len(), rest.len()), (1, 0));
         assert!(!searching.processes.wants(Tgid(NOBODY)));
         // The kernel side has judged already.
-        assert_eq!(correlator(false).name(&batch, true, &mut Vec::new()).1.len(), 0);
+        let (_, rest) = correlator(false).name(&batch, &mut Vec::new(), &mut Vec::new());
+        assert_eq!(rest.len(), 0);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
+    mem,
+    ops::Range,
     time::Duration,
 };
 
@@ -11,26 +13,42 @@ use crate::{
         Pending,
         processes::{Life, Processes},
         spaces::Spaces,
-        verdict,
+        unmapped_at, verdict,
     },
     event::{OwnerSource, Verdict},
-    proc::{self, pagemap::Frame},
-    units::{Nanos, Pfn, Tgid, VirtAddr},
+    proc::{self, kpage::FrameFile, pagemap::Frame},
+    units::{Pfn, Tgid, VirtAddr},
 };
 
-/// Places kept from earlier batches; beyond it all are forgotten.
-const MAX_PLACES: usize = 1 << 20;
+/// How long an arrival speaks for who leaves, nanoseconds. Nothing tells that a page was unmapped, copied or freed: the
+/// longer it is ago, the likelier is the frame another's page at the same address.
+const STAY: u64 = 200_000_000;
 /// VMAs as old as this are good enough to look for candidates in.
 const MAX_AGE: Duration = Duration::from_millis(500);
 
 /// A page at a moment: where it is mapped, and in which frame.
 type Place = (VirtAddr, Pfn);
 
+/// What each page table holds at the wanted addresses.
+type Holders = HashMap<VirtAddr, Vec<(Life, Frame)>>;
+
 /// Finds owners, and remembers which page was last seen where.
 #[derive(Default)]
 pub struct Owners {
-    /// Who has a page at that place: several, where they share it.
-    at: HashMap<Place, Vec<Arrival>>,
+    now: Seen,
+    /// From the time before; forgotten next.
+    before: Seen,
+    /// When `now` was begun, `CLOCK_MONOTONIC` nanoseconds.
+    since: u64,
+}
+
+/// Pages that came to places.
+#[derive(Default)]
+struct Seen {
+    /// Whose: of several, where they share it.
+    known: HashMap<Place, Vec<Arrival>>,
+    /// When the last one came that is nobody's who is known.
+    strangers: HashMap<Place, u64>,
 }
 
 /// Whose page came to a place.
@@ -41,11 +59,46 @@ struct Arrival {
     at: u64,
 }
 
+/// What the owned runs of a batch say of the others at their addresses.
+#[derive(Default)]
+struct Known {
+    /// From unmapping to arrival, by whose and where.
+    flights: HashMap<(Tgid, VirtAddr), Vec<Range<u64>>>,
+    /// Mappings that pagemap showed at a place.
+    held: HashMap<Place, u64>,
+}
+
+impl Known {
+    fn add(&mut self, run: &Pending, life: Life) {
+        let (_, to) = places(run);
+        self.flights.entry((life.tgid, to.0)).or_default().push(flight(run));
+        *self.held.entry(to).or_default() += u64::from(run.source == OwnerSource::Pagemap);
+    }
+
+    /// Whether another run is this process's: all mappings of a page are unmapped before the first is in place again, and
+    /// a process has one at an address.
+    fn has_another(&self, run: &Pending, life: Life) -> bool {
+        let mine = flight(run);
+        let flights = self.flights.get(&(life.tgid, VirtAddr(run.raw.vaddr)));
+        flights
+            .into_iter()
+            .flatten()
+            .any(|other| other.start < mine.end && mine.start < other.end)
+    }
+}
+
 impl Owners {
     /// Fills in owners, as many as can be found:
     /// by pagemap, which must hold the new frame at the address; then backwards, from a later move
     /// of the batch that left the frame which this one entered; then from where pages were before.
-    pub fn find(&mut self, pending: &mut [Pending], processes: &mut Processes, spaces: &mut Spaces) {
+    /// `counts`: how often a frame is mapped, where the kernel tells.
+    pub fn find(
+        &mut self,
+        pending: &mut [Pending],
+        processes: &mut Processes,
+        spaces: &mut Spaces,
+        counts: Option<&FrameFile>,
+    ) {
         let mut wanted: Vec<VirtAddr> = pending
             .iter()
             .filter(|run| run.owner.is_none())
@@ -59,18 +112,21 @@ impl Owners {
         let holders = holders(&wanted, processes, spaces);
         self.by_pagemap(pending, &holders);
         backwards(pending);
-        if self.at.len() > MAX_PLACES {
-            self.at.clear();
-        }
-        self.forwards(pending, processes);
+        let mut words = Vec::new();
+        let mapped = |pfn| {
+            let asked = counts.and_then(|counts| counts.lookup(&[pfn], &mut words).ok());
+            asked.and_then(|()| words.first().copied()).unwrap_or(0)
+        };
+        self.forwards(pending, processes, &holders, mapped);
         for run in pending.iter_mut() {
-            run.owner_task = run.owner.map(|life| processes.process_at(life.tgid, Nanos(run.raw.at)));
+            let asked = unmapped_at(&run.raw);
+            run.owner_task = run.owner.map(|life| processes.process_at(life.tgid, asked));
         }
     }
 
     /// Each holder of the new frame owns one of the mappings that entered it: a page shared by fork comes
     /// once for each, perhaps in another batch.
-    fn by_pagemap(&self, pending: &mut [Pending], holders: &HashMap<VirtAddr, Vec<(Life, Frame)>>) {
+    fn by_pagemap(&self, pending: &mut [Pending], holders: &Holders) {
         let mut taken: HashSet<(Place, Tgid)> = HashSet::new();
         // Later moves first: they are what the page tables show.
         for run in pending.iter_mut().rev().filter(|run| run.owner.is_none()) {
@@ -78,7 +134,6 @@ impl Owners {
             let holds = |frame: Frame| matches!(frame, Frame::Present(pfn) | Frame::Migrating(pfn) if pfn == to.1);
             // A child forked since has the frame too, and never had the old one.
             let lived = |life: Life| life.born.0 <= run.raw.at;
-            let there = self.at.get(&to).map_or(&[][..], Vec::as_slice);
             let fitting = holders
                 .get(&to.0)
                 .into_iter()
@@ -86,7 +141,7 @@ impl Owners {
                 .filter(|(life, frame)| holds(*frame) && lived(*life) && !taken.contains(&(to, life.tgid)));
             // Not one that has already arrived, unless there is no other: its leaving may have been lost. What was
             // unmapped before it arrived is another sharer's mapping.
-            let arrived = |life: Life| there.iter().find(|arrival| arrival.life == life);
+            let arrived = |life: Life| self.there(to).find(|arrival| arrival.life == life);
             let newcomer = fitting.clone().find(|(life, _)| arrived(*life).is_none());
             let unmapped_at = run.raw.unmapped_at;
             let mut again = fitting.filter(|(life, _)| arrived(*life).is_some_and(|arrival| arrival.at <= unmapped_at));
@@ -99,29 +154,123 @@ impl Owners {
         }
     }
 
-    /// A page that was seen to enter a frame leaves it. Keeps the places up to date.
-    fn forwards(&mut self, pending: &mut [Pending], processes: &Processes) {
+    /// A page that was seen to enter a frame leaves it. Keeps the places up to date. `mapped`: how often a frame is mapped
+    /// now; 0: not at all, or nobody can say.
+    fn forwards(
+        &mut self,
+        pending: &mut [Pending],
+        processes: &Processes,
+        holders: &Holders,
+        mut mapped: impl FnMut(Pfn) -> u64,
+    ) {
+        self.forget(pending);
+        let mut known = Known::default();
+        let searched = pending.iter().filter(|run| run.owner.is_none());
+        let searched: HashSet<u64> = searched.map(|run| run.raw.vaddr).collect();
+        for run in pending.iter().filter(|run| searched.contains(&run.raw.vaddr)) {
+            if let Some(life) = run.owner {
+                known.add(run, life);
+            }
+        }
         for run in pending {
             let (from, to) = places(run);
             if run.owner.is_none()
-                && let Some(first) = self.at.get(&from).and_then(|arrivals| arrivals.first())
-                && !processes.ended(first.life)
+                && let Some(life) = self.leaver(run, processes, holders, &known)
+                // Somebody has the page who was not found: it is that one's.
+                && mapped(to.1) <= known.held.get(&to).copied().unwrap_or(0)
             {
-                run.owner = Some(first.life);
+                run.owner = Some(life);
                 run.source = OwnerSource::Chain;
+                known.add(run, life);
             }
-            let Some(life) = run.owner else { continue };
-            if let Some(arrivals) = self.at.get_mut(&from) {
-                arrivals.retain(|arrival| arrival.life != life);
-                if arrivals.is_empty() {
-                    self.at.remove(&from);
-                }
+            if let Some(life) = run.owner {
+                self.retain(from, |arrival| arrival.life != life);
             }
-            let arrivals = self.at.entry(to).or_default();
-            arrivals.retain(|arrival| arrival.life != life);
-            arrivals.push(Arrival { life, at: run.raw.at });
+            self.arrive(to, run);
         }
     }
+
+    /// Who came to the place that this run leaves, as far as that is certain enough.
+    fn leaver(&self, run: &Pending, processes: &Processes, holders: &Holders, known: &Known) -> Option<Life> {
+        let (from, to) = places(run);
+        let unmapped_at = run.raw.unmapped_at;
+        // A stranger shared the page: that one may leave, and the known one have unmapped it.
+        if [&self.now, &self.before]
+            .iter()
+            .any(|seen| seen.strangers.contains_key(&from))
+        {
+            return None;
+        }
+        let stays = |life| {
+            let mut here = holders.get(&from.0).into_iter().flatten();
+            here.any(|&(holder, frame)| {
+                holder == life && matches!(frame, Frame::Present(pfn) | Frame::Migrating(pfn) if pfn == from.1)
+            })
+        };
+        let came = |life| {
+            let mut there = self.there(to);
+            there.any(|arrival| arrival.life == life && arrival.at > unmapped_at)
+        };
+        let recent = |at| at <= unmapped_at && unmapped_at - at <= STAY;
+        let leaves = |life| !processes.ended(life) && !known.has_another(run, life) && !came(life) && !stays(life);
+        let mut there = self.there(from);
+        there
+            .find(|arrival| recent(arrival.at) && leaves(arrival.life))
+            .map(|arrival| arrival.life)
+    }
+
+    /// Notes who came to a place.
+    fn arrive(&mut self, to: Place, run: &Pending) {
+        // The frame was free before: who had been there had left.
+        self.retain(to, |arrival| {
+            arrival.at > run.raw.unmapped_at && run.owner != Some(arrival.life)
+        });
+        for seen in [&mut self.before, &mut self.now] {
+            if seen.strangers.get(&to).is_some_and(|&at| at <= run.raw.unmapped_at) {
+                seen.strangers.remove(&to);
+            }
+        }
+        let at = run.raw.at;
+        match run.owner {
+            Some(life) => self.now.known.entry(to).or_default().push(Arrival { life, at }),
+            None => {
+                self.now.strangers.insert(to, at);
+            }
+        }
+    }
+
+    /// Who came to a place, the first one first.
+    fn there(&self, place: Place) -> impl Iterator<Item = &Arrival> {
+        let both = [&self.before, &self.now].into_iter();
+        both.filter_map(move |seen| seen.known.get(&place)).flatten()
+    }
+
+    fn retain(&mut self, place: Place, keep: impl Fn(&Arrival) -> bool) {
+        for seen in [&mut self.before, &mut self.now] {
+            if let Some(there) = seen.known.get_mut(&place) {
+                there.retain(&keep);
+                if there.is_empty() {
+                    seen.known.remove(&place);
+                }
+            }
+        }
+    }
+
+    /// Forgets what is too long ago by the time of these runs.
+    fn forget(&mut self, pending: &[Pending]) {
+        let Some(last) = pending.last().map(|run| run.raw.at) else {
+            return;
+        };
+        if last.saturating_sub(self.since) > STAY {
+            self.before = mem::take(&mut self.now);
+            self.since = last;
+        }
+    }
+}
+
+/// When a run's mapping was gone, nanoseconds.
+fn flight(run: &Pending) -> Range<u64> {
+    run.raw.unmapped_at..run.raw.at
 }
 
 fn places(run: &Pending) -> (Place, Place) {
@@ -130,12 +279,12 @@ fn places(run: &Pending) -> (Place, Place) {
 }
 
 /// What the page tables of all candidates hold at the wanted addresses.
-fn holders(wanted: &[VirtAddr], processes: &Processes, spaces: &mut Spaces) -> HashMap<VirtAddr, Vec<(Life, Frame)>> {
+fn holders(wanted: &[VirtAddr], processes: &Processes, spaces: &mut Spaces) -> Holders {
     let candidates: Vec<Tgid> = match processes.wanted() {
         Some(wanted) => wanted.collect(),
         None => proc::process::list().unwrap_or_default(),
     };
-    let mut found: HashMap<VirtAddr, Vec<(Life, Frame)>> = HashMap::new();
+    let mut found = Holders::new();
     let mut covered = Vec::new();
     let mut words = Vec::new();
     for tgid in candidates {
@@ -164,7 +313,9 @@ fn backwards(pending: &mut [Pending]) {
     let mut left: HashMap<Place, VecDeque<Life>> = HashMap::new();
     for run in pending.iter_mut().rev() {
         let (from, to) = places(run);
-        let mut linked = left.get_mut(&to).and_then(VecDeque::pop_front);
+        // Who was forked since had no part in it.
+        let lived = |life: &Life| life.born.0 <= run.raw.at;
+        let mut linked = left.get_mut(&to).and_then(VecDeque::pop_front).filter(lived);
         if run.owner.is_none() && linked.is_some() {
             run.owner = linked.take();
             run.source = OwnerSource::Chain;
@@ -183,7 +334,10 @@ mod tests {
     use tracer_common::event::MappingMoved;
 
     use super::*;
-    use crate::{event::Task, units::Tid};
+    use crate::{
+        event::Task,
+        units::{Nanos, Tid},
+    };
 
     fn run(vaddr: u64, old_pfn: u64, new_pfn: u64) -> Pending {
         Pending {
@@ -250,15 +404,117 @@ mod tests {
         assert_eq!(pending[0].verdict, Some(Verdict::MovedAgain));
     }
 
+    /// [`Owners::forwards`] where nobody is found in a pagemap, and no frame is mapped.
+    fn forwards(state: &mut Owners, pending: &mut [Pending]) {
+        state.forwards(pending, &Processes::new(0, BTreeMap::new()), &Holders::new(), |_| 0);
+    }
+
+    /// A run at one address, from unmapping to arrival.
+    fn flown((old_pfn, new_pfn): (u64, u64), (unmapped_at, at): (u64, u64)) -> Pending {
+        let mut run = run(0x1000, old_pfn, new_pfn);
+        (run.raw.unmapped_at, run.raw.at) = (unmapped_at, at);
+        run
+    }
+
+    /// What is known after that process's page came to frame 2 at that time.
+    fn arrived(tgid: u32, at: u64) -> Owners {
+        let arrival = Arrival { life: life(tgid), at };
+        let mut state = Owners {
+            since: at,
+            ..Owners::default()
+        };
+        state.now.known.insert((VirtAddr(0x1000), Pfn(2)), vec![arrival]);
+        state
+    }
+
     #[test]
     fn a_page_seen_before_is_known_when_it_moves_on() {
-        let mut owners_state = Owners::default();
-        owners_state
-            .at
-            .insert((VirtAddr(0x1000), Pfn(2)), vec![Arrival { life: life(9), at: 0 }]);
         let mut pending = [run(0x1000, 2, 3), run(0x1000, 3, 4), run(0x2000, 2, 3)];
-        owners_state.forwards(&mut pending, &Processes::new(0, BTreeMap::new()));
+        forwards(&mut arrived(9, 0), &mut pending);
         assert_eq!(owners(&pending), [Some(9), Some(9), None]);
+    }
+
+    #[test]
+    fn an_arrival_does_not_speak_for_long() {
+        for (unmapped_at, expected) in [(4, None), (5, Some(9)), (5 + STAY, Some(9)), (6 + STAY, None)] {
+            let mut pending = [flown((2, 3), (unmapped_at, unmapped_at + 1))];
+            forwards(&mut arrived(9, 5), &mut pending);
+            assert_eq!(owners(&pending), [expected], "unmapped at {unmapped_at}");
+        }
+    }
+
+    #[test]
+    fn of_a_page_shared_with_a_stranger_each_move_is_the_known_sharers_once() {
+        let mut state = Owners::default();
+        for (pfn, time) in [(1, 10), (2, 20), (3, 30)] {
+            let here = vec![(life(7), Frame::Present(Pfn(pfn + 1)))];
+            let holders = Holders::from([(VirtAddr(0x1000), here)]);
+            let mut pending = [
+                flown((pfn, pfn + 1), (time, time + 2)),
+                flown((pfn, pfn + 1), (time, time + 3)),
+            ];
+            state.by_pagemap(&mut pending, &holders);
+            state.forwards(&mut pending, &Processes::new(0, BTreeMap::new()), &holders, |_| 2);
+            assert_eq!(owners(&pending), [None, Some(7)]);
+        }
+        // It has unmapped the page meanwhile: this is the stranger's.
+        let mut pending = [flown((4, 5), (40, 42))];
+        forwards(&mut state, &mut pending);
+        assert_eq!(owners(&pending), [None]);
+    }
+
+    #[test]
+    fn one_process_has_one_mapping_at_an_address() {
+        let mut pending = [flown((2, 3), (10, 12)), flown((2, 3), (10, 13))];
+        pending[1].owner = Some(life(9));
+        forwards(&mut arrived(9, 5), &mut pending);
+        assert_eq!(owners(&pending), [None, Some(9)]);
+        // The same in two batches.
+        let mut state = arrived(9, 5);
+        let arrival = Arrival { life: life(9), at: 12 };
+        state.now.known.insert((VirtAddr(0x1000), Pfn(3)), vec![arrival]);
+        let mut pending = [flown((2, 3), (10, 13))];
+        forwards(&mut state, &mut pending);
+        assert_eq!(owners(&pending), [None]);
+    }
+
+    #[test]
+    fn a_chain_yields_to_what_the_page_tables_say() {
+        let asked = |frame, mapped| {
+            let mut pending = [flown((2, 3), (10, 12))];
+            let holders = Holders::from([(VirtAddr(0x1000), vec![(life(9), frame)])]);
+            let mut state = arrived(9, 5);
+            state.forwards(&mut pending, &Processes::new(0, BTreeMap::new()), &holders, |_| mapped);
+            owners(&pending)[0]
+        };
+        // It moved on, or was unmapped; or it has not left; or somebody else has what moved.
+        assert_eq!(asked(Frame::Present(Pfn(4)), 0), Some(9));
+        assert_eq!(asked(Frame::None, 0), Some(9));
+        assert_eq!(asked(Frame::Present(Pfn(2)), 0), None);
+        assert_eq!(asked(Frame::None, 1), None);
+    }
+
+    #[test]
+    fn who_comes_to_a_frame_finds_nobody_there() {
+        // Freed by 9, the frame was taken for a page of 8, which moves on; or of nobody who is known.
+        for (owner, expected) in [(Some(8), Some(8)), (None, None)] {
+            let mut state = arrived(9, 5);
+            let mut pending = [flown((1, 2), (10, 12)), flown((2, 3), (14, 16))];
+            pending[0].owner = owner.map(life);
+            forwards(&mut state, &mut pending);
+            assert_eq!(owners(&pending), [owner, expected]);
+        }
+    }
+
+    #[test]
+    fn a_child_forked_between_two_moves_had_no_part_in_the_first() {
+        let mut pending = [flown((1, 2), (10, 12)), flown((2, 3), (20, 22))];
+        pending[1].owner = Some(Life {
+            born: Nanos(15),
+            ..life(9)
+        });
+        backwards(&mut pending);
+        assert_eq!(owners(&pending), [None, Some(9)]);
     }
 
     #[test]
@@ -270,10 +526,9 @@ mod tests {
         )]);
         // Of a third sharer nobody knows; what was unmapped when both had arrived moved again.
         for (unmapped_at, at, expected) in [(1, 2, Some(7)), (1, 3, Some(8)), (1, 4, None), (5, 6, Some(7))] {
-            let mut pending = [run(0x1000, 1, 2)];
-            (pending[0].raw.unmapped_at, pending[0].raw.at) = (unmapped_at, at);
+            let mut pending = [flown((1, 2), (unmapped_at, at))];
             state.by_pagemap(&mut pending, &holders);
-            state.forwards(&mut pending, &Processes::new(0, BTreeMap::new()));
+            forwards(&mut state, &mut pending);
             assert_eq!(owners(&pending), [expected]);
         }
     }

@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     fs,
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use tracer_common::{
@@ -19,6 +20,8 @@ use crate::{
 
 /// Threads whose names are kept; beyond it all are forgotten and read again.
 const MAX_THREADS: usize = 1 << 16;
+/// How long a thread's name holds whose changes nobody tells.
+const NAME_AGE: Duration = Duration::from_secs(1);
 
 /// A process as it was at one moment: a PID that is used again, or that runs another program, has
 /// another address space.
@@ -54,11 +57,24 @@ impl Process {
     }
 }
 
+/// A thread's name.
+struct Thread {
+    comm: Arc<str>,
+    /// Whose it is.
+    tgid: Tgid,
+    /// Of that process, as in [`Life`].
+    generation: u32,
+    /// The kernel side said it; else it is from /proc.
+    heard: bool,
+    /// When that was.
+    since: Instant,
+}
+
 /// Every process and thread heard of.
 #[derive(Default)]
 pub struct Processes {
     by_tgid: HashMap<Tgid, Process>,
-    threads: HashMap<Tid, Arc<str>>,
+    threads: HashMap<Tid, Thread>,
     /// What a wanted owner fulfils, bits of [`membership`]; 0: everybody is wanted.
     need: u32,
     /// What each process fulfils, as the kernel side says; those that fulfil nothing are not in it.
@@ -103,6 +119,7 @@ impl Processes {
                     born: Nanos(seen.at),
                     exited: false,
                 };
+                self.threads.remove(&tid);
                 self.set_membership(tgid, seen.membership);
                 Some(tgid)
             }
@@ -113,9 +130,7 @@ impl Processes {
                 process.generation += 1;
                 process.exited = false;
                 self.threads.remove(&tid);
-                if let Some(comm) = comm {
-                    self.threads.insert(tid, comm);
-                }
+                self.name_thread(tgid, tid, comm, true);
                 self.set_membership(tgid, seen.membership);
                 Some(tgid)
             }
@@ -127,9 +142,7 @@ impl Processes {
                         .rename(comm.clone(), Nanos(seen.at));
                     self.set_membership(tgid, seen.membership);
                 }
-                if let Some(comm) = comm {
-                    self.threads.insert(tid, comm);
-                }
+                self.name_thread(tgid, tid, comm, true);
                 None
             }
             ProcessChange::Regrouped => {
@@ -145,12 +158,7 @@ impl Processes {
                 Some(tgid)
             }
             ProcessChange::Actor => {
-                if self.threads.len() >= MAX_THREADS {
-                    self.threads.clear();
-                }
-                if let Some(comm) = comm {
-                    self.threads.insert(tid, comm);
-                }
+                self.name_thread(tgid, tid, comm, true);
                 None
             }
         }
@@ -263,16 +271,43 @@ impl Processes {
 
     /// The thread by name.
     pub fn thread(&mut self, tgid: Tgid, tid: Tid) -> Task {
-        if !self.threads.contains_key(&tid)
-            && let Some(comm) = read_comm(&format!("/proc/{tgid}/task/{tid}/comm"))
-        {
-            self.threads.insert(tid, comm);
+        let Life { generation, .. } = self.life(tgid);
+        // What is not a process's first thread, or of a process that nobody follows, ends without a word, and its number may
+        // be another's.
+        let followed = tid.0 == tgid.0 && (self.need == 0 || self.members.contains_key(&tgid));
+        let known = self.threads.get_mut(&tid);
+        let known = known.filter(|thread| thread.tgid == tgid && thread.generation == generation);
+        let holds = |thread: &&mut Thread| (thread.heard && followed) || thread.since.elapsed() < NAME_AGE;
+        let comm = match known {
+            Some(thread) if holds(&thread) => Some(thread.comm.clone()),
+            known => match read_comm(&format!("/proc/{tgid}/task/{tid}/comm")) {
+                Some(comm) => {
+                    self.name_thread(tgid, tid, Some(comm.clone()), false);
+                    Some(comm)
+                }
+                // It has ended: that was its last name.
+                None => known.map(|thread| {
+                    thread.since = Instant::now();
+                    thread.comm.clone()
+                }),
+            },
+        };
+        Task { tgid, tid, comm }
+    }
+
+    fn name_thread(&mut self, tgid: Tgid, tid: Tid, comm: Option<Arc<str>>, heard: bool) {
+        let Some(comm) = comm else { return };
+        if self.threads.len() >= MAX_THREADS {
+            self.threads.clear();
         }
-        Task {
+        let thread = Thread {
+            comm,
             tgid,
-            tid,
-            comm: self.threads.get(&tid).cloned(),
-        }
+            generation: self.life(tgid).generation,
+            heard,
+            since: Instant::now(),
+        };
+        self.threads.insert(tid, thread);
     }
 
     /// Forgets the processes that have exited; their last moves have been named.
@@ -284,7 +319,6 @@ impl Processes {
     }
 }
 
-/// A name as the kernel sends it: bytes up to the first NUL.
 /// A NUL-padded name of the wire; None: it is empty.
 pub(super) fn text(bytes: &[u8]) -> Option<Arc<str>> {
     let text = bytes.split(|&byte| byte == 0).next().unwrap_or_default();
@@ -388,5 +422,72 @@ mod tests {
     fn everybody_is_wanted_where_nothing_is_needed() {
         let processes = Processes::new(0, BTreeMap::new());
         assert!(processes.wants(Tgid(NOBODY)) && processes.wanted().is_none() && !processes.lineage_ended());
+    }
+
+    /// A thread that can be read in /proc: this one.
+    fn own() -> (Tgid, Tid) {
+        let tid = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
+        (Tgid(std::process::id()), Tid(tid))
+    }
+
+    fn actor((tgid, tid): (Tgid, Tid), name: &[u8]) -> ProcessSeen {
+        ProcessSeen {
+            tid: tid.0,
+            ..seen(tgid.0, 0, name)
+        }
+    }
+
+    impl Processes {
+        fn age(&mut self, tid: Tid) {
+            let thread = self.threads.get_mut(&tid).unwrap();
+            thread.since = thread.since.checked_sub(NAME_AGE).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_name_holds_as_long_as_its_changes_are_told() {
+        let (tgid, tid) = own();
+        let name = |tid| read_comm(&format!("/proc/{tgid}/task/{tid}/comm"));
+        let (real, first) = (name(tid), Tid(tgid.0));
+        let mut everybody = Processes::new(0, BTreeMap::new());
+        for (tid, aged) in [(tid, real.as_deref()), (first, Some("heard"))] {
+            everybody.apply(ProcessChange::Actor, &actor((tgid, tid), b"heard"));
+            assert_eq!(everybody.thread(tgid, tid).comm.as_deref(), Some("heard"));
+            everybody.age(tid);
+            assert_eq!(everybody.thread(tgid, tid).comm.as_deref(), aged);
+        }
+        // Nobody says when that process ends.
+        let (tid, real) = (first, name(first));
+        let mut some = Processes::new(membership::COMM, BTreeMap::new());
+        some.apply(ProcessChange::Actor, &actor((tgid, tid), b"heard"));
+        assert_eq!(some.thread(tgid, tid).comm.as_deref(), Some("heard"));
+        some.age(tid);
+        assert_eq!(some.thread(tgid, tid).comm, real);
+        // What was read may be another name by now.
+        some.name_thread(tgid, tid, Some(Arc::from("read")), false);
+        assert_eq!(some.thread(tgid, tid).comm.as_deref(), Some("read"));
+        some.age(tid);
+        assert_eq!(some.thread(tgid, tid).comm, real);
+    }
+
+    #[test]
+    fn a_thread_number_used_again_has_not_its_predecessors_name() {
+        let mut processes = Processes::new(0, BTreeMap::new());
+        let (tgid, tid) = (Tgid(NOBODY), Tid(NOBODY + 1));
+        processes.apply(ProcessChange::Actor, &actor((tgid, tid), b"first"));
+        assert_eq!(processes.thread(tgid, tid).comm.as_deref(), Some("first"));
+        // Of another process; of the same, which was made anew.
+        assert_eq!(processes.thread(Tgid(NOBODY + 2), tid).comm, None);
+        processes.apply(ProcessChange::Fork, &seen(NOBODY, 1, b"second"));
+        assert_eq!(processes.thread(tgid, tid).comm, None);
+    }
+
+    #[test]
+    fn a_thread_that_has_ended_keeps_its_last_name() {
+        let mut some = Processes::new(membership::COMM, BTreeMap::new());
+        let (tgid, tid) = (Tgid(NOBODY), Tid(NOBODY));
+        some.apply(ProcessChange::Actor, &actor((tgid, tid), b"last"));
+        some.age(tid);
+        assert_eq!(some.thread(tgid, tid).comm.as_deref(), Some("last"));
     }
 }

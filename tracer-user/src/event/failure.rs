@@ -28,6 +28,8 @@ pub struct Failure {
     pub mode: &'static str,
     /// Why it did not.
     pub cause: Cause,
+    /// The cause is concluded from circumstances; else it was seen.
+    pub inferred: bool,
     /// The error of the last attempt, positive; None: none was made.
     pub errno: Option<u32>,
     /// Times that the kernel tried to copy it, or to get a page for it.
@@ -85,7 +87,8 @@ pub struct FailedPlace {
     pub vaddr: VirtAddr,
     /// The mapping that covers it.
     pub vma: Option<Arc<Vma>>,
-    /// Found by the folio's reverse mapping and confirmed by pagemap; else seen by the kernel's own walk.
+    /// Found by the folio's reverse mapping, and in the page table by the kernel side or by pagemap; else seen by the
+    /// kernel's own walk.
     pub inferred: bool,
 }
 
@@ -105,9 +108,9 @@ pub fn cause_name(cause: Cause) -> &'static str {
     }
 }
 
-/// Whether the cause is concluded from circumstances instead of seen.
+/// Whether the cause is never seen, but always concluded from circumstances.
 #[must_use]
-pub fn is_inferred(cause: Cause) -> bool {
+pub fn is_concluded(cause: Cause) -> bool {
     match cause {
         Cause::References | Cause::Error | Cause::NoTarget | Cause::NumaRefused => false,
         Cause::Unknown | Cause::StillMapped | Cause::Locked | Cause::Writeback | Cause::NotTried => true,

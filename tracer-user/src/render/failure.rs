@@ -26,6 +26,7 @@ pub fn words(cause: Cause) -> &'static str {
 pub fn story(failure: &Failure) -> String {
     let mut story = match failure.cause {
         Cause::Unknown => "cause unknown".to_owned(),
+        Cause::References if failure.inferred => "in use for a moment: extra references (inferred)".to_owned(),
         Cause::References => match failure.refs {
             Some(refs) => format!("in use: {} references, {} expected", refs.held, refs.expected),
             None => "extra references".to_owned(),

@@ -77,6 +77,7 @@ impl FailureRow {
             place.map(|place| (place.owner.tgid, place.vma.as_ref().map(|vma| vma.start)))
         };
         let same = first.cause == failure.cause
+            && first.inferred == failure.inferred
             && first.refs == failure.refs
             && first.errno == failure.errno
             && first.attempts == failure.attempts

@@ -108,7 +108,7 @@ impl<'a> From<&'a Failure> for FailureLine<'a> {
             reason: event.reason.to_string(),
             mode: event.mode,
             cause: failure::cause_name(event.cause),
-            inferred: failure::is_inferred(event.cause),
+            inferred: event.inferred,
             errno: event.errno,
             attempts: event.attempts,
             refs: event.refs.map(|refs| refs.held),
