@@ -156,6 +156,8 @@ pub struct Window {
     pub frame_delta: u64,
     /// 0: not seen.
     pub unmapped_at: u64,
+    /// Of a folio that is put back: behind the last address that the VMA may map it at.
+    pub end: u64,
     pub vaddr: u64,
     pub new_pfn: u64,
     /// When the last mapping of the run was restored.
@@ -181,6 +183,7 @@ impl Window {
         folio: 0,
         frame_delta: 0,
         unmapped_at: 0,
+        end: 0,
         vaddr: 0,
         new_pfn: 0,
         at: 0,

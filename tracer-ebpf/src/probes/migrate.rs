@@ -129,7 +129,7 @@ fn migrate_end(ctx: &RawTracePointContext) {
         counters::add(Counter::UnbalancedCalls, 1);
     }
     if failed != 0 {
-        let told = failure::tell(call);
+        let told = failure::tell(call, failed);
         if let Some(task) = state::get(tid) {
             task.told = told;
         }

@@ -120,6 +120,8 @@ impl KernelTypes {
             sb_magic: member("super_block", "s_magic", "super_block.s_magic")?,
             // It made base pages of them (mm/hugetlb.c), and went with the need for it.
             huge_index: u32::from(self.0.parameters("hugetlb_basepage_index").is_some()),
+            vma_flags: member("vm_area_struct", "vm_flags", "vm_area_struct.vm_flags")?,
+            ttu_sync: self.constant("ttu_flags", "TTU_SYNC").ok_or(missing("TTU_SYNC"))?,
             dentry_name: member("dentry", "d_name", "dentry.d_name")? + member("qstr", "name", "qstr.name")?,
             anon_vma_root: member("anon_vma", "rb_root", "anon_vma.rb_root")?,
             chain_rb: member("anon_vma_chain", "rb", "anon_vma_chain.rb")?,

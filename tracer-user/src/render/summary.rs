@@ -173,7 +173,10 @@ fn losses(out: &mut String, books: &Books) -> fmt::Result {
         "process events: the ring was full; names and children may be wrong",
     )?;
     line(lost.folios, "moves of folios without a mapping: the ring was full")?;
-    line(lost.failures, "failures to move a folio: the ring was full")?;
+    line(
+        lost.failures,
+        "failures to move a folio: the ring was full, or a call's list was not seen",
+    )?;
     line(lost.cut_failures, "calls with more failures than are told of")?;
     line(lost.compactions, "runs of compaction: the ring was full")?;
     line(lost.calls, "calls of migrate_pages: no room for their context")?;

@@ -202,6 +202,11 @@ impl Capture {
         for (at, &backend) in candidates.iter().enumerate() {
             match attach_all(&mut bpf, backend.hooks(kinds), must, types, config, &btf) {
                 Ok(refused) => {
+                    let enters = |hook: &Hook| hook.program == "migrate_enter";
+                    if backend.hooks(kinds).any(enters) && !refused.iter().any(|refusal| enters(refusal.hook)) {
+                        let mut lists_seen: Array<MapData, u32> = take(&mut bpf, "LISTS_SEEN")?;
+                        lists_seen.set(0, 1, 0).map_err(|e| map_error("LISTS_SEEN", &e))?;
+                    }
                     let capture = Self {
                         bpf,
                         ring,
