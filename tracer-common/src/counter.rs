@@ -22,8 +22,8 @@ counters! {
     LostMappingPages,
     /// Process events (fork, exec, exit, first sight) that found no room in the ring.
     LostProcesses,
-    /// Calls of migrate_pages, collapses or page faults whose context could not be kept: nested too deep, or no room for
-    /// the task. Their moves are not reported.
+    /// Calls of migrate_pages, collapses, or page faults and unmappings for swap, whose moves are not reported: nested too
+    /// deep, no room for the task, an end that was missed; and collapses whose frames are not certain.
     LostCalls,
     /// Children of targets that there was no room to follow.
     LostTargets,

@@ -179,7 +179,10 @@ fn losses(out: &mut String, books: &Books) -> fmt::Result {
     )?;
     line(lost.cut_failures, "calls with more failures than are told of")?;
     line(lost.compactions, "runs of compaction: the ring was full")?;
-    line(lost.calls, "calls of migrate_pages: no room for their context")?;
+    line(
+        lost.calls,
+        "calls of migrate_pages, collapses or faults not told of: no room, an end not seen, or frames not certain",
+    )?;
     line(lost.undecoded, "records that could not be decoded")?;
     line(lost.targets, "children that there was no room to follow")?;
     line(
