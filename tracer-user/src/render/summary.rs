@@ -189,10 +189,13 @@ fn losses(out: &mut String, books: &Books) -> fmt::Result {
         lost.unsearched_pages,
         "pages whose owner nobody looked for: tracer had fallen behind",
     )?;
-    line(lost.missed_runs.moves, "runs of a BPF program that the kernel skipped")?;
+    line(
+        lost.missed_runs.events,
+        "runs of a BPF program that the kernel skipped: events may be missing",
+    )?;
     line(
         lost.missed_runs.details,
-        "blackout times, names or lines of the books: the kernel skipped runs of their BPF programs",
+        "runs of a BPF program that the kernel skipped: a blackout, name, cause or line of the books may be missing",
     )
 }
 
