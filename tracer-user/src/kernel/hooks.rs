@@ -109,8 +109,9 @@ pub struct Hook {
     pub attach: Attach,
     /// The kernel function or tracepoint; alternatives after a `|`, of which a kernel has one.
     pub target: &'static str,
-    /// What the program takes from it, in order: the names of a function's parameters, alternatives after a `|`; of a
-    /// tracepoint, whose BTF has no names, the first so many arguments. "..." at the end: more may follow.
+    /// What it passes, in order: the names of a function's parameters, alternatives after a `|`. "...": any number more, which
+    /// the program does not take, or counts from the end. Of a tracepoint's arguments BTF has no names, only types: a `*`
+    /// before a name says that it is a pointer, else it is a number.
     pub arguments: &'static [&'static str],
     /// The backends that use it.
     pub used: Used,
@@ -324,7 +325,7 @@ pub const HOOKS: &[Hook] = &[
         "compaction_begin",
         Attach::RawTracepoint,
         "mm_compaction_begin",
-        &["cc", "zone_start", "zone_end", "sync"],
+        &["*cc", "zone_start", "zone_end", "sync"],
         Used::Moves,
         Some("runs of compaction"),
     ),
@@ -332,7 +333,7 @@ pub const HOOKS: &[Hook] = &[
         "compaction_end",
         Attach::RawTracepoint,
         "mm_compaction_end",
-        &["cc", "zone_start", "zone_end", "sync", "status"],
+        &["*cc", "zone_start", "zone_end", "sync", "status"],
         Used::Moves,
         Some("runs of compaction"),
     ),
@@ -340,7 +341,7 @@ pub const HOOKS: &[Hook] = &[
         "compaction_deferred",
         Attach::RawTracepoint,
         "mm_compaction_deferred",
-        &["zone", "order"],
+        &["*zone", "order"],
         Used::Moves,
         Some("how often compaction was put off"),
     )
@@ -366,7 +367,7 @@ pub const HOOKS: &[Hook] = &[
         "collapse_isolated",
         Attach::RawTracepoint,
         "mm_collapse_huge_page_isolate",
-        &["page", "none_or_zero"],
+        &["..."],
         Used::Kinds(Kinds::COLLAPSE),
         Some(COLLAPSES),
     ),
@@ -382,7 +383,7 @@ pub const HOOKS: &[Hook] = &[
         "collapse_end",
         Attach::RawTracepoint,
         "mm_collapse_huge_page",
-        &["mm", "isolated"],
+        &["*mm", "isolated", "status", "..."],
         Used::Kinds(Kinds::COLLAPSE),
         Some(COLLAPSES),
     ),
@@ -526,7 +527,7 @@ pub const HOOKS: &[Hook] = &[
         "forked",
         Attach::RawTracepoint,
         "sched_process_fork",
-        &["parent", "child"],
+        &["*parent", "*child"],
         Used::Always,
         Some("children are not followed"),
     ),
@@ -534,7 +535,7 @@ pub const HOOKS: &[Hook] = &[
         "execed",
         Attach::RawTracepoint,
         "sched_process_exec",
-        &["p", "old_pid"],
+        &["*p", "old_pid", "*bprm"],
         Used::Always,
         Some("names of processes may be old"),
     )
@@ -543,7 +544,7 @@ pub const HOOKS: &[Hook] = &[
         "renamed",
         Attach::RawTracepoint,
         "task_rename",
-        &["task", "comm"],
+        &["*task", "*comm"],
         Used::Always,
         Some("processes that get another name keep the old one, also for --comm and --actor"),
     ),
@@ -551,7 +552,7 @@ pub const HOOKS: &[Hook] = &[
         "regrouped",
         Attach::RawTracepoint,
         "cgroup_attach_task",
-        &["dst_cgrp", "path", "task"],
+        &["*dst_cgrp", "*path", "*task", "threadgroup"],
         Used::Always,
         Some("processes that go to another cgroup are not followed by --cgroup"),
     ),
@@ -559,7 +560,7 @@ pub const HOOKS: &[Hook] = &[
         "exited",
         Attach::RawTracepoint,
         "sched_process_exit",
-        &["p"],
+        &["*p", "..."],
         Used::Always,
         Some("a reused PID may be taken for its predecessor"),
     )
@@ -568,7 +569,7 @@ pub const HOOKS: &[Hook] = &[
         "freed",
         Attach::RawTracepoint,
         "sched_process_free",
-        &["p"],
+        &["*p"],
         Used::Always,
         Some("processes that have ended take up room of those that can be followed"),
     )
@@ -577,7 +578,16 @@ pub const HOOKS: &[Hook] = &[
         "migrate_end",
         Attach::RawTracepoint,
         "mm_migrate_pages",
-        &["succeeded"],
+        &[
+            "succeeded",
+            "failed",
+            "thp_succeeded",
+            "thp_failed",
+            "thp_split",
+            "...",
+            "mode",
+            "reason",
+        ],
         Used::Moves,
         None,
     ),
