@@ -39,6 +39,11 @@ impl Memory {
         Self::raw(len, MapFlags::PRIVATE | MapFlags::HUGETLB)
     }
 
+    /// The same, of a file in hugetlbfs without a name.
+    pub fn hugetlb_shared(len: usize) -> Result<Self> {
+        Self::raw(len, MapFlags::SHARED | MapFlags::HUGETLB)
+    }
+
     /// Maps `len` bytes of tmpfs, which a forked child shares.
     pub fn shared(len: usize) -> Result<Self> {
         Self::raw(len, MapFlags::SHARED)

@@ -141,18 +141,32 @@ pub struct Pinned {
 impl Pinned {
     /// At most as many pages as a pipe holds: 16.
     pub fn new(range: Range<u64>) -> Result<Self> {
-        let (reader, writer) = rustix::pipe::pipe().context("make a pipe")?;
         let len = (range.end - range.start) as usize;
-        let piece = libc::iovec {
-            iov_base: std::ptr::with_exposed_provenance_mut(range.start as usize),
-            iov_len: len,
-        };
-        // SAFETY: one vector over a live mapping, which outlives the pipe.
+        Self::pieces(&[range.start], len)
+    }
+
+    /// Only the first page of each so many bytes.
+    pub fn firsts(range: Range<u64>, of: usize) -> Result<Self> {
+        let addresses: Vec<u64> = range.step_by(of).collect();
+        Self::pieces(&addresses, rustix::param::page_size())
+    }
+
+    fn pieces(addresses: &[u64], each: usize) -> Result<Self> {
+        let (reader, writer) = rustix::pipe::pipe().context("make a pipe")?;
+        let len = addresses.len() * each;
+        let vectors: Vec<libc::iovec> = addresses
+            .iter()
+            .map(|&address| libc::iovec {
+                iov_base: std::ptr::with_exposed_provenance_mut(address as usize),
+                iov_len: each,
+            })
+            .collect();
+        // SAFETY: vectors over a live mapping, which outlives the pipe.
         let taken = unsafe {
             libc::vmsplice(
                 std::os::fd::AsRawFd::as_raw_fd(&writer),
-                &raw const piece,
-                1,
+                vectors.as_ptr(),
+                vectors.len(),
                 libc::SPLICE_F_NONBLOCK,
             )
         };

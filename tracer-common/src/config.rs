@@ -148,8 +148,14 @@ pub struct Config {
     pub dentry_hash: u32,
     /// `super_block.s_magic`, bytes.
     pub sb_magic: u32,
-    /// 1 where `folio.index` of hugetlb counts huge pages (before 6.7).
+    /// 1 where hugetlb counts huge pages, not base pages: in `folio.index`, and in the references that the page cache holds
+    /// (before 6.7).
     pub huge_index: u32,
+    /// `vm_area_struct.vm_flags`, bytes; read where `huge_index` is 1.
+    pub vma_flags: u32,
+    /// `TTU_SYNC` of `enum ttu_flags`: a folio is unmapped with it to be split, never to be moved (`unmap_folio`,
+    /// mm/huge_memory.c; `migrate_folio_unmap`, mm/migrate.c).
+    pub ttu_sync: u32,
     /// Padding.
     pub pad: u32,
     /// `MR_NUMA_MISPLACED` of `enum migrate_reason`.
@@ -160,7 +166,7 @@ pub struct Config {
     pub page_offset_base: u64,
 }
 
-const _: () = assert!(size_of::<Config>() == 66 * 4 + 2 * 8);
+const _: () = assert!(size_of::<Config>() == 68 * 4 + 2 * 8);
 
 impl Config {
     /// All zero: what the object holds until user space overrides it.
@@ -229,6 +235,8 @@ impl Config {
         dentry_hash: 0,
         sb_magic: 0,
         huge_index: 0,
+        vma_flags: 0,
+        ttu_sync: 0,
         pad: 0,
         reason_numa: 0,
         vmemmap_base: 0,

@@ -22,8 +22,8 @@ counters! {
     LostMappingPages,
     /// Process events (fork, exec, exit, first sight) that found no room in the ring.
     LostProcesses,
-    /// Calls of migrate_pages, collapses or page faults whose context could not be kept: nested too deep, or no room for
-    /// the task. Their moves are not reported.
+    /// Calls of migrate_pages, collapses, or page faults and unmappings for swap, whose moves are not reported: nested too
+    /// deep, no room for the task, an end that was missed; and collapses whose frames are not certain.
     LostCalls,
     /// Children of targets that there was no room to follow.
     LostTargets,
@@ -60,18 +60,19 @@ counters! {
     AmbiguousMappings,
     /// Sum of `failed` over all calls of migrate_pages that ended: what the kernel adds to `pgmigrate_fail`. Base pages.
     KernelFailed,
-    /// Base pages of folios that a call left on its list: not moved. Of calls that are filtered out, the kernel's count.
+    /// Base pages of folios that a call left on its list: not moved. Of calls that are filtered out, or whose list was not
+    /// seen, the kernel's count.
     FailedPages,
     /// Part of `FailedPages`: reported as failures.
     ReportedFailedPages,
     /// Part of `FailedPages`: filtered out.
     FilteredFailedPages,
-    /// Part of `FailedPages`: found no room in the ring.
+    /// Part of `FailedPages`: found no room in the ring, or are of calls whose list was not seen.
     LostFailedPages,
     /// Base pages of folios that NUMA balancing refused to move, filtered out. On 6.1, where `--reason` or `--actor`
     /// keep them out, also those that it could not move.
     FilteredRefusedPages,
-    /// Failures that found no room in the ring.
+    /// Failures that found no room in the ring, and calls with failures whose list was not seen: one for each.
     LostFailures,
     /// Calls with more failed folios than are told of.
     CutFailures,

@@ -8,3 +8,4 @@ pub mod counter;
 pub mod event;
 pub mod filter;
 pub mod names;
+pub mod nesting;

@@ -155,6 +155,14 @@ pub fn is_swapped_anon(folio: u64) -> bool {
         && flags >> (config!(pg_swapcache) & 63) & 1 != 0
 }
 
+/// Whether a super block is of hugetlbfs.
+#[inline(always)]
+pub fn is_hugetlbfs(sb: u64) -> bool {
+    /// include/uapi/linux/magic.h.
+    const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;
+    read::<u64>(sb, config!(sb_magic)) == HUGETLBFS_MAGIC
+}
+
 /// The folio of a page.
 #[inline(always)]
 pub fn head_of(page: u64) -> u64 {

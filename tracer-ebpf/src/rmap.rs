@@ -24,10 +24,48 @@ pub fn is_anon(folio: u64) -> bool {
     kernel::read::<u64>(folio, config!(folio_mapping)) & ANON != 0
 }
 
-/// Where the VMA maps the folio; nobody where it does not cover it.
+/// Where a folio is mapped, as far as its reverse mapping says.
+#[derive(Clone, Copy, Default)]
+pub struct Found {
+    pub place: Place,
+    /// Base pages from there on that are the folio's and in the VMA.
+    pub pages: u32,
+}
+
+impl Found {
+    /// Whether somebody is known to map it, and wanted.
+    #[inline(always)]
+    pub fn is_wanted(self) -> bool {
+        let Place { vaddr, owner_tgid, .. } = self.place;
+        owner_tgid != 0 && filter::wants(owner_tgid) && filter::wants_address(vaddr, self.pages)
+    }
+}
+
+/// What the index of a folio is to be shifted by to count base pages: that of hugetlb counts huge pages before 6.7
+/// (`linear_page_index`, include/linux/pagemap.h). `vma`: one that maps it.
 #[inline(always)]
-pub fn place_in(folio: u64, vma: u64) -> Place {
-    let index: u64 = kernel::read(folio, config!(folio_index));
+fn index_shift(vma: u64, order: u8) -> u32 {
+    /// include/linux/mm.h, 6.1 to 6.6.
+    const VM_HUGETLB: u64 = 0x0040_0000;
+    if config!(huge_index) != 0 && kernel::peek(vma, config!(vma_flags)) & VM_HUGETLB != 0 {
+        u32::from(order & 31)
+    } else {
+        0
+    }
+}
+
+/// Base pages from an address to the end of a folio that begins there, or to that of its VMA.
+#[inline(always)]
+fn pages_to(end: u64, vaddr: u64, order: u8) -> u32 {
+    let (folio, vma) = (1 << (order & 31), (end.wrapping_sub(vaddr) >> 12) as u32);
+    if vma < folio { vma } else { folio }
+}
+
+/// Where the VMA maps the folio; nobody where it does not cover its first page.
+#[inline(always)]
+pub fn place_in(folio: u64, vma: u64) -> Found {
+    let order = kernel::folio_order(folio);
+    let index = kernel::read::<u64>(folio, config!(folio_index)) << index_shift(vma, order);
     let first: u64 = kernel::read(vma, config!(vma_pgoff));
     let (start, end): (u64, u64) = (
         kernel::read(vma, config!(vma_start)),
@@ -35,19 +73,31 @@ pub fn place_in(folio: u64, vma: u64) -> Place {
     );
     let vaddr = start.wrapping_add(index.wrapping_sub(first) << 12);
     if vma == 0 || vaddr < start || vaddr >= end {
-        return Place::default();
+        return Found::default();
     }
-    Place {
-        vaddr,
-        owner_tgid: kernel::mm_owner(kernel::vma_mm(vma)).tgid,
-        inferred: 1,
+    Found {
+        place: Place {
+            vaddr,
+            owner_tgid: kernel::mm_owner(kernel::vma_mm(vma)).tgid,
+            inferred: 1,
+        },
+        pages: pages_to(end, vaddr, order),
     }
 }
 
-/// Whether somebody is known to map it, and wanted.
+/// The address behind the last page of the folio that the VMA may map. `vma`: one that maps some of it.
 #[inline(always)]
-pub fn is_wanted(place: Place) -> bool {
-    place.owner_tgid != 0 && filter::wants(place.owner_tgid) && filter::wants_address(place.vaddr, 1)
+pub fn end_in(folio: u64, vma: u64) -> u64 {
+    let order = kernel::folio_order(folio);
+    let index = kernel::peek(folio, config!(folio_index)) << index_shift(vma, order);
+    let pages = index
+        .wrapping_add(1 << (order & 31))
+        .wrapping_sub(kernel::peek(vma, config!(vma_pgoff)));
+    let (of_folio, of_vma) = (
+        kernel::peek(vma, config!(vma_start)).wrapping_add(pages << 12),
+        kernel::peek(vma, config!(vma_end)),
+    );
+    if of_folio < of_vma { of_folio } else { of_vma }
 }
 
 /// The VMAs of a reverse mapping: an interval tree, by its node at the root.
@@ -84,10 +134,10 @@ impl Tree {
 
 /// Where the VMA at the root of the folio's reverse mapping maps it: the only one, for most folios.
 #[inline(always)]
-pub fn first_place(folio: u64) -> Place {
+pub fn first_place(folio: u64) -> Found {
     let tree = Tree::of(folio);
     if tree.root == 0 {
-        return Place::default();
+        return Found::default();
     }
     place_in(folio, tree.vma(tree.root))
 }
@@ -97,25 +147,27 @@ pub fn first_place(folio: u64) -> Place {
 struct Search {
     index: u64,
     pfn: u64,
+    order: u8,
     tree: Tree,
     node: u64,
     /// The node before.
     from: u64,
-    found: Place,
+    found: Found,
 }
 
 /// Where a wanted process maps the folio, in at most so many steps; nobody where none was found. Takes off the steps
 /// that it made: two or three for each VMA.
 #[inline(always)]
-pub fn search(folio: u64, steps: &mut u32) -> Place {
+pub fn search(folio: u64, steps: &mut u32) -> Found {
     let tree = Tree::of(folio);
     let mut search = Search {
         index: kernel::peek(folio, config!(folio_index)),
         pfn: kernel::folio_pfn(folio),
+        order: kernel::folio_order(folio),
         tree,
         node: tree.root,
         from: 0,
-        found: Place::default(),
+        found: Found::default(),
     };
     if *steps < MOST_STEPS {
         return search.found;
@@ -162,21 +214,26 @@ fn look(search: &mut Search, vma: u64) -> bool {
         kernel::peek(vma, config!(vma_start)),
         kernel::peek(vma, config!(vma_end)),
     );
-    let pages = search.index.wrapping_sub(kernel::peek(vma, config!(vma_pgoff)));
-    let vaddr = start.wrapping_add(pages << 12);
+    let index = search.index << index_shift(vma, search.order);
+    let ahead = index.wrapping_sub(kernel::peek(vma, config!(vma_pgoff)));
+    let vaddr = start.wrapping_add(ahead << 12);
     if vaddr < start || vaddr >= end {
         return false;
     }
     let mm = kernel::peek(vma, config!(vma_mm));
     // One that is being forked, or exits, is asked about when it is something else.
     let owner_tgid = kernel::peek(kernel::peek(mm, config!(mm_owner)), config!(task_tgid)) as u32;
-    if !filter::wants(owner_tgid) || !filter::wants_address(vaddr, 1) || !kernel::maps(mm, vaddr, search.pfn) {
+    let pages = pages_to(end, vaddr, search.order);
+    if !filter::wants(owner_tgid) || !filter::wants_address(vaddr, pages) || !kernel::maps(mm, vaddr, search.pfn) {
         return false;
     }
-    search.found = Place {
-        vaddr,
-        owner_tgid,
-        inferred: 1,
+    search.found = Found {
+        place: Place {
+            vaddr,
+            owner_tgid,
+            inferred: 1,
+        },
+        pages,
     };
     true
 }

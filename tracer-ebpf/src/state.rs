@@ -8,7 +8,7 @@ use aya_ebpf::{
     btf_maps::HashMap,
     macros::btf_map,
 };
-use tracer_common::counter::Counter;
+use tracer_common::{counter::Counter, nesting};
 
 use crate::{counters, probes::unmapped};
 
@@ -87,6 +87,8 @@ pub struct Call {
     /// `struct list_head *` of the folios to move; those that could not be are on it again when the call ends. 0: not
     /// known.
     pub from: u64,
+    /// Where on the task's stack it began.
+    pub stack: u64,
     /// Tracepoint backend: the run of new frames seen last, `[first, end)`.
     pub frames: [u64; 2],
     pub reason: u8,
@@ -100,7 +102,7 @@ pub struct Call {
 
 impl Call {
     #[inline(always)]
-    pub fn begin(begun: u64, from: u64, reason: u8, mode: u8, wanted: bool) -> Self {
+    pub fn begin(begun: u64, from: u64, stack: u64, reason: u8, mode: u8, wanted: bool) -> Self {
         Self {
             begun,
             moved: 0,
@@ -112,6 +114,7 @@ impl Call {
             thps: 0,
             folio: Folio::NONE,
             from,
+            stack,
             frames: [0; 2],
             reason,
             mode,
@@ -156,6 +159,8 @@ pub struct Window {
     pub frame_delta: u64,
     /// 0: not seen.
     pub unmapped_at: u64,
+    /// Of a folio that is put back: behind the last address that the VMA may map it at.
+    pub end: u64,
     pub vaddr: u64,
     pub new_pfn: u64,
     /// When the last mapping of the run was restored.
@@ -181,6 +186,7 @@ impl Window {
         folio: 0,
         frame_delta: 0,
         unmapped_at: 0,
+        end: 0,
         vaddr: 0,
         new_pfn: 0,
         at: 0,
@@ -264,9 +270,17 @@ impl Task {
         unsafe { self.calls.get_unchecked_mut(index as usize) }
     }
 
-    /// Enters a call. False, and counted, when it is nested too deep.
+    /// Enters a call. False, and counted, when it is nested too deep. Calls that cannot be open any more, whose end was
+    /// missed, are given up, and counted as well: else each of them would cost a level for good.
     #[inline(always)]
     pub fn push(&mut self, call: Call) -> bool {
+        let open = nesting::still_open(self.depth, MAX_DEPTH, call.stack, |depth| {
+            self.calls[depth as usize].stack
+        });
+        if open != self.depth {
+            counters::add(Counter::LostCalls, u64::from(self.depth - open));
+            self.depth = open;
+        }
         if let Some(outer) = innermost(self) {
             outer.finish_folio();
         }
@@ -314,6 +328,7 @@ static EMPTY_TASK: Task = Task {
         thps: 0,
         folio: Folio::NONE,
         from: 0,
+        stack: 0,
         frames: [0; 2],
         reason: 0,
         mode: 0,

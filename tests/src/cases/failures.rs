@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::case::{Case, Env, Needs, Outcome};
 use crate::cases::moves::{balance_eagerly, ensure_same};
 use crate::child::Worker;
-use crate::memory::Memory;
+use crate::memory::{HUGE, Memory};
 use crate::tracing::{FailureLine, Trace, Tracing};
 use crate::truth::{Report, Reports};
 use crate::workloads::stuck;
@@ -36,6 +36,42 @@ pub const CASES: &[Case] = &[
         what: "the same pages, which six processes map, of which the last is asked for: it alone is told",
         needs: NEEDS,
         run: |env| pinned(env, "shared_by_six", 6, true),
+    },
+    Case {
+        name: "failures/pinned_hugetlb",
+        what: "a hugetlb page that a pipe holds, of which a move allows one reference",
+        needs: NEEDS,
+        run: |env| pinned_hugetlb(env, "hugetlb", 1),
+    },
+    Case {
+        name: "failures/pinned_hugetlb_shared",
+        what: "the same of a file: the page cache holds one reference, since 6.7 one for each base page",
+        needs: NEEDS,
+        run: |env| pinned_hugetlb(env, "hugetlb_shared", if env.version() < (6, 7) { 2 } else { 513 }),
+    },
+    Case {
+        name: "failures/pinned_thp_address",
+        what: "of two pinned huge pages the one with --address in its middle is told",
+        needs: NEEDS,
+        run: pinned_thp_address,
+    },
+    Case {
+        name: "failures/full_node_hugetlb",
+        what: "the target has no free huge page: a hugetlb page that was not even unmapped is found by its reverse mapping",
+        needs: NEEDS,
+        run: |env| full_node_hugetlb(env, "hugetlb"),
+    },
+    Case {
+        name: "failures/full_node_hugetlb_shared",
+        what: "the same of a file",
+        needs: NEEDS,
+        run: |env| full_node_hugetlb(env, "hugetlb_shared"),
+    },
+    Case {
+        name: "failures/full_node_thp",
+        what: "huge pages that are split for a full node: what is left of them has no target, or was not tried",
+        needs: NEEDS,
+        run: full_node_thp,
     },
     Case {
         name: "failures/full_node",
@@ -90,7 +126,10 @@ fn ensure_failed(trace: &Trace, pid: u32, truth: &Report) -> Result<Vec<FailureL
             .iter()
             .filter(|place| place.pid == pid && mine(place.vaddr.0))
         {
-            *seen.entry(place.vaddr.0).or_default() += 1;
+            for page in 0..failure.pages {
+                let vaddr = place.vaddr.0 + page * rustix::param::page_size() as u64;
+                *seen.entry(vaddr).or_default() += 1;
+            }
             failures.push(failure.clone());
         }
     }
@@ -180,6 +219,113 @@ fn pinned(env: &Env, pages: &str, mappings: u32, of_youngest: bool) -> Result<Ou
         books.failed_seen_pages == failed,
         "the kernel counted {failed}: {books:?}"
     );
+    Ok(Outcome::Passed)
+}
+
+fn pinned_hugetlb(env: &Env, pages: &str, expected: u32) -> Result<Outcome> {
+    let before = kernel_failed()?;
+    let (pid, truth, trace) = traced(env, &[pages, "move_pinned_huge", "2"], false)?;
+    let failed = kernel_failed()? - before;
+    let [(_, report)] = &truth.0[..] else {
+        bail!("one process was expected")
+    };
+    ensure!(report.moves.len() == 0 && trace.moves.is_empty(), "moved: {report:?}");
+    trace.ensure_exact_books()?;
+    let failures = ensure_failed(&trace, pid, report)?;
+    let [failure] = &failures[..] else {
+        bail!("one huge page: {failures:?}")
+    };
+    ensure!(failure.cause == "references" && !failure.inferred, "cause: {failure:?}");
+    ensure!(
+        (failure.refs, failure.expected_refs) == (Some(expected + 1), Some(expected)),
+        "references, not {expected}: {failure:?}"
+    );
+    ensure!(failure.pages == 512 && failure.owners.len() == 1, "{failure:?}");
+    ensure!(failure.owners.iter().all(|place| !place.inferred), "place: {failure:?}");
+    let books = &trace.summary.books;
+    ensure!(
+        books.failed_seen_pages == failed,
+        "the kernel counted {failed}: {books:?}"
+    );
+    Ok(Outcome::Passed)
+}
+
+fn pinned_thp_address(env: &Env) -> Result<Outcome> {
+    let mut worker = Worker::spawn("changing", &["pinned", "huge"])?;
+    let pid = worker.pid().to_string();
+    worker.wait_ready(SOON)?;
+    worker.send("where")?;
+    let range = Report::parse(&worker.read_line(SOON)?)?.range();
+    let middle = range.start + HUGE as u64 / 2;
+    let address = format!("{middle:#x}-{:#x}", middle + rustix::param::page_size() as u64);
+    let args = ["-p", &pid, "--address", &address, "--backend", "exact"];
+    let tracing = Tracing::start(&env.tracer, &args)?;
+    worker.send("move move_pinned 1")?;
+    let truth = Report::parse(&worker.read_line(SOON)?)?;
+    let trace = tracing.finish()?;
+    worker.exit(SOON)?;
+    ensure!(truth.moves.len() == 0, "pinned pages moved: {truth:?}");
+    trace.ensure_exact_books()?;
+    let [failure] = &trace.failures[..] else {
+        bail!(
+            "one failure at {address}: {:?}, {:?}",
+            trace.failures,
+            trace.summary.books
+        )
+    };
+    ensure!(failure.pages == 512 && failure.cause == "references", "{failure:?}");
+    ensure!(
+        failure.owners.len() == 1 && failure.owners.iter().all(|place| place.vaddr.0 == range.start),
+        "place: {failure:?}"
+    );
+    Ok(Outcome::Passed)
+}
+
+fn full_node_hugetlb(env: &Env, pages: &str) -> Result<Outcome> {
+    let (pid, truth, trace) = traced(env, &[pages, "move_hugetlb_to_full_node", "2"], false)?;
+    let [(_, report)] = &truth.0[..] else {
+        bail!("one process was expected")
+    };
+    ensure!(report.moves.len() == 0, "the node had room: nothing is proven");
+    ensure!(trace.moves.is_empty(), "invented: {:?}", trace.moves);
+    trace.ensure_exact_books()?;
+    for failure in ensure_failed(&trace, pid, report)? {
+        ensure!(
+            failure.cause == "no_target" || failure.cause == "not_tried",
+            "cause: {failure:?}"
+        );
+        ensure!(failure.owners.iter().all(|place| place.inferred), "place: {failure:?}");
+    }
+    Ok(Outcome::Passed)
+}
+
+fn full_node_thp(env: &Env) -> Result<Outcome> {
+    let (pid, truth, trace) = traced(env, &["thp", "mbind_to_full_node", "32"], false)?;
+    let [(_, report)] = &truth.0[..] else {
+        bail!("one process was expected")
+    };
+    ensure_same(&trace, pid, report)?;
+    trace.ensure_exact_books()?;
+    let mine = |failure: &&FailureLine| {
+        let mut places = failure.owners.iter();
+        places.any(|place| report.range().contains(&place.vaddr.0))
+    };
+    let failures: Vec<&FailureLine> = trace.failures.iter().filter(mine).collect();
+    for failure in &failures {
+        ensure!(
+            failure.cause == "no_target" || failure.cause == "not_tried",
+            "cause: {failure:?}"
+        );
+    }
+    // The first page of a huge page was its folio: it alone could be taken for one that was unmapped to be moved.
+    let is_first = |failure: &&&FailureLine| {
+        let mut places = failure.owners.iter();
+        failure.pages == 1 && places.any(|place| place.vaddr.0.is_multiple_of(HUGE as u64))
+    };
+    let firsts = failures.iter().filter(is_first);
+    let firsts = firsts.filter(|failure| failure.cause == "not_tried").count();
+    println!("{} failures, {firsts} first pages that were not tried", failures.len());
+    ensure!(firsts > 0, "no huge page was split and left: nothing is proven");
     Ok(Outcome::Passed)
 }
 

@@ -1,16 +1,16 @@
 //! Frames that change without migrate_pages: each change is reported, with its frames and its owner, and no other.
 //! Input: workloads that cause them and read their own pagemap, against `tracer --json --kinds`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::case::{Case, Env, Needs, Outcome};
 use crate::cases::moves::ensure_same;
 use crate::child::Worker;
-use crate::tracing::{Trace, Tracing};
+use crate::tracing::{MoveLine, Trace, Tracing};
 use crate::truth::{Report, Reports};
 use crate::workloads::{collapser, copied, merged, swapped};
 
@@ -58,6 +58,12 @@ pub const CASES: &[Case] = &[
         what: "pages that go to swap and come back: each leaves its frame, and comes back from it to another",
         needs: Needs::VM,
         run: swap,
+    },
+    Case {
+        name: "outside/swap_slot_reused",
+        what: "slots that pages of nobody who was asked for took meanwhile: a page comes back from the frame that it had",
+        needs: Needs::VM,
+        run: swap_slot_reused,
     },
     Case {
         name: "outside/hooks",
@@ -248,6 +254,49 @@ fn swap(env: &Env) -> Result<Outcome> {
         swapped::PAGES
     );
     worker.exit(SOON)?;
+    Ok(Outcome::Passed)
+}
+
+fn swap_slot_reused(env: &Env) -> Result<Outcome> {
+    if !fs::exists(swapped::MODULE)? {
+        return Ok(Outcome::NotApplicable(
+            "the initramfs has no module brd of this kernel".to_owned(),
+        ));
+    }
+    let mut worker = Worker::spawn("swapped", &["reuse"])?;
+    let pid = worker.pid();
+    worker.wait_ready(SOON)?;
+    let args = ["--comm", swapped::ASKED_FOR, "--backend", "exact", "--kinds", "swap"];
+    let tracing = Tracing::start(&env.tracer, &args)?;
+    let truth = act(&mut worker, "swap")?;
+    let trace = tracing.finish()?;
+    worker.exit(SOON)?;
+    trace.ensure_only(&[pid])?;
+    trace.ensure_sound()?;
+    let back = |line: &&MoveLine| line.reason == "swap_in" && truth.range().contains(&line.vaddr.0);
+    let mut last: BTreeMap<u64, &MoveLine> = BTreeMap::new();
+    for line in trace.moves.iter().filter(back) {
+        let of = last.entry(line.vaddr.0).or_insert(line);
+        if of.ts_ns < line.ts_ns {
+            *of = line;
+        }
+    }
+    let mut known = 0;
+    for (vaddr, moved) in &truth.moves.0 {
+        let line = last
+            .get(vaddr)
+            .with_context(|| format!("{vaddr:#x} did not come back"))?;
+        ensure!(
+            line.new_pfn.map(|pfn| pfn.0) == Some(moved.new),
+            "{vaddr:#x} {moved:x?}: {line:?}"
+        );
+        if let Some(old) = line.old_pfn {
+            known += 1;
+            ensure!(old.0 == moved.old, "{vaddr:#x} {moved:x?}: {line:?}");
+        }
+    }
+    println!("{} pages came back, {known} from a known frame", truth.moves.len());
+    ensure!(known > 0, "no slot was used again: nothing is proven");
     Ok(Outcome::Passed)
 }
 

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::thread::set_name;
 
 use super::{Workload, next_order, say};
-use crate::memory::Memory;
+use crate::memory::{HUGE, Memory};
 use crate::numa;
 use crate::truth::{Moves, Report, Snapshot};
 
@@ -75,6 +75,10 @@ fn moved(memory: &Memory, call: &str, node: u32) -> Result<String> {
     let before = Snapshot::take(range.clone())?;
     match call {
         "move_pages" => numa::move_pages(range.clone(), node.cast_signed(), false)?,
+        "move_pinned" => {
+            let _pinned = numa::Pinned::firsts(range.clone(), HUGE)?;
+            numa::move_pages(range.clone(), node.cast_signed(), false)?;
+        }
         "mbind" => numa::mbind(range.clone(), node, false)?,
         // Somebody else moves them meanwhile.
         "wait" => {

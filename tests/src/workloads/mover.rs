@@ -25,6 +25,8 @@ pub const WORKLOAD: Workload = Workload {
 const HUGE: usize = 2 << 20;
 const HUGE_ORDER: u8 = 9;
 
+const HUGETLB_OF_NODE_1: &str = "/sys/devices/system/node/node1/hugepages/hugepages-2048kB/nr_hugepages";
+
 /// Orders of the anonymous folios between base pages and huge pages (mm/huge_memory.c, `THP_ORDERS_ALL_ANON`, 6.8 to
 /// 7.3).
 pub const MTHP: [u8; 7] = [2, 3, 4, 5, 6, 7, 8];
@@ -48,8 +50,9 @@ pub enum Pages {
     /// Base pages and huge pages, in a mapping that is PROT_NONE by now.
     ProtNone,
     ThpProtNone,
-    /// hugetlb.
+    /// hugetlb, anonymous and of a file.
     Hugetlb,
+    HugetlbShared,
     /// Base pages shared with a forked child.
     ForkShared,
     /// Base pages shared with five forked children.
@@ -70,6 +73,7 @@ impl Pages {
             "prot_none" => Self::ProtNone,
             "thp_prot_none" => Self::ThpProtNone,
             "hugetlb" => Self::Hugetlb,
+            "hugetlb_shared" => Self::HugetlbShared,
             "fork_shared" => Self::ForkShared,
             "shared_by_six" => Self::SharedBySix,
             "file_shared" => Self::FileShared,
@@ -92,7 +96,7 @@ impl Pages {
         match self {
             Self::Base | Self::ProtNone | Self::ForkShared | Self::SharedBySix | Self::FileShared | Self::Secret => 0,
             Self::Mthp => mthp_order(offset),
-            Self::Thp | Self::PteMappedThp | Self::ThpProtNone | Self::Hugetlb => HUGE_ORDER,
+            Self::Thp | Self::PteMappedThp | Self::ThpProtNone | Self::Hugetlb | Self::HugetlbShared => HUGE_ORDER,
         }
     }
 
@@ -105,10 +109,13 @@ impl Pages {
                 huge_pages_of(HUGE_ORDER)?;
                 Memory::huge_pages(len)?
             }
-            Self::Hugetlb => {
+            Self::Hugetlb | Self::HugetlbShared => {
                 let pages = (2 * len / HUGE).to_string();
                 fs::write("/proc/sys/vm/nr_hugepages", &pages).context("reserve hugetlb pages")?;
-                Memory::hugetlb(len)?
+                match self {
+                    Self::HugetlbShared => Memory::hugetlb_shared(len)?,
+                    _ => Memory::hugetlb(len)?,
+                }
             }
             Self::FileShared => Memory::shared(len)?,
             Self::Secret => Memory::secret(len)?,
@@ -231,6 +238,11 @@ fn move_by(call: &str, range: &Range<u64>, everybodys: bool) -> Result<()> {
             let _pinned = numa::Pinned::new(range.clone())?;
             numa::move_pages(range.clone(), 1, everybodys)
         }
+        // The same, by one page of each huge page.
+        "move_pinned_huge" => {
+            let _pinned = numa::Pinned::firsts(range.clone(), HUGE)?;
+            numa::move_pages(range.clone(), 1, everybodys)
+        }
         // The file refuses to move its pages; without MPOL_MF_STRICT that is no error of mbind's.
         "mbind_refused" => match numa::mbind(range.clone(), 1, everybodys) {
             Err(error) if !says(&error, Errno::IO) => Err(error),
@@ -245,6 +257,24 @@ fn move_by(call: &str, range: &Range<u64>, everybodys: bool) -> Result<()> {
                     other?;
                     bail!("the node had room for everything")
                 }
+            }
+        }
+        "move_hugetlb_to_full_node" => {
+            let outcome = reserve_hugetlb_of_node_1().and_then(|_reserved| {
+                match numa::move_pages(range.clone(), 1, everybodys) {
+                    Err(error) if says(&error, Errno::NOMEM) => Ok(()),
+                    other => other,
+                }
+            });
+            fs::write(HUGETLB_OF_NODE_1, "0").context("give node 1's huge pages back")?;
+            outcome
+        }
+        // In a single call, with nothing else on its list.
+        "mbind_to_full_node" => {
+            let _ballast = fill_node(1)?;
+            match numa::mbind(range.clone(), 1, everybodys) {
+                Err(error) if says(&error, Errno::NOMEM) || says(&error, Errno::IO) => Ok(()),
+                other => other,
             }
         }
         "balance_to_full_node" => {
@@ -270,6 +300,15 @@ fn says(error: &anyhow::Error, errno: Errno) -> bool {
 const FULL: usize = 8;
 const PIECE: usize = 1 << 20;
 
+/// Makes hugetlb pages of all that node 1 has in pieces large enough, and reserves every one that is free: a move finds
+/// neither one of them nor memory for another.
+fn reserve_hugetlb_of_node_1() -> Result<Memory> {
+    fs::write(HUGETLB_OF_NODE_1, "4096").context("take node 1's memory for huge pages")?;
+    let path = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages";
+    let free = fs::read_to_string(path).with_context(|| format!("read {path}"))?;
+    Memory::hugetlb(free.trim().parse::<usize>().context("parse free_hugepages")? * HUGE)
+}
+
 /// Fills a node by moves, which find out best where moves find no room.
 fn fill_node(node: u32) -> Result<Vec<Memory>> {
     // A move would make room of what can be read again.
@@ -284,7 +323,7 @@ fn fill_node(node: u32) -> Result<Vec<Memory>> {
             Err(error) if says(&error, Errno::NOMEM) => {
                 full += 1;
                 // kswapd may yet find something.
-                std::thread::sleep(Duration::from_millis(10));
+                thread::sleep(Duration::from_millis(10));
             }
             moved => {
                 moved?;

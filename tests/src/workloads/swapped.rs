@@ -1,5 +1,6 @@
 //! Pages that go to swap, on a RAM disk of this VM, and come back.
-//! Input: the module brd in the initramfs; on stdin `mark`, then `swap`, answered by the report.
+//! Input: the module brd in the initramfs; how often, and under which names; on stdin `mark`, then `swap`, answered by the
+//! report.
 
 use std::ffi::CString;
 use std::fs::{self, OpenOptions};
@@ -7,7 +8,8 @@ use std::os::unix::fs::FileExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use rustix::thread::set_name;
 
 use super::{Workload, serve};
 use crate::memory::Memory;
@@ -16,13 +18,18 @@ use crate::truth::{Moves, Report, Snapshot};
 
 pub const WORKLOAD: Workload = Workload {
     name: "swapped",
-    what: "swapped: `mark`, then `swap` sends pages to swap and reads them back",
+    what: "swapped [reuse]: `mark`, then `swap` sends pages to swap and reads them back; reuse: under several names",
     run,
 };
 
 /// Where the initramfs has it, if its kernel does.
 pub const MODULE: &str = "/lib/modules/brd.ko";
 pub const PAGES: usize = 128;
+/// Two times as many take every slot.
+pub const MANY_PAGES: usize = DEVICE_PAGES as usize / 2;
+/// The process's name while somebody asks for it, and while nobody does.
+pub const ASKED_FOR: &str = "swaps-asked";
+const ANOTHER: &str = "swaps-other";
 const DEVICE: &str = "/dev/ram0";
 const DEVICE_PAGES: u32 = 8192;
 /// MiB that take the free frames.
@@ -31,32 +38,76 @@ const OTHERS: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn run(args: &[String]) -> Result<()> {
-    ensure!(args.is_empty(), "usage: swapped");
+    let reuse = match args {
+        [] => false,
+        [how] if how == "reuse" => true,
+        _ => bail!("usage: swapped [reuse]"),
+    };
     if !fs::exists(DEVICE)? {
         provoke::load_module(MODULE, &format!("rd_nr=1 rd_size={}", DEVICE_PAGES * 4))?;
     }
     swap_on()?;
-    let mut memory = Memory::base_pages(PAGES * rustix::param::page_size())?;
+    if reuse {
+        rename(ASKED_FOR)?;
+    }
+    let pages = if reuse { MANY_PAGES } else { PAGES };
+    let mut memory = Memory::base_pages(pages * rustix::param::page_size())?;
     memory.fill();
     let range = memory.addresses();
     serve(&range, "swap", |before| {
-        let started = Instant::now();
-        while Snapshot::take(range.clone())?.frames().next().is_some() {
-            ensure!(started.elapsed() < PATIENCE, "some pages stay");
-            memory.advise(libc::MADV_PAGEOUT).context("MADV_PAGEOUT")?;
-            thread::sleep(Duration::from_millis(20));
+        if !reuse {
+            swap_out(&memory)?;
+            swap_in(&memory)?;
+            let moves = Moves::between(before, &Snapshot::take(range.clone())?)?;
+            return Report::new(range.clone(), moves).to_line();
         }
-        // Somebody else takes the frames that became free: else a page may get its own again.
-        let mut others = Memory::base_pages(OTHERS << 20)?;
-        others.fill();
-        std::hint::black_box(memory.read());
-        let moves = Moves::between(before, &Snapshot::take(range.clone())?)?;
+        swap_out(&memory)?;
+        swap_in(&memory)?;
+        rename(ANOTHER)?;
+        for _ in 0..2 {
+            swap_out(&memory)?;
+            swap_in(&memory)?;
+        }
+        let before = Snapshot::take(range.clone())?;
+        swap_out(&memory)?;
+        rename(ASKED_FOR)?;
+        swap_in(&memory)?;
+        let moves = Moves::between(&before, &Snapshot::take(range.clone())?)?;
         Report::new(range.clone(), moves).to_line()
     })
 }
 
+fn swap_out(memory: &Memory) -> Result<()> {
+    let started = Instant::now();
+    while Snapshot::take(memory.addresses())?.frames().next().is_some() {
+        ensure!(started.elapsed() < PATIENCE, "some pages stay");
+        memory.advise(libc::MADV_PAGEOUT).context("MADV_PAGEOUT")?;
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+fn swap_in(memory: &Memory) -> Result<()> {
+    // Somebody else takes the frames that became free: else a page may get its own again.
+    let mut others = Memory::base_pages(OTHERS << 20)?;
+    others.fill();
+    std::hint::black_box(memory.read());
+    Ok(())
+}
+
+fn rename(name: &str) -> Result<()> {
+    set_name(&CString::new(name)?).context("change this process's name")
+}
+
 /// Writes the header that mkswap(8) writes (`union swap_header`, include/linux/swap.h), and swaps there.
 fn swap_on() -> Result<()> {
+    // Of a workload before this one.
+    if fs::read_to_string("/proc/swaps")
+        .context("read /proc/swaps")?
+        .contains(DEVICE)
+    {
+        return Ok(());
+    }
     let device = OpenOptions::new()
         .write(true)
         .open(DEVICE)

@@ -15,6 +15,7 @@ use crate::{
     emit, filter,
     kernel::{self, config},
     probes::{failure, unmapped},
+    rmap,
     state::{self, Folio, Task, Window},
     turn::twice,
 };
@@ -33,12 +34,16 @@ struct Unmapping {
 static UNMAPPED_AT: LruHashMap<Unmapping, u64, 32768> = LruHashMap::new();
 
 /// `bool try_to_migrate_one(struct folio *folio, struct vm_area_struct *vma, unsigned long address,
-/// void *arg)`, 6.1 to 7.3, mm/rmap.c. Once per folio and VMA, before its entries are cleared.
+/// void *arg)`, 6.1 to 7.3, mm/rmap.c. Once per folio and VMA, before its entries are cleared. `arg`: `enum ttu_flags`.
 #[inline(never)]
 fn unmapping(ctx: &FEntryContext) {
     // A split outside migrate_pages comes here too; nobody would ever remove its entry.
     let (_, tid) = kernel::current();
     if state::wanted_call(tid).is_none() {
+        return;
+    }
+    // One within it is no begin of a move: what is left of the folio may move later, or never be tried.
+    if kernel::arg(ctx, 3) as u32 & config!(ttu_sync) != 0 {
         return;
     }
     if !filter::wants_every_order() && !filter::wants_order(kernel::folio_order(kernel::arg(ctx, 0))) {
@@ -108,12 +113,14 @@ fn restoring(ctx: &FEntryContext) {
     let src = kernel::migration_source(kernel::arg(ctx, 3));
     let vma = kernel::arg(ctx, 1);
     if src == dst {
+        let unmapped_at = take_unmapped_at(Unmapping { folio: src, vma });
         task.window = Window {
             open: Window::PUT_BACK,
             owner_tgid: kernel::mm_owner(kernel::vma_mm(vma)).tgid,
             folio: src,
-            // As `unmapping` has seen it.
-            wanted: u8::from(UNMAPPED_AT.get_ptr(Unmapping { folio: src, vma }).is_some()),
+            end: rmap::end_in(src, vma),
+            // As `unmapping` has seen it, in this call.
+            unmapped_at: if unmapped_at < begun { 0 } else { unmapped_at },
             ..Window::CLOSED
         };
         return;
@@ -123,14 +130,9 @@ fn restoring(ctx: &FEntryContext) {
     let wanted = wanted_folio && filter::wants(owner.tgid);
     let mut unmapped_at = 0;
     if wanted {
-        let key = Unmapping { folio: src, vma };
-        // SAFETY: a u64 of the map, read once.
-        unmapped_at = UNMAPPED_AT.get_ptr(key).map_or(0, |at| unsafe { *at });
-        if unmapped_at != 0 {
-            let _ = UNMAPPED_AT.remove(key);
-        }
+        unmapped_at = take_unmapped_at(Unmapping { folio: src, vma });
         if unmapped_at < begun {
-            unmapped_at = 0; // left over from an earlier split of a folio at the same place
+            unmapped_at = 0; // left over from an earlier folio at the same place
         }
     }
     task.window = Window {
@@ -139,6 +141,7 @@ fn restoring(ctx: &FEntryContext) {
         folio: src,
         frame_delta: ((dst.wrapping_sub(src) as i64) >> (config!(page_struct_shift) & 63)) as u64,
         unmapped_at,
+        end: 0,
         vaddr: 0,
         new_pfn: 0,
         at: 0,
@@ -150,6 +153,17 @@ fn restoring(ctx: &FEntryContext) {
     };
 }
 twice!(#[fentry(function = "remove_migration_pte")] restoring, restoring_again: FEntryContext);
+
+/// When the unmapping of the folio began in the VMA, which is over with this; 0: not seen.
+#[inline(always)]
+fn take_unmapped_at(key: Unmapping) -> u64 {
+    // SAFETY: a u64 of the map, read once.
+    let at = UNMAPPED_AT.get_ptr(key).map_or(0, |at| unsafe { *at });
+    if at != 0 {
+        let _ = UNMAPPED_AT.remove(key);
+    }
+    at
+}
 
 /// `TP_PROTO(unsigned long addr, unsigned long pte, int order)`, 6.1 to 7.3,
 /// include/trace/events/migrate.h. `order` is the folio's at its first page and 0 after it, whatever
@@ -226,11 +240,18 @@ fn extend(task: &mut Task, tid: u32, addr: u64, new_pfn: u64, pages: u32) {
     match task.window.open {
         Window::MOVED => {}
         Window::PUT_BACK => {
-            let (folio, owner_tgid, unmapped) = (task.window.folio, task.window.owner_tgid, task.window.wanted != 0);
+            let Window {
+                folio,
+                owner_tgid,
+                unmapped_at,
+                end,
+                ..
+            } = task.window;
+            let pages = (end.wrapping_sub(addr) >> 12) as u32;
             // One mapping of a VMA is enough.
             task.window.open = 0;
             if let Some(call) = state::innermost(task) {
-                failure::put_back(call, folio, owner_tgid, addr, unmapped);
+                failure::put_back(call, folio, owner_tgid, addr, pages, unmapped_at != 0);
             }
             return;
         }

@@ -5,7 +5,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    btf_maps::LruHashMap,
+    btf_maps::{Array, LruHashMap},
     helpers::{bpf_get_current_comm, bpf_get_smp_processor_id, bpf_loop},
     macros::{btf_map, fexit},
     programs::FExitContext,
@@ -65,6 +65,16 @@ const NOTHING: Trouble = Trouble {
 #[btf_map]
 static TROUBLE: LruHashMap<u64, Trouble, 16384> = LruHashMap::new();
 
+/// 1 where `migrate_enter` is attached, so that failures can be told of; set by user space.
+#[btf_map]
+static LISTS_SEEN: Array<u32, 1> = Array::new();
+
+#[inline(always)]
+fn lists_are_seen() -> bool {
+    // SAFETY: a u32 of the map, read once.
+    LISTS_SEEN.get_ptr(0).is_some_and(|seen| unsafe { *seen } != 0)
+}
+
 #[inline(always)]
 fn trouble(call: &Call, folio: u64) -> Option<&'static mut Trouble> {
     if TROUBLE.get_ptr(folio).is_none() {
@@ -94,9 +104,10 @@ pub fn not_copied(call: &Call, src: u64, errno: i32) {
     }
 }
 
-/// A mapping of the folio was put back where it was. `unmapped`: it was unmapped to be moved, not to be split.
+/// A mapping of the folio was put back where it was, from there on at most so many pages. `unmapped`: it was unmapped to be
+/// moved, not to be split.
 #[inline(always)]
-pub fn put_back(call: &Call, folio: u64, owner_tgid: u32, vaddr: u64, unmapped: bool) {
+pub fn put_back(call: &Call, folio: u64, owner_tgid: u32, vaddr: u64, pages: u32, unmapped: bool) {
     let Some(trouble) = trouble(call, folio) else {
         return;
     };
@@ -104,7 +115,7 @@ pub fn put_back(call: &Call, folio: u64, owner_tgid: u32, vaddr: u64, unmapped: 
         trouble.seen |= u32::from(failure_flags::PUT_BACK);
     }
     // There is not room for everybody's.
-    if !filter::wants(owner_tgid) || !filter::wants_address(vaddr, 1) {
+    if !filter::wants(owner_tgid) || !filter::wants_address(vaddr, pages) {
         return;
     }
     trouble.wanted = 1;
@@ -128,7 +139,8 @@ pub fn put_back(call: &Call, folio: u64, owner_tgid: u32, vaddr: u64, unmapped: 
 }
 
 /// References to a folio that is isolated and unmapped, as `folio_expected_refs` counts them (mm/migrate.c): the caller's,
-/// one for each page in the page cache or the swap cache, one for private data.
+/// one for each page in the page cache or the swap cache, one for private data. Before 6.7 hugetlb has one in the page cache
+/// (`migrate_huge_page_move_mapping`, the same file).
 #[inline(always)]
 fn expected_refs(folio: u64) -> i32 {
     let flags: u64 = kernel::read(folio, config!(folio_flags));
@@ -136,12 +148,21 @@ fn expected_refs(folio: u64) -> i32 {
     let anon = rmap::is_anon(folio);
     let mut refs = 1;
     if !anon || has(config!(pg_swapcache)) {
-        refs += 1 << (kernel::folio_order(folio) & 31);
+        let one = config!(huge_index) != 0 && !anon && of_hugetlbfs(folio);
+        refs += if one { 1 } else { 1 << (kernel::folio_order(folio) & 31) };
     }
     if !anon && has(config!(pg_private)) {
         refs += 1;
     }
     refs
+}
+
+/// Whether a folio of the page cache is of hugetlbfs.
+#[inline(always)]
+fn of_hugetlbfs(folio: u64) -> bool {
+    let mapping: u64 = kernel::read(folio, config!(folio_mapping));
+    let inode: u64 = kernel::read(mapping, config!(mapping_host));
+    kernel::is_hugetlbfs(kernel::read(inode, config!(inode_sb)))
 }
 
 /// The function that finds a page for the copy returned.
@@ -249,12 +270,12 @@ fn misplaced(ctx: &FExitContext) {
         ..FolioFailed::default()
     };
     // The kernel was about to move it for this very VMA.
-    let place = Place {
+    let found = rmap::place_in(folio, vma);
+    event.places[0] = Place {
         inferred: 0,
-        ..rmap::place_in(folio, vma)
+        ..found.place
     };
-    event.places[0] = place;
-    send(folio, event, wants_place(place));
+    send(folio, event, wants_place(found));
 }
 twice!(#[fexit(function = "migrate_misplaced_folio_prepare")] misplaced, misplaced_again: FExitContext);
 
@@ -276,16 +297,22 @@ struct Walk {
 /// A call that nobody looks into has failed to move so many base pages.
 #[inline(always)]
 pub fn filtered_out(call: &Call, failed: u64) {
-    if failed != 0 && call.from != 0 {
+    if failed != 0 && (call.from != 0 || lists_are_seen()) {
         counters::add(Counter::FailedPages, failed);
         counters::add(Counter::FilteredFailedPages, failed);
     }
 }
 
-/// Tells of every folio that the call left on its list. Returns the last one.
+/// Tells of every folio that the call left on its list. Returns the last one. `failed`: base pages, by the kernel's count.
 #[inline(always)]
-pub fn tell(call: &Call) -> u64 {
+pub fn tell(call: &Call, failed: u64) -> u64 {
     if call.from == 0 {
+        // The kernel skipped `migrate_enter`: which folios they were, nobody knows.
+        if lists_are_seen() {
+            counters::add(Counter::FailedPages, failed);
+            counters::add(Counter::LostFailures, 1);
+            counters::add(Counter::LostFailedPages, failed);
+        }
         return 0;
     }
     let mut walk = Walk {
@@ -341,13 +368,13 @@ extern "C" fn tell_next(_index: u64, walk: *mut c_void) -> u64 {
         let _ = TROUBLE.remove(folio);
     }
     if !wanted {
-        let place = if filter::wants_unowned() {
+        let found = if filter::wants_unowned() {
             rmap::first_place(folio)
         } else {
             rmap::search(folio, &mut walk.steps)
         };
-        event.places[0] = place;
-        wanted = wants_place(place);
+        event.places[0] = found.place;
+        wanted = wants_place(found);
     }
     walk.pages += 1 << (kernel::folio_order(folio) & 31);
     send(folio, event, wanted);
@@ -382,6 +409,6 @@ fn send(folio: u64, mut event: FolioFailed, wanted: bool) {
 
 /// Whether a mapping is wanted, or memory whose owner is not known.
 #[inline(always)]
-fn wants_place(place: Place) -> bool {
-    filter::wants_unowned() || rmap::is_wanted(place)
+fn wants_place(found: rmap::Found) -> bool {
+    filter::wants_unowned() || found.is_wanted()
 }

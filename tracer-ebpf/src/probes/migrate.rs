@@ -62,6 +62,8 @@ fn migrate_begin(ctx: &RawTracePointContext) {
     if !task.push(state::Call::begin(
         kernel::now(),
         from,
+        // A raw tracepoint's arguments are put on the task's stack (`bpf_trace_run2`, kernel/trace/bpf_trace.c).
+        ctx.as_ptr() as u64,
         reason as u8,
         mode as u8,
         wanted,
@@ -129,7 +131,7 @@ fn migrate_end(ctx: &RawTracePointContext) {
         counters::add(Counter::UnbalancedCalls, 1);
     }
     if failed != 0 {
-        let told = failure::tell(call);
+        let told = failure::tell(call, failed);
         if let Some(task) = state::get(tid) {
             task.told = told;
         }

@@ -4,7 +4,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    bindings::BPF_F_NO_PREALLOC,
+    bindings::{BPF_EXIST, BPF_F_NO_PREALLOC},
     btf_maps::HashMap,
     helpers::bpf_loop,
     macros::{btf_map, fentry, fexit},
@@ -26,7 +26,8 @@ use crate::{
 const MAX_TASKS: usize = 1 << 13;
 
 /// Swap entries whose departure is remembered; user space gives the map this size where swap is asked for. A slot that
-/// is used again is overwritten, so stale ones do not pile up. Without room the page comes back from an unknown frame.
+/// is used again is overwritten, whoever's page takes it, so that none is stale. Without room the page comes back from an
+/// unknown frame.
 const MAX_SWAPPED: usize = 1;
 
 /// A folio being unmapped from a VMA.
@@ -39,7 +40,10 @@ struct Leaving {
     owner_tgid: u32,
     flags: u8,
     order: u8,
-    pad: [u8; 2],
+    /// 0: it is not reported.
+    wanted: u8,
+    /// 0: nobody asked for its owner's pages. It only takes slots that another page had.
+    owner_wanted: u8,
 }
 
 /// A page fault on a swap entry.
@@ -73,10 +77,10 @@ static SWAPPED: HashMap<u64, u64, MAX_SWAPPED, { BPF_F_NO_PREALLOC as usize }> =
 #[inline(never)]
 fn swap_out_begin(ctx: &FEntryContext) {
     let (folio, vma) = (kernel::arg(ctx, 0), kernel::arg(ctx, 1));
-    let owner = kernel::mm_owner(kernel::vma_mm(vma));
-    if !filter::wants_outside_of(owner.tgid) || !kernel::is_swapped_anon(folio) {
+    if !kernel::is_swapped_anon(folio) {
         return;
     }
+    let owner = kernel::mm_owner(kernel::vma_mm(vma));
     let leaving = Leaving {
         folio,
         vma,
@@ -84,10 +88,11 @@ fn swap_out_begin(ctx: &FEntryContext) {
         owner_tgid: owner.tgid,
         flags: if owner.exiting { mapping_flags::OWNER_EXITING } else { 0 },
         order: kernel::folio_order(folio),
-        pad: [0; 2],
+        wanted: u8::from(filter::wants_outside_of(owner.tgid)),
+        owner_wanted: u8::from(filter::wants(owner.tgid)),
     };
     let (_, tid) = kernel::current();
-    if LEAVING.insert(tid, leaving, 0).is_err() {
+    if LEAVING.insert(tid, leaving, 0).is_err() && leaving.wanted != 0 {
         counters::add(Counter::LostCalls, 1);
     }
 }
@@ -129,9 +134,18 @@ fn swap_out_unmapped(ctx: &FEntryContext) {
     let mut departure = Departure {
         entry: kernel::read::<u64>(leaving.folio, config!(folio_swap)) + index,
         old_pfn,
+        // With BPF_EXIST it takes no room from those who were asked for.
+        flags: if leaving.owner_wanted != 0 {
+            0
+        } else {
+            u64::from(BPF_EXIST)
+        },
     };
     // SAFETY: `remember` has the signature that the helper wants, and `departure` outlives the call.
     unsafe { bpf_loop(pages, remember as *mut c_void, (&raw mut departure).cast(), 0) };
+    if leaving.wanted == 0 {
+        return;
+    }
     emit::outside(MappingMoved {
         reason: outside::SWAP_OUT,
         order: leaving.order,
@@ -159,12 +173,21 @@ twice!(#[fexit(function = "try_to_unmap_one")] swap_out_end, swap_out_end_again:
 struct Departure {
     entry: u64,
     old_pfn: u64,
+    /// Of `bpf_map_update_elem`.
+    flags: u64,
 }
 
 #[inline(never)]
 extern "C" fn remember(page: u32, departure: &mut Departure) -> i64 {
     let page = u64::from(page);
-    let _ = SWAPPED.insert(departure.entry + page, departure.old_pfn + page, 0);
+    let entry = departure.entry + page;
+    if SWAPPED
+        .insert(entry, departure.old_pfn + page, departure.flags)
+        .is_err()
+    {
+        // There was none, or there is no memory for the new one: rather none than that of the page before.
+        let _ = SWAPPED.remove(entry);
+    }
     0
 }
 

@@ -21,9 +21,6 @@ use crate::{
 /// KSM, or movable by a driver).
 const NO_FILE: u64 = 3;
 
-/// include/uapi/linux/magic.h.
-const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;
-
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct FileKey {
@@ -90,7 +87,7 @@ pub fn tell(folio: &Folio, reason: u8) {
         event.ino = kernel::read(inode, config!(inode_ino));
         let sb = kernel::read(inode, config!(inode_sb));
         event.dev = kernel::read(sb, config!(sb_dev));
-        if config!(huge_index) != 0 && kernel::read::<u64>(sb, config!(sb_magic)) == HUGETLBFS_MAGIC {
+        if config!(huge_index) != 0 && kernel::is_hugetlbfs(sb) {
             event.index <<= folio.order & 31;
         }
         name(inode, event.dev, event.ino);

@@ -137,7 +137,7 @@ impl Lost {
             + self.calls
             + self.targets
             + self.undecoded
-            + self.missed_runs.moves
+            + self.missed_runs.events
             + self.unsearched_pages
     }
 }

@@ -25,9 +25,22 @@ enum Kind {
     Func,
     FuncProto,
     Pointer,
+    /// An integer, or an enumeration of 64 bits, which nobody asks for by name.
+    Number,
     Typedef,
     /// `const`, `volatile`, `restrict`, type tag: stands for another type.
     Alias,
+    Other,
+}
+
+/// How an argument is passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passed {
+    /// A pointer.
+    Pointer,
+    /// An integer or an enumeration.
+    Number,
+    /// Something else, such as a structure by value.
     Other,
 }
 
@@ -129,16 +142,31 @@ impl Btf {
         Some(parameters.iter().filter_map(|p| self.string(word(p, 0)?)).collect())
     }
 
-    /// How many arguments a tracepoint passes, by its typedef `btf_trace_NAME` (include/trace/bpf_probe.h): a pointer
-    /// to a function that takes the private data first. None without such a tracepoint.
+    /// What a tracepoint passes, by its typedef `btf_trace_NAME` (include/trace/bpf_probe.h): a pointer to a function that
+    /// takes the private data first. None without such a tracepoint.
     #[must_use]
-    pub fn tracepoint_arguments(&self, name: &str) -> Option<usize> {
+    pub fn tracepoint_arguments(&self, name: &str) -> Option<Vec<Passed>> {
         let pointer = self.by_id(self.find(&format!("btf_trace_{name}"), Kind::Typedef)?.size_or_target)?;
         let prototype = self.by_id(pointer.size_or_target)?;
         if pointer.kind != Kind::Pointer || prototype.kind != Kind::FuncProto {
             return None;
         }
-        (prototype.tail.len() / 8).checked_sub(1)
+        let (parameters, _) = prototype.tail.as_chunks::<8>();
+        let (_, arguments) = parameters.split_first()?;
+        Some(
+            arguments
+                .iter()
+                .map(|argument| self.passed(word(argument, 4)))
+                .collect(),
+        )
+    }
+
+    fn passed(&self, id: Option<u32>) -> Passed {
+        match id.and_then(|id| self.resolve(id)).map(|ty| ty.kind) {
+            Some(Kind::Pointer) => Passed::Pointer,
+            Some(Kind::Number | Kind::Enum) => Passed::Number,
+            _ => Passed::Other,
+        }
     }
 
     fn member_bits(&self, ty: Type<'_>, wanted: &str, depth: usize) -> Option<u32> {
@@ -205,6 +233,7 @@ impl Btf {
 
 fn kind(info: u32) -> Kind {
     match info >> 24 & 0x1f {
+        1 | 19 => Kind::Number,
         4 => Kind::Struct,
         5 => Kind::Union,
         6 => Kind::Enum,
@@ -243,25 +272,27 @@ fn word16(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
+/// Types and strings as a file.
+#[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "samples are small")]
+pub(super) fn file(types: &[u32], strings: &str) -> Vec<u8> {
+    let types: Vec<u8> = types.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    let (type_len, str_len) = (types.len() as u32, strings.len() as u32);
+    let mut bytes = vec![0x9f, 0xeb, 1, 0];
+    for word in [24, 0, type_len, type_len, str_len] {
+        bytes.extend(u32::to_ne_bytes(word));
+    }
+    bytes.extend(types);
+    bytes.extend(strings.as_bytes());
+    bytes
+}
+
 #[cfg(test)]
 #[expect(clippy::cast_possible_truncation, reason = "the sample is small")]
 mod tests {
     use proptest::prelude::{any, proptest};
 
     use super::*;
-
-    /// Types and strings as a file.
-    fn file(types: &[u32], strings: &str) -> Vec<u8> {
-        let types: Vec<u8> = types.iter().flat_map(|word| word.to_ne_bytes()).collect();
-        let (type_len, str_len) = (types.len() as u32, strings.len() as u32);
-        let mut bytes = vec![0x9f, 0xeb, 1, 0];
-        for word in [24, 0, type_len, type_len, str_len] {
-            bytes.extend(u32::to_ne_bytes(word));
-        }
-        bytes.extend(types);
-        bytes.extend(strings.as_bytes());
-        bytes
-    }
 
     const STRINGS: &str = "\0outer\0plain\0deep\0reason\0ONE\0TWO\0func\0arg\0bits\0btf_trace_tp\0";
 
@@ -298,7 +329,7 @@ mod tests {
         assert_eq!(btf.constants("reason"), Some(vec![("ONE", 1), ("TWO", 2)]));
         assert_eq!(btf.parameters("func"), Some(vec!["arg"]));
         assert_eq!(btf.parameters("outer"), None);
-        assert_eq!(btf.tracepoint_arguments("tp"), Some(0));
+        assert_eq!(btf.tracepoint_arguments("tp"), Some(Vec::new()));
         assert_eq!(btf.tracepoint_arguments("func"), None);
         Ok(())
     }

@@ -85,8 +85,19 @@ pub enum Used {
     Exact,
     /// Only `tracepoint`.
     Tracepoint,
-    /// Only `exact`, where one of these kinds is asked for.
+    /// Only `exact`, where one of these kinds is asked for; of none of them anything is seen without it.
     Kinds(Kinds),
+    /// Only `exact`, where one of these kinds is asked for, to which it adds something: they are seen without it too.
+    More(Kinds),
+}
+
+/// What may be missing where the kernel skips a run of a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Skipped {
+    /// Events: a move, a failure, a run of compaction; or those of a process that is taken for one that nobody asked for.
+    Events,
+    /// A detail of an event, or a line of the books.
+    Details,
 }
 
 /// One program of the object, and its second copy.
@@ -98,20 +109,37 @@ pub struct Hook {
     pub attach: Attach,
     /// The kernel function or tracepoint; alternatives after a `|`, of which a kernel has one.
     pub target: &'static str,
-    /// What the program takes from it, in order: the names of a function's parameters, alternatives after a `|`; of a
-    /// tracepoint, whose BTF has no names, the first so many arguments. "..." at the end: more may follow.
+    /// What it passes, in order: the names of a function's parameters, alternatives after a `|`. "...": any number more, which
+    /// the program does not take, or counts from the end. Of a tracepoint's arguments BTF has no names, only types: a `*`
+    /// before a name says that it is a pointer, else it is a number.
     pub arguments: &'static [&'static str],
     /// The backends that use it.
     pub used: Used,
     /// What is lost without it; None: the backend does not work without it.
     pub loses: Option<&'static str>,
+    /// What may be missing where a run of it is skipped.
+    pub skipped: Skipped,
 }
 
 impl Hook {
-    /// Whether it is attached for one of these kinds alone.
+    /// Whether it is attached for these kinds alone.
     #[must_use]
-    pub fn is_of(&self, kinds: Kinds) -> bool {
-        matches!(self.used, Used::Kinds(own) if own != Kinds::ALL && own.any_of(kinds))
+    pub fn is_only_of(&self, kinds: Kinds) -> bool {
+        matches!(self.used, Used::Kinds(own) | Used::More(own) if own.and(kinds) == kinds)
+    }
+
+    /// Whether one of these kinds is not seen without it.
+    #[must_use]
+    pub fn is_needed_by(&self, kinds: Kinds) -> bool {
+        matches!(self.used, Used::Kinds(own) if own.any_of(kinds))
+    }
+
+    /// The same hook, of which a skipped run costs details.
+    const fn of_details(self) -> Self {
+        Self {
+            skipped: Skipped::Details,
+            ..self
+        }
     }
 
     /// The name of the program's second copy. A probe needs none, and no RCU callback: the kernel runs them to their
@@ -151,6 +179,7 @@ const fn hook(
         arguments,
         used,
         loses,
+        skipped: Skipped::Events,
     }
 }
 
@@ -210,7 +239,8 @@ pub const HOOKS: &[Hook] = &[
         &["folio", "vma", "address", "arg"],
         Used::Exact,
         Some("blackout times"),
-    ),
+    )
+    .of_details(),
     hook(
         "folio_done",
         Attach::Fentry,
@@ -218,7 +248,8 @@ pub const HOOKS: &[Hook] = &[
         &["src", "reason"],
         Used::Exact,
         Some("folios freed before they moved are missing from the books"),
-    ),
+    )
+    .of_details(),
     hook(
         "migrate_enter",
         Attach::Kprobe,
@@ -234,7 +265,9 @@ pub const HOOKS: &[Hook] = &[
         ],
         Used::Exact,
         Some("folios that could not be moved, but those that NUMA balancing refuses"),
-    ),
+    )
+    // The failures that a skipped run costs are counted as lost.
+    .of_details(),
     hook(
         "target_found",
         Attach::Fexit,
@@ -242,7 +275,8 @@ pub const HOOKS: &[Hook] = &[
         &["page|src", "private"],
         Used::Exact,
         Some("the cause \"no free page on the target\" of failures: most system calls"),
-    ),
+    )
+    .of_details(),
     hook(
         "policy_target_found",
         Attach::Fexit,
@@ -250,7 +284,8 @@ pub const HOOKS: &[Hook] = &[
         &["page|src", "start|private"],
         Used::Exact,
         Some("the cause \"no free page on the target\" of failures: mbind"),
-    ),
+    )
+    .of_details(),
     hook(
         "misplaced_target_found",
         Attach::Fexit,
@@ -258,7 +293,8 @@ pub const HOOKS: &[Hook] = &[
         &["page|src", "data"],
         Used::Exact,
         Some("the cause \"no free page on the target\" of failures: NUMA balancing"),
-    ),
+    )
+    .of_details(),
     hook(
         "compaction_target_found",
         Attach::Fexit,
@@ -266,7 +302,8 @@ pub const HOOKS: &[Hook] = &[
         &["migratepage|src", "data"],
         Used::Exact,
         Some("the cause \"no free page on the target\" of failures: compaction"),
-    ),
+    )
+    .of_details(),
     hook(
         "demotion_target_found",
         Attach::Fexit,
@@ -274,7 +311,8 @@ pub const HOOKS: &[Hook] = &[
         &["page|src", "private"],
         Used::Exact,
         Some("the cause \"no free page on the target\" of failures: demotion"),
-    ),
+    )
+    .of_details(),
     hook(
         "misplaced",
         Attach::Fexit,
@@ -287,7 +325,7 @@ pub const HOOKS: &[Hook] = &[
         "compaction_begin",
         Attach::RawTracepoint,
         "mm_compaction_begin",
-        &["cc", "zone_start", "zone_end", "sync"],
+        &["*cc", "zone_start", "zone_end", "sync"],
         Used::Moves,
         Some("runs of compaction"),
     ),
@@ -295,7 +333,7 @@ pub const HOOKS: &[Hook] = &[
         "compaction_end",
         Attach::RawTracepoint,
         "mm_compaction_end",
-        &["cc", "zone_start", "zone_end", "sync", "status"],
+        &["*cc", "zone_start", "zone_end", "sync", "status"],
         Used::Moves,
         Some("runs of compaction"),
     ),
@@ -303,18 +341,20 @@ pub const HOOKS: &[Hook] = &[
         "compaction_deferred",
         Attach::RawTracepoint,
         "mm_compaction_deferred",
-        &["zone", "order"],
+        &["*zone", "order"],
         Used::Moves,
         Some("how often compaction was put off"),
-    ),
+    )
+    .of_details(),
     hook(
         "owner_leaves",
         Attach::Fentry,
         "mm_update_next_owner",
         &["mm"],
-        Used::Kinds(Kinds::ALL),
+        Used::More(Kinds::ALL),
         Some("owners of pages that move while their process exits"),
-    ),
+    )
+    .of_details(),
     hook(
         "collapse_begin",
         Attach::Fentry,
@@ -327,7 +367,7 @@ pub const HOOKS: &[Hook] = &[
         "collapse_isolated",
         Attach::RawTracepoint,
         "mm_collapse_huge_page_isolate",
-        &["page", "none_or_zero"],
+        &["..."],
         Used::Kinds(Kinds::COLLAPSE),
         Some(COLLAPSES),
     ),
@@ -343,7 +383,7 @@ pub const HOOKS: &[Hook] = &[
         "collapse_end",
         Attach::RawTracepoint,
         "mm_collapse_huge_page",
-        &["mm", "isolated"],
+        &["*mm", "isolated", "status", "..."],
         Used::Kinds(Kinds::COLLAPSE),
         Some(COLLAPSES),
     ),
@@ -384,7 +424,7 @@ pub const HOOKS: &[Hook] = &[
         Attach::Fentry,
         "hugetlb_add_new_anon_rmap|hugepage_add_new_anon_rmap",
         &["folio|page", "vma", "address"],
-        Used::Kinds(Kinds::COW),
+        Used::More(Kinds::COW),
         Some(HUGE_COPYING),
     ),
     hook(
@@ -392,7 +432,7 @@ pub const HOOKS: &[Hook] = &[
         Attach::Fentry,
         "copy_user_large_folio|copy_user_huge_page",
         &["dst", "src", "addr_hint", "vma", "..."],
-        Used::Kinds(Kinds::COW),
+        Used::More(Kinds::COW),
         Some(HUGE_COPYING),
     ),
     hook(
@@ -487,7 +527,7 @@ pub const HOOKS: &[Hook] = &[
         "forked",
         Attach::RawTracepoint,
         "sched_process_fork",
-        &["parent", "child"],
+        &["*parent", "*child"],
         Used::Always,
         Some("children are not followed"),
     ),
@@ -495,15 +535,16 @@ pub const HOOKS: &[Hook] = &[
         "execed",
         Attach::RawTracepoint,
         "sched_process_exec",
-        &["p", "old_pid"],
+        &["*p", "old_pid", "*bprm"],
         Used::Always,
         Some("names of processes may be old"),
-    ),
+    )
+    .of_details(),
     hook(
         "renamed",
         Attach::RawTracepoint,
         "task_rename",
-        &["task", "comm"],
+        &["*task", "*comm"],
         Used::Always,
         Some("processes that get another name keep the old one, also for --comm and --actor"),
     ),
@@ -511,7 +552,7 @@ pub const HOOKS: &[Hook] = &[
         "regrouped",
         Attach::RawTracepoint,
         "cgroup_attach_task",
-        &["dst_cgrp", "path", "task"],
+        &["*dst_cgrp", "*path", "*task", "threadgroup"],
         Used::Always,
         Some("processes that go to another cgroup are not followed by --cgroup"),
     ),
@@ -519,23 +560,34 @@ pub const HOOKS: &[Hook] = &[
         "exited",
         Attach::RawTracepoint,
         "sched_process_exit",
-        &["p"],
+        &["*p", "..."],
         Used::Always,
         Some("a reused PID may be taken for its predecessor"),
-    ),
+    )
+    .of_details(),
     hook(
         "freed",
         Attach::RawTracepoint,
         "sched_process_free",
-        &["p"],
+        &["*p"],
         Used::Always,
         Some("processes that have ended take up room of those that can be followed"),
-    ),
+    )
+    .of_details(),
     hook(
         "migrate_end",
         Attach::RawTracepoint,
         "mm_migrate_pages",
-        &["succeeded"],
+        &[
+            "succeeded",
+            "failed",
+            "thp_succeeded",
+            "thp_failed",
+            "thp_split",
+            "...",
+            "mode",
+            "reason",
+        ],
         Used::Moves,
         None,
     ),
@@ -554,6 +606,48 @@ mod tests {
     use object::{Object as _, ObjectSymbol as _};
 
     use super::*;
+
+    fn hook(program: &str) -> &'static Hook {
+        let found = HOOKS.iter().find(|hook| hook.program == program);
+        found.expect("the catalogue has the program")
+    }
+
+    #[test]
+    fn a_kind_goes_on_without_what_only_adds_to_it() {
+        for program in ["copy_begin", "copy_mapped", "copy_end"] {
+            assert!(hook(program).is_needed_by(Kinds::COW), "{program}");
+        }
+        // A kernel without CONFIG_HUGETLBFS has neither of them, and copies on write all the same.
+        for program in ["huge_copy_begin", "huge_copy_mapped", "owner_leaves"] {
+            assert!(!hook(program).is_needed_by(Kinds::ALL), "{program}");
+            assert!(hook(program).loses.is_some(), "{program}: its absence is not told");
+        }
+        assert!(hook("huge_copy_begin").is_only_of(Kinds::OUTSIDE));
+        assert!(!hook("owner_leaves").is_only_of(Kinds::OUTSIDE));
+    }
+
+    #[test]
+    fn what_a_skipped_run_costs() {
+        for program in [
+            "folio_moved",
+            "collapse_end",
+            "swap_in_begin",
+            "misplaced",
+            "compaction_end",
+        ] {
+            assert_eq!(hook(program).skipped, Skipped::Events, "{program}");
+        }
+        // What is missing then is a process, with all that it does.
+        for program in ["forked", "renamed", "regrouped"] {
+            assert_eq!(hook(program).skipped, Skipped::Events, "{program}");
+        }
+        for program in ["unmapping", "owner_leaves", "execed", "exited", "target_found"] {
+            assert_eq!(hook(program).skipped, Skipped::Details, "{program}");
+        }
+        for hook in HOOKS.iter().filter(|hook| hook.loses.is_none()) {
+            assert_eq!(hook.skipped, Skipped::Events, "{}", hook.program);
+        }
+    }
 
     #[test]
     fn catalogue_and_object_hold_the_same_programs() {

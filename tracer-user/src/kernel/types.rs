@@ -11,7 +11,7 @@ use tracer_common::{arch, config::Config};
 use crate::{
     event::{KernelNames, Names},
     kernel::{
-        btf::{Btf, BtfDamage},
+        btf::{Btf, BtfDamage, Passed},
         hooks::{Attach, Hook},
     },
 };
@@ -120,6 +120,8 @@ impl KernelTypes {
             sb_magic: member("super_block", "s_magic", "super_block.s_magic")?,
             // It made base pages of them (mm/hugetlb.c), and went with the need for it.
             huge_index: u32::from(self.0.parameters("hugetlb_basepage_index").is_some()),
+            vma_flags: member("vm_area_struct", "vm_flags", "vm_area_struct.vm_flags")?,
+            ttu_sync: self.constant("ttu_flags", "TTU_SYNC").ok_or(missing("TTU_SYNC"))?,
             dentry_name: member("dentry", "d_name", "dentry.d_name")? + member("qstr", "name", "qstr.name")?,
             anon_vma_root: member("anon_vma", "rb_root", "anon_vma.rb_root")?,
             chain_rb: member("anon_vma_chain", "rb", "anon_vma_chain.rb")?,
@@ -146,7 +148,7 @@ impl KernelTypes {
             migrate_end_reason: self
                 .0
                 .tracepoint_arguments("mm_migrate_pages")
-                .and_then(|count| u32::try_from(count).ok()?.checked_sub(1))
+                .and_then(|arguments| u32::try_from(arguments.len()).ok()?.checked_sub(1))
                 .ok_or(missing("tracepoint mm_migrate_pages"))?,
             ..Config::UNSET
         })
@@ -158,7 +160,6 @@ impl KernelTypes {
     /// # Errors
     /// What the kernel has instead.
     pub fn check(&self, hook: &Hook) -> Result<&'static str, String> {
-        let expected = hook.arguments;
         match hook.attach {
             Attach::Fentry | Attach::Fexit | Attach::Kprobe => {
                 let (target, parameters) = hook
@@ -166,27 +167,30 @@ impl KernelTypes {
                     .split('|')
                     .find_map(|name| Some((name, self.0.parameters(name)?)))
                     .ok_or("this kernel has no such function")?;
-                let (expected, more) = match expected {
-                    [expected @ .., "..."] => (expected, true),
-                    expected => (expected, false),
-                };
-                let enough = parameters.len() == expected.len() || (more && parameters.len() > expected.len());
-                let same = enough
-                    && parameters
-                        .iter()
-                        .zip(expected)
-                        .all(|(have, want)| want.split('|').any(|name| name == *have));
-                same.then_some(target)
-                    .ok_or_else(|| format!("this kernel's takes ({})", parameters.join(", ")))
+                fits(hook.arguments, &parameters, |want, have| {
+                    want.split('|').any(|name| name == *have)
+                })
+                .then_some(target)
+                .ok_or_else(|| format!("this kernel's takes ({})", parameters.join(", ")))
             }
             Attach::RawTracepoint => {
-                let count = self
+                let passed = self
                     .0
                     .tracepoint_arguments(hook.target)
                     .ok_or("this kernel has no such tracepoint")?;
-                (count >= expected.len())
-                    .then_some(hook.target)
-                    .ok_or_else(|| format!("this kernel's passes {count} arguments"))
+                fits(hook.arguments, &passed, |want, have| {
+                    *have
+                        == if want.starts_with('*') {
+                            Passed::Pointer
+                        } else {
+                            Passed::Number
+                        }
+                })
+                .then_some(hook.target)
+                .ok_or_else(|| {
+                    let words: Vec<&str> = passed.iter().map(|passed| word(*passed)).collect();
+                    format!("this kernel's passes ({})", words.join(", "))
+                })
             }
         }
     }
@@ -219,5 +223,106 @@ impl KernelTypes {
             .into_iter()
             .find(|(have, _)| *have == name)
             .map(|(_, value)| value)
+    }
+}
+
+/// Whether what a hook passes is what is wanted of it: all of it, or where there is a "..." what stands before and after
+/// that.
+fn fits<T>(wanted: &[&str], passed: &[T], same: impl Fn(&str, &T) -> bool) -> bool {
+    let more = wanted.iter().position(|name| *name == "...");
+    let (before, after) = match more {
+        Some(at) => (&wanted[..at], &wanted[at + 1..]),
+        None => (wanted, &wanted[..0]),
+    };
+    let named = before.len() + after.len();
+    let enough = passed.len() == named || (more.is_some() && passed.len() > named);
+    let same = |(want, have): (&&str, &T)| same(want, have);
+    enough && before.iter().zip(passed).all(same) && after.iter().rev().zip(passed.iter().rev()).all(same)
+}
+
+fn word(passed: Passed) -> &'static str {
+    match passed {
+        Passed::Pointer => "pointer",
+        Passed::Number => "number",
+        Passed::Other => "other",
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "the samples are small")]
+mod tests {
+    use super::*;
+    use crate::kernel::{btf, hooks::HOOKS};
+
+    const NUMBER: u32 = 1;
+    const POINTER: u32 = 2;
+    const ENUM: u32 = 3;
+    const STRUCT: u32 = 4;
+    /// Of a pointer.
+    const CONST: u32 = 5;
+
+    /// What the catalogue says of a kernel in which the tracepoint passes arguments of these types.
+    fn check(tracepoint: &str, arguments: &[u32]) -> Result<&'static str, String> {
+        let strings = format!("\0btf_trace_{tracepoint}\0");
+        #[rustfmt::skip]
+        let mut types = vec![
+            0, 1 << 24, 8, 64,       // 1: integer
+            0, 2 << 24, 0,           // 2: pointer
+            0, 6 << 24, 4,           // 3: enumeration
+            0, 4 << 24, 16,          // 4: structure
+            0, 10 << 24, 2,          // 5: const -> 2
+            1, 8 << 24, 7,           // 6: typedef -> 7
+            0, 2 << 24, 8,           // 7: pointer -> 8
+            0, 13 << 24 | (arguments.len() as u32 + 1), 0, // 8: prototype, the private data first
+                0, POINTER,
+        ];
+        types.extend(arguments.iter().flat_map(|&ty| [0, ty]));
+        let types = KernelTypes(Btf::parse(btf::file(&types, &strings)).map_err(|damage| damage.to_string())?);
+        let hook = HOOKS.iter().find(|hook| hook.target == tracepoint);
+        types.check(hook.ok_or("no such hook")?)
+    }
+
+    #[test]
+    fn tracepoints_are_taken_as_they_are_known() {
+        // 6.1; since 6.7 with large_folio_split before the last two.
+        let counts = [NUMBER; 5];
+        let (old, new) = (
+            [&counts[..], &[ENUM, NUMBER]].concat(),
+            [&counts[..], &[NUMBER, ENUM, NUMBER]].concat(),
+        );
+        assert!(check("mm_migrate_pages", &old).is_ok());
+        assert!(check("mm_migrate_pages", &new).is_ok());
+        assert!(check("task_rename", &[POINTER, CONST]).is_ok());
+        assert!(check("sched_process_exit", &[POINTER]).is_ok());
+        assert!(check("sched_process_exit", &[POINTER, NUMBER]).is_ok());
+        assert!(check("mm_collapse_huge_page_isolate", &[POINTER, NUMBER, NUMBER]).is_ok());
+    }
+
+    #[test]
+    fn a_changed_prototype_is_refused() {
+        let refused = |tracepoint, arguments: &[u32]| check(tracepoint, arguments).err();
+        // Too few for the numbers that the program reads; and a pointer in front of them.
+        assert!(refused("mm_migrate_pages", &[NUMBER; 6]).is_some());
+        assert!(
+            refused(
+                "mm_migrate_pages",
+                &[POINTER, NUMBER, NUMBER, NUMBER, NUMBER, ENUM, NUMBER]
+            )
+            .is_some()
+        );
+        // Something after the reason.
+        assert!(
+            refused(
+                "mm_migrate_pages",
+                &[NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, POINTER]
+            )
+            .is_some()
+        );
+        assert!(refused("sched_process_fork", &[POINTER, POINTER, NUMBER]).is_some());
+        assert!(refused("set_migration_pte", &[NUMBER, STRUCT, NUMBER]).is_some());
+        assert_eq!(
+            refused("mm_migrate_pages_start", &[POINTER, ENUM]).as_deref(),
+            Some("this kernel's passes (pointer, number)")
+        );
     }
 }

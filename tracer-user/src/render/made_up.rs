@@ -306,7 +306,7 @@ pub fn summary() -> Summary {
                 unpaired: 6,
                 undecoded: 7,
                 missed_runs: MissedRuns {
-                    moves: 8,
+                    events: 8,
                     details: 10,
                     stood_in: 12,
                 },

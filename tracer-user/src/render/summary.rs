@@ -173,20 +173,29 @@ fn losses(out: &mut String, books: &Books) -> fmt::Result {
         "process events: the ring was full; names and children may be wrong",
     )?;
     line(lost.folios, "moves of folios without a mapping: the ring was full")?;
-    line(lost.failures, "failures to move a folio: the ring was full")?;
+    line(
+        lost.failures,
+        "failures to move a folio: the ring was full, or a call's list was not seen",
+    )?;
     line(lost.cut_failures, "calls with more failures than are told of")?;
     line(lost.compactions, "runs of compaction: the ring was full")?;
-    line(lost.calls, "calls of migrate_pages: no room for their context")?;
+    line(
+        lost.calls,
+        "calls of migrate_pages, collapses or faults not told of: no room, an end not seen, or frames not certain",
+    )?;
     line(lost.undecoded, "records that could not be decoded")?;
     line(lost.targets, "children that there was no room to follow")?;
     line(
         lost.unsearched_pages,
         "pages whose owner nobody looked for: tracer had fallen behind",
     )?;
-    line(lost.missed_runs.moves, "runs of a BPF program that the kernel skipped")?;
+    line(
+        lost.missed_runs.events,
+        "runs of a BPF program that the kernel skipped: events may be missing",
+    )?;
     line(
         lost.missed_runs.details,
-        "blackout times, names or lines of the books: the kernel skipped runs of their BPF programs",
+        "runs of a BPF program that the kernel skipped: a blackout, name, cause or line of the books may be missing",
     )
 }
 

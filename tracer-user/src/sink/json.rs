@@ -348,7 +348,7 @@ impl<'a> SummaryLine<'a> {
                 compactions: lost.compactions,
                 calls: lost.calls,
                 undecoded: lost.undecoded,
-                missed_runs: lost.missed_runs.moves,
+                missed_runs: lost.missed_runs.events,
                 missed_detail_runs: lost.missed_runs.details,
                 stood_in_runs: lost.missed_runs.stood_in,
                 targets: lost.targets,

@@ -61,7 +61,7 @@ pub(super) fn attach_all(
     let mut refused = Vec::new();
     for hook in hooks {
         if let Err(refusal) = attach(bpf, hook, types, config, btf) {
-            if hook.loses.is_none() || hook.is_of(must) {
+            if hook.loses.is_none() || hook.is_needed_by(must) {
                 return Err(CaptureError::Hook(refusal));
             }
             refused.push(refusal);
@@ -100,7 +100,7 @@ pub(crate) fn attach(
     btf: &Btf,
 ) -> Result<(), Refusal> {
     let target = types.check(hook).map_err(|reason| Refusal::differs(hook, reason))?;
-    if hook.is_of(Kinds::OUTSIDE) && config.page_offset_base == 0 {
+    if hook.is_only_of(Kinds::OUTSIDE) && config.page_offset_base == 0 {
         return Err(Refusal::differs(hook, NO_BASES.to_owned()));
     }
     let again = hook.again().filter(|_| config.twice != 0);

@@ -20,7 +20,7 @@ use tracer_common::{
 
 use crate::{
     kernel::{
-        hooks::{HOOKS, Hook, Kinds, Used},
+        hooks::{HOOKS, Hook, Kinds, Skipped, Used},
         types::KernelTypes,
     },
     source::{
@@ -74,7 +74,7 @@ impl Backend {
             Used::Moves => moves,
             Used::Exact => self == Self::Exact && moves,
             Used::Tracepoint => self == Self::Tracepoint && moves,
-            Used::Kinds(wanting) => self == Self::Exact && kinds.any_of(wanting),
+            Used::Kinds(wanting) | Used::More(wanting) => self == Self::Exact && kinds.any_of(wanting),
         }
     }
 
@@ -202,6 +202,11 @@ impl Capture {
         for (at, &backend) in candidates.iter().enumerate() {
             match attach_all(&mut bpf, backend.hooks(kinds), must, types, config, &btf) {
                 Ok(refused) => {
+                    let enters = |hook: &Hook| hook.program == "migrate_enter";
+                    if backend.hooks(kinds).any(enters) && !refused.iter().any(|refusal| enters(refusal.hook)) {
+                        let mut lists_seen: Array<MapData, u32> = take(&mut bpf, "LISTS_SEEN")?;
+                        lists_seen.set(0, 1, 0).map_err(|e| map_error("LISTS_SEEN", &e))?;
+                    }
                     let capture = Self {
                         bpf,
                         ring,
@@ -318,8 +323,8 @@ impl Capture {
         // Read after the misses: what is missed meanwhile is not taken for lost.
         missed.stood_in = self.counters()?.sum(Counter::StoodIn);
         let lost = of_first_copies.saturating_sub(missed.stood_in);
-        missed.moves += both.moves.min(lost);
-        missed.details += both.details.min(lost.saturating_sub(both.moves));
+        missed.events += both.events.min(lost);
+        missed.details += both.details.min(lost.saturating_sub(both.events));
         Ok(missed)
     }
 
@@ -354,9 +359,9 @@ impl Capture {
 /// Runs of BPF programs that the kernel skipped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MissedRuns {
-    /// Of programs without which a move is missing.
-    pub moves: u64,
-    /// Of programs without which a name, a blackout time or a line of the books is missing.
+    /// Of programs without which events may be missing.
+    pub events: u64,
+    /// Of programs without which a detail of an event, or a line of the books, may be missing.
     pub details: u64,
     /// Those that a second copy made up for: nothing is missing.
     pub stood_in: u64,
@@ -364,9 +369,9 @@ pub struct MissedRuns {
 
 impl MissedRuns {
     fn add(&mut self, hook: &Hook, times: u64) {
-        match (hook.loses, hook.used) {
-            (None, _) | (_, Used::Kinds(_)) => self.moves += times,
-            _ => self.details += times,
+        match hook.skipped {
+            Skipped::Events => self.events += times,
+            Skipped::Details => self.details += times,
         }
     }
 }
