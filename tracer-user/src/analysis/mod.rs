@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod books;
+pub mod contents;
 pub mod health;
 pub mod intervals;
 pub mod totals;

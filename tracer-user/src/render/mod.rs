@@ -1,6 +1,7 @@
 //! Answers to text for people. No analysis, no I/O of its own.
 
 pub mod books;
+pub mod contents;
 pub mod escape;
 pub mod failure;
 pub mod health;
