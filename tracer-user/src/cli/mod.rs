@@ -6,6 +6,7 @@ mod doctor;
 mod filters;
 mod record;
 mod recorded;
+mod report;
 mod signals;
 mod status;
 mod targets;
@@ -27,6 +28,7 @@ tracer [OPTIONS] -p PID...
        tracer [OPTIONS] --cgroup PATH | --comm PATTERN | --actor PID|PATTERN
        tracer [OPTIONS] -- COMMAND...
        tracer record [OPTIONS] [-o FILE] -p PID... | -a | ... | -- COMMAND...
+       tracer report FILE...
        tracer cat | info FILE
        tracer doctor [--json]";
 
@@ -42,6 +44,7 @@ Examples:
   sudo tracer --comm 'postgres*' --reason compaction --min-order 2M
                                        huge pages of these programs, moved by compaction
   sudo tracer record -a -d 60          everything of a minute, into the file tracer.data
+  sudo tracer report tracer.data       what moved, by process, mapping, reason, actor, second
   sudo tracer cat tracer.data          the rows that tracing would have shown
   tracer doctor                        what this machine allows, and what is missing
 
@@ -90,6 +93,8 @@ pub enum Action {
     Record(Box<record::Args>),
     /// Show a recording's events as tracing shows them
     Cat(recorded::CatArgs),
+    /// Sum up recordings: what moved by process, mapping, reason, actor, address and second
+    Report(report::Args),
     /// Say what is in a recording: how it was made, its blocks, its damage
     Info(recorded::InfoArgs),
     /// Check what this machine allows, and say for each missing thing what is lost and what to do
@@ -143,6 +148,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.action {
         Some(Action::Record(record)) => record::run(record),
         Some(Action::Cat(cat)) => recorded::cat(cat),
+        Some(Action::Report(report)) => report::run(report),
         Some(Action::Info(info)) => recorded::info(info),
         Some(Action::Doctor(doctor)) => doctor::run(doctor),
         None if !args.stray.is_empty() => Err(unknown_action(&args.stray).into()),
@@ -166,7 +172,7 @@ fn unknown_action(words: &[OsString]) -> Refused {
         format!("a program to start? tracer -- {all}")
     };
     Refused(format!(
-        "{} is no action of tracer (record, cat, info and doctor are)\n  {}",
+        "{} is no action of tracer (record, report, cat, info and doctor are)\n  {}",
         Printable(first),
         Printable(&meant)
     ))

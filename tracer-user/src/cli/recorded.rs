@@ -54,7 +54,8 @@ pub fn cat(args: &CatArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
+/// Whether nobody reads any more.
+pub(super) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let io = error.downcast_ref::<io::Error>();
     io.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
@@ -101,7 +102,8 @@ fn show(recording: &mut RecordingFile<Box<dyn Read>>, path: &Path, sink: &mut dy
     Ok(whole)
 }
 
-fn summary(finished: Finished, totals: Totals) -> Summary {
+/// A run's summary, from its end and its events.
+pub(super) fn summary(finished: Finished, totals: Totals) -> Summary {
     let Finished {
         duration,
         books,
@@ -144,7 +146,8 @@ pub fn info(args: &InfoArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(u8::from(!found.missing.is_empty())))
 }
 
-fn open(path: &Path) -> anyhow::Result<RecordingFile<Box<dyn Read>>> {
+/// Opens a recording.
+pub(super) fn open(path: &Path) -> anyhow::Result<RecordingFile<Box<dyn Read>>> {
     let input: Box<dyn Read> = if path == Path::new("-") {
         Box::new(io::stdin())
     } else {
@@ -158,7 +161,8 @@ fn open(path: &Path) -> anyhow::Result<RecordingFile<Box<dyn Read>>> {
     RecordingFile::new(input).context("cannot begin to read")
 }
 
-fn next(recording: &mut RecordingFile<Box<dyn Read>>, path: &Path) -> anyhow::Result<Option<Item>> {
+/// The next item of a recording.
+pub(super) fn next(recording: &mut RecordingFile<Box<dyn Read>>, path: &Path) -> anyhow::Result<Option<Item>> {
     recording.next_item().map_err(|error| match error {
         ReadError::Foreign | ReadError::Empty => Refused(format!("{}: {error}", name(path))).into(),
         ReadError::Newer(_) => Refused(format!("{} was {error}", name(path))).into(),
@@ -166,7 +170,8 @@ fn next(recording: &mut RecordingFile<Box<dyn Read>>, path: &Path) -> anyhow::Re
     })
 }
 
-fn complain(path: &Path, missing: &Missing) {
+/// Says that something is missing.
+pub(super) fn complain(path: &Path, missing: &Missing) {
     let _ = writeln!(io::stderr(), "tracer: {}: {}", name(path), contents::missing(missing));
 }
 

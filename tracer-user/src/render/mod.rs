@@ -4,6 +4,7 @@ pub mod books;
 pub mod contents;
 pub mod escape;
 pub mod failure;
+pub mod groups;
 pub mod health;
 pub mod histogram;
 #[cfg(test)]
