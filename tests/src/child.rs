@@ -80,6 +80,20 @@ impl Worker {
     }
 
     /// Lets the workload end and checks that it ended well.
+    /// SIGKILL.
+    pub fn kill(mut self) -> Result<()> {
+        self.child.kill().with_context(|| format!("kill {}", self.name))?;
+        self.child
+            .wait()
+            .map(drop)
+            .with_context(|| format!("wait for {}", self.name))
+    }
+
+    /// Waits for its own end.
+    pub fn wait(mut self, timeout: Duration) -> Result<ExitStatus> {
+        wait(&mut self.child, timeout).with_context(|| format!("wait for {}", self.name))
+    }
+
     pub fn exit(mut self, timeout: Duration) -> Result<()> {
         self.send("exit")?;
         self.stdin = None;

@@ -272,8 +272,14 @@ pub struct Tracing {
 impl Tracing {
     /// Starts `tracer --json ARGS` and waits until its hooks are attached.
     pub fn start(tracer: &Path, args: &[&str]) -> Result<Self> {
+        let args: Vec<String> = args.iter().map(ToString::to_string).collect();
+        Self::start_as(tracer, &["--json"], &args)
+    }
+
+    /// The same with `tracer HOW ARGS`.
+    pub fn start_as(tracer: &Path, how: &[&str], args: &[String]) -> Result<Self> {
         let mut child = Command::new(tracer)
-            .arg("--json")
+            .args(how)
             .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -332,12 +338,35 @@ impl Tracing {
         kill_process(pid, signal).context("signal tracer")
     }
 
+    /// The same of one that prints nothing but talk.
+    pub fn finish_silently(mut self) -> Result<(ExitStatus, String)> {
+        self.signal(Signal::INT)?;
+        let status = child::wait(&mut self.child, FINISH).context("tracer")?;
+        self.said.extend(self.stderr.iter());
+        Ok((status, self.said.join("\n")))
+    }
+
     /// Waits for the run's own end.
     pub fn join(mut self) -> Result<Trace> {
         let status = child::wait(&mut self.child, FINISH).context("tracer")?;
         let reader = self.stdout.take().context("stdout was read before")?;
         let text = reader.join().map_err(|_| anyhow::anyhow!("the reader panicked"))??;
         self.said.extend(self.stderr.iter());
+        Trace::read(&text, self.said.join("\n"), status)
+    }
+}
+
+impl Drop for Tracing {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Trace {
+    /// From the lines of `tracer --json`.
+    pub fn read(text: &str, stderr: String, status: ExitStatus) -> Result<Self> {
         let mut moves = Vec::new();
         let mut unmapped = Vec::new();
         let mut failures = Vec::new();
@@ -355,10 +384,9 @@ impl Tracing {
                 Line::Summary(line) => summary = Some(line),
             }
         }
-        let stderr = self.said.join("\n");
         let summary = summary.with_context(|| format!("no summary; {status}; stderr: {stderr}"))?;
         summary.ensure_conservation()?;
-        Ok(Trace {
+        Ok(Self {
             moves,
             unmapped,
             failures,
@@ -369,17 +397,7 @@ impl Tracing {
             stderr,
         })
     }
-}
 
-impl Drop for Tracing {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Trace {
     /// The moves of one process within a range, page by page, each page's moves chained into one.
     ///
     /// Fails where a page's moves do not link up: one was missed, or invented.

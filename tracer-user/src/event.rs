@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Something that happened.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A run of neighbouring pages moved.
     Move(Move),
@@ -42,7 +42,7 @@ impl Event {
 }
 
 /// A run of neighbouring pages in one VMA, of one folio before or now, that went to other frames.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Move {
     /// When the new mapping was in place.
     pub at: Nanos,
@@ -114,6 +114,15 @@ pub enum OwnerSource {
 }
 
 impl OwnerSource {
+    /// In the order of their numbers in a recording.
+    pub const ALL: [Self; 5] = [
+        Self::Kernel,
+        Self::KernelExiting,
+        Self::Pagemap,
+        Self::Chain,
+        Self::Unknown,
+    ];
+
     /// The name in JSON.
     #[must_use]
     pub fn name(self) -> Option<&'static str> {
@@ -147,7 +156,7 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// Every verdict, for tables.
+    /// Every verdict, in the order of their numbers in a recording.
     pub const ALL: [Self; 7] = [
         Self::Confirmed,
         Self::MovedAgain,

@@ -11,6 +11,7 @@ pub mod event;
 pub mod kernel;
 pub mod pipeline;
 pub mod proc;
+pub mod recording;
 pub mod render;
 pub mod sink;
 pub mod source;

@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// The size of a base page in bytes; every PFN and page count here is in base pages.
 pub const PAGE_SHIFT: u32 = 12;
 /// `1 << PAGE_SHIFT`, bytes.
@@ -11,7 +13,7 @@ pub const PAGE_SIZE: u64 = 1 << PAGE_SHIFT;
 macro_rules! quantity {
     ($(#[$doc:meta])* $name:ident($repr:ty)) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub struct $name(pub $repr);
     };
 }

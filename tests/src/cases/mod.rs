@@ -19,6 +19,7 @@ mod moves;
 mod outside;
 mod program;
 mod reasons;
+mod recording;
 mod steps;
 mod surroundings;
 
@@ -43,6 +44,7 @@ pub const TOPICS: &[&[Case]] = &[
     filters::CASES,
     filter_cost::CASES,
     outside::CASES,
+    recording::CASES,
     hidden::CASES,
 ];
 

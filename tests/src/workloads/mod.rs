@@ -16,6 +16,7 @@ pub mod merged;
 pub mod mover;
 mod own;
 mod punched;
+pub mod recorder;
 mod sharer;
 pub mod stuck;
 pub mod swapped;
@@ -52,6 +53,7 @@ pub const ALL: &[Workload] = &[
     mover::WORKLOAD,
     own::WORKLOAD,
     punched::WORKLOAD,
+    recorder::WORKLOAD,
     stuck::WORKLOAD,
     swapped::WORKLOAD,
 ];

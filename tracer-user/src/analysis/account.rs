@@ -1,6 +1,9 @@
 //! The account of a span of time: what the kernel counted against what was seen, and other counts that must agree.
 //! Input: two readings of both sides, at its begin and its end.
 
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
 use tracer_common::counter::Counter;
 
 use crate::{
@@ -41,10 +44,10 @@ pub fn is_compared(name: &str) -> bool {
 }
 
 /// Another count that the kernel keeps, and the same from the hooks.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
     /// The kernel's name for it in /proc/vmstat; `pgdemote` is the sum of all that begin so.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// What the kernel added to it: base pages, of `thp_` folios.
     pub kernel: u64,
     /// What was seen.
@@ -83,7 +86,8 @@ impl Terms {
 }
 
 /// Both sides of a span of time, in base pages.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Account {
     /// Its begin.
     pub begin: Nanos,
@@ -119,7 +123,7 @@ impl Account {
         };
         let check = |name, seen| {
             Some(Check {
-                name,
+                name: Cow::Borrowed(name),
                 kernel: kernel(name)?,
                 seen,
                 exact: true,
@@ -134,7 +138,7 @@ impl Account {
         let demoted = end.kernel.iter().filter(|(name, _)| name.starts_with(DEMOTED));
         let demoted = demoted.filter_map(|(name, _)| kernel(name)).reduce(|sum, n| sum + n);
         let demotion = terms.demotion.zip(demoted).map(|(reason, kernel)| Check {
-            name: "pgdemote",
+            name: Cow::Borrowed("pgdemote"),
             kernel,
             seen: counters.moved_for(reason),
             exact: false,
@@ -311,7 +315,7 @@ mod tests {
         let wrong = account(&at(1, 1), &at(2, 3));
         let names: Vec<_> = wrong
             .differing()
-            .map(|check| (check.name, check.difference()))
+            .map(|check| (check.name.as_ref(), check.difference()))
             .collect();
         let expected = [
             "pgmigrate_fail",

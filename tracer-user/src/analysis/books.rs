@@ -1,6 +1,7 @@
 //! Conservation: what the kernel counted against what was seen, and every loss by its place.
 //! Input: `pgmigrate_success` and the BPF side's counters, each read at the begin and at the end.
 
+use serde::{Deserialize, Serialize};
 use tracer_common::counter::Counter;
 
 use crate::{
@@ -10,7 +11,8 @@ use crate::{
 };
 
 /// The books of a run, in base pages.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Books {
     /// The whole run.
     pub whole: Account,
@@ -37,7 +39,8 @@ pub struct Books {
 }
 
 /// Base pages that did not move, or not by a mapping, filtered out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Unasked {
     /// Part of [`Books::failed_seen`].
     pub failed: u64,
@@ -61,7 +64,8 @@ impl Unasked {
 }
 
 /// Losses by place.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Lost {
     /// Mapping events that found the ring full, by CPU.
     pub mappings_by_cpu: Vec<u64>,

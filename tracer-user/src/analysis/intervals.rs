@@ -1,10 +1,12 @@
 //! The books by the second: each interval between two quiet moments gets its own account.
 //! Input: a reading about once a second.
 
+use serde::{Deserialize, Serialize};
+
 use crate::analysis::account::{Account, Reading, Terms};
 
 /// A closed interval.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interval {
     /// Both sides of it.
     pub account: Account,
@@ -13,7 +15,8 @@ pub struct Interval {
 }
 
 /// What the intervals of a run come to; those in which nothing happened are not counted.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct IntervalTotals {
     /// How many there were.
     pub closed: u64,

@@ -2,6 +2,8 @@
 
 pub mod account;
 pub mod books;
+pub mod contents;
+pub mod groups;
 pub mod health;
 pub mod intervals;
 pub mod totals;

@@ -1,10 +1,13 @@
 //! Tracing live: checks, attaches, runs the pipeline into the wanted sink, and says how it went.
 //! Input: the parsed command line.
 
+mod args;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
+    env, fs,
     future::pending,
-    io::{self, BufWriter, IsTerminal as _, Write as _},
+    io::{self, IsTerminal as _, Write as _},
     path::Path,
     pin::pin,
     process::ExitCode,
@@ -14,14 +17,17 @@ use std::{
 use anyhow::Context as _;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    termios::tcgetwinsize,
+    system::uname,
     time::{ClockId, clock_gettime},
 };
 use tracer_common::filter::membership;
 
+use args::BackendChoice;
+pub use args::{Args, process_number};
+
 use crate::{
     cli::{
-        Args, BackendChoice, Color, Refused,
+        Refused,
         command::{self, Held, Running},
         filters::Compiled,
         signals::Signals,
@@ -35,26 +41,32 @@ use crate::{
         topology::Topology,
         types::{self, KernelTypes},
     },
-    pipeline::{End, Pipeline},
+    pipeline::{End, Pipeline, now},
     proc::process,
     render::{books, escape::Printable, summary},
-    sink::{
-        Header, Sink, Summary,
-        json::JsonLines,
-        text::{Terminal, Text},
-    },
+    sink::{Header, MissingHook, NodeFrames, Sink, Summary},
     source::ring::{Asked, Backend, Capture, CaptureError},
     units::Tgid,
 };
 
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// Where events go.
+pub struct Output {
+    /// All of these.
+    pub sinks: Vec<Box<dyn Sink>>,
+    /// One of them is standard output: the run ends when nobody reads it.
+    pub to_stdout: bool,
+}
+
 /// The exit code that shells show for SIGINT.
 const INTERRUPTED: u8 = 128 + 2;
 
-/// Runs `tracer [OPTIONS] [-- COMMAND]`.
+/// Traces into the sinks that `open` gives when the kernel has taken the hooks.
 ///
 /// # Errors
 /// Whatever keeps tracing from starting; what happens later is reported and shows in the exit code.
-pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+pub fn run(args: &Args, open: impl FnOnce(&Header) -> anyhow::Result<Output>) -> anyhow::Result<ExitCode> {
     if args.pid.is_empty() && !args.all && args.command.is_empty() && !args.filters.select() {
         return Err(Refused(
             "whose pages? Give -p PID, -a for every process, or -- COMMAND to start one (tracer --help)".to_owned(),
@@ -98,12 +110,18 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
 
     let header = Header {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        host: uname().nodename().to_string_lossy().into_owned(),
+        boot_id: fs::read_to_string(BOOT_ID).unwrap_or_default().trim().to_owned(),
+        command_line: env::args_os().map(|word| word.to_string_lossy().into_owned()).collect(),
+        begun: now(),
+        frames: frames(&topology),
         kernel: release::release(),
         nodes: topology.nodes().len(),
         backend: capture.backend,
         kinds: capture.kinds,
         fallbacks,
-        refused: capture.refused.clone(),
+        refused: capture.refused.iter().map(MissingHook::from).collect(),
         targets: describe(targets.as_ref(), held.as_ref()) + &wanted.words,
         clock_offset: clock_offset(),
     };
@@ -118,13 +136,14 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         let _context = runtime.enter();
         Signals::catch().context("cannot catch signals")?
     };
-    let pipeline = Pipeline::begin(capture, correlator, vec![sink(args)], &header).context("cannot begin")?;
+    let Output { sinks, to_stdout } = open(&header)?;
+    let pipeline = Pipeline::begin(capture, correlator, sinks, &header).context("cannot begin")?;
     if !args.quiet {
         greet(&header, args.duration);
     }
     let running = held.map(Held::release).transpose()?;
     let gone = targets.filter(|_| !args.quiet).map(|targets| targets.describe_end());
-    runtime.block_on(follow_through(args, pipeline, running, signals, gone))
+    runtime.block_on(follow_through(args, pipeline, running, signals, (gone, to_stdout)))
 }
 
 /// Runs the pipeline to its end, then waits for the COMMAND if there is one. `gone` says that the targets have ended.
@@ -133,10 +152,13 @@ async fn follow_through(
     mut pipeline: Pipeline,
     mut running: Option<Running>,
     mut signals: Signals,
-    gone: Option<String>,
+    (gone, to_stdout): (Option<String>, bool),
 ) -> anyhow::Result<ExitCode> {
     let stdout = io::stdout();
     let reader_gone = || {
+        if !to_stdout {
+            return false;
+        }
         let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
         poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok() && fds[0].revents().contains(PollFlags::ERR)
     };
@@ -329,57 +351,6 @@ fn refused(backend: Backend, error: &CaptureError) -> anyhow::Error {
     Refused(format!("{error}\n  {hint}")).into()
 }
 
-fn sink(args: &Args) -> Box<dyn Sink> {
-    if args.json {
-        return Box::new(JsonLines::new(buffered(io::stdout())));
-    }
-    let choice = match args.color {
-        Color::Auto => anstream::AutoStream::choice(&io::stdout()),
-        Color::Always => anstream::ColorChoice::Always,
-        Color::Never => anstream::ColorChoice::Never,
-    };
-    let writer = anstream::AutoStream::new(io::stdout(), choice);
-    Box::new(Text::new(buffered(writer), !args.each, terminal()))
-}
-
-/// The terminal on stdout; None where there is none.
-fn terminal() -> Option<Terminal> {
-    if !io::stdout().is_terminal() {
-        return None;
-    }
-    let size = tcgetwinsize(io::stdout()).ok()?;
-    // A terminal that does not know its size says 0.
-    (size.ws_col > 0).then_some(Terminal {
-        columns: size.ws_col.into(),
-        lines: size.ws_row.into(),
-    })
-}
-
-fn buffered<W: io::Write>(writer: W) -> BufWriter<Output<W>> {
-    BufWriter::with_capacity(1 << 16, Output(writer))
-}
-
-/// Standard output, whose errors say so.
-struct Output<W>(W);
-
-impl<W: io::Write> io::Write for Output<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes).map_err(on_stdout)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush().map_err(on_stdout)
-    }
-}
-
-fn on_stdout(error: io::Error) -> io::Error {
-    match error.kind() {
-        // A system call to be repeated; `write_all` does.
-        io::ErrorKind::Interrupted => error,
-        kind => io::Error::new(kind, format!("cannot write to standard output: {error}")),
-    }
-}
-
 fn describe(targets: Option<&Targets>, held: Option<&Held>) -> String {
     match (targets, held) {
         (Some(targets), _) => targets.describe(),
@@ -405,12 +376,10 @@ fn greet(header: &Header, duration: Option<Duration>) {
         );
     }
     for refusal in &header.refused {
-        let loses = refusal.hook.loses.unwrap_or("nothing");
         let _ = writeln!(
             err,
-            "tracer: cannot attach {}: {}; missing: {loses}",
-            refusal.hook.label(),
-            refusal.reason
+            "tracer: cannot attach {}: {}; missing: {}",
+            refusal.hook, refusal.reason, refusal.loses
         );
     }
     if header.nodes == 1 {
@@ -430,6 +399,15 @@ fn greet(header: &Header, duration: Option<Duration>) {
         summary::backend(header.backend),
         header.targets
     );
+}
+
+fn frames(topology: &Topology) -> Vec<NodeFrames> {
+    let spans = topology.frames().map(|(frames, node)| NodeFrames {
+        first: frames.start,
+        end: frames.end,
+        node,
+    });
+    spans.collect()
 }
 
 fn clock_offset() -> i128 {

@@ -1,6 +1,8 @@
 //! Folios that could not be moved: owners, VMAs, and whether what was inferred holds.
 //! Input: raw events from `decode`; pagemap for owners that come from the reverse mapping.
 
+use std::borrow::Cow;
+
 use tracer_common::event::{FolioFailed, Place, failure_flags};
 
 use crate::{
@@ -52,7 +54,7 @@ impl Correlator {
             node: pfn.and_then(|pfn| self.topology.node_of(pfn)),
             reason: self.names.reason(raw.reason),
             actor: failing.actor,
-            mode: mode(raw.mode),
+            mode: Cow::Borrowed(mode(raw.mode)),
             cause,
             inferred,
             errno: tried.then(|| raw.errno.unsigned_abs()),

@@ -10,6 +10,8 @@ mod unmapped;
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use tracer_common::event::{MappingMoved, mapping_flags};
 
 use crate::{
@@ -63,7 +65,8 @@ pub struct Losses {
 }
 
 /// Pages of runs without an owner, by what is missing. Where every process is traced they are shown all the same.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Unattributed {
     /// The kernel named none: a process that was being forked or torn down (exact backend).
     pub unnamed: u64,

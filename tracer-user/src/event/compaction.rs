@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// One zone was compacted, from begin to end.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Compaction {
     /// When it ended.
     pub at: Nanos,

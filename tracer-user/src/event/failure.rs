@@ -1,7 +1,7 @@
 //! A folio that could not be moved: whose it is, and why.
 //! Made by `correlate`; read by every sink.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use crate::{
     event::{Reason, Task},
@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// A folio that one call of migrate_pages left where it was.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// When the call ended.
     pub at: Nanos,
@@ -25,7 +25,7 @@ pub struct Failure {
     /// Who tried.
     pub actor: Task,
     /// `enum migrate_mode`: "async", "sync_light", "sync".
-    pub mode: &'static str,
+    pub mode: Cow<'static, str>,
     /// Why it did not.
     pub cause: Cause,
     /// The cause is concluded from circumstances; else it was seen.
@@ -69,6 +69,21 @@ pub enum Cause {
     NumaRefused,
 }
 
+impl Cause {
+    /// In the order of their numbers in a recording.
+    pub const ALL: [Self; 9] = [
+        Self::Unknown,
+        Self::References,
+        Self::Error,
+        Self::NoTarget,
+        Self::StillMapped,
+        Self::Locked,
+        Self::Writeback,
+        Self::NotTried,
+        Self::NumaRefused,
+    ];
+}
+
 /// References to a folio that is unmapped and isolated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refs {
@@ -79,7 +94,7 @@ pub struct Refs {
 }
 
 /// A mapping of a folio that could not be moved.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailedPlace {
     /// Whose page table it is.
     pub owner: Task,

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// A folio that no process maps went to another place.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnmappedMove {
     /// When it was done.
     pub at: Nanos,

@@ -1,6 +1,7 @@
 //! The catalogue of hooks: each program of the object, what it hangs on, what is lost without it.
 //! Input: none; `source::ring` tries them, `tracer doctor` explains them.
 
+use serde::{Deserialize, Serialize};
 use tracer_common::config::kinds;
 
 /// How a program is attached.
@@ -17,7 +18,8 @@ pub enum Attach {
 }
 
 /// Kinds of page moves that can be asked for: a set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "Vec<String>", from = "Vec<String>")]
 pub struct Kinds(u32);
 
 impl Kinds {
@@ -53,16 +55,18 @@ impl Kinds {
         Self(self.0 | other.0)
     }
 
+    const NAMES: [(Self, &str); 5] = [
+        (Self::MOVE, "move"),
+        (Self::COLLAPSE, "collapse"),
+        (Self::KSM, "ksm"),
+        (Self::COW, "cow"),
+        (Self::SWAP, "swap"),
+    ];
+
     /// The names of those in the set, as on the command line.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
-        let all = [
-            (Self::MOVE, "move"),
-            (Self::COLLAPSE, "collapse"),
-            (Self::KSM, "ksm"),
-            (Self::COW, "cow"),
-            (Self::SWAP, "swap"),
-        ];
-        all.into_iter()
+        Self::NAMES
+            .into_iter()
             .filter(move |(kind, _)| self.any_of(*kind))
             .map(|(_, name)| name)
     }
@@ -71,6 +75,22 @@ impl Kinds {
     #[must_use]
     pub const fn any_of(self, other: Self) -> bool {
         self.0 & other.0 != 0
+    }
+}
+
+impl From<Kinds> for Vec<String> {
+    fn from(kinds: Kinds) -> Self {
+        kinds.names().map(str::to_owned).collect()
+    }
+}
+
+/// Names that are not known are left out.
+impl From<Vec<String>> for Kinds {
+    fn from(names: Vec<String>) -> Self {
+        let known = Self::NAMES
+            .iter()
+            .filter(|(_, name)| names.iter().any(|have| have == name));
+        known.fold(Self::NONE, |kinds, (kind, _)| kinds.and(*kind))
     }
 }
 

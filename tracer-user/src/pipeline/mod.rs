@@ -59,6 +59,8 @@ pub enum End {
     TargetsGone,
     /// Nobody reads the output any more.
     BrokenPipe,
+    /// The output is as large as it may be.
+    Full,
 }
 
 /// A run: a capture on its way into sinks.
@@ -134,6 +136,7 @@ impl Pipeline {
             }
             let taken = match self.turn().and_then(|taken| self.take_census().map(|()| taken)) {
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(End::BrokenPipe),
+                Err(error) if error.kind() == io::ErrorKind::FileTooLarge => return Ok(End::Full),
                 other => other?,
             };
             delay = match taken {
@@ -205,6 +208,9 @@ impl Pipeline {
             self.correlator.processes.drop_member(tgid);
             // Removing needs no room.
             let _ = self.capture.set_membership(tgid, 0);
+        }
+        for sink in &mut self.sinks {
+            sink.flush()?;
         }
         self.close_interval()
     }
@@ -348,7 +354,8 @@ fn reading(capture: &Capture, mut last: Reading) -> io::Result<Reading> {
 }
 
 /// `CLOCK_MONOTONIC`, as in the events.
-fn now() -> Nanos {
+/// `CLOCK_MONOTONIC`.
+pub fn now() -> Nanos {
     nanos(rustix::time::ClockId::Monotonic)
 }
 

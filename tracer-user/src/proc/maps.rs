@@ -52,6 +52,11 @@ impl Perms {
         }
     }
 
+    /// The four bytes.
+    pub fn bytes(self) -> [u8; 4] {
+        self.0
+    }
+
     /// The process may read.
     pub fn readable(self) -> bool {
         self.0[0] == b'r'

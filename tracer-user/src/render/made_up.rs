@@ -1,7 +1,7 @@
 //! Moves and runs that no kernel made, for tests of what is printed.
 //! Input: none.
 
-use std::{io::BufRead, sync::Arc};
+use std::{borrow::Cow, io::BufRead, sync::Arc};
 
 use crate::{
     analysis::{
@@ -22,11 +22,8 @@ use crate::{
         kpage::{KpfQuirks, PageFlags},
         maps,
     },
-    sink::{Header, Summary},
-    source::{
-        attach::Refusal,
-        ring::{Backend, MissedRuns},
-    },
+    sink::{Header, MissingHook, NodeFrames, Summary},
+    source::ring::{Backend, MissedRuns},
     units::{Nanos, NodeId, Order, Pfn, Tgid, Tid, VirtAddr},
 };
 
@@ -109,7 +106,7 @@ pub fn others() -> Vec<Event> {
         node: Some(NodeId(0)),
         reason: reason(0, "compaction"),
         actor: moved.actor.clone(),
-        mode: "sync",
+        mode: "sync".into(),
         cause: Cause::References,
         inferred: false,
         errno: Some(11),
@@ -207,18 +204,28 @@ pub fn unknown() -> Move {
 /// A run on a machine that refuses function hooks.
 pub fn header() -> Header {
     Header {
+        version: "VERSION".to_owned(),
+        host: "db-1".to_owned(),
+        boot_id: "d4f5bc26-54ad-4aa4-9b2e-0d1a5fbf5e0c".to_owned(),
         kernel: "6.12.117".to_owned(),
         nodes: 2,
+        frames: vec![NodeFrames {
+            first: Pfn(0x1000),
+            end: Pfn(0x20_0000),
+            node: NodeId(0),
+        }],
+        command_line: ["tracer", "-p", "4711"].map(str::to_owned).to_vec(),
+        begun: Nanos(4_900_000_000),
         backend: Backend::Tracepoint,
         kinds: Kinds::DEFAULT,
         fallbacks: vec!["cannot attach fexit/move_to_new_folio: Operation not permitted (os error 1)".to_owned()],
         refused: HOOKS
             .iter()
             .filter(|hook| hook.target == "sched_process_exec")
-            .map(|hook| Refusal {
-                hook,
+            .map(|hook| MissingHook {
+                hook: hook.label(),
                 reason: "Permission denied (os error 13)".to_owned(),
-                errno: Some(13),
+                loses: hook.loses.unwrap_or_default().to_owned(),
             })
             .collect(),
         targets: "postgres[4711] and 12 children".to_owned(),
@@ -229,7 +236,7 @@ pub fn header() -> Header {
 /// An account of the tracepoint backend, which cannot see all that moves.
 pub fn account() -> Account {
     let check = |name, kernel, seen, exact| Check {
-        name,
+        name: Cow::Borrowed(name),
         kernel,
         seen,
         exact,

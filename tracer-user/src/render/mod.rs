@@ -1,8 +1,10 @@
 //! Answers to text for people. No analysis, no I/O of its own.
 
 pub mod books;
+pub mod contents;
 pub mod escape;
 pub mod failure;
+pub mod groups;
 pub mod health;
 pub mod histogram;
 #[cfg(test)]

@@ -13,8 +13,9 @@ use crate::{
         books as words, failure, histogram,
         quantity::{Bytes, Count, Duration},
     },
+    sink::MissingHook,
     sink::{Header, Summary},
-    source::{attach::Refusal, ring::Backend},
+    source::ring::Backend,
     units::{Nanos, PAGE_SIZE},
 };
 
@@ -136,9 +137,8 @@ fn how(out: &mut String, header: &Header) -> fmt::Result {
     for fallback in &header.fallbacks {
         writeln!(out, "          {} refused: {fallback}", Backend::Exact)?;
     }
-    for Refusal { hook, reason, .. } in &header.refused {
-        let loses = hook.loses.unwrap_or("nothing");
-        writeln!(out, "          {} refused: {reason}; missing: {loses}", hook.label())?;
+    for MissingHook { hook, reason, loses } in &header.refused {
+        writeln!(out, "          {hook} refused: {reason}; missing: {loses}")?;
     }
     Ok(())
 }

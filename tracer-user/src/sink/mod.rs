@@ -1,25 +1,40 @@
 //! Where events go. A run begins, feeds and always finishes every sink.
 
 pub mod json;
+pub mod recording;
 pub mod text;
 
 use std::io;
+
+use serde::{Deserialize, Serialize};
 
 use crate::{
     analysis::{books::Books, intervals::Interval, totals::Totals},
     event::Event,
     kernel::hooks::Kinds,
     source::{attach::Refusal, ring::Backend},
-    units::Nanos,
+    units::{Nanos, NodeId, Pfn},
 };
 
 /// What is known before the first event.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
+    /// tracer's own.
+    pub version: String,
+    /// uname -n.
+    pub host: String,
+    /// /proc/sys/kernel/random/boot_id: times of the same boot are of the same clock.
+    pub boot_id: String,
     /// uname -r.
     pub kernel: String,
     /// NUMA nodes.
     pub nodes: usize,
+    /// Which frames are of which node.
+    pub frames: Vec<NodeFrames>,
+    /// How tracer was called.
+    pub command_line: Vec<String>,
+    /// When it began to trace.
+    pub begun: Nanos,
     /// How events are captured.
     pub backend: Backend,
     /// The kinds of moves that were asked for; the backend may not see them all.
@@ -27,15 +42,70 @@ pub struct Header {
     /// Better backends that were refused, and why.
     pub fallbacks: Vec<String>,
     /// Hooks of this backend that were refused.
-    pub refused: Vec<Refusal>,
+    pub refused: Vec<MissingHook>,
     /// Who is traced, in words.
     pub targets: String,
     /// `CLOCK_REALTIME` minus `CLOCK_MONOTONIC`, nanoseconds, at the begin.
     pub clock_offset: i128,
 }
 
+impl Header {
+    /// Of a recording that has lost it.
+    #[must_use]
+    pub fn unknown() -> Self {
+        Self {
+            version: String::new(),
+            host: String::new(),
+            boot_id: String::new(),
+            kernel: "unknown".to_owned(),
+            nodes: 0,
+            frames: Vec::new(),
+            command_line: Vec::new(),
+            begun: Nanos(0),
+            backend: Backend::Exact,
+            kinds: Kinds::ALL,
+            fallbacks: Vec::new(),
+            refused: Vec::new(),
+            targets: "unknown".to_owned(),
+            clock_offset: 0,
+        }
+    }
+}
+
+/// Frames of a node, from the first to before the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeFrames {
+    /// The first.
+    pub first: Pfn,
+    /// The first behind them.
+    pub end: Pfn,
+    /// Their node.
+    pub node: NodeId,
+}
+
+/// A hook that the kernel refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MissingHook {
+    /// `fentry/remove_migration_pte`.
+    pub hook: String,
+    /// What the kernel said.
+    pub reason: String,
+    /// What is missing from the rows.
+    pub loses: String,
+}
+
+impl From<&Refusal> for MissingHook {
+    fn from(refusal: &Refusal) -> Self {
+        Self {
+            hook: refusal.hook.label(),
+            reason: refusal.reason.clone(),
+            loses: refusal.hook.loses.unwrap_or("nothing").to_owned(),
+        }
+    }
+}
+
 /// What is known after the last event.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Summary {
     /// From attaching to detaching.
     pub duration: Nanos,
@@ -71,11 +141,19 @@ pub trait Sink {
     /// As [`Sink::begin`].
     fn interval(&mut self, interval: &Interval) -> io::Result<()>;
 
-    /// After each batch: what was held back goes out.
+    /// After each batch, and at least each second: what was held back goes out.
     ///
     /// # Errors
     /// As [`Sink::begin`].
     fn flush(&mut self) -> io::Result<()>;
+
+    /// After the last event of a recording that does not say how its run ended.
+    ///
+    /// # Errors
+    /// As [`Sink::begin`].
+    fn abandon(&mut self) -> io::Result<()> {
+        self.flush()
+    }
 
     /// After the last event, also when the run ends early.
     ///

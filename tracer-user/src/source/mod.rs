@@ -2,5 +2,6 @@
 
 pub mod attach;
 pub mod object;
+pub mod recording;
 pub mod ring;
 pub mod trial;

@@ -12,6 +12,7 @@ use aya::{
     maps::{Array, HashMap as BpfHashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
     programs::{Program, ProgramError},
 };
+use serde::{Deserialize, Serialize};
 use tracer_common::{
     config::{Config, kinds},
     counter::{Counter, REASONS, SLOTS},
@@ -37,7 +38,8 @@ const MAX_SWAPPED: u32 = 1 << 20;
 const MAX_TURNS: u32 = 1 << 14;
 
 /// How events are captured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Backend {
     /// Function hooks: every folio and mapping with its owner, from the kernel.
     Exact,
@@ -357,7 +359,8 @@ impl Capture {
 }
 
 /// Runs of BPF programs that the kernel skipped.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct MissedRuns {
     /// Of programs without which events may be missing.
     pub events: u64,

@@ -70,7 +70,7 @@ pub fn pattern(text: &str) -> Result<String, String> {
 /// A process's number or a pattern of names.
 pub fn actor(text: &str) -> Result<Actor, String> {
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return crate::cli::process_number(text).map(Actor::Pid);
+        return crate::cli::trace::process_number(text).map(Actor::Pid);
     }
     pattern(text).map(Actor::Name)
 }

@@ -1,6 +1,8 @@
 //! The books as JSON: the accounts of the run and of its intervals.
 //! Input: closed accounts.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 
 use crate::analysis::{
@@ -11,7 +13,7 @@ use crate::analysis::{
 
 #[derive(Serialize)]
 struct CheckLine {
-    name: &'static str,
+    name: Cow<'static, str>,
     kernel: u64,
     seen: u64,
     difference: i64,
@@ -21,7 +23,7 @@ struct CheckLine {
 impl From<&Check> for CheckLine {
     fn from(check: &Check) -> Self {
         Self {
-            name: check.name,
+            name: check.name.clone(),
             kernel: check.kernel,
             seen: check.seen,
             difference: check.difference(),

@@ -1,0 +1,334 @@
+//! Recordings: what was recorded is what happened, and comes back whatever became of the file.
+//! Input: tracer; the workload `recorder` where it is about the file alone.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use tracer_user::event::Event;
+use tracer_user::recording::header::End;
+use tracer_user::source::recording::{Item, Missing, RecordingFile};
+use tracer_user::units::Nanos;
+
+use super::program::{Program, SOON, run, tracer};
+use crate::case::{Case, Env, Needs, Outcome, Place};
+use crate::child::Worker;
+use crate::tracing::{Trace, Tracing};
+use crate::truth::Reports;
+use crate::workloads::recorder::now;
+
+const ROOT: Needs = Needs {
+    root: true,
+    ..Needs::NOTHING
+};
+/// About the file alone, and of many processes: slow where one CPU is emulated.
+const HOST: Needs = Needs {
+    place: Place::Host,
+    ..Needs::NOTHING
+};
+const NODES: Needs = Needs { nodes: 2, ..Needs::VM };
+
+pub const CASES: &[Case] = &[
+    Case {
+        name: "recording/moves",
+        what: "record, then cat --json: the moves of the workload, exactly, and the books of the run",
+        needs: NODES,
+        run: |env| moves(env, "exact"),
+    },
+    Case {
+        name: "recording/moves_tracepoint",
+        what: "the same with the tracepoint backend",
+        needs: NODES,
+        run: |env| moves(env, "tracepoint"),
+    },
+    Case {
+        name: "recording/killed",
+        what: "SIGKILL at 200 moments: every file is read, what is missing is a second at most, and said",
+        needs: HOST,
+        run: killed,
+    },
+    Case {
+        name: "recording/disk_full",
+        what: "a full disk ends the recording with an error; what came before is whole",
+        needs: Needs::VM,
+        run: disk_full,
+    },
+    Case {
+        name: "recording/rotated",
+        what: "full files are kept as many as asked for, each to be read by itself; without rotation the first one ends it",
+        needs: Needs::NOTHING,
+        run: rotated,
+    },
+    Case {
+        name: "recording/files",
+        what: "a file of its owner alone; never over another, never through a link, never onto a terminal",
+        needs: ROOT,
+        run: files,
+    },
+    Case {
+        name: "recording/pipe",
+        what: "record -o - into cat -: the same as without the pipe",
+        needs: ROOT,
+        run: pipe,
+    },
+];
+
+/// What is in a recording.
+#[derive(Default)]
+struct Found {
+    /// When, and the number that the workload gave it.
+    events: Vec<(Nanos, u64)>,
+    end: Option<End>,
+    missing: Vec<Missing>,
+}
+
+fn read(path: &Path) -> Result<Found> {
+    let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
+    let mut recording = RecordingFile::new(file)?;
+    let mut found = Found::default();
+    while let Some(item) = recording
+        .next_item()
+        .with_context(|| format!("read {}", path.display()))?
+    {
+        match item {
+            Item::Events => {
+                for event in &recording.events {
+                    let Event::Move(moved) = event else {
+                        bail!("not a move: {event:?}")
+                    };
+                    found.events.push((moved.at, moved.vaddr.0 >> 12));
+                }
+            }
+            Item::End(end) => found.end = Some(*end),
+            Item::Missing(missing) => found.missing.push(missing),
+            Item::Begin(_) | Item::Interval(_) => {}
+        }
+    }
+    Ok(found)
+}
+
+fn moves(env: &Env, backend: &str) -> Result<Outcome> {
+    let path = env.scratch.join("moves.data");
+    let path = path.to_string_lossy();
+    let mut worker = Worker::spawn("mover", &["base", "move_pages", "16"])?;
+    worker.wait_ready(SOON)?;
+    let pid = worker.pid();
+    let target = ["-p", &pid.to_string(), "--backend", backend].map(str::to_owned);
+    let recording = Tracing::start_as(&env.tracer, &["record", "-o", &path], &target)?;
+    worker.send("mark")?;
+    worker.read_line(SOON)?;
+    worker.send("move")?;
+    let truth = Reports::parse(&worker.read_line(SOON)?)?;
+    let (status, said) = recording.finish_silently()?;
+    worker.exit(SOON)?;
+    ensure!(status.success(), "{status}: {said}");
+    let shown = run(tracer(env, &["cat", "--json", &path]))?;
+    ensure!(shown.status.code() == Some(0), "cat: {shown:?}");
+    let trace = Trace::read(&shown.stdout, shown.stderr.clone(), status)?;
+    let [(owner, report)] = &truth.0[..] else {
+        bail!("one process was expected")
+    };
+    ensure!(*owner == pid && report.moves.len() == 4096, "nothing is proven");
+    let seen = trace.of(pid, report.range())?;
+    ensure!(seen == report.moves, "{} moves of {}", seen.len(), report.moves.len());
+    trace.ensure_sound()?;
+    let info = run(tracer(env, &["info", &path]))?;
+    ensure!(
+        info.status.code() == Some(0) && info.stdout.contains(": whole;"),
+        "info: {info:?}"
+    );
+    let rows = run(tracer(env, &["cat", &path]))?;
+    ensure!(
+        rows.stdout.contains("16.0 MiB in 4,096 pages moved"),
+        "rows: {}",
+        rows.stdout
+    );
+    Ok(Outcome::Passed)
+}
+
+/// So many at a time, so often.
+const TOGETHER: usize = 8;
+const TIMES: u64 = 25;
+/// A block is due after a second; the rest is for the machine.
+const LOST: Duration = Duration::from_millis(1500);
+
+fn killed(env: &Env) -> Result<Outcome> {
+    let mut with_events = 0;
+    for time in 0..TIMES {
+        let mut recorders = Vec::new();
+        for number in 0..TOGETHER {
+            let path = env.scratch.join(format!("killed-{time}-{number}.data"));
+            let mut worker = Worker::spawn("recorder", &[&path.to_string_lossy(), "0"])?;
+            ensure!(worker.read_line(SOON)? == "begun", "it has not begun");
+            recorders.push((worker, path));
+        }
+        // From before the first block to after the third, each at another moment.
+        thread::sleep(Duration::from_millis(time * 100));
+        for (worker, path) in recorders {
+            thread::sleep(Duration::from_millis(7));
+            let killed = now();
+            worker.kill()?;
+            with_events += usize::from(is_prefix(&path, killed)?);
+            fs::remove_file(&path).context("remove the recording")?;
+        }
+    }
+    ensure!(with_events > 50, "{with_events} with events: nothing is proven");
+    Ok(Outcome::Passed)
+}
+
+/// Whether there are events, which must be all until shortly before.
+fn is_prefix(path: &Path, killed: Nanos) -> Result<bool> {
+    let found = read(path)?;
+    ensure!(found.end.is_none(), "it has an end");
+    let last = found.missing.last().context("nothing is said to be missing")?;
+    ensure!(last.what.contains("it has no end"), "{:?}", found.missing);
+    let numbers = found.events.iter().map(|(_, number)| *number);
+    ensure!(numbers.eq(1..=found.events.len() as u64), "events are missing");
+    let Some((at, _)) = found.events.last() else {
+        return Ok(false);
+    };
+    let lost = Duration::from_nanos(killed.0.saturating_sub(at.0));
+    ensure!(lost < LOST, "{lost:?} are missing");
+    Ok(true)
+}
+
+fn disk_full(env: &Env) -> Result<Outcome> {
+    let disk = env.scratch.join("disk");
+    fs::create_dir(&disk).context("create a directory")?;
+    rustix::mount::mount(
+        "tmpfs",
+        &disk,
+        "tmpfs",
+        rustix::mount::MountFlags::empty(),
+        Some(c"size=2m"),
+    )
+    .context("mount a small tmpfs")?;
+    let path = disk.join("full.data");
+    let mut worker = Worker::spawn("recorder", &[&path.to_string_lossy(), "1000000"])?;
+    ensure!(worker.read_line(SOON)? == "begun", "it has not begun");
+    let status = worker.wait(SOON)?;
+    let found = read(&path);
+    rustix::mount::unmount(&disk, rustix::mount::UnmountFlags::empty()).context("unmount it")?;
+    let found = found?;
+    ensure!(status.code() == Some(2), "{status}");
+    ensure!(found.missing.is_empty(), "{:?}", found.missing);
+    let end = found.end.context("no end")?;
+    let numbers = found.events.iter().map(|(_, number)| *number);
+    ensure!(
+        !found.events.is_empty() && numbers.eq(1..=end.events) && end.unwritten > 0,
+        "{} events: {end:?}",
+        found.events.len()
+    );
+    Ok(Outcome::Passed)
+}
+
+fn rotated(env: &Env) -> Result<Outcome> {
+    let path = env.scratch.join("rotated.data");
+    let numbered = |number: u32| PathBuf::from(format!("{}.{number}", path.display()));
+    let mut worker = Worker::spawn("recorder", &[&path.to_string_lossy(), "1000000", "1000000", "3"])?;
+    ensure!(worker.read_line(SOON)? == "begun", "it has not begun");
+    ensure!(worker.wait(SOON)?.success(), "it has not ended well");
+    ensure!(!numbered(4).exists(), "more than three are kept");
+    let mut last = 1_000_000;
+    for number in 0..=3 {
+        let part = if number == 0 { path.clone() } else { numbered(number) };
+        let found = read(&part)?;
+        let end = found.end.context("no end")?;
+        ensure!(found.missing.is_empty(), "{:?}", found.missing);
+        ensure!(end.finished.is_some() == (number == 0), "part {number}: {end:?}");
+        ensure!(
+            number == 0 || fs::metadata(&part)?.len() >= 1_000_000,
+            "part {number} is not full"
+        );
+        // One after the other, without a gap.
+        let first = found.events.first().context("no events")?.1;
+        let numbers = found.events.iter().map(|(_, number)| *number);
+        ensure!(numbers.eq(first..=last), "part {number}: {first} to {last}");
+        last = first - 1;
+    }
+    let path = env.scratch.join("limited.data");
+    let mut worker = Worker::spawn("recorder", &[&path.to_string_lossy(), "1000000", "1000000", "0"])?;
+    ensure!(worker.read_line(SOON)? == "begun", "it has not begun");
+    ensure!(!worker.wait(SOON)?.success(), "nobody said that it is full");
+    let found = read(&path)?;
+    ensure!(
+        found.missing.is_empty() && found.end.is_some_and(|end| end.finished.is_some()),
+        "not whole: {:?}",
+        found.missing
+    );
+    Ok(Outcome::Passed)
+}
+
+fn files(env: &Env) -> Result<Outcome> {
+    let path = env.scratch.join("files.data");
+    let text = path.to_string_lossy();
+    let record = |args: &[&str]| {
+        run(tracer(
+            env,
+            &[&["record", "-a", "-d", "0.1", "-q", "-o"], args].concat(),
+        ))
+    };
+    let first = record(&[&text])?;
+    ensure!(first.status.code() == Some(0), "{first:?}");
+    let mode = fs::metadata(&path)?.permissions().mode() & 0o7777;
+    ensure!(mode == 0o600, "mode {mode:o}");
+    let again = record(&[&text])?;
+    ensure!(
+        again.status.code() == Some(2) && again.stderr.contains("--force replaces it"),
+        "{again:?}"
+    );
+    let forced = record(&[&text, "--force"])?;
+    ensure!(forced.status.code() == Some(0), "{forced:?}");
+    let link = env.scratch.join("link.data");
+    symlink(env.scratch.join("elsewhere"), &link).context("make a link")?;
+    for args in [&[&*link.to_string_lossy()][..], &[&link.to_string_lossy(), "--force"]] {
+        let linked = record(args)?;
+        ensure!(
+            linked.status.code() == Some(2) && linked.stderr.contains("symbolic link"),
+            "{linked:?}"
+        );
+    }
+    ensure!(!env.scratch.join("elsewhere").exists(), "the link was followed");
+    let folder = record(&[&env.scratch.to_string_lossy()])?;
+    ensure!(folder.status.code() == Some(2), "{folder:?}");
+    let other = env.scratch.join("other");
+    fs::write(&other, "PERFILE2").context("write a file")?;
+    let other = other.to_string_lossy();
+    for (what, says) in [
+        (&*other, "not a recording"),
+        ("/", "directory"),
+        ("/nowhere", "No such file"),
+    ] {
+        for action in ["cat", "info"] {
+            let refused = run(tracer(env, &[action, what]))?;
+            let lines = refused.stderr.lines().count();
+            ensure!(
+                refused.status.code() == Some(2) && refused.stderr.contains(says) && lines == 1,
+                "{action} {what}: {refused:?}"
+            );
+        }
+    }
+    Ok(Outcome::Passed)
+}
+
+fn pipe(env: &Env) -> Result<Outcome> {
+    let mut recording = tracer(env, &["record", "-a", "-d", "2", "-q", "-o", "-"])
+        .spawn()
+        .context("start tracer record")?;
+    let mut cat = tracer(env, &["cat", "-", "--json"]);
+    cat.stdin(recording.stdout.take().context("a piped stdout")?);
+    let cat = Program::start(cat)?;
+    thread::sleep(Duration::from_secs(1));
+    let compacted = fs::write("/proc/sys/vm/compact_memory", "1");
+    let shown = cat.wait()?;
+    let status = recording.wait().context("wait for tracer record")?;
+    compacted.context("compact memory")?;
+    shown.ensure_code(0)?;
+    ensure!(status.success(), "{status}");
+    let last = shown.stdout.lines().last().context("no line")?;
+    ensure!(last.contains(r#""kind":"summary""#), "the last line: {last}");
+    Ok(Outcome::Passed)
+}

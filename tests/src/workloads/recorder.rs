@@ -1,0 +1,115 @@
+//! A recording of made-up events, written as tracer writes it, until somebody ends it.
+//! Input: the file; how large it may be and how many full ones are kept.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::time::{ClockId, clock_gettime};
+use tracer_user::event::{Event, Move, OwnerSource, Reason, Task, Verdict};
+use tracer_user::sink::recording::Recording;
+use tracer_user::sink::recording::files::{Files, Limit, Sync};
+use tracer_user::sink::{Header, Sink, Summary};
+use tracer_user::units::{Nanos, NodeId, Order, Pfn, Tgid, Tid, VirtAddr};
+
+use super::{Workload, say};
+
+pub const WORKLOAD: Workload = Workload {
+    name: "recorder",
+    what: "recorder FILE EVENTS [SIZE KEEP]: records EVENTS made-up events (0: without end), the Nth at address N pages",
+    run,
+};
+
+/// As often as the pipeline looks into the ring.
+const TURN: Duration = Duration::from_millis(10);
+/// Events of a turn.
+const EVENTS: u64 = 50;
+
+/// `CLOCK_MONOTONIC`.
+pub fn now() -> Nanos {
+    let time = clock_gettime(ClockId::Monotonic);
+    Nanos(time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned())
+}
+
+fn run(args: &[String]) -> Result<()> {
+    let [path, events, limit @ ..] = args else {
+        bail!("usage: recorder FILE EVENTS [SIZE KEEP]")
+    };
+    let events: u64 = events.parse().context("parse EVENTS")?;
+    let limit = match limit {
+        [size, keep] => Some(Limit {
+            size: size.parse().context("parse SIZE")?,
+            keep: keep.parse().context("parse KEEP")?,
+        }),
+        _ => None,
+    };
+    let mut sink = Recording::new(Files::create(Path::new(path), false, limit, Sync::Never)?)?;
+    sink.begin(&Header {
+        begun: now(),
+        ..Header::unknown()
+    })?;
+    say("begun")?;
+    let written = write(&mut sink, events);
+    // As the pipeline does: whatever has happened.
+    let finished = sink.finish(&Summary::default());
+    written.and(finished).context("record")
+}
+
+fn write(sink: &mut impl Sink, events: u64) -> std::io::Result<()> {
+    let (task, mut next) = (task(), Instant::now());
+    for number in 1.. {
+        sink.event(&made_up(number, &task))?;
+        if number % EVENTS == 0 {
+            sink.flush()?;
+            next += TURN;
+            // Without an end it is a matter of time; with one, of how much.
+            if events == 0 {
+                std::thread::sleep(next.saturating_duration_since(Instant::now()));
+            }
+        }
+        if number == events {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn task() -> Task {
+    Task {
+        tgid: Tgid(4711),
+        tid: Tid(4711),
+        comm: Some(Arc::from("made up")),
+    }
+}
+
+fn made_up(number: u64, task: &Task) -> Event {
+    // Without a pattern, so that it takes room.
+    let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let scattered = (mixed ^ mixed >> 31).wrapping_mul(0x94d0_49bb_1331_11eb) >> 40;
+    Event::Move(Move {
+        at: now(),
+        owner: Some(task.clone()),
+        owner_source: OwnerSource::Kernel,
+        vaddr: VirtAddr(number << 12),
+        pages: 1,
+        order: Order(0),
+        old_pfn: Some(Pfn(scattered)),
+        new_pfn: Some(Pfn(scattered ^ 0xff_ffff)),
+        old_node: Some(NodeId(0)),
+        new_node: Some(NodeId(1)),
+        reason: Reason {
+            number: 0,
+            name: Some(Arc::from("compaction")),
+        },
+        actor: task.clone(),
+        blackout: Some(Nanos(scattered)),
+        vma: None,
+        verdict: Verdict::Confirmed,
+        flags: None,
+        map_count: None,
+        ambiguous: false,
+        nth: Some(1),
+        cpu: 0,
+    })
+}

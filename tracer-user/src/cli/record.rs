@@ -1,0 +1,149 @@
+//! `tracer record`: tracing into a file.
+//! Input: the parsed command line.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::ValueEnum;
+
+use crate::{
+    cli::{
+        Refused,
+        status::Status,
+        trace::{self, Output},
+    },
+    render::escape::Printable,
+    sink::recording::{
+        Recording,
+        files::{Files, Limit, Sync},
+    },
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  sudo tracer record -a -d 60                     everything of a minute
+  sudo tracer record -o db.data -p 4711           one process and its children, until Ctrl-C
+  sudo tracer record -- ./server --port 80        a program from its first page on
+  sudo tracer record -a --max-size 100M --rotate 5
+                                                  for days: the last 600 MB at most
+  sudo tracer record -a -d 10 -o - | tracer cat - --json
+                                                  into a pipe
+
+Every second at the latest what has come is written: a recording that is cut off or damaged can be
+read up to there, and behind it.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    #[command(flatten)]
+    pub trace: trace::Args,
+
+    /// The file to record into; - is standard output
+    #[arg(short, long, value_name = "FILE", default_value = "tracer.data")]
+    pub output: PathBuf,
+
+    /// Replace the file if it is there
+    #[arg(long)]
+    pub force: bool,
+
+    /// End when the file is that large
+    #[arg(long, value_name = "SIZE[K|M|G]", value_parser = size)]
+    pub max_size: Option<u64>,
+
+    /// Go on in a new file instead, and keep the last N: FILE.1 is the latest of them
+    #[arg(long, value_name = "N", requires = "max_size", value_parser = clap::value_parser!(u32).range(1..=999))]
+    pub rotate: Option<u32>,
+
+    /// When the disk is to have what was written, so that it survives a power failure
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = SyncChoice::End)]
+    pub sync: SyncChoice,
+}
+
+/// When to call fsync.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SyncChoice {
+    /// When the kernel sees fit
+    Never,
+    /// At the end of each file
+    End,
+    /// After each block: at least each second in which something happens
+    Block,
+}
+
+impl From<SyncChoice> for Sync {
+    fn from(choice: SyncChoice) -> Self {
+        match choice {
+            SyncChoice::Never => Self::Never,
+            SyncChoice::End => Self::End,
+            SyncChoice::Block => Self::Block,
+        }
+    }
+}
+
+/// Runs `tracer record`.
+///
+/// # Errors
+/// As [`trace::run`], and when the file cannot be created.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let to_stdout = args.output == Path::new("-");
+    if to_stdout && std::io::IsTerminal::is_terminal(&std::io::stdout()) {
+        return Err(Refused("a recording is nothing for a terminal: send it into a file or a pipe".to_owned()).into());
+    }
+    trace::run(&args.trace, |_| {
+        let limit = args.max_size.map(|size| Limit {
+            size,
+            keep: args.rotate.unwrap_or(0),
+        });
+        let files = if to_stdout {
+            Files::stdout()?
+        } else {
+            Files::create(&args.output, args.force, limit, args.sync.into())?
+        };
+        let name = if to_stdout {
+            "standard output".to_owned()
+        } else {
+            Printable(&args.output.to_string_lossy()).to_string()
+        };
+        let status = Status::new(name, files.total(), args.trace.quiet);
+        Ok(Output {
+            sinks: vec![Box::new(Recording::new(files)?), Box::new(status)],
+            to_stdout,
+        })
+    })
+}
+
+/// Bytes, with K, M or G for KiB, MiB or GiB.
+fn size(text: &str) -> Result<u64, String> {
+    let units = [('K', 10), ('M', 20), ('G', 30)];
+    let unit = units.iter().find(|(unit, _)| {
+        text.chars()
+            .next_back()
+            .is_some_and(|last| last.eq_ignore_ascii_case(unit))
+    });
+    let (digits, shift) = unit.map_or((text, 0), |(_, shift)| (&text[..text.len() - 1], *shift));
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| "a number of bytes, with K, M or G for KiB, MiB or GiB".to_owned())?;
+    match number.checked_mul(1 << shift) {
+        Some(bytes) if bytes >= 1 << 16 => Ok(bytes),
+        Some(_) => Err("at least 64K".to_owned()),
+        None => Err("too large".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(size("100k"), Ok(100 << 10));
+        assert_eq!(size("3G"), Ok(3 << 30));
+        assert_eq!(size("65536"), Ok(1 << 16));
+        for bad in ["", "G", "1", "-1M", "99999999999G", "1.5M"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! `tracer report`: what recordings come to.
+//! Input: the parsed command line; recordings.
+
+use std::{
+    fmt::Write as _,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
+
+use anyhow::Context as _;
+use clap::{ValueEnum, builder::PossibleValue};
+use serde_json::json;
+
+use crate::{
+    analysis::{
+        groups::{Groups, Key, Run, Sort},
+        totals::Totals,
+    },
+    cli::recorded,
+    event::{Event, Move},
+    recording::header::Finished,
+    render::{escape::Printable, groups, summary},
+    sink::Header,
+    source::recording::Item,
+    units::Nanos,
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  tracer report tracer.data                      everything
+  tracer report tracer.data --by process,reason  one table
+  tracer report day.data.3 day.data.2 day.data.1 day.data --by second --sort name
+                                                 the files of a run that was rotated, by time
+  tracer report a.data b.data --by host,nodes    several machines
+  tracer report tracer.data --pid 4711 --since 10 --until 20 --where reason=compaction
+                                                 ten seconds of one process";
+
+/// The tables of a report, unless others are asked for.
+const TABLES: [Key; 5] = [Key::Process, Key::Vma, Key::Actor, Key::Address, Key::Second];
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Recordings; - is standard input
+    #[arg(value_name = "FILE", default_value = "tracer.data")]
+    pub files: Vec<PathBuf>,
+
+    /// One table, of what has all of these in common (comma-separated)
+    #[arg(long, value_name = "KEY", value_delimiter = ',', value_enum)]
+    pub by: Vec<Key>,
+
+    /// Which rows come first
+    #[arg(long, value_name = "WHAT", value_enum, default_value = "pages")]
+    pub sort: Sort,
+
+    /// So many rows of each table
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
+    pub rows: usize,
+
+    /// Only moves of these processes (comma-separated)
+    #[arg(short, long, value_name = "PID", value_delimiter = ',')]
+    pub pid: Vec<u32>,
+
+    /// Only what happened so many seconds after the begin, or later
+    #[arg(long, value_name = "SECONDS")]
+    pub since: Option<f64>,
+
+    /// Only what happened before so many seconds after the begin
+    #[arg(long, value_name = "SECONDS")]
+    pub until: Option<f64>,
+
+    /// Only moves of which KEY is VALUE, as the tables show it; of several all must hold
+    #[arg(long = "where", value_name = "KEY=VALUE", value_parser = condition)]
+    pub conditions: Vec<(Key, String)>,
+
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl ValueEnum for Key {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Self::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.name()))
+    }
+}
+
+impl ValueEnum for Sort {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Pages, Self::Events, Self::Blackout, Self::Name]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Self::Pages => PossibleValue::new("pages").help("Those with the most pages"),
+            Self::Events => PossibleValue::new("events").help("Those with the most runs of pages"),
+            Self::Blackout => PossibleValue::new("blackout").help("Those with the longest blackout"),
+            Self::Name => PossibleValue::new("name").help("By what they have in common"),
+        })
+    }
+}
+
+fn condition(text: &str) -> Result<(Key, String), String> {
+    let (key, value) = text.split_once('=').ok_or("KEY=VALUE, as in reason=compaction")?;
+    Ok((Key::from_str(key, true)?, value.to_owned()))
+}
+
+impl Args {
+    fn filters(&self) -> bool {
+        !self.pid.is_empty() || self.since.is_some() || self.until.is_some() || !self.conditions.is_empty()
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "fractions of a second are enough")]
+    fn in_time(&self, at: Nanos, run: &Run) -> bool {
+        let seconds = at.since(run.begun).0 as f64 / 1e9;
+        self.since.is_none_or(|since| seconds >= since) && self.until.is_none_or(|until| seconds < until)
+    }
+
+    fn wants(&self, moved: &Move, run: &Run) -> bool {
+        let of_process = |pid: &u32| moved.owner.as_ref().is_some_and(|owner| owner.tgid.0 == *pid);
+        (self.pid.is_empty() || self.pid.iter().any(of_process))
+            && self
+                .conditions
+                .iter()
+                .all(|(key, value)| groups::words(&key.of(moved, run)) == *value)
+    }
+}
+
+/// What a recording says of itself.
+struct Recorded {
+    path: PathBuf,
+    header: Option<Header>,
+    finished: Option<Finished>,
+    totals: Totals,
+}
+
+/// Runs `tracer report`. The exit code is 1 where something is missing from a recording.
+///
+/// # Errors
+/// When one cannot be read, or standard output not be written.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let keys = if args.by.is_empty() {
+        TABLES.iter().map(|key| vec![*key]).collect()
+    } else {
+        vec![args.by.clone()]
+    };
+    let mut tables: Vec<Groups> = keys.into_iter().map(Groups::new).collect();
+    let (mut recordings, mut whole) = (Vec::new(), true);
+    for path in &args.files {
+        let (recorded, is_whole) = read(args, path, &mut tables)?;
+        recordings.push(recorded);
+        whole &= is_whole;
+    }
+    let text = if args.json {
+        json(args, &recordings, &tables, whole)
+    } else {
+        text(args, &recordings, &tables)?
+    };
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            return Err(error).context("cannot write to standard output");
+        }
+        _ => {}
+    }
+    Ok(ExitCode::from(u8::from(!whole)))
+}
+
+fn read(args: &Args, path: &Path, tables: &mut [Groups]) -> anyhow::Result<(Recorded, bool)> {
+    let mut recording = recorded::open(path)?;
+    let mut whole = true;
+    let mut run = Run {
+        begun: Nanos(0),
+        host: Arc::from("unknown"),
+    };
+    let mut recorded = Recorded {
+        path: path.to_owned(),
+        header: None,
+        finished: None,
+        totals: Totals::default(),
+    };
+    while let Some(item) = recorded::next(&mut recording, path)? {
+        match item {
+            Item::Begin(begin) if recorded.header.is_none() => {
+                run.begun = begin.header.begun;
+                run.host = Arc::from(&*begin.header.host);
+                recorded.header = Some(begin.header);
+            }
+            Item::Begin(_) | Item::Interval(_) => {}
+            Item::Events => {
+                for event in recording.events.iter().filter(|event| args.in_time(event.at(), &run)) {
+                    match event {
+                        Event::Move(moved) if !args.wants(moved, &run) => continue,
+                        Event::Move(moved) => {
+                            for table in &mut *tables {
+                                table.add(moved, &run);
+                            }
+                        }
+                        // These are about moves.
+                        _ if args.filters() => continue,
+                        _ => {}
+                    }
+                    recorded.totals.add(event);
+                }
+            }
+            Item::End(end) => recorded.finished = end.finished,
+            Item::Missing(missing) => {
+                whole = false;
+                recorded::complain(path, &missing);
+            }
+        }
+    }
+    Ok((recorded, whole))
+}
+
+/// Each recording's closing page, unless something else is asked for, then the tables.
+fn text(args: &Args, recordings: &[Recorded], tables: &[Groups]) -> anyhow::Result<String> {
+    let mut out = String::new();
+    for recorded in recordings {
+        let name = Printable(&recorded.path.to_string_lossy()).to_string();
+        if let Some(finished) = &recorded.finished {
+            let lost = finished.books.lost.events();
+            if lost > 0 {
+                writeln!(out, "LOST      {lost} events of {name}")?;
+            }
+            if !finished.books.balanced() {
+                writeln!(out, "WARNING   the books of {name} do not balance")?;
+            }
+        }
+    }
+    if args.by.is_empty() && !args.filters() {
+        for recorded in recordings {
+            if recordings.len() > 1 {
+                writeln!(out, "== {}", Printable(&recorded.path.to_string_lossy()))?;
+            }
+            if let Some(finished) = recorded.finished.clone() {
+                let summary = recorded::summary(finished, recorded.totals.clone());
+                out += &summary::text(recorded.header.as_ref(), &summary, false);
+            }
+        }
+    }
+    for table in tables {
+        let sort = match table.keys[..] {
+            [Key::Second] if args.by.is_empty() => Sort::Name,
+            _ => args.sort,
+        };
+        groups::write(&mut out, table, sort, args.rows)?;
+    }
+    if tables.iter().all(Groups::is_empty) {
+        writeln!(out, "no move of a page in it that is asked for")?;
+    }
+    Ok(out)
+}
+
+fn json(args: &Args, recordings: &[Recorded], tables: &[Groups], whole: bool) -> String {
+    let recordings: Vec<_> = recordings
+        .iter()
+        .map(|recorded| {
+            let books = recorded.finished.as_ref().map(|finished| &finished.books);
+            json!({
+                "file": recorded.path.to_string_lossy(),
+                "host": recorded.header.as_ref().map(|header| &header.host),
+                "kernel": recorded.header.as_ref().map(|header| &header.kernel),
+                "events": recorded.totals.events,
+                "pages": recorded.totals.pages,
+                "duration_ns": recorded.finished.as_ref().map(|finished| finished.duration.0),
+                "lost_events": books.map(|books| books.lost.events()),
+                "balanced": books.map(crate::analysis::books::Books::balanced),
+            })
+        })
+        .collect();
+    let tables: Vec<_> = tables
+        .iter()
+        .map(|table| {
+            json!({
+                "by": table.keys.iter().map(|key| key.name()).collect::<Vec<_>>(),
+                "rows": groups::json(table, args.sort, args.rows),
+            })
+        })
+        .collect();
+    json!({ "whole": whole, "recordings": recordings, "tables": tables }).to_string() + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conditions_are_keys_with_values() {
+        assert_eq!(condition("nodes=0->1"), Ok((Key::Nodes, "0->1".to_owned())));
+        assert_eq!(condition("comm=a=b"), Ok((Key::Comm, "a=b".to_owned())));
+        assert!(condition("comm").is_err() && condition("colour=red").is_err());
+    }
+}

@@ -1,0 +1,95 @@
+//! How events are shown on standard output.
+//! Input: words of the command line; the terminal.
+
+use std::io::{self, BufWriter, IsTerminal as _};
+
+use clap::ValueEnum;
+use rustix::termios::tcgetwinsize;
+
+use crate::sink::{
+    Sink,
+    json::JsonLines,
+    text::{Terminal, Text},
+};
+
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub struct Args {
+    /// Print one JSON object a line instead of rows. What a COMMAND prints stands among them, unless it is sent
+    /// elsewhere: -- sh -c 'cmd >&2'
+    #[arg(long)]
+    pub json: bool,
+
+    /// One row per page move: do not fold neighbouring pages into one row
+    #[arg(long, conflicts_with = "json")]
+    pub each: bool,
+
+    /// Colours: auto uses them on a terminal
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Color::Auto)]
+    pub color: Color,
+}
+
+/// When to use colours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless NO_COLOR is set
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+impl Args {
+    /// What writes to standard output as is wanted.
+    pub fn sink(&self) -> Box<dyn Sink> {
+        if self.json {
+            return Box::new(JsonLines::new(buffered(io::stdout())));
+        }
+        let choice = match self.color {
+            Color::Auto => anstream::AutoStream::choice(&io::stdout()),
+            Color::Always => anstream::ColorChoice::Always,
+            Color::Never => anstream::ColorChoice::Never,
+        };
+        let writer = anstream::AutoStream::new(io::stdout(), choice);
+        Box::new(Text::new(buffered(writer), !self.each, terminal()))
+    }
+}
+
+/// The terminal on stdout; None where there is none.
+fn terminal() -> Option<Terminal> {
+    if !io::stdout().is_terminal() {
+        return None;
+    }
+    let size = tcgetwinsize(io::stdout()).ok()?;
+    // A terminal that does not know its size says 0.
+    (size.ws_col > 0).then_some(Terminal {
+        columns: size.ws_col.into(),
+        lines: size.ws_row.into(),
+    })
+}
+
+fn buffered<W: io::Write>(writer: W) -> BufWriter<Output<W>> {
+    BufWriter::with_capacity(1 << 16, Output(writer))
+}
+
+/// Standard output, whose errors say so.
+struct Output<W>(W);
+
+impl<W: io::Write> io::Write for Output<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes).map_err(on_stdout)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().map_err(on_stdout)
+    }
+}
+
+fn on_stdout(error: io::Error) -> io::Error {
+    match error.kind() {
+        // A system call to be repeated; `write_all` does.
+        io::ErrorKind::Interrupted => error,
+        kind => io::Error::new(kind, format!("cannot write to standard output: {error}")),
+    }
+}

@@ -1,0 +1,307 @@
+//! Columns of numbers: each takes the values of one field, row by row, and gives them back in that order.
+//! Input: numbers; the bytes of a block.
+
+use crate::recording::Damage;
+
+/// How the numbers of a column are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Codec {
+    /// Each as it is: what has no pattern.
+    Plain,
+    /// The difference to the one before: what grows.
+    Delta,
+    /// Each value once with how often it follows: what seldom changes.
+    Runs,
+}
+
+/// Appends a number in groups of seven bits, the lowest first; each byte but the last has its highest bit set (LEB128).
+#[inline]
+pub fn put(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push((value & 0x7f) as u8);
+}
+
+/// Signs into the lowest bit, so that small negative numbers are short, too.
+#[inline]
+#[must_use]
+pub fn zigzag(value: u64) -> u64 {
+    (value << 1) ^ (value.cast_signed() >> 63).cast_unsigned()
+}
+
+/// Undoes [`zigzag`].
+#[inline]
+#[must_use]
+pub fn unzigzag(value: u64) -> u64 {
+    (value >> 1) ^ (value & 1).wrapping_neg()
+}
+
+/// A column that is being written.
+struct Writing {
+    bytes: Vec<u8>,
+    last: u64,
+    run: u64,
+}
+
+impl Writing {
+    #[inline]
+    fn push(&mut self, codec: Codec, value: u64) {
+        match codec {
+            Codec::Plain => put(&mut self.bytes, value),
+            Codec::Delta => {
+                put(&mut self.bytes, zigzag(value.wrapping_sub(self.last)));
+                self.last = value;
+            }
+            Codec::Runs if self.run != 0 && self.last == value => self.run += 1,
+            Codec::Runs => {
+                self.end_run();
+                (self.last, self.run) = (value, 1);
+            }
+        }
+    }
+
+    fn end_run(&mut self) {
+        if self.run != 0 {
+            put(&mut self.bytes, self.last);
+            put(&mut self.bytes, self.run);
+        }
+    }
+}
+
+/// Rows of `N` numbers that are being written.
+pub struct Writer<const N: usize> {
+    codecs: &'static [Codec; N],
+    columns: [Writing; N],
+    rows: u64,
+}
+
+impl<const N: usize> Writer<N> {
+    /// No row yet.
+    #[must_use]
+    pub fn new(codecs: &'static [Codec; N]) -> Self {
+        let columns = codecs.map(|_| Writing {
+            bytes: Vec::new(),
+            last: 0,
+            run: 0,
+        });
+        Self {
+            codecs,
+            columns,
+            rows: 0,
+        }
+    }
+
+    /// Adds a row.
+    #[inline]
+    pub fn push(&mut self, row: [u64; N]) {
+        for ((column, codec), value) in self.columns.iter_mut().zip(self.codecs).zip(row) {
+            column.push(*codec, value);
+        }
+        self.rows += 1;
+    }
+
+    /// Bytes so far, about.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.columns.iter().map(|column| column.bytes.len()).sum()
+    }
+
+    /// Appends the number of rows, then each column with its length before it; begins anew.
+    pub fn finish(&mut self, out: &mut Vec<u8>) {
+        put(out, std::mem::take(&mut self.rows));
+        for column in &mut self.columns {
+            column.end_run();
+            put(out, column.bytes.len() as u64);
+            out.append(&mut column.bytes);
+            (column.last, column.run) = (0, 0);
+        }
+    }
+}
+
+/// Bytes that are being read.
+#[derive(Clone, Copy, Debug)]
+pub struct Reader<'a>(pub &'a [u8]);
+
+const SHORT: Damage = Damage("its content ends too early");
+
+impl<'a> Reader<'a> {
+    /// The next number.
+    ///
+    /// # Errors
+    /// [`Damage`] at the end of the bytes, and for a number of more than 64 bits.
+    #[inline]
+    pub fn number(&mut self) -> Result<u64, Damage> {
+        if let [byte @ 0..0x80, rest @ ..] = self.0 {
+            self.0 = rest;
+            return Ok(u64::from(*byte));
+        }
+        let (mut value, mut shift) = (0u64, 0);
+        for (at, &byte) in self.0.iter().enumerate() {
+            let bits = u64::from(byte & 0x7f);
+            if shift == 63 && bits > 1 {
+                break;
+            }
+            value |= bits << shift;
+            if byte < 0x80 {
+                self.0 = &self.0[at + 1..];
+                return Ok(value);
+            }
+            shift += 7;
+            if shift > 63 {
+                break;
+            }
+        }
+        Err(if self.0.len() < 10 {
+            SHORT
+        } else {
+            Damage("a number in it is too large")
+        })
+    }
+
+    /// The next bytes, after their number.
+    ///
+    /// # Errors
+    /// [`Damage`] where there are fewer.
+    pub fn bytes(&mut self) -> Result<&'a [u8], Damage> {
+        let length = usize::try_from(self.number()?).map_err(|_| SHORT)?;
+        let (bytes, rest) = self.0.split_at_checked(length).ok_or(SHORT)?;
+        self.0 = rest;
+        Ok(bytes)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Reading<'a> {
+    bytes: Reader<'a>,
+    last: u64,
+    run: u64,
+}
+
+impl Reading<'_> {
+    #[inline]
+    fn next(&mut self, codec: Codec) -> Result<u64, Damage> {
+        match codec {
+            Codec::Plain => self.bytes.number(),
+            Codec::Delta => {
+                self.last = self.last.wrapping_add(unzigzag(self.bytes.number()?));
+                Ok(self.last)
+            }
+            Codec::Runs => {
+                if self.run == 0 {
+                    self.last = self.bytes.number()?;
+                    self.run = self.bytes.number()?;
+                    if self.run == 0 {
+                        return Err(Damage("a run in it is empty"));
+                    }
+                }
+                self.run -= 1;
+                Ok(self.last)
+            }
+        }
+    }
+}
+
+/// Rows of `N` numbers that are being read.
+pub struct Rows<'a, const N: usize> {
+    codecs: &'static [Codec; N],
+    columns: [Reading<'a>; N],
+    left: u64,
+}
+
+impl<'a, const N: usize> Rows<'a, N> {
+    /// Takes from `reader` what [`Writer::finish`] has appended, with at most `most` rows.
+    ///
+    /// # Errors
+    /// [`Damage`] where it is not that.
+    pub fn new(codecs: &'static [Codec; N], reader: &mut Reader<'a>, most: u64) -> Result<Self, Damage> {
+        let left = reader.number()?;
+        if left > most {
+            return Err(Damage("it has more rows than it says"));
+        }
+        let mut columns = [Reading {
+            bytes: Reader(&[]),
+            last: 0,
+            run: 0,
+        }; N];
+        for column in &mut columns {
+            column.bytes = Reader(reader.bytes()?);
+        }
+        Ok(Self { codecs, columns, left })
+    }
+
+    /// Rows that are left.
+    #[must_use]
+    pub fn left(&self) -> u64 {
+        self.left
+    }
+
+    /// The next row.
+    ///
+    /// # Errors
+    /// [`Damage`] where there is none.
+    #[inline]
+    pub fn take(&mut self) -> Result<[u64; N], Damage> {
+        self.left = self
+            .left
+            .checked_sub(1)
+            .ok_or(Damage("it has fewer rows than it says"))?;
+        let mut row = [0; N];
+        for ((value, column), codec) in row.iter_mut().zip(&mut self.columns).zip(self.codecs) {
+            *value = column.next(*codec)?;
+        }
+        Ok(row)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CODECS: [Codec; 3] = [Codec::Plain, Codec::Delta, Codec::Runs];
+
+    fn any_number() -> impl Strategy<Value = u64> {
+        prop_oneof![0u64..4, any::<u64>(), Just(u64::MAX)]
+    }
+
+    proptest! {
+        #[test]
+        fn rows_come_back(rows in prop::collection::vec([any_number(), any_number(), any_number()], 0..50)) {
+            let mut writer = Writer::new(&CODECS);
+            // Twice: a writer begins anew.
+            for _ in 0..2 {
+                for row in &rows {
+                    writer.push(*row);
+                }
+                let mut bytes = Vec::new();
+                writer.finish(&mut bytes);
+                let mut reader = Reader(&bytes);
+                let mut read = Rows::new(&CODECS, &mut reader, 50).unwrap();
+                prop_assert!(reader.0.is_empty());
+                for row in &rows {
+                    prop_assert_eq!(read.take(), Ok(*row));
+                }
+                prop_assert!(read.take().is_err());
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let mut reader = Reader(&bytes);
+            if let Ok(mut rows) = Rows::new(&CODECS, &mut reader, 1 << 20) {
+                while rows.left() > 0 && rows.take().is_ok() {}
+            }
+        }
+    }
+
+    #[test]
+    fn signs_go_to_the_lowest_bit() {
+        for (value, coded) in [(0, 0), (u64::MAX, 1), (1, 2), (1 << 63, u64::MAX)] {
+            assert_eq!(zigzag(value), coded);
+            assert_eq!(unzigzag(coded), value);
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! What the rows of a block name by number: strings, tasks, mappings, reasons. Each block has its own, so that it can be
+//! read without any other.
+//! Input: what events refer to; the bytes of a block.
+
+use std::{collections::HashMap, sync::Arc};
+
+use crate::{
+    event::{Reason, Task},
+    proc::maps::{Perms, Vma},
+    recording::{
+        Damage,
+        block::MAX_ROWS,
+        columns::{
+            Codec::{Delta, Plain, Runs},
+            Reader, Rows, Writer, put,
+        },
+    },
+    units::{Tgid, Tid, VirtAddr},
+};
+
+/// tgid, tid, comm.
+const TASK: [super::columns::Codec; 3] = [Plain, Plain, Plain];
+/// start, length, access rights, offset, device's major and minor number, inode, name.
+const VMA: [super::columns::Codec; 8] = [Delta, Plain, Runs, Plain, Runs, Runs, Plain, Plain];
+/// number, name.
+const REASON: [super::columns::Codec; 2] = [Plain, Plain];
+
+/// Who a task is to an event; remembers the last of each.
+#[derive(Clone, Copy, Debug)]
+pub enum Role {
+    /// Whose pages they are.
+    Owner,
+    /// Who moves them.
+    Actor,
+}
+
+/// Tables that are being filled. Numbers begin with 1; 0 stands for nothing.
+pub struct Filling {
+    strings: Vec<u8>,
+    string_numbers: HashMap<Arc<str>, u64>,
+    tasks: Writer<3>,
+    task_numbers: HashMap<(Tgid, Tid, u64), u64>,
+    last_tasks: [Option<(Task, u64)>; 2],
+    vmas: Writer<8>,
+    /// By address: the mappings are kept as long as their numbers.
+    vma_numbers: HashMap<*const Vma, (Arc<Vma>, u64)>,
+    last_vma: Option<(Arc<Vma>, u64)>,
+    reasons: Writer<2>,
+    reason_numbers: [u64; 256],
+}
+
+impl Default for Filling {
+    /// Nothing in them yet.
+    fn default() -> Self {
+        Self {
+            strings: Vec::new(),
+            string_numbers: HashMap::new(),
+            tasks: Writer::new(&TASK),
+            task_numbers: HashMap::new(),
+            last_tasks: [None, None],
+            vmas: Writer::new(&VMA),
+            vma_numbers: HashMap::new(),
+            last_vma: None,
+            reasons: Writer::new(&REASON),
+            reason_numbers: [0; 256],
+        }
+    }
+}
+
+impl Filling {
+    /// The number of a string.
+    pub fn string(&mut self, string: Option<&str>) -> u64 {
+        let Some(string) = string else { return 0 };
+        if let Some(number) = self.string_numbers.get(string) {
+            return *number;
+        }
+        put(&mut self.strings, string.len() as u64);
+        self.strings.extend(string.as_bytes());
+        let number = self.string_numbers.len() as u64 + 1;
+        self.string_numbers.insert(Arc::from(string), number);
+        number
+    }
+
+    /// The number of a task.
+    pub fn task(&mut self, task: &Task, role: Role) -> u64 {
+        if let Some((last, number)) = &self.last_tasks[role as usize]
+            && last == task
+        {
+            return *number;
+        }
+        let comm = self.string(task.comm.as_deref());
+        let next = self.task_numbers.len() as u64 + 1;
+        let number = *self.task_numbers.entry((task.tgid, task.tid, comm)).or_insert(next);
+        if number == next {
+            self.tasks.push([task.tgid.0.into(), task.tid.0.into(), comm]);
+        }
+        self.last_tasks[role as usize] = Some((task.clone(), number));
+        number
+    }
+
+    /// The number of a mapping.
+    pub fn vma(&mut self, vma: Option<&Arc<Vma>>) -> u64 {
+        let Some(vma) = vma else { return 0 };
+        if let Some((last, number)) = &self.last_vma
+            && Arc::ptr_eq(last, vma)
+        {
+            return *number;
+        }
+        let number = if let Some((_, number)) = self.vma_numbers.get(&Arc::as_ptr(vma)) {
+            *number
+        } else {
+            let name = self.string(Some(&vma.name));
+            let perms = u32::from_le_bytes(vma.perms.bytes());
+            self.vmas.push([
+                vma.start.0,
+                vma.end.0.wrapping_sub(vma.start.0),
+                perms.into(),
+                vma.offset,
+                vma.dev.0.into(),
+                vma.dev.1.into(),
+                vma.inode,
+                name,
+            ]);
+            let number = self.vma_numbers.len() as u64 + 1;
+            self.vma_numbers.insert(Arc::as_ptr(vma), (vma.clone(), number));
+            number
+        };
+        self.last_vma = Some((vma.clone(), number));
+        number
+    }
+
+    /// The number of a reason.
+    pub fn reason(&mut self, reason: &Reason) -> u64 {
+        let at = usize::from(reason.number);
+        if self.reason_numbers[at] == 0 {
+            let name = self.string(reason.name.as_deref());
+            self.reasons.push([reason.number.into(), name]);
+            self.reason_numbers[at] = self.reason_numbers.iter().filter(|number| **number != 0).count() as u64 + 1;
+        }
+        self.reason_numbers[at]
+    }
+
+    /// Bytes so far, about.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.strings.len() + self.tasks.bytes() + self.vmas.bytes()
+    }
+
+    /// Appends the tables and begins anew.
+    pub fn finish(&mut self, out: &mut Vec<u8>) {
+        put(out, self.string_numbers.len() as u64);
+        out.append(&mut self.strings);
+        self.string_numbers.clear();
+        self.tasks.finish(out);
+        self.task_numbers.clear();
+        self.last_tasks = [None, None];
+        self.vmas.finish(out);
+        self.vma_numbers.clear();
+        self.last_vma = None;
+        self.reasons.finish(out);
+        self.reason_numbers = [0; 256];
+    }
+}
+
+/// Tables that were read.
+pub struct Tables {
+    strings: Vec<Arc<str>>,
+    tasks: Vec<Task>,
+    vmas: Vec<Arc<Vma>>,
+    reasons: Vec<Reason>,
+}
+
+const UNKNOWN: Damage = Damage("it names something that it does not have");
+const TOO_LARGE: Damage = Damage("a number in it is too large");
+
+impl Tables {
+    /// Takes from `reader` what [`Filling::finish`] has appended.
+    ///
+    /// # Errors
+    /// [`Damage`] where it is not that.
+    pub fn read(reader: &mut Reader<'_>) -> Result<Self, Damage> {
+        let mut tables = Self {
+            strings: Vec::new(),
+            tasks: Vec::new(),
+            vmas: Vec::new(),
+            reasons: Vec::new(),
+        };
+        let most = u64::from(MAX_ROWS) * 16;
+        for _ in 0..reader.number()? {
+            let text = str::from_utf8(reader.bytes()?).map_err(|_| Damage("a name in it is no text"))?;
+            tables.strings.push(Arc::from(text));
+        }
+        let mut rows = Rows::new(&TASK, reader, most)?;
+        while rows.left() > 0 {
+            let [tgid, tid, comm] = rows.take()?;
+            tables.tasks.push(Task {
+                tgid: Tgid(narrow(tgid)?),
+                tid: Tid(narrow(tid)?),
+                comm: tables.string(comm)?,
+            });
+        }
+        let mut rows = Rows::new(&VMA, reader, most)?;
+        while rows.left() > 0 {
+            let [start, length, perms, offset, major, minor, inode, name] = rows.take()?;
+            tables.vmas.push(Arc::new(Vma {
+                start: VirtAddr(start),
+                end: VirtAddr(start.wrapping_add(length)),
+                perms: Perms::from_bytes(&narrow::<u32>(perms)?.to_le_bytes()).ok_or(UNKNOWN)?,
+                offset,
+                dev: (narrow(major)?, narrow(minor)?),
+                inode,
+                name: tables.string(name)?.ok_or(UNKNOWN)?,
+            }));
+        }
+        let mut rows = Rows::new(&REASON, reader, most)?;
+        while rows.left() > 0 {
+            let [number, name] = rows.take()?;
+            tables.reasons.push(Reason {
+                number: narrow(number)?,
+                name: tables.string(name)?,
+            });
+        }
+        Ok(tables)
+    }
+
+    /// The string of that number; None: there is none.
+    ///
+    /// # Errors
+    /// [`Damage`]: there should be one.
+    pub fn string(&self, number: u64) -> Result<Option<Arc<str>>, Damage> {
+        get(&self.strings, number)
+    }
+
+    /// The task of that number; None: there is none.
+    ///
+    /// # Errors
+    /// [`Damage`]: there should be one.
+    pub fn task(&self, number: u64) -> Result<Option<Task>, Damage> {
+        get(&self.tasks, number)
+    }
+
+    /// The mapping of that number; None: there is none.
+    ///
+    /// # Errors
+    /// [`Damage`]: there should be one.
+    pub fn vma(&self, number: u64) -> Result<Option<Arc<Vma>>, Damage> {
+        get(&self.vmas, number)
+    }
+
+    /// The reason of that number.
+    ///
+    /// # Errors
+    /// [`Damage`]: there is none.
+    pub fn reason(&self, number: u64) -> Result<Reason, Damage> {
+        some(get(&self.reasons, number))
+    }
+}
+
+fn get<T: Clone>(table: &[T], number: u64) -> Result<Option<T>, Damage> {
+    let Some(at) = number.checked_sub(1) else {
+        return Ok(None);
+    };
+    let at = usize::try_from(at).map_err(|_| UNKNOWN)?;
+    table.get(at).cloned().map(Some).ok_or(UNKNOWN)
+}
+
+/// What must be there.
+///
+/// # Errors
+/// [`Damage`]: it is not.
+pub fn some<T>(found: Result<Option<T>, Damage>) -> Result<T, Damage> {
+    found?.ok_or(UNKNOWN)
+}
+
+/// A number of fewer bits.
+///
+/// # Errors
+/// [`Damage`]: it has more.
+pub fn narrow<T: TryFrom<u64>>(number: u64) -> Result<T, Damage> {
+    T::try_from(number).map_err(|_| TOO_LARGE)
+}

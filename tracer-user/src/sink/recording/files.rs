@@ -1,0 +1,228 @@
+//! The files of a recording: created for their owner alone, never in the place of another, rotated when they are full.
+//! Input: a path; blocks.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File, OpenOptions},
+    io::{self, Seek as _, SeekFrom, Write},
+    os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use rustix::fs::OFlags;
+
+use crate::sink::recording::Store;
+
+/// When what was written is to survive a power failure, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sync {
+    /// When the kernel sees fit.
+    Never,
+    /// After the end of each file.
+    End,
+    /// After each block.
+    Block,
+}
+
+/// How large files get.
+#[derive(Clone, Copy, Debug)]
+pub struct Limit {
+    /// Bytes; a block more at most.
+    pub size: u64,
+    /// Full files that are kept; 0: the run ends with the first one.
+    pub keep: u32,
+}
+
+/// Where a recording goes.
+pub struct Files {
+    /// None: standard output.
+    path: Option<PathBuf>,
+    file: File,
+    /// What can be cut off, and found full; not a pipe or a device.
+    regular: bool,
+    limit: Option<Limit>,
+    sync: Sync,
+    /// Bytes of whole blocks in this file.
+    good: u64,
+    /// Bytes in this file.
+    written: u64,
+    total: Arc<AtomicU64>,
+}
+
+impl Files {
+    /// Creates the file, or opens a pipe or a device; `force` replaces a file that is there.
+    ///
+    /// # Errors
+    /// With the path: what is there already, a symbolic link, whatever the system says.
+    pub fn create(path: &Path, force: bool, limit: Option<Limit>, sync: Sync) -> io::Result<Self> {
+        let (file, regular) = open(path, force).map_err(|error| about(path, "create", &error))?;
+        Ok(Self {
+            path: Some(path.to_owned()),
+            regular,
+            limit,
+            sync,
+            ..Self::of(file)
+        })
+    }
+
+    /// Standard output.
+    ///
+    /// # Errors
+    /// When it is closed.
+    pub fn stdout() -> io::Result<Self> {
+        let file = rustix::io::dup(rustix::stdio::stdout())?;
+        Ok(Self::of(File::from(file)))
+    }
+
+    fn of(file: File) -> Self {
+        Self {
+            path: None,
+            file,
+            regular: false,
+            limit: None,
+            sync: Sync::Never,
+            good: 0,
+            written: 0,
+            total: Arc::default(),
+        }
+    }
+
+    /// Bytes written so far, into all files.
+    #[must_use]
+    pub fn total(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.total)
+    }
+
+    fn about(&self, error: &io::Error) -> io::Error {
+        match &self.path {
+            Some(path) => about(path, "write", error),
+            None => io::Error::new(error.kind(), format!("cannot write to standard output: {error}")),
+        }
+    }
+
+    fn synchronize(&self) -> io::Result<()> {
+        if self.regular {
+            self.file.sync_data().map_err(|error| self.about(&error))?;
+        }
+        Ok(())
+    }
+}
+
+impl Write for Files {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes).map_err(|error| match error.kind() {
+            // A system call to be repeated; `write_all` does.
+            io::ErrorKind::Interrupted => error,
+            _ => self.about(&error),
+        })?;
+        self.written += written as u64;
+        self.total.fetch_add(written as u64, Ordering::Relaxed);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Store for Files {
+    fn is_full(&self) -> bool {
+        self.limit.is_some_and(|limit| self.written >= limit.size)
+    }
+
+    fn may_rotate(&self) -> io::Result<()> {
+        if self.regular && self.limit.is_some_and(|limit| limit.keep > 0) {
+            return Ok(());
+        }
+        Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            "as large as --max-size lets it be",
+        ))
+    }
+
+    fn next_file(&mut self) -> io::Result<()> {
+        let (Some(path), Some(limit)) = (&self.path, self.limit) else {
+            return Ok(());
+        };
+        if self.sync != Sync::Never {
+            self.synchronize()?;
+        }
+        for number in (1..limit.keep).rev() {
+            match fs::rename(numbered(path, number), numbered(path, number + 1)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(about(path, "rotate", &error)),
+                _ => {}
+            }
+        }
+        fs::rename(path, numbered(path, 1)).map_err(|error| about(path, "rotate", &error))?;
+        let (file, _) = open(path, false).map_err(|error| about(path, "create", &error))?;
+        self.file = file;
+        (self.good, self.written) = (0, 0);
+        Ok(())
+    }
+
+    fn block_done(&mut self) -> io::Result<()> {
+        self.good = self.written;
+        if self.sync == Sync::Block {
+            self.synchronize()?;
+        }
+        Ok(())
+    }
+
+    fn cut_back(&mut self) -> io::Result<()> {
+        if !self.regular {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        self.file.set_len(self.good)?;
+        self.file.seek(SeekFrom::Start(self.good))?;
+        self.written = self.good;
+        Ok(())
+    }
+
+    fn done(&mut self) -> io::Result<()> {
+        if self.sync == Sync::Never {
+            return Ok(());
+        }
+        self.synchronize()
+    }
+}
+
+/// Opens a path for writing: never through a symbolic link, a new file for its owner alone.
+fn open(path: &Path, force: bool) -> io::Result<(File, bool)> {
+    let there = match fs::symlink_metadata(path) {
+        Ok(metadata) => Some(metadata.file_type()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    let mut options = OpenOptions::new();
+    options
+        .write(true)
+        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+        .mode(0o600);
+    match there {
+        Some(kind) if kind.is_symlink() => {
+            return Err(io::Error::other("it is a symbolic link, which is not followed"));
+        }
+        Some(kind) if kind.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
+        Some(kind) if kind.is_fifo() || kind.is_char_device() => return Ok((options.open(path)?, false)),
+        Some(kind) if !kind.is_file() => return Err(io::Error::other("it is neither a file nor a pipe")),
+        Some(_) if force => fs::remove_file(path)?,
+        Some(_) => return Err(io::Error::other("it is there already (--force replaces it)")),
+        None => {}
+    }
+    Ok((options.create_new(true).open(path)?, true))
+}
+
+/// `tracer.data.3`.
+fn numbered(path: &Path, number: u32) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(format!(".{number}"));
+    PathBuf::from(name)
+}
+
+fn about(path: &Path, what: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot {what} {}: {error}", path.display()))
+}

@@ -1,0 +1,527 @@
+//! Recordings, read again: block by block, whatever has become of the file.
+//! Input: a recording, from a file or a pipe.
+
+use std::io::{self, Read};
+
+use crate::{
+    analysis::intervals::Interval,
+    event::Event,
+    recording::{
+        Damage, VERSION,
+        block::{BlockHeader, HEADER, Kind, MAGIC, MAX_PAYLOAD, Unpacker},
+        header::{Begin, End},
+        rows,
+    },
+};
+
+/// Read in one go.
+const CHUNK: usize = 1 << 18;
+
+/// What comes next in a recording.
+#[derive(Debug)]
+pub enum Item {
+    /// How the run was made. Comes several times.
+    Begin(Box<Begin>),
+    /// Some events, in the order in which they came: these are in [`RecordingFile::events`].
+    Events,
+    /// An interval of the books.
+    Interval(Box<Interval>),
+    /// The last one of the file.
+    End(Box<End>),
+    /// Something is missing.
+    Missing(Missing),
+}
+
+/// A part of a recording that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// Where it begins, bytes from the start of the file.
+    pub at: u64,
+    /// How long it is, bytes.
+    pub bytes: u64,
+    /// How many events were in it; None: nobody knows.
+    pub events: Option<u64>,
+    /// What is wrong there.
+    pub what: &'static str,
+}
+
+/// Why a recording cannot be read at all, or not any further.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// There is nothing in it that tracer has written.
+    #[error("not a recording of tracer")]
+    Foreign,
+    /// No byte in it.
+    #[error("empty: not a recording of tracer")]
+    Empty,
+    /// It was written by a later tracer.
+    #[error("recorded in version {0} of the format; this tracer reads up to version {VERSION}: use a newer one")]
+    Newer(u16),
+    /// The system's.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+fn json<T: serde::de::DeserializeOwned>(content: &[u8]) -> Result<T, Damage> {
+    serde_json::from_slice(content).map_err(|_| Damage("its content makes no sense"))
+}
+
+/// A block as it stands in the file, for `info`.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// Where it begins, bytes from the start of the file.
+    pub at: u64,
+    /// What it says of itself.
+    pub header: BlockHeader,
+}
+
+/// What came last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// No block yet.
+    Foreign,
+    /// A block.
+    Whole,
+    /// Damage: a gap in the numbers says nothing new.
+    Damaged,
+    /// The end block.
+    Ended,
+}
+
+/// A recording that is being read.
+pub struct RecordingFile<R> {
+    input: R,
+    /// Read and not yet used, from `start` on.
+    buffer: Vec<u8>,
+    start: usize,
+    /// Of `start` in the file.
+    at: u64,
+    at_end: bool,
+    unpacker: Unpacker,
+    content: Vec<u8>,
+    /// The next block's number.
+    sequence: u32,
+    state: State,
+    /// The events of the last [`Item::Events`].
+    pub events: Vec<Event>,
+    /// How many of them had come when what had come was shown, each time.
+    pub turns: Vec<usize>,
+    /// The last block that was there, whole or not.
+    pub place: Option<Place>,
+}
+
+impl<R: Read> RecordingFile<R> {
+    /// From its first byte on.
+    ///
+    /// # Errors
+    /// When there is no memory.
+    pub fn new(input: R) -> io::Result<Self> {
+        Ok(Self {
+            input,
+            buffer: Vec::new(),
+            start: 0,
+            at: 0,
+            at_end: false,
+            unpacker: Unpacker::new()?,
+            content: Vec::new(),
+            sequence: 0,
+            state: State::Foreign,
+            events: Vec::new(),
+            turns: Vec::new(),
+            place: None,
+        })
+    }
+
+    /// Bytes that were read and used.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.at
+    }
+
+    /// The next item; None at the end.
+    ///
+    /// # Errors
+    /// [`ReadError`]: nothing more can be read.
+    pub fn next_item(&mut self) -> Result<Option<Item>, ReadError> {
+        loop {
+            let skipped = self.find_block()?;
+            if skipped > 0 && self.place.is_none() && self.header().is_none() {
+                return Err(ReadError::Foreign);
+            }
+            if skipped > 0 {
+                return Ok(Some(self.missing(
+                    self.at - skipped,
+                    skipped,
+                    None,
+                    "no block begins there",
+                )));
+            }
+            let Some(header) = self.header() else {
+                return self.close();
+            };
+            if header.version > VERSION {
+                return Err(ReadError::Newer(header.version));
+            }
+            let damaged = self.state == State::Damaged;
+            self.state = State::Whole;
+            self.place = Some(Place { at: self.at, header });
+            let rows = (header.kind == Some(Kind::Events)).then(|| u64::from(header.rows));
+            let expected = std::mem::replace(&mut self.sequence, header.sequence.wrapping_add(1));
+            if header.sequence != expected && !damaged {
+                self.sequence = header.sequence;
+                return Ok(Some(self.missing(self.at, 0, None, "blocks are missing before it")));
+            }
+            let whole = HEADER + header.packed;
+            if self.fill(whole)? < whole {
+                let at = self.at;
+                let left = self.skip(self.buffer.len() - self.start);
+                return Ok(Some(self.missing(
+                    at,
+                    left,
+                    rows.or(Some(0)),
+                    "the file was cut off in this block",
+                )));
+            }
+            let at = self.at;
+            let item = self.read_block(&header);
+            self.skip(whole);
+            match item {
+                Ok(Some(item)) => {
+                    return Ok(Some(item));
+                }
+                // Of a kind that this version does not know, and need not know.
+                Ok(None) => {}
+                Err(Damage(what)) => return Ok(Some(self.missing(at, whole as u64, rows.or(Some(0)), what))),
+            }
+        }
+    }
+
+    fn read_block(&mut self, header: &BlockHeader) -> Result<Option<Item>, Damage> {
+        let block = &self.buffer[self.start..self.start + HEADER + header.packed];
+        self.unpacker.unpack(header, &block[HEADER..], &mut self.content)?;
+        let Some(kind) = header.kind else { return Ok(None) };
+        Ok(Some(match kind {
+            Kind::Header => Item::Begin(json(&self.content)?),
+            Kind::Events => {
+                rows::read(&self.content, &mut self.events, &mut self.turns)?;
+                if self.events.len() != header.rows as usize {
+                    return Err(Damage("it has fewer rows than it says"));
+                }
+                Item::Events
+            }
+            Kind::Interval => Item::Interval(json(&self.content)?),
+            Kind::End => {
+                self.state = State::Ended;
+                Item::End(json(&self.content)?)
+            }
+        }))
+    }
+
+    fn missing(&mut self, at: u64, bytes: u64, events: Option<u64>, what: &'static str) -> Item {
+        self.state = State::Damaged;
+        Item::Missing(Missing {
+            at,
+            bytes,
+            events,
+            what,
+        })
+    }
+
+    /// At the end of the file.
+    fn close(&mut self) -> Result<Option<Item>, ReadError> {
+        if self.place.is_none() {
+            return Err(if self.at == 0 {
+                ReadError::Empty
+            } else {
+                ReadError::Foreign
+            });
+        }
+        if self.state == State::Ended {
+            return Ok(None);
+        }
+        let what = "it has no end: tracer was killed, or the file cut off; events of up to a second before are missing";
+        let missing = self.missing(self.at, 0, None, what);
+        self.state = State::Ended;
+        Ok(Some(missing))
+    }
+
+    /// Goes on to where a block begins, or to the end. Returns how many bytes were skipped.
+    fn find_block(&mut self) -> Result<u64, ReadError> {
+        let mut skipped = 0;
+        loop {
+            let there = self.fill(HEADER)?;
+            if there == 0 || self.header().is_some() {
+                return Ok(skipped);
+            }
+            if self.place.is_none() && skipped > (MAX_PAYLOAD + HEADER) as u64 {
+                return Err(ReadError::Foreign);
+            }
+            let bytes = &self.buffer[self.start + 1..];
+            let next = bytes.windows(MAGIC.len()).position(|window| window == MAGIC);
+            // The beginning of a mark may be at the end of what is there.
+            let keep = if self.at_end { 0 } else { MAGIC.len() - 1 };
+            let step = next.map_or_else(|| (bytes.len() + 1).saturating_sub(keep).max(1), |at| at + 1);
+            skipped += self.skip(step);
+        }
+    }
+
+    fn header(&self) -> Option<BlockHeader> {
+        BlockHeader::parse(self.buffer[self.start..].first_chunk()?)
+    }
+
+    fn skip(&mut self, bytes: usize) -> u64 {
+        self.start += bytes;
+        self.at += bytes as u64;
+        bytes as u64
+    }
+
+    /// Reads until so many bytes are there, or the end. Returns how many are.
+    fn fill(&mut self, wanted: usize) -> io::Result<usize> {
+        if self.buffer.len() - self.start < wanted && !self.at_end {
+            self.buffer.drain(..self.start);
+            self.start = 0;
+            while self.buffer.len() < wanted && !self.at_end {
+                let there = self.buffer.len();
+                self.buffer.resize(wanted.max(there + CHUNK), 0);
+                // No more than there is: a pipe's writer may take its time.
+                let read = loop {
+                    match self.input.read(&mut self.buffer[there..]) {
+                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                        other => break other,
+                    }
+                };
+                self.buffer.truncate(there + *read.as_ref().unwrap_or(&0));
+                self.at_end = read? == 0;
+            }
+        }
+        Ok(self.buffer.len() - self.start)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::{
+        event::Move,
+        recording::header::Finished,
+        render::made_up,
+        sink::{Sink as _, recording::Recording},
+        units::VirtAddr,
+    };
+
+    /// Runs of a few events, each in a block of its own.
+    fn batches() -> Vec<Vec<Event>> {
+        let later = |by: u64| {
+            let mut event = made_up::moved();
+            event.at.0 += by;
+            event.vaddr = VirtAddr(event.vaddr.0 + 0x2000 * by);
+            Event::Move(event)
+        };
+        vec![
+            vec![Event::Move(made_up::moved()), Event::Move(made_up::unknown())],
+            made_up::others(),
+            (1..40).map(later).collect(),
+        ]
+    }
+
+    /// As tracer leaves it.
+    fn recorded() -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut sink = Recording::new(&mut bytes).unwrap();
+        sink.begin(&made_up::header()).unwrap();
+        for batch in batches() {
+            for event in &batch {
+                sink.event(event).unwrap();
+            }
+            sink.flush().unwrap();
+            sink.interval(&made_up::interval()).unwrap();
+        }
+        sink.finish(&made_up::summary()).unwrap();
+        bytes
+    }
+
+    #[derive(Debug, Default, PartialEq)]
+    struct Found {
+        begins: Vec<Begin>,
+        batches: Vec<Vec<Event>>,
+        intervals: usize,
+        end: Option<End>,
+        missing: Vec<Missing>,
+    }
+
+    fn read(bytes: &[u8]) -> Result<Found, ReadError> {
+        let mut recording = RecordingFile::new(bytes)?;
+        let mut found = Found::default();
+        while let Some(item) = recording.next_item()? {
+            match item {
+                Item::Begin(begin) => found.begins.push(*begin),
+                Item::Events => {
+                    assert_eq!(recording.turns, [recording.events.len()]);
+                    found.batches.push(recording.events.clone());
+                }
+                Item::Interval(interval) => {
+                    assert_eq!(*interval, made_up::interval());
+                    found.intervals += 1;
+                }
+                Item::End(end) => found.end = Some(*end),
+                Item::Missing(missing) => found.missing.push(missing),
+            }
+        }
+        assert_eq!(recording.position(), bytes.len() as u64);
+        Ok(found)
+    }
+
+    #[test]
+    fn everything_comes_back() {
+        let found = read(&recorded()).unwrap();
+        assert_eq!(found.batches, batches());
+        assert!(found.begins.iter().all(|begin| begin.header == made_up::header()));
+        assert_eq!((found.begins.len(), found.intervals), (2, 3));
+        let end = found.end.unwrap();
+        assert_eq!(
+            end.events,
+            batches().iter().map(|batch| batch.len() as u64).sum::<u64>()
+        );
+        assert_eq!(end.finished, Some(Finished::from(&made_up::summary())));
+        assert_eq!(found.missing, []);
+    }
+
+    /// Where each block begins, and the end of the last.
+    fn bounds(bytes: &[u8]) -> BTreeSet<usize> {
+        let mut at = 0;
+        let mut bounds = BTreeSet::from([0]);
+        while let Some(rest) = bytes[at..].first_chunk() {
+            at += HEADER + BlockHeader::parse(rest).unwrap().packed;
+            bounds.insert(at);
+        }
+        bounds
+    }
+
+    #[test]
+    fn cut_off_anywhere_the_blocks_before_are_whole() {
+        let bytes = recorded();
+        let bounds = bounds(&bytes);
+        for length in 0..bytes.len() {
+            let blocks = bounds.range(..=length).count() - 1;
+            let result = read(&bytes[..length]);
+            if length < HEADER {
+                assert!(matches!(result, Err(ReadError::Empty | ReadError::Foreign)), "{length}");
+                continue;
+            }
+            let found = result.unwrap();
+            let have = found.begins.len() + found.batches.len() + found.intervals;
+            assert_eq!(have, blocks, "{length}");
+            assert_eq!(found.batches, batches()[..found.batches.len()]);
+            assert!(!found.missing.is_empty() && found.end.is_none(), "{length}");
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_costs_its_block() {
+        let bytes = recorded();
+        let blocks = bounds(&bytes).len() - 1;
+        // One bit of each byte: `block` has them all.
+        for bit in (0..bytes.len()).map(|byte| 8 * byte + byte % 8) {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let found = match read(&flipped) {
+                Ok(found) => found,
+                Err(error) => panic!("bit {bit}: {error}"),
+            };
+            let have = found.begins.len() + found.batches.len() + found.intervals + usize::from(found.end.is_some());
+            assert_eq!(have, blocks - 1, "bit {bit}: {:?}", found.missing);
+            // In their order, and none that was not written.
+            let mut written = batches().into_iter();
+            assert!(
+                found.batches.iter().all(|batch| written.any(|one| one == *batch)),
+                "bit {bit}"
+            );
+            let damage = found.missing.first().unwrap();
+            let place = bit as u64 / 8;
+            assert!(
+                damage.at <= place && place < damage.at + damage.bytes,
+                "bit {bit}: {damage:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_stands_between_blocks_is_skipped() {
+        let mut bytes = recorded();
+        let bounds: Vec<usize> = bounds(&bytes).into_iter().collect();
+        let noise: Vec<u8> = MAGIC.into_iter().cycle().take(1 << 20).collect();
+        bytes.splice(bounds[3]..bounds[3], noise.iter().copied());
+        let found = read(&bytes).unwrap();
+        assert_eq!(found.batches, batches());
+        let [missing] = &found.missing[..] else {
+            panic!("{:?}", found.missing)
+        };
+        assert_eq!((missing.at, missing.bytes), (bounds[3] as u64, noise.len() as u64));
+    }
+
+    #[test]
+    fn a_block_that_is_not_there_is_missed() {
+        let bytes = recorded();
+        let bounds: Vec<usize> = bounds(&bytes).into_iter().collect();
+        let without = [&bytes[..bounds[2]], &bytes[bounds[3]..]].concat();
+        let found = read(&without).unwrap();
+        assert_eq!(found.batches, batches()[1..]);
+        assert_eq!(found.missing.len(), 1);
+    }
+
+    #[test]
+    fn what_is_no_recording_is_told_apart() {
+        assert!(matches!(read(b""), Err(ReadError::Empty)));
+        assert!(matches!(read(b"PERFILE2 and so on"), Err(ReadError::Foreign)));
+        assert!(matches!(read(&[0; 4096]), Err(ReadError::Foreign)));
+        assert!(matches!(read(&MAGIC), Err(ReadError::Foreign)));
+        let mut newer = recorded();
+        newer[6] = 9;
+        let crc = crc32fast::hash(&newer[..HEADER - 4]);
+        newer[HEADER - 4..HEADER].copy_from_slice(&crc.to_le_bytes());
+        assert!(matches!(read(&newer), Err(ReadError::Newer(9))));
+    }
+
+    #[test]
+    fn moves_of_any_kind_come_back() {
+        use proptest::prelude::*;
+        let numbers = prop::array::uniform8(prop_oneof![0u64..3, any::<u64>(), Just(u64::MAX)]);
+        let moves = prop::collection::vec((numbers, any::<u16>()), 1..20);
+        proptest!(|(moves in moves)| {
+            let events: Vec<Event> = moves.iter().map(|row| Event::Move(any_move(row))).collect();
+            let mut bytes = Vec::new();
+            let mut sink = Recording::new(&mut bytes).unwrap();
+            sink.begin(&made_up::header()).unwrap();
+            for event in &events {
+                sink.event(event).unwrap();
+            }
+            sink.flush().unwrap();
+            sink.finish(&made_up::summary()).unwrap();
+            prop_assert_eq!(read(&bytes).unwrap().batches, vec![events]);
+        });
+    }
+
+    fn any_move((numbers, bits): &([u64; 8], u16)) -> Move {
+        let made_up = if bits & 1 == 0 {
+            made_up::moved()
+        } else {
+            made_up::unknown()
+        };
+        let some = |bit: u16, number: u64| (bits & (1 << bit) != 0).then_some(number);
+        Move {
+            at: crate::units::Nanos(numbers[0]),
+            vaddr: VirtAddr(numbers[1]),
+            pages: numbers[2],
+            old_pfn: some(1, numbers[3]).map(crate::units::Pfn),
+            new_pfn: some(2, numbers[4]).map(crate::units::Pfn),
+            blackout: some(3, numbers[5]).map(crate::units::Nanos),
+            map_count: some(4, numbers[6]),
+            ambiguous: bits & 32 != 0,
+            nth: some(6, 0).map(|_| numbers[7].to_le_bytes()[0]),
+            cpu: *bits,
+            ..made_up
+        }
+    }
+}
