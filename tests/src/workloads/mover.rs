@@ -205,8 +205,8 @@ fn run(args: &[String]) -> Result<()> {
         }
         if call == "move_pages_and_without_youngest" {
             // The reports are of the first move.
-            children.last_mut().context("no child")?.unmap()?;
             thread::sleep(BETWEEN);
+            children.last_mut().context("no child")?.unmap()?;
             numa::move_pages(range.clone(), 0, true)?;
         }
         Reports(reports).to_line()
