@@ -136,7 +136,10 @@ fn choose(names: &[String], here: &Here) -> Result<Vec<&'static Case>> {
         if names.is_empty() {
             in_place(case, here) && !is_hidden(case)
         } else {
-            names.iter().any(|name| fits(case, name))
+            // Of a whole topic what belongs here; what is named further is told why it cannot run.
+            names
+                .iter()
+                .any(|name| fits(case, name) && (in_place(case, here) || !name.ends_with('/')))
         }
     };
     let in_shape = |case: &&Case| !here.in_vm || case.needs.shape == here.shape;
