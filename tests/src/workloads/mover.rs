@@ -243,13 +243,14 @@ fn move_by(call: &str, range: &Range<u64>, everybodys: bool) -> Result<()> {
                 }
             }
         }
+        // Only the last page: the index of the first is 0, in whatever it counts.
         "move_hugetlb_to_full_node" => {
-            let outcome = reserve_hugetlb_of_node_1().and_then(|_reserved| {
-                match numa::move_pages(range.clone(), 1, everybodys) {
+            let last = range.end - HUGE as u64..range.end;
+            let outcome =
+                reserve_hugetlb_of_node_1().and_then(|_reserved| match numa::move_pages(last, 1, everybodys) {
                     Err(error) if says(&error, Errno::NOMEM) => Ok(()),
                     other => other,
-                }
-            });
+                });
             fs::write(HUGETLB_OF_NODE_1, "0").context("give node 1's huge pages back")?;
             outcome
         }
@@ -292,13 +293,22 @@ fn free_kib(node: u32) -> Result<u64> {
     kib.parse().context("parse MemFree")
 }
 
-/// Makes hugetlb pages of all that node 1 has in pieces large enough, and reserves every one that is free: a move finds
-/// neither one of them nor memory for another.
-fn reserve_hugetlb_of_node_1() -> Result<Memory> {
-    fs::write(HUGETLB_OF_NODE_1, "4096").context("take node 1's memory for huge pages")?;
-    let path = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages";
-    let free = fs::read_to_string(path).with_context(|| format!("read {path}"))?;
-    Memory::hugetlb(free.trim().parse::<usize>().context("parse free_hugepages")? * HUGE)
+/// Makes hugetlb pages of all that node 1 has in pieces large enough, until it has no more, and reserves every one that is
+/// free: a move finds neither one of them nor memory for another.
+fn reserve_hugetlb_of_node_1() -> Result<Vec<Memory>> {
+    let number = |name: &str| -> Result<usize> {
+        let path = format!("/sys/kernel/mm/hugepages/hugepages-2048kB/{name}");
+        let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        text.trim().parse().with_context(|| format!("parse {path}"))
+    };
+    let mut reserved = Vec::new();
+    loop {
+        fs::write(HUGETLB_OF_NODE_1, "4096").context("take node 1's memory for huge pages")?;
+        match number("free_hugepages")? - number("resv_hugepages")? {
+            0 => return Ok(reserved),
+            more => reserved.push(Memory::hugetlb(more * HUGE)?),
+        }
+    }
 }
 
 /// Takes a node's memory until the kernel turns to another one.
