@@ -161,8 +161,13 @@ pub struct SummaryLine {
 pub struct Lost {
     pub events: u64,
     pub mapping_pages: u64,
+    pub failures: u64,
     pub failure_pages: u64,
+    pub cut_failures: u64,
+    pub folios: u64,
+    pub compactions: u64,
     pub process_events: u64,
+    pub targets: u64,
     pub calls: u64,
     pub undecoded: u64,
     pub missed_runs: u64,

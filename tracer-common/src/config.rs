@@ -156,6 +156,10 @@ pub struct Config {
     /// `TTU_SYNC` of `enum ttu_flags`: a folio is unmapped with it to be split, never to be moved (`unmap_folio`,
     /// mm/huge_memory.c; `migrate_folio_unmap`, mm/migrate.c).
     pub ttu_sync: u32,
+    /// `vm_area_struct.__vm_anon_pgoff_lo`, bytes; 0: `vm_pgoff` is the offset of anonymous pages, too (before 7.3).
+    pub vma_anon_pgoff_lo: u32,
+    /// `vm_area_struct.__vm_anon_pgoff_hi`, bytes.
+    pub vma_anon_pgoff_hi: u32,
     /// Padding.
     pub pad: u32,
     /// `MR_NUMA_MISPLACED` of `enum migrate_reason`.
@@ -166,7 +170,7 @@ pub struct Config {
     pub page_offset_base: u64,
 }
 
-const _: () = assert!(size_of::<Config>() == 68 * 4 + 2 * 8);
+const _: () = assert!(size_of::<Config>() == 70 * 4 + 2 * 8);
 
 impl Config {
     /// All zero: what the object holds until user space overrides it.
@@ -237,6 +241,8 @@ impl Config {
         huge_index: 0,
         vma_flags: 0,
         ttu_sync: 0,
+        vma_anon_pgoff_lo: 0,
+        vma_anon_pgoff_hi: 0,
         pad: 0,
         reason_numa: 0,
         vmemmap_base: 0,

@@ -170,13 +170,24 @@ pub fn head_of(page: u64) -> u64 {
     if head & 1 == 0 { page } else { head - 1 }
 }
 
+/// The index of the page at a VMA's begin. Since 7.3 anonymous pages have an offset of their own, which differs in a private
+/// mapping of a file (`vma_start_anon_pgoff`, include/linux/mm.h).
+#[inline(always)]
+pub fn first_index(vma: u64, anon: bool) -> u64 {
+    if anon && config!(vma_anon_pgoff_lo) != 0 {
+        let half = |offset| peek(vma, offset) & u64::from(u32::MAX);
+        half(config!(vma_anon_pgoff_lo)) | half(config!(vma_anon_pgoff_hi)) << 32
+    } else {
+        peek(vma, config!(vma_pgoff))
+    }
+}
+
 /// Where an anonymous page that is not of KSM lies in a VMA, by its index (`linear_page_index`,
 /// include/linux/pagemap.h). `index`: of the page, in base pages.
 #[inline(always)]
 pub fn address_in(vma: u64, index: u64) -> u64 {
     let start: u64 = read(vma, config!(vma_start));
-    let first: u64 = read(vma, config!(vma_pgoff));
-    start + (index.wrapping_sub(first) << 12)
+    start + (index.wrapping_sub(first_index(vma, true)) << 12)
 }
 
 /// The PMD entry of an address; 0: no such page table. Nothing keeps the tables from changing meanwhile but the

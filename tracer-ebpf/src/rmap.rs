@@ -66,7 +66,7 @@ fn pages_to(end: u64, vaddr: u64, order: u8) -> u32 {
 pub fn place_in(folio: u64, vma: u64) -> Found {
     let order = kernel::folio_order(folio);
     let index = kernel::read::<u64>(folio, config!(folio_index)) << index_shift(vma, order);
-    let first: u64 = kernel::read(vma, config!(vma_pgoff));
+    let first = kernel::first_index(vma, is_anon(folio));
     let (start, end): (u64, u64) = (
         kernel::read(vma, config!(vma_start)),
         kernel::read(vma, config!(vma_end)),
@@ -92,7 +92,7 @@ pub fn end_in(folio: u64, vma: u64) -> u64 {
     let index = kernel::peek(folio, config!(folio_index)) << index_shift(vma, order);
     let pages = index
         .wrapping_add(1 << (order & 31))
-        .wrapping_sub(kernel::peek(vma, config!(vma_pgoff)));
+        .wrapping_sub(kernel::first_index(vma, is_anon(folio)));
     let (of_folio, of_vma) = (
         kernel::peek(vma, config!(vma_start)).wrapping_add(pages << 12),
         kernel::peek(vma, config!(vma_end)),
@@ -215,7 +215,7 @@ fn look(search: &mut Search, vma: u64) -> bool {
         kernel::peek(vma, config!(vma_end)),
     );
     let index = search.index << index_shift(vma, search.order);
-    let ahead = index.wrapping_sub(kernel::peek(vma, config!(vma_pgoff)));
+    let ahead = index.wrapping_sub(kernel::first_index(vma, search.tree.anon));
     let vaddr = start.wrapping_add(ahead << 12);
     if vaddr < start || vaddr >= end {
         return false;

@@ -189,7 +189,7 @@ fn run(args: &[String]) -> Result<()> {
         .map(|_| Sharer::fork(range.clone(), || Ok(())))
         .collect::<Result<Vec<_>>>()?;
     let _ballast = match call.as_str() {
-        "move_to_full_node" | "balance_to_full_node" => fill_node(1)?,
+        "move_to_full_node" | "mbind_to_full_node" | "balance_to_full_node" => fill_node(1)?,
         _ => Vec::new(),
     };
     serve(&range, "move", |before| {
@@ -259,19 +259,20 @@ fn move_by(call: &str, range: &Range<u64>, everybodys: bool) -> Result<()> {
                 }
             }
         }
+        // Only the last page: the index of the first is 0, in whatever it counts.
         "move_hugetlb_to_full_node" => {
-            let outcome = reserve_hugetlb_of_node_1().and_then(|_reserved| {
-                match numa::move_pages(range.clone(), 1, everybodys) {
+            let last = range.end - HUGE as u64..range.end;
+            let outcome =
+                reserve_hugetlb_of_node_1().and_then(|_reserved| match numa::move_pages(last, 1, everybodys) {
                     Err(error) if says(&error, Errno::NOMEM) => Ok(()),
                     other => other,
-                }
-            });
+                });
             fs::write(HUGETLB_OF_NODE_1, "0").context("give node 1's huge pages back")?;
             outcome
         }
         // In a single call, with nothing else on its list.
         "mbind_to_full_node" => {
-            let _ballast = fill_node(1)?;
+            let _more = top_up(1)?;
             match numa::mbind(range.clone(), 1, everybodys) {
                 Err(error) if says(&error, Errno::NOMEM) || says(&error, Errno::IO) => Ok(()),
                 other => other,
@@ -300,13 +301,24 @@ fn says(error: &anyhow::Error, errno: Errno) -> bool {
 const FULL: usize = 8;
 const PIECE: usize = 1 << 20;
 
-/// Makes hugetlb pages of all that node 1 has in pieces large enough, and reserves every one that is free: a move finds
-/// neither one of them nor memory for another.
-fn reserve_hugetlb_of_node_1() -> Result<Memory> {
-    fs::write(HUGETLB_OF_NODE_1, "4096").context("take node 1's memory for huge pages")?;
-    let path = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages";
-    let free = fs::read_to_string(path).with_context(|| format!("read {path}"))?;
-    Memory::hugetlb(free.trim().parse::<usize>().context("parse free_hugepages")? * HUGE)
+/// Makes hugetlb pages of all that node 1 has in pieces large enough, until it has no more, and reserves every one that is
+/// free: a move finds neither one of them nor memory for another.
+fn reserve_hugetlb_of_node_1() -> Result<Vec<Memory>> {
+    let number = |name: &str| -> Result<usize> {
+        let path = format!("/sys/kernel/mm/hugepages/hugepages-2048kB/{name}");
+        let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        text.trim().parse().with_context(|| format!("parse {path}"))
+    };
+    // A move would make room of what can be read again.
+    fs::write("/proc/sys/vm/drop_caches", "3").context("drop caches")?;
+    let mut reserved = Vec::new();
+    loop {
+        fs::write(HUGETLB_OF_NODE_1, "4096").context("take node 1's memory for huge pages")?;
+        match number("free_hugepages")? - number("resv_hugepages")? {
+            0 => return Ok(reserved),
+            more => reserved.push(Memory::hugetlb(more * HUGE)?),
+        }
+    }
 }
 
 /// Fills a node by moves, which find out best where moves find no room.

@@ -121,6 +121,8 @@ impl KernelTypes {
             // It made base pages of them (mm/hugetlb.c), and went with the need for it.
             huge_index: u32::from(self.0.parameters("hugetlb_basepage_index").is_some()),
             vma_flags: member("vm_area_struct", "vm_flags", "vm_area_struct.vm_flags")?,
+            vma_anon_pgoff_lo: self.0.member("vm_area_struct", "__vm_anon_pgoff_lo").unwrap_or(0),
+            vma_anon_pgoff_hi: self.0.member("vm_area_struct", "__vm_anon_pgoff_hi").unwrap_or(0),
             ttu_sync: self.constant("ttu_flags", "TTU_SYNC").ok_or(missing("TTU_SYNC"))?,
             dentry_name: member("dentry", "d_name", "dentry.d_name")? + member("qstr", "name", "qstr.name")?,
             anon_vma_root: member("anon_vma", "rb_root", "anon_vma.rb_root")?,
