@@ -56,6 +56,18 @@ pub const CASES: &[Case] = &[
         run: pinned_thp_address,
     },
     Case {
+        name: "failures/full_node",
+        what: "the target has no free page: what did not move is reported, and nothing else",
+        needs: NEEDS,
+        run: full_node,
+    },
+    Case {
+        name: "failures/full_node_shared",
+        what: "the same, of pages that a forked child maps too, and only the child is traced: it is found among those who do",
+        needs: NEEDS,
+        run: full_node_shared,
+    },
+    Case {
         name: "failures/full_node_hugetlb",
         what: "the target has no free huge page: a hugetlb page that was not even unmapped is found by its reverse mapping",
         needs: NEEDS,
@@ -72,18 +84,6 @@ pub const CASES: &[Case] = &[
         what: "huge pages that are split for a full node: what is left of them has no target, or was not tried",
         needs: NEEDS,
         run: full_node_thp,
-    },
-    Case {
-        name: "failures/full_node",
-        what: "the target has no free page: what did not move is reported, and nothing else",
-        needs: NEEDS,
-        run: full_node,
-    },
-    Case {
-        name: "failures/full_node_shared",
-        what: "the same, of pages that a forked child maps too, and only the child is traced: it is found among those who do",
-        needs: NEEDS,
-        run: full_node_shared,
     },
     Case {
         name: "failures/refused_hint_fault",
@@ -149,6 +149,15 @@ fn ensure_failed(trace: &Trace, pid: u32, truth: &Report) -> Result<Vec<FailureL
         .take(5)
         .collect();
     println!("{} pages stayed, {} reported", stayed.len(), seen.len());
+    if let Some(vaddr) = invented.first() {
+        let at = |failure: &&FailureLine| failure.owners.iter().any(|place| place.vaddr.0 == *vaddr.0);
+        for failure in failures.iter().filter(at) {
+            println!("{failure:?}");
+        }
+        for line in trace.moves.iter().filter(|line| line.vaddr.0 == *vaddr.0) {
+            println!("{line:?}");
+        }
+    }
     ensure!(
         missed.is_empty() && invented.is_empty(),
         "of {} pages that stayed, missed {missed:x?}, invented or repeated {invented:x?}; summary {:?}",
