@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use tracer_user::event::Event;
+use tracer_user::pipeline::now;
 use tracer_user::recording::header::End;
 use tracer_user::source::recording::{Item, Missing, RecordingFile};
 use tracer_user::units::Nanos;
@@ -18,7 +19,6 @@ use crate::case::{Case, Env, Needs, Outcome, Place};
 use crate::child::Worker;
 use crate::tracing::{Trace, Tracing};
 use crate::truth::Reports;
-use crate::workloads::recorder::now;
 
 const ROOT: Needs = Needs {
     root: true,

@@ -16,7 +16,7 @@ pub mod merged;
 pub mod mover;
 mod own;
 mod punched;
-pub mod recorder;
+mod recorder;
 mod sharer;
 pub mod stuck;
 pub mod swapped;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use rustix::time::{ClockId, clock_gettime};
 use tracer_user::event::{Event, Move, OwnerSource, Reason, Task, Verdict};
+use tracer_user::pipeline::now;
 use tracer_user::sink::recording::Recording;
 use tracer_user::sink::recording::files::{Files, Limit, Sync};
 use tracer_user::sink::{Header, Sink, Summary};
@@ -25,12 +25,6 @@ pub const WORKLOAD: Workload = Workload {
 const TURN: Duration = Duration::from_millis(10);
 /// Events of a turn.
 const EVENTS: u64 = 50;
-
-/// `CLOCK_MONOTONIC`.
-pub fn now() -> Nanos {
-    let time = clock_gettime(ClockId::Monotonic);
-    Nanos(time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned())
-}
 
 fn run(args: &[String]) -> Result<()> {
     let [path, events, limit @ ..] = args else {

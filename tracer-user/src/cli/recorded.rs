@@ -55,7 +55,7 @@ pub fn cat(args: &CatArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Whether nobody reads any more.
-pub(super) fn is_broken_pipe(error: &anyhow::Error) -> bool {
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let io = error.downcast_ref::<io::Error>();
     io.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
@@ -137,12 +137,7 @@ pub fn info(args: &InfoArgs) -> anyhow::Result<ExitCode> {
     } else {
         contents::text(&found, &name(&args.file))
     };
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            return Err(error).context("cannot write to standard output");
-        }
-        _ => {}
-    }
+    view::print(&text)?;
     Ok(ExitCode::from(u8::from(!found.missing.is_empty())))
 }
 

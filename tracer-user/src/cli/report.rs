@@ -3,13 +3,11 @@
 
 use std::{
     fmt::Write as _,
-    io::{self, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
 };
 
-use anyhow::Context as _;
 use clap::{ValueEnum, builder::PossibleValue};
 use serde_json::json;
 
@@ -18,7 +16,7 @@ use crate::{
         groups::{Groups, Key, Run, Sort},
         totals::Totals,
     },
-    cli::recorded,
+    cli::{recorded, view},
     event::{Event, Move},
     recording::header::Finished,
     render::{escape::Printable, groups, summary},
@@ -161,12 +159,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     } else {
         text(args, &recordings, &tables)?
     };
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            return Err(error).context("cannot write to standard output");
-        }
-        _ => {}
-    }
+    view::print(&text)?;
     Ok(ExitCode::from(u8::from(!whole)))
 }
 

@@ -1,8 +1,9 @@
 //! How events are shown on standard output.
 //! Input: words of the command line; the terminal.
 
-use std::io::{self, BufWriter, IsTerminal as _};
+use std::io::{self, BufWriter, IsTerminal as _, Write as _};
 
+use anyhow::Context as _;
 use clap::ValueEnum;
 use rustix::termios::tcgetwinsize;
 
@@ -53,6 +54,16 @@ impl Args {
         };
         let writer = anstream::AutoStream::new(io::stdout(), choice);
         Box::new(Text::new(buffered(writer), !self.each, terminal()))
+    }
+}
+
+/// Prints a whole answer. That nobody reads it is no error.
+pub fn print(text: &str) -> anyhow::Result<()> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        _ => Ok(()),
     }
 }
 
