@@ -11,12 +11,12 @@ use std::{
 use anyhow::Context as _;
 
 use crate::{
-    analysis::{contents::Contents, totals::Totals},
+    analysis::contents::Contents,
     cli::{Refused, view},
-    recording::header::Finished,
+    pipeline::replay::{self, ReplayError},
     render::{contents, escape::Printable},
-    sink::{Header, Sink, Summary},
-    source::recording::{Item, Missing, ReadError, RecordingFile},
+    sink::Sink,
+    source::recording::{Missing, ReadError, RecordingFile},
 };
 
 #[derive(Debug, clap::Args)]
@@ -45,9 +45,7 @@ pub struct InfoArgs {
 /// # Errors
 /// When it cannot be read, or standard output not be written.
 pub fn cat(args: &CatArgs) -> anyhow::Result<ExitCode> {
-    let mut recording = open(&args.file)?;
-    let mut sink = args.view.sink();
-    match show(&mut recording, &args.file, sink.as_mut()) {
+    match replay(&args.file, args.view.sink().as_mut()) {
         Ok(whole) => Ok(ExitCode::from(u8::from(!whole))),
         Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
         Err(error) => Err(error),
@@ -60,65 +58,13 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     io.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// Feeds a recording into a sink, as the pipeline does with what it traces. Returns whether nothing was missing.
-fn show(recording: &mut RecordingFile<Box<dyn Read>>, path: &Path, sink: &mut dyn Sink) -> anyhow::Result<bool> {
-    let mut totals = Totals::default();
-    let (mut begun, mut whole) = (false, true);
-    let mut finished = None;
-    while let Some(item) = next(recording, path)? {
-        if !begun && !matches!(item, Item::Missing(_)) {
-            begun = true;
-            match &item {
-                Item::Begin(begin) => sink.begin(&begin.header)?,
-                // Both of them are damaged.
-                _ => sink.begin(&Header::unknown())?,
-            }
-        }
-        match item {
-            Item::Begin(_) => {}
-            Item::Events => {
-                let mut turns = recording.turns.iter().peekable();
-                for (event, come) in recording.events.iter().zip(1..) {
-                    totals.add(event);
-                    sink.event(event)?;
-                    if turns.next_if_eq(&&come).is_some() {
-                        sink.flush()?;
-                    }
-                }
-            }
-            Item::Interval(interval) => sink.interval(&interval)?,
-            Item::End(end) => finished = end.finished,
-            Item::Missing(missing) => {
-                whole = false;
-                sink.flush()?;
-                complain(path, &missing);
-            }
-        }
-    }
-    match finished {
-        Some(finished) => sink.finish(&summary(finished, totals))?,
-        None => sink.abandon()?,
-    }
-    Ok(whole)
-}
-
-/// A run's summary, from its end and its events.
-pub(super) fn summary(finished: Finished, totals: Totals) -> Summary {
-    let Finished {
-        duration,
-        books,
-        startup_cpu,
-        cpu,
-        max_rss,
-    } = finished;
-    Summary {
-        duration,
-        totals,
-        books,
-        startup_cpu,
-        cpu,
-        max_rss,
-    }
+/// Feeds the recording at `path` into a sink, and says on standard error what is missing. Returns whether nothing was.
+pub(super) fn replay(path: &Path, sink: &mut dyn Sink) -> anyhow::Result<bool> {
+    let mut recording = open(path)?;
+    replay::replay(&mut recording, sink, |missing| complain(path, missing)).map_err(|error| match error {
+        ReplayError::Read(error) => unreadable(path, error),
+        ReplayError::Sink(error) => error.into(),
+    })
 }
 
 /// Runs `tracer info`. The exit code is 1 where something is missing from the recording.
@@ -128,7 +74,7 @@ pub(super) fn summary(finished: Finished, totals: Totals) -> Summary {
 pub fn info(args: &InfoArgs) -> anyhow::Result<ExitCode> {
     let mut recording = open(&args.file)?;
     let mut found = Contents::default();
-    while let Some(item) = next(&mut recording, &args.file)? {
+    while let Some(item) = recording.next_item().map_err(|error| unreadable(&args.file, error))? {
         found.add(&item, &recording.events, recording.place.as_ref());
     }
     found.bytes = recording.position();
@@ -142,7 +88,7 @@ pub fn info(args: &InfoArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Opens a recording.
-pub(super) fn open(path: &Path) -> anyhow::Result<RecordingFile<Box<dyn Read>>> {
+fn open(path: &Path) -> anyhow::Result<RecordingFile<Box<dyn Read>>> {
     let input: Box<dyn Read> = if path == Path::new("-") {
         Box::new(io::stdin())
     } else {
@@ -156,17 +102,17 @@ pub(super) fn open(path: &Path) -> anyhow::Result<RecordingFile<Box<dyn Read>>> 
     RecordingFile::new(input).context("cannot begin to read")
 }
 
-/// The next item of a recording.
-pub(super) fn next(recording: &mut RecordingFile<Box<dyn Read>>, path: &Path) -> anyhow::Result<Option<Item>> {
-    recording.next_item().map_err(|error| match error {
+/// Why a recording cannot be read, for a person.
+fn unreadable(path: &Path, error: ReadError) -> anyhow::Error {
+    match error {
         ReadError::Foreign | ReadError::Empty => Refused(format!("{}: {error}", name(path))).into(),
         ReadError::Newer(_) => Refused(format!("{} was {error}", name(path))).into(),
         ReadError::Io(error) => anyhow::Error::from(error).context(format!("cannot read {}", name(path))),
-    })
+    }
 }
 
 /// Says that something is missing.
-pub(super) fn complain(path: &Path, missing: &Missing) {
+fn complain(path: &Path, missing: &Missing) {
     let _ = writeln!(io::stderr(), "tracer: {}: {}", name(path), contents::missing(missing));
 }
 
@@ -176,64 +122,5 @@ fn name(path: &Path) -> String {
         "standard input".to_owned()
     } else {
         Printable(&path.to_string_lossy()).to_string()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        event::Event,
-        render::made_up,
-        sink::{recording::Recording, text::Text},
-    };
-
-    /// As the pipeline feeds a sink: two turns, of which the second goes on where the first ended.
-    fn feed(sink: &mut dyn Sink) {
-        let next = |by: u64| {
-            let mut moved = made_up::moved();
-            moved.vaddr = moved.vaddr.plus_pages(by);
-            moved.old_pfn = moved.old_pfn.map(|pfn| pfn.plus(by));
-            moved.new_pfn = moved.new_pfn.map(|pfn| pfn.plus(by));
-            Event::Move(moved)
-        };
-        sink.begin(&made_up::header()).unwrap();
-        for turn in [[next(0), next(2)], [next(4), Event::Move(made_up::unknown())]] {
-            for event in &turn {
-                sink.event(event).unwrap();
-            }
-            sink.flush().unwrap();
-        }
-        for event in made_up::others() {
-            sink.event(&event).unwrap();
-        }
-        sink.interval(&made_up::interval()).unwrap();
-        sink.flush().unwrap();
-        let mut summary = made_up::summary();
-        summary.totals = Totals::default();
-        for event in [next(0), next(2), next(4), Event::Move(made_up::unknown())] {
-            summary.totals.add(&event);
-        }
-        for event in made_up::others() {
-            summary.totals.add(&event);
-        }
-        sink.finish(&summary).unwrap();
-    }
-
-    #[test]
-    fn a_recording_shows_the_rows_of_the_run() {
-        let (mut live, mut again, mut file) = (Vec::new(), Vec::new(), Vec::new());
-        feed(&mut Text::new(&mut live, true, None));
-        feed(&mut Recording::new(&mut file).unwrap());
-        let input: Box<dyn Read> = Box::new(io::Cursor::new(file));
-        let mut recording = RecordingFile::new(input).unwrap();
-        let whole = show(
-            &mut recording,
-            Path::new("made up"),
-            &mut Text::new(&mut again, true, None),
-        )
-        .unwrap();
-        assert!(whole);
-        assert_eq!(String::from_utf8(again).unwrap(), String::from_utf8(live).unwrap());
     }
 }

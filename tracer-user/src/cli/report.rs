@@ -3,6 +3,7 @@
 
 use std::{
     fmt::Write as _,
+    io,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -14,14 +15,13 @@ use serde_json::json;
 use crate::{
     analysis::{
         groups::{Groups, Key, Run, Sort},
+        intervals::Interval,
         totals::Totals,
     },
     cli::{recorded, view},
     event::{Event, Move},
-    recording::header::Finished,
     render::{escape::Printable, groups, summary},
-    sink::Header,
-    source::recording::Item,
+    sink::{Header, Sink, Summary},
     units::Nanos,
 };
 
@@ -109,8 +109,14 @@ fn condition(text: &str) -> Result<(Key, String), String> {
 }
 
 impl Args {
+    /// Whether some of a run is left out.
     fn filters(&self) -> bool {
-        !self.pid.is_empty() || self.since.is_some() || self.until.is_some() || !self.conditions.is_empty()
+        self.chooses_moves() || self.since.is_some() || self.until.is_some()
+    }
+
+    /// By what only moves of pages have.
+    fn chooses_moves(&self) -> bool {
+        !self.pid.is_empty() || !self.conditions.is_empty()
     }
 
     #[expect(clippy::cast_precision_loss, reason = "fractions of a second are enough")]
@@ -119,7 +125,15 @@ impl Args {
         self.since.is_none_or(|since| seconds >= since) && self.until.is_none_or(|until| seconds < until)
     }
 
-    fn wants(&self, moved: &Move, run: &Run) -> bool {
+    fn wants(&self, event: &Event, run: &Run) -> bool {
+        self.in_time(event.at(), run)
+            && match event {
+                Event::Move(moved) => self.wants_move(moved, run),
+                Event::Unmapped(_) | Event::Failure(_) | Event::Compaction(_) => !self.chooses_moves(),
+            }
+    }
+
+    fn wants_move(&self, moved: &Move, run: &Run) -> bool {
         let of_process = |pid: &u32| moved.owner.as_ref().is_some_and(|owner| owner.tgid.0 == *pid);
         (self.pid.is_empty() || self.pid.iter().any(of_process))
             && self
@@ -129,12 +143,79 @@ impl Args {
     }
 }
 
-/// What a recording says of itself.
+/// What a run says of itself.
 struct Recorded {
     path: PathBuf,
-    header: Option<Header>,
-    finished: Option<Finished>,
+    header: Header,
     totals: Totals,
+    /// None: nobody knows how it ended.
+    summary: Option<Summary>,
+}
+
+/// Takes in what is asked for.
+struct Gathering<'a> {
+    args: &'a Args,
+    /// Of the recording that is being read.
+    path: &'a Path,
+    run: Run,
+    recorded: Vec<Recorded>,
+    /// Which of them.
+    current: usize,
+    tables: Vec<Groups>,
+}
+
+impl Sink for Gathering<'_> {
+    fn begin(&mut self, header: &Header) -> io::Result<()> {
+        self.run = Run {
+            begun: header.begun,
+            host: Arc::from(&*header.host),
+        };
+        // The files of a rotation are of one run.
+        let known = self
+            .recorded
+            .iter()
+            .position(|recorded| recorded.header.same_run(header));
+        self.current = known.unwrap_or(self.recorded.len());
+        if known.is_none() {
+            self.recorded.push(Recorded {
+                path: self.path.to_owned(),
+                header: header.clone(),
+                totals: Totals::default(),
+                summary: None,
+            });
+        }
+        Ok(())
+    }
+
+    fn event(&mut self, event: &Event) -> io::Result<()> {
+        if !self.args.wants(event, &self.run) {
+            return Ok(());
+        }
+        if let Event::Move(moved) = event {
+            for table in &mut self.tables {
+                table.add(moved, &self.run);
+            }
+        }
+        if let Some(recorded) = self.recorded.get_mut(self.current) {
+            recorded.totals.add(event);
+        }
+        Ok(())
+    }
+
+    fn interval(&mut self, _: &Interval) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn finish(&mut self, summary: &Summary) -> io::Result<()> {
+        if let Some(recorded) = self.recorded.get_mut(self.current) {
+            recorded.summary = Some(summary.clone());
+        }
+        Ok(())
+    }
 }
 
 /// Runs `tracer report`. The exit code is 1 where something is missing from a recording.
@@ -142,72 +223,35 @@ struct Recorded {
 /// # Errors
 /// When one cannot be read, or standard output not be written.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let keys = if args.by.is_empty() {
+    let keys: Vec<_> = if args.by.is_empty() {
         TABLES.iter().map(|key| vec![*key]).collect()
     } else {
         vec![args.by.clone()]
     };
-    let mut tables: Vec<Groups> = keys.into_iter().map(Groups::new).collect();
-    let (mut recordings, mut whole) = (Vec::new(), true);
+    let mut gathering = Gathering {
+        args,
+        path: Path::new(""),
+        run: Run {
+            begun: Nanos(0),
+            host: Arc::from("unknown"),
+        },
+        recorded: Vec::new(),
+        current: 0,
+        tables: keys.into_iter().map(Groups::new).collect(),
+    };
+    let mut whole = true;
     for path in &args.files {
-        let (recorded, is_whole) = read(args, path, &mut tables)?;
-        recordings.push(recorded);
-        whole &= is_whole;
+        gathering.path = path;
+        whole &= recorded::replay(path, &mut gathering)?;
     }
+    let Gathering { recorded, tables, .. } = gathering;
     let text = if args.json {
-        json(args, &recordings, &tables, whole)
+        json(args, &recorded, &tables, whole)
     } else {
-        text(args, &recordings, &tables)?
+        text(args, &recorded, &tables)?
     };
     view::print(&text)?;
     Ok(ExitCode::from(u8::from(!whole)))
-}
-
-fn read(args: &Args, path: &Path, tables: &mut [Groups]) -> anyhow::Result<(Recorded, bool)> {
-    let mut recording = recorded::open(path)?;
-    let mut whole = true;
-    let mut run = Run {
-        begun: Nanos(0),
-        host: Arc::from("unknown"),
-    };
-    let mut recorded = Recorded {
-        path: path.to_owned(),
-        header: None,
-        finished: None,
-        totals: Totals::default(),
-    };
-    while let Some(item) = recorded::next(&mut recording, path)? {
-        match item {
-            Item::Begin(begin) if recorded.header.is_none() => {
-                run.begun = begin.header.begun;
-                run.host = Arc::from(&*begin.header.host);
-                recorded.header = Some(begin.header);
-            }
-            Item::Begin(_) | Item::Interval(_) => {}
-            Item::Events => {
-                for event in recording.events.iter().filter(|event| args.in_time(event.at(), &run)) {
-                    match event {
-                        Event::Move(moved) if !args.wants(moved, &run) => continue,
-                        Event::Move(moved) => {
-                            for table in &mut *tables {
-                                table.add(moved, &run);
-                            }
-                        }
-                        // These are about moves.
-                        _ if args.filters() => continue,
-                        _ => {}
-                    }
-                    recorded.totals.add(event);
-                }
-            }
-            Item::End(end) => recorded.finished = end.finished,
-            Item::Missing(missing) => {
-                whole = false;
-                recorded::complain(path, &missing);
-            }
-        }
-    }
-    Ok((recorded, whole))
 }
 
 /// Each recording's closing page, unless something else is asked for, then the tables.
@@ -215,12 +259,12 @@ fn text(args: &Args, recordings: &[Recorded], tables: &[Groups]) -> anyhow::Resu
     let mut out = String::new();
     for recorded in recordings {
         let name = Printable(&recorded.path.to_string_lossy()).to_string();
-        if let Some(finished) = &recorded.finished {
-            let lost = finished.books.lost.events();
+        if let Some(summary) = &recorded.summary {
+            let lost = summary.books.lost.events();
             if lost > 0 {
                 writeln!(out, "LOST      {lost} events of {name}")?;
             }
-            if !finished.books.balanced() {
+            if !summary.books.balanced() {
                 writeln!(out, "WARNING   the books of {name} do not balance")?;
             }
         }
@@ -230,9 +274,9 @@ fn text(args: &Args, recordings: &[Recorded], tables: &[Groups]) -> anyhow::Resu
             if recordings.len() > 1 {
                 writeln!(out, "== {}", Printable(&recorded.path.to_string_lossy()))?;
             }
-            if let Some(finished) = recorded.finished.clone() {
-                let summary = recorded::summary(finished, recorded.totals.clone());
-                out += &summary::text(recorded.header.as_ref(), &summary, false);
+            if let Some(summary) = recorded.summary.clone() {
+                let totals = recorded.totals.clone();
+                out += &summary::text(Some(&recorded.header), &Summary { totals, ..summary }, false);
             }
         }
     }
@@ -253,14 +297,15 @@ fn json(args: &Args, recordings: &[Recorded], tables: &[Groups], whole: bool) ->
     let recordings: Vec<_> = recordings
         .iter()
         .map(|recorded| {
-            let books = recorded.finished.as_ref().map(|finished| &finished.books);
+            let summary = recorded.summary.as_ref();
+            let books = summary.map(|summary| &summary.books);
             json!({
                 "file": recorded.path.to_string_lossy(),
-                "host": recorded.header.as_ref().map(|header| &header.host),
-                "kernel": recorded.header.as_ref().map(|header| &header.kernel),
+                "host": recorded.header.host,
+                "kernel": recorded.header.kernel,
                 "events": recorded.totals.events,
                 "pages": recorded.totals.pages,
-                "duration_ns": recorded.finished.as_ref().map(|finished| finished.duration.0),
+                "duration_ns": summary.map(|summary| summary.duration.0),
                 "lost_events": books.map(|books| books.lost.events()),
                 "balanced": books.map(crate::analysis::books::Books::balanced),
             })

@@ -1,6 +1,8 @@
 //! The one loop: drains the source, decodes, correlates, feeds every sink, and always finishes them.
 //! Input: a running capture; the moment to end.
 
+pub mod replay;
+
 use std::{
     future::Future,
     io,

@@ -50,6 +50,12 @@ pub struct Header {
 }
 
 impl Header {
+    /// Whether both are of one run: nothing else began on that machine at that nanosecond.
+    #[must_use]
+    pub fn same_run(&self, other: &Self) -> bool {
+        (&self.host, &self.boot_id, self.begun) == (&other.host, &other.boot_id, other.begun)
+    }
+
     /// Of a recording that has lost it.
     #[must_use]
     pub fn unknown() -> Self {

@@ -162,6 +162,14 @@ impl<R: Read> RecordingFile<R> {
             if header.version > VERSION {
                 return Err(ReadError::Newer(header.version));
             }
+            let begins = header.sequence == 0 && header.kind == Some(Kind::Header) && self.state != State::Foreign;
+            if begins && self.state != State::Ended {
+                return Ok(Some(self.no_end()));
+            }
+            if begins {
+                // Recordings may stand one behind the other.
+                self.sequence = 0;
+            }
             let damaged = self.state == State::Damaged;
             self.state = State::Whole;
             self.place = Some(Place { at: self.at, header });
@@ -239,10 +247,14 @@ impl<R: Read> RecordingFile<R> {
         if self.state == State::Ended {
             return Ok(None);
         }
+        Ok(Some(self.no_end()))
+    }
+
+    fn no_end(&mut self) -> Item {
         let what = "it has no end: tracer was killed, or the file cut off; events of up to a second before are missing";
         let missing = self.missing(self.at, 0, None, what);
         self.state = State::Ended;
-        Ok(Some(missing))
+        missing
     }
 
     /// Goes on to where a block begins, or to the end. Returns how many bytes were skipped.

@@ -1,0 +1,212 @@
+//! A recording, fed into a sink as the pipeline feeds it with what it traces.
+//! Input: a recording; a sink.
+
+use std::io::{self, Read};
+
+use crate::{
+    analysis::totals::Totals,
+    recording::header::{Begin, Finished},
+    sink::{Header, Sink, Summary},
+    source::recording::{Item, Missing, ReadError, RecordingFile},
+};
+
+/// Why a recording was not fed to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The sink cannot be written.
+    #[error(transparent)]
+    Sink(#[from] io::Error),
+}
+
+/// The run that is being fed.
+struct Run {
+    header: Header,
+    totals: Totals,
+}
+
+impl Run {
+    fn new(header: Header) -> Self {
+        Self {
+            header,
+            totals: Totals::default(),
+        }
+    }
+}
+
+/// Feeds all runs of a recording into a sink: each is begun, and finished or abandoned. Tells `missing` what is missing,
+/// after what came before has been flushed. Returns whether nothing was.
+///
+/// # Errors
+/// [`ReplayError`]: the sink was not finished.
+pub fn replay<R: Read>(
+    recording: &mut RecordingFile<R>,
+    sink: &mut dyn Sink,
+    mut missing: impl FnMut(&Missing),
+) -> Result<bool, ReplayError> {
+    let mut whole = true;
+    let mut run: Option<Run> = None;
+    while let Some(item) = recording.next_item()? {
+        match item {
+            Item::Begin(begin) => {
+                let Begin { header, .. } = *begin;
+                if run.as_ref().is_none_or(|run| !run.header.same_run(&header)) {
+                    abandon(&mut run, sink)?;
+                    sink.begin(&header)?;
+                    run = Some(Run::new(header));
+                }
+            }
+            Item::Events => {
+                let run = started(&mut run, sink)?;
+                let mut turns = recording.turns.iter().peekable();
+                for (event, come) in recording.events.iter().zip(1..) {
+                    run.totals.add(event);
+                    sink.event(event)?;
+                    if turns.next_if_eq(&&come).is_some() {
+                        sink.flush()?;
+                    }
+                }
+            }
+            Item::Interval(interval) => {
+                started(&mut run, sink)?;
+                sink.interval(&interval)?;
+            }
+            Item::End(end) => {
+                // Else the run goes on in the next file of its rotation.
+                if let Some(finished) = end.finished {
+                    let totals = std::mem::take(&mut started(&mut run, sink)?.totals);
+                    sink.finish(&summary(finished, totals))?;
+                    run = None;
+                }
+            }
+            Item::Missing(what) => {
+                whole = false;
+                if run.is_some() {
+                    sink.flush()?;
+                }
+                missing(&what);
+            }
+        }
+    }
+    abandon(&mut run, sink)?;
+    Ok(whole)
+}
+
+/// The run, which is unknown where all of its headers are damaged.
+fn started<'r>(run: &'r mut Option<Run>, sink: &mut dyn Sink) -> io::Result<&'r mut Run> {
+    if run.is_none() {
+        sink.begin(&Header::unknown())?;
+    }
+    Ok(run.get_or_insert_with(|| Run::new(Header::unknown())))
+}
+
+fn abandon(run: &mut Option<Run>, sink: &mut dyn Sink) -> io::Result<()> {
+    match run.take() {
+        Some(_) => sink.abandon(),
+        None => Ok(()),
+    }
+}
+
+/// A run's summary, from its end and its events.
+fn summary(finished: Finished, totals: Totals) -> Summary {
+    let Finished {
+        duration,
+        books,
+        startup_cpu,
+        cpu,
+        max_rss,
+    } = finished;
+    Summary {
+        duration,
+        totals,
+        books,
+        startup_cpu,
+        cpu,
+        max_rss,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        event::Event,
+        render::made_up,
+        sink::{json::JsonLines, recording::Recording, text::Text},
+    };
+
+    /// As the pipeline feeds a sink: two turns, of which the second goes on where the first ended.
+    fn feed(sink: &mut dyn Sink) {
+        feed_as(&made_up::header(), sink);
+    }
+
+    fn feed_as(header: &Header, sink: &mut dyn Sink) {
+        let next = |by: u64| {
+            let mut moved = made_up::moved();
+            moved.vaddr = moved.vaddr.plus_pages(by);
+            moved.old_pfn = moved.old_pfn.map(|pfn| pfn.plus(by));
+            moved.new_pfn = moved.new_pfn.map(|pfn| pfn.plus(by));
+            Event::Move(moved)
+        };
+        sink.begin(header).unwrap();
+        for turn in [[next(0), next(2)], [next(4), Event::Move(made_up::unknown())]] {
+            for event in &turn {
+                sink.event(event).unwrap();
+            }
+            sink.flush().unwrap();
+        }
+        for event in made_up::others() {
+            sink.event(&event).unwrap();
+        }
+        sink.interval(&made_up::interval()).unwrap();
+        sink.flush().unwrap();
+        let mut summary = made_up::summary();
+        summary.totals = Totals::default();
+        for event in [next(0), next(2), next(4), Event::Move(made_up::unknown())] {
+            summary.totals.add(&event);
+        }
+        for event in made_up::others() {
+            summary.totals.add(&event);
+        }
+        sink.finish(&summary).unwrap();
+    }
+
+    #[test]
+    fn a_recording_shows_the_rows_of_the_run() {
+        let (mut live, mut again, mut file) = (Vec::new(), Vec::new(), Vec::new());
+        feed(&mut Text::new(&mut live, true, None));
+        feed(&mut Recording::new(&mut file).unwrap());
+        let mut recording = RecordingFile::new(&file[..]).unwrap();
+        assert!(replay(&mut recording, &mut Text::new(&mut again, true, None), |_| {}).unwrap());
+        assert_eq!(String::from_utf8(again).unwrap(), String::from_utf8(live).unwrap());
+    }
+
+    #[test]
+    fn recordings_one_behind_the_other_are_runs() {
+        let mut other = made_up::header();
+        other.begun.0 += 1;
+        let mut file = Vec::new();
+        feed(&mut Recording::new(&mut file).unwrap());
+        let first = file.len();
+        feed_as(&other, &mut Recording::new(&mut file).unwrap());
+        let mut live = Vec::new();
+        feed(&mut JsonLines::new(&mut live));
+        let of_first = live.len();
+        feed_as(&other, &mut JsonLines::new(&mut live));
+
+        let read = |bytes: &[u8]| {
+            let (mut shown, mut missing) = (Vec::new(), 0);
+            let mut recording = RecordingFile::new(bytes).unwrap();
+            let whole = replay(&mut recording, &mut JsonLines::new(&mut shown), |_| missing += 1).unwrap();
+            assert_eq!(whole, missing == 0);
+            (shown, missing)
+        };
+        assert!(read(&file) == (live.clone(), 0));
+        // Without the last byte of the first one: its end is damaged.
+        file.remove(first - 1);
+        let (shown, missing) = read(&file);
+        assert!(missing > 0 && shown.ends_with(&live[of_first..]) && shown.len() < live.len());
+    }
+}
