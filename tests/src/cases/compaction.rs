@@ -4,7 +4,7 @@
 use std::fs;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::case::{Case, Env, Needs, Outcome};
 use crate::child::Worker;
@@ -96,7 +96,18 @@ fn asked_for(env: &Env, backend: &str) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
+/// The kernel counts a stall also where it then finds that no zone is worth compacting: several tries.
 fn direct(env: &Env) -> Result<Outcome> {
+    for _ in 0..5 {
+        if direct_once(env)? {
+            return Ok(Outcome::Passed);
+        }
+    }
+    bail!("no run that an allocation waited for, five times: nothing is proven")
+}
+
+/// Whether there was a direct run.
+fn direct_once(env: &Env) -> Result<bool> {
     let mut worker = Worker::spawn("punched", &["100"])?;
     worker.wait_ready(SOON)?;
     let tracing = Tracing::start(&env.tracer, &["-a"])?;
@@ -115,7 +126,6 @@ fn direct(env: &Env) -> Result<Outcome> {
     let lost = &trace.summary.lost;
     ensure!(lost.events + lost.missed_detail_runs == 0, "lost: {lost:?}");
     worker.exit(SOON)?;
-    ensure!(stalls > 0, "nobody waited: nothing is proven");
     let own = std::process::id();
     // khugepaged's own wish for huge pages makes it wait, too.
     let is_daemon =
@@ -127,11 +137,7 @@ fn direct(env: &Env) -> Result<Outcome> {
         direct.len(),
         trace.compactions.len()
     );
-    ensure!(
-        !direct.is_empty(),
-        "{stalls} stalls, and no direct run: {:?}",
-        trace.compactions
-    );
+    let any = !direct.is_empty();
     for run in direct {
         ensure_likely(run)?;
         ensure!(run.order == Some(9) && !run.proactive, "{run:?}");
@@ -140,5 +146,5 @@ fn direct(env: &Env) -> Result<Outcome> {
     for run in trace.compactions.iter().filter(ours).filter(|run| run.actor_pid != own) {
         ensure!(is_daemon(run, "kcompactd") && !run.direct, "{run:?}");
     }
-    Ok(Outcome::Passed)
+    Ok(any)
 }

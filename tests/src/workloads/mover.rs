@@ -180,6 +180,8 @@ fn run(args: &[String]) -> Result<()> {
         _ => None,
     };
     let mut memory = pages.map(len, node)?;
+    // khugepaged would put huge pages together again that were split to be moved.
+    rustix::thread::disable_transparent_huge_pages(true).context("keep khugepaged away")?;
     if call == "gigantic_page" {
         // Something everywhere, so that there is something in the gigabyte, and room for it elsewhere.
         memory.thin_out(64 << 20, 2 * HUGE)?;
