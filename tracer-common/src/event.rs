@@ -292,20 +292,24 @@ pub struct FolioFailed {
     pub errno: i32,
     /// Times that the kernel tried to copy it, or to get a page for it.
     pub attempts: u32,
-    /// References to it when the last attempt failed; of a pinned base page without one, when the call ended.
+    /// References to it when the last attempt failed.
     pub refs: i32,
-    /// References that the kernel expects for a move; of a page that is still mapped, with those of its mappings.
+    /// References that the kernel expects for a move.
     pub expected_refs: i32,
-    /// Mappings of it when the call ended; of a large folio 0.
+    /// Mappings of it when the call ended; of a large folio something else.
     pub mappings: u32,
+    /// References to it when the call ended.
+    pub refs_left: i32,
+    /// `folio._pincount` when the call ended, if the kernel has it; of a base page something else.
+    pub pins: u32,
     /// Padding.
     pub pad: u32,
     /// Who maps it, as far as known; from the front.
     pub places: [Place; FAILED_MAPPINGS],
 }
 
-const _: () = assert!(size_of::<FolioFailed>() == 64 + 16 * FAILED_MAPPINGS);
-// SAFETY: repr(C), integers only; 8 + 3 * 8 + 8 * 4 + 4 * 16 bytes, asserted above: no padding.
+const _: () = assert!(size_of::<FolioFailed>() == 72 + 16 * FAILED_MAPPINGS);
+// SAFETY: repr(C), integers only; 8 + 3 * 8 + 10 * 4 + 4 * 16 bytes, asserted above: no padding.
 unsafe impl Wire for FolioFailed {
     const KIND: Kind = Kind::FolioFailed;
 }
@@ -320,8 +324,6 @@ pub mod failure_flags {
     pub const NO_MEMORY: u8 = 4;
     /// NUMA balancing did not even isolate it (`migrate_misplaced_folio_prepare`): no call has tried.
     pub const NUMA_REFUSED: u8 = 8;
-    /// Pinned when the call ended, as the kernel's `folio_maybe_dma_pinned` has it.
-    pub const PINNED: u8 = 16;
 }
 
 /// One zone was compacted: from `mm_compaction_begin` to `mm_compaction_end`.

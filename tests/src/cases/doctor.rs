@@ -17,6 +17,12 @@ pub const CASES: &[Case] = &[
         run: every_hook,
     },
     Case {
+        name: "doctor/verifier",
+        what: "no program is so branched that the verifier needs much memory, or might give up on another kernel",
+        needs: Needs::VM,
+        run: verifier,
+    },
+    Case {
         name: "doctor/verdict",
         what: "the doctor's verdict is the backend that tracer takes",
         needs: Needs {
@@ -74,6 +80,38 @@ fn every_hook(env: &Env) -> Result<Outcome> {
         println!("{name}: {found}");
     }
     ensure!(backend.as_deref() == Some("exact"), "verdict: {backend:?}");
+    Ok(Outcome::Passed)
+}
+
+/// The verifier gives up at a million. At this it already takes some 100 MiB for what it has to remember.
+const VERIFIED: u32 = 250_000;
+
+fn verifier(env: &Env) -> Result<Outcome> {
+    for backend in ["exact", "tracepoint"] {
+        let output = Command::new(&env.tracer)
+            .args(["-vv", "-a", "-d", "0.1", "--backend", backend])
+            .args(["--kinds", "move,collapse,ksm,cow,swap"])
+            .output()
+            .context("run tracer")?;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{}: {stderr}", output.status);
+        let mut programs = Vec::new();
+        for line in stderr
+            .lines()
+            .filter_map(|line| line.strip_suffix(" instructions verified"))
+        {
+            let (name, count) = line.rsplit_once(": ").with_context(|| line.to_owned())?;
+            programs.push((count.parse::<u32>().with_context(|| line.to_owned())?, name.to_owned()));
+        }
+        programs.sort();
+        ensure!(!programs.is_empty(), "no program was verified: {stderr}");
+        for (count, name) in programs.iter().rev().take(8) {
+            println!("{count:8} {name}");
+        }
+        for (count, name) in &programs {
+            ensure!((1..VERIFIED).contains(count), "{name}: {count} instructions");
+        }
+    }
     Ok(Outcome::Passed)
 }
 

@@ -45,8 +45,11 @@ impl Correlator {
         let places = failing.places.into_iter();
         let places = places.filter_map(|place| self.failed_place(place, pfn, ask)).collect();
         let tried = raw.attempts != 0 || raw.errno != 0;
-        let refs = u32::try_from(raw.refs).ok().zip(u32::try_from(raw.expected_refs).ok());
         let (cause, inferred) = self.cause(raw);
+        let refs = match cause {
+            Cause::Pinned if raw.attempts == 0 => self.refs_of_pinned(raw),
+            _ => u32::try_from(raw.refs).ok().zip(u32::try_from(raw.expected_refs).ok()),
+        };
         Event::Failure(Failure {
             at: Nanos(raw.at),
             order: Order(raw.order),
@@ -63,8 +66,7 @@ impl Correlator {
             refs: refs
                 .filter(|(held, expected)| *expected > 0 && held >= expected)
                 .map(|(held, expected)| Refs { held, expected }),
-            // Elsewhere it counts something else, or is the page's type.
-            map_count: (raw.order == 0 && raw.mappings <= i32::MAX.cast_unsigned()).then_some(raw.mappings),
+            map_count: map_count(raw),
             flags: self
                 .names
                 .page_flags
@@ -81,15 +83,12 @@ impl Correlator {
     fn cause(&self, raw: &FolioFailed) -> (Cause, bool) {
         const EAGAIN: i32 = -11;
         let seen = |flag| raw.seen & flag != 0;
-        let has = |name| {
-            let bit = self.names.page_flags.number(name);
-            bit.is_some_and(|bit| raw.flags >> (bit & 63) & 1 != 0)
-        };
+        let has = |name| self.has(raw, name);
         let cause = if seen(failure_flags::NUMA_REFUSED) {
             Cause::NumaRefused
         } else if seen(failure_flags::NO_TARGET) {
             Cause::NoTarget
-        } else if seen(failure_flags::PINNED) && (raw.errno == EAGAIN || raw.attempts == 0) {
+        } else if is_pinned(raw) && (raw.errno == EAGAIN || raw.attempts == 0) {
             Cause::Pinned
         } else if raw.errno == EAGAIN {
             Cause::References
@@ -109,6 +108,19 @@ impl Correlator {
         // The references are counted a moment after the kernel did, and the one that was too many may be gone.
         let gone = cause == Cause::References && raw.refs <= raw.expected_refs;
         (cause, gone || is_concluded(cause))
+    }
+
+    fn has(&self, raw: &FolioFailed, flag: &str) -> bool {
+        let bit = self.names.page_flags.number(flag);
+        bit.is_some_and(|bit| raw.flags >> (bit & 63) & 1 != 0)
+    }
+
+    /// References to a pinned base page that was not even unmapped, which only anonymous ones are not (mm/rmap.c,
+    /// `folio_try_share_anon_rmap_pte`); and how many it would have otherwise: the caller's, and those of its mappings and
+    /// of the swap cache.
+    fn refs_of_pinned(&self, raw: &FolioFailed) -> Option<(u32, u32)> {
+        let expected = map_count(raw)? + 1 + u32::from(self.has(raw, "swapcache"));
+        Some((u32::try_from(raw.refs_left).ok()?, expected))
     }
 
     /// None: the reverse mapping named a process whose page table says otherwise.
@@ -157,6 +169,22 @@ fn mode(number: u8) -> &'static str {
         1 => "sync_light",
         2 => "sync",
         _ => "other",
+    }
+}
+
+/// How often a base page is mapped. Elsewhere the same field counts something else, or is the page's type.
+fn map_count(raw: &FolioFailed) -> Option<u32> {
+    (raw.order == 0 && raw.mappings <= i32::MAX.cast_unsigned()).then_some(raw.mappings)
+}
+
+/// As `folio_maybe_dma_pinned` (include/linux/mm.h, 6.1 to 7.3): a pin of a base page counts as `GUP_PIN_COUNTING_BIAS`
+/// references, pins of large folios are counted apart.
+fn is_pinned(raw: &FolioFailed) -> bool {
+    const PIN: u32 = 1024;
+    if raw.order == 0 {
+        raw.refs_left.cast_unsigned() >= PIN
+    } else {
+        raw.pins != 0
     }
 }
 
@@ -209,7 +237,7 @@ mod tests {
         assert_eq!(cause(-5, 1), ("error", false));
         let pinned = |errno, attempts| {
             let mut raw = failed(errno, 1026);
-            (raw.seen, raw.attempts) = (failure_flags::PINNED, attempts);
+            (raw.refs_left, raw.attempts) = (1026, attempts);
             let (cause, inferred) = correlator.cause(&raw);
             (cause_name(cause), inferred)
         };

@@ -106,8 +106,16 @@ pub(crate) fn attach(
     let again = hook.again().filter(|_| config.twice != 0);
     for name in in_order(hook.attach, hook.program, again.as_deref()) {
         load_and_attach(bpf, name, hook.attach, target, btf).map_err(|error| Refusal::new(hook, &error))?;
+        log::debug!("{name}: {} instructions verified", verified(bpf, name));
     }
     Ok(())
+}
+
+/// Instructions that the verifier looked at for a loaded program, all ways through it together: it gives up at a million,
+/// and needs memory for each branch (kernel/bpf/verifier.c). 0: the kernel does not tell.
+fn verified(bpf: &Ebpf, name: &str) -> u32 {
+    let info = bpf.program(name).and_then(|program| program.info().ok());
+    info.and_then(|info| info.verified_instruction_count()).unwrap_or(0)
 }
 
 /// A program and its second copy as they are to be attached, so that the first one is run first: a trampoline begins with what was
