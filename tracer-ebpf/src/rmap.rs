@@ -3,7 +3,7 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::bpf_loop;
+use aya_ebpf::{btf_maps::LruHashMap, helpers::bpf_loop, macros::btf_map};
 use tracer_common::event::Place;
 
 use crate::{
@@ -101,11 +101,14 @@ pub fn end_in(folio: u64, vma: u64) -> u64 {
 }
 
 /// The VMAs of a reverse mapping: an interval tree, by its node at the root.
+#[repr(C)]
 #[derive(Clone, Copy)]
 struct Tree {
     /// `struct rb_node *`; 0: none.
     root: u64,
-    anon: bool,
+    /// 1: of anonymous memory.
+    anon: u32,
+    order: u32,
 }
 
 impl Tree {
@@ -114,17 +117,21 @@ impl Tree {
         let mapping: u64 = kernel::read(folio, config!(folio_mapping));
         let (root, anon) = match mapping & FLAGS {
             // address_space.i_mmap, of VMAs.
-            0 if mapping != 0 => (kernel::read(mapping, config!(mapping_i_mmap)), false),
+            0 if mapping != 0 => (kernel::read(mapping, config!(mapping_i_mmap)), 0),
             // anon_vma.rb_root, of anon_vma_chains.
-            ANON => (kernel::read(mapping & !FLAGS, config!(anon_vma_root)), true),
-            _ => (0, false),
+            ANON => (kernel::read(mapping & !FLAGS, config!(anon_vma_root)), 1),
+            _ => (0, 0),
         };
-        Self { root, anon }
+        Self {
+            root,
+            anon,
+            order: kernel::folio_order(folio).into(),
+        }
     }
 
     #[inline(always)]
     fn vma(self, node: u64) -> u64 {
-        if self.anon {
+        if self.anon != 0 {
             kernel::peek(node.wrapping_sub(u64::from(config!(chain_rb))), config!(chain_vma))
         } else {
             node.wrapping_sub(u64::from(config!(vma_shared)))
@@ -144,10 +151,11 @@ pub fn first_place(folio: u64) -> Found {
 
 /// A walk through a reverse mapping. Nothing keeps the tree from changing meanwhile: the walk may miss, or go astray, but
 /// it ends.
+#[repr(C)]
+#[derive(Clone, Copy)]
 struct Search {
     index: u64,
     pfn: u64,
-    order: u8,
     tree: Tree,
     node: u64,
     /// The node before.
@@ -155,35 +163,47 @@ struct Search {
     found: Found,
 }
 
+/// Key: `struct folio *`. On the stack, every combination of what a step may leave behind would be one more that the
+/// verifier looks at.
+#[btf_map]
+static SEARCHES: LruHashMap<u64, Search, 1024> = LruHashMap::new();
+
 /// Where a wanted process maps the folio, in at most so many steps; nobody where none was found. Takes off the steps
 /// that it made: two or three for each VMA.
 #[inline(always)]
-pub fn search(folio: u64, steps: &mut u32) -> Found {
+pub fn search(mut folio: u64, steps: &mut u32) -> Found {
     let tree = Tree::of(folio);
-    let mut search = Search {
+    let search = Search {
         index: kernel::peek(folio, config!(folio_index)),
         pfn: kernel::folio_pfn(folio),
-        order: kernel::folio_order(folio),
         tree,
         node: tree.root,
         from: 0,
         found: Found::default(),
     };
-    if *steps < MOST_STEPS {
-        return search.found;
+    if *steps < MOST_STEPS || SEARCHES.insert(folio, search, 0).is_err() {
+        return Found::default();
     }
     // A constant: a number that differs from call to call keeps the verifier from seeing that a loop around this one
     // does the same each time.
     // SAFETY: the callback has the signature that the helper calls, and the context outlives the loop.
-    let made = unsafe { bpf_loop(MOST_STEPS, step as *mut c_void, (&raw mut search).cast(), 0) };
+    let made = unsafe { bpf_loop(MOST_STEPS, step as *mut c_void, (&raw mut folio).cast(), 0) };
     *steps = steps.wrapping_sub(made as u32);
-    search.found
+    // SAFETY: a live value of the map, which nobody else changes.
+    let found = SEARCHES.get_ptr(folio).map(|search| unsafe { (*search).found });
+    let _ = SEARCHES.remove(folio);
+    found.unwrap_or_default()
 }
 
 /// One step from node to node, `struct rb_node` (include/linux/rbtree_types.h, 6.1 to 7.3): the parent with two bits of
 /// its own, the right child, the left child.
 #[inline(never)]
-extern "C" fn step(_index: u64, search: &mut Search) -> i64 {
+extern "C" fn step(_index: u64, folio: &mut u64) -> i64 {
+    let Some(search) = SEARCHES.get_ptr_mut(*folio) else {
+        return 1;
+    };
+    // SAFETY: a live value of the map, which nobody else changes.
+    let search = unsafe { &mut *search };
     let (node, from) = (search.node, search.from);
     if node == 0 {
         return 1;
@@ -214,8 +234,8 @@ fn look(search: &mut Search, vma: u64) -> bool {
         kernel::peek(vma, config!(vma_start)),
         kernel::peek(vma, config!(vma_end)),
     );
-    let index = search.index << index_shift(vma, search.order);
-    let ahead = index.wrapping_sub(kernel::first_index(vma, search.tree.anon));
+    let index = search.index << index_shift(vma, search.tree.order as u8);
+    let ahead = index.wrapping_sub(kernel::first_index(vma, search.tree.anon != 0));
     let vaddr = start.wrapping_add(ahead << 12);
     if vaddr < start || vaddr >= end {
         return false;
@@ -223,7 +243,7 @@ fn look(search: &mut Search, vma: u64) -> bool {
     let mm = kernel::peek(vma, config!(vma_mm));
     // One that is being forked, or exits, is asked about when it is something else.
     let owner_tgid = kernel::peek(kernel::peek(mm, config!(mm_owner)), config!(task_tgid)) as u32;
-    let pages = pages_to(end, vaddr, search.order);
+    let pages = pages_to(end, vaddr, search.tree.order as u8);
     if !filter::wants(owner_tgid) || !filter::wants_address(vaddr, pages) || !kernel::maps(mm, vaddr, search.pfn) {
         return false;
     }

@@ -87,10 +87,18 @@ fn every_hook(env: &Env) -> Result<Outcome> {
 const VERIFIED: u32 = 250_000;
 
 fn verifier(env: &Env) -> Result<Outcome> {
-    for backend in ["exact", "tracepoint"] {
+    let own = std::process::id().to_string();
+    let kinds = ["--kinds", "move,collapse,ksm,cow,swap"];
+    // With a filter by owner reverse mappings are searched.
+    for (backend, args) in [
+        ("exact", vec!["-a"]),
+        ("exact", vec!["-p", &own]),
+        ("tracepoint", vec!["-a"]),
+    ] {
         let output = Command::new(&env.tracer)
-            .args(["-vv", "-a", "-d", "0.1", "--backend", backend])
-            .args(["--kinds", "move,collapse,ksm,cow,swap"])
+            .args(["-vv", "-d", "0.1", "--backend", backend])
+            .args(args)
+            .args(if backend == "exact" { &kinds[..] } else { &[] })
             .output()
             .context("run tracer")?;
         let stderr = String::from_utf8_lossy(&output.stderr);

@@ -75,15 +75,26 @@ fn lists_are_seen() -> bool {
     LISTS_SEEN.get_ptr(0).is_some_and(|seen| unsafe { *seen } != 0)
 }
 
+/// What was seen of the folio in the call that began then.
 #[inline(always)]
-fn trouble(call: &Call, folio: u64) -> Option<&'static mut Trouble> {
+fn seen_of(folio: u64, begun: u64) -> Option<&'static mut Trouble> {
     if TROUBLE.get_ptr(folio).is_none() {
         TROUBLE.insert(folio, NOTHING, 0).ok()?;
     }
     // SAFETY: a live value of the map; the folio is this task's.
     let trouble = unsafe { &mut *TROUBLE.get_ptr_mut(folio)? };
+    if trouble.call != begun {
+        *trouble = Trouble { call: begun, ..NOTHING };
+    }
+    Some(trouble)
+}
+
+/// The same, to be added to: what was seen before it was split is of another folio.
+#[inline(always)]
+fn trouble(call: &Call, folio: u64) -> Option<&'static mut Trouble> {
+    let trouble = seen_of(folio, call.begun)?;
     let order = u32::from(kernel::folio_order(folio));
-    if trouble.call != call.begun || trouble.order != order {
+    if trouble.order != order {
         *trouble = Trouble {
             call: call.begun,
             order,
@@ -350,38 +361,39 @@ extern "C" fn tell_next(_index: u64, walk: *mut c_void) -> u64 {
     let folio = walk.next.wrapping_sub(u64::from(config!(folio_lru)));
     walk.next = kernel::read(walk.next, 0);
     walk.folio = folio;
-    let mut event = FolioFailed {
-        reason: walk.reason,
-        mode: walk.mode,
-        ..FolioFailed::default()
+    let pages = 1 << (kernel::folio_order(folio) & 31);
+    walk.pages += pages;
+    // Everything is put together in the map: of what is on the stack the verifier looks at every combination.
+    let Some(trouble) = seen_of(folio, walk.begun) else {
+        counters::add(Counter::LostFailures, 1);
+        counters::add(Counter::LostFailedPages, pages);
+        return 0;
     };
     if walk.no_memory {
-        event.seen = failure_flags::NO_MEMORY;
+        trouble.seen |= u32::from(failure_flags::NO_MEMORY);
     }
-    let mut wanted = false;
-    // SAFETY: a live value of the map; the folio is this task's.
-    if let Some(trouble) = TROUBLE.get_ptr(folio).map(|trouble| unsafe { &*trouble })
-        && trouble.call == walk.begun
-    {
-        event.seen |= trouble.seen as u8;
-        event.attempts = trouble.attempts;
-        event.errno = trouble.errno;
-        event.refs = trouble.refs;
-        event.expected_refs = trouble.expected_refs;
-        event.places = trouble.places;
-        wanted = trouble.wanted != 0;
-        let _ = TROUBLE.remove(folio);
-    }
-    if !wanted {
+    if trouble.wanted == 0 {
         let found = if filter::wants_unowned() {
             rmap::first_place(folio)
         } else {
             rmap::search(folio, &mut walk.steps)
         };
-        event.places[0] = found.place;
-        wanted = wants_place(found);
+        trouble.places[0] = found.place;
+        trouble.wanted = u32::from(wants_place(found));
     }
-    walk.pages += 1 << (kernel::folio_order(folio) & 31);
+    let event = FolioFailed {
+        reason: walk.reason,
+        mode: walk.mode,
+        seen: trouble.seen as u8,
+        attempts: trouble.attempts,
+        errno: trouble.errno,
+        refs: trouble.refs,
+        expected_refs: trouble.expected_refs,
+        places: trouble.places,
+        ..FolioFailed::default()
+    };
+    let wanted = trouble.wanted != 0;
+    let _ = TROUBLE.remove(folio);
     send(folio, event, wanted);
     0
 }
