@@ -103,9 +103,25 @@ pub fn gigantic_page(node: u32) -> Result<()> {
     write(&knob, "0")
 }
 
+/// Asks for more huge pages than are free without the holes, but not for so many that somebody runs out of memory: this
+/// task makes room for them. Gives them back.
+pub fn direct_compaction() -> Result<()> {
+    let meminfo = read("/proc/meminfo")?;
+    let free = meminfo.lines().find_map(|line| line.strip_prefix("MemFree:"));
+    let kib = free.context("no MemFree")?.trim().trim_end_matches(" kB");
+    let free_mib = kib.parse::<u64>().context("parse MemFree")? >> 10;
+    let asked = write(
+        "/proc/sys/vm/nr_hugepages",
+        &(free_mib.saturating_sub(64) / 2).to_string(),
+    );
+    write("/proc/sys/vm/nr_hugepages", "0")?;
+    asked
+}
+
 /// Registers the range as a buffer of an io_uring, which pins its pages for long: those in a movable zone have to leave
-/// it first (mm/gup.c, `check_and_migrate_movable_pages` of 6.1 and its successors to 7.3).
-pub fn pin_for_long(range: &Range<u64>) -> Result<()> {
+/// it first (mm/gup.c, `check_and_migrate_movable_pages` of 6.1 and its successors to 7.3). They are pinned until the ring
+/// is closed.
+pub fn pin_for_long(range: &Range<u64>) -> Result<OwnedFd> {
     /// `IORING_REGISTER_BUFFERS`, include/uapi/linux/io_uring.h.
     const REGISTER_BUFFERS: u32 = 0;
     // struct io_uring_params: 120 bytes.
@@ -129,7 +145,7 @@ pub fn pin_for_long(range: &Range<u64>) -> Result<()> {
         )
     };
     checked(registered).context("register a buffer")?;
-    Ok(())
+    Ok(ring)
 }
 
 /// Loads a module of the initramfs, if it is not loaded.

@@ -61,6 +61,8 @@ pub struct Config {
     pub folio_refcount: u32,
     /// `folio._mapcount`, bytes.
     pub folio_mapcount: u32,
+    /// `folio._pincount`, of large folios; 0: the kernel does not count pins apart.
+    pub folio_pincount: u32,
     /// `PG_private` of `enum pageflags`.
     pub pg_private: u32,
     /// `PG_swapcache` of `enum pageflags`.
@@ -160,8 +162,6 @@ pub struct Config {
     pub vma_anon_pgoff_lo: u32,
     /// `vm_area_struct.__vm_anon_pgoff_hi`, bytes.
     pub vma_anon_pgoff_hi: u32,
-    /// Padding.
-    pub pad: u32,
     /// `MR_NUMA_MISPLACED` of `enum migrate_reason`.
     pub reason_numa: u32,
     /// Where the memory map begins (`vmemmap_base`, arch/x86/mm/kaslr.c); 0: not known.
@@ -195,6 +195,7 @@ impl Config {
         folio_lru: 0,
         folio_refcount: 0,
         folio_mapcount: 0,
+        folio_pincount: 0,
         pg_private: 0,
         pg_swapcache: 0,
         mapping_host: 0,
@@ -243,7 +244,6 @@ impl Config {
         ttu_sync: 0,
         vma_anon_pgoff_lo: 0,
         vma_anon_pgoff_hi: 0,
-        pad: 0,
         reason_numa: 0,
         vmemmap_base: 0,
         page_offset_base: 0,

@@ -292,9 +292,9 @@ pub struct FolioFailed {
     pub errno: i32,
     /// Times that the kernel tried to copy it, or to get a page for it.
     pub attempts: u32,
-    /// References to it when the last attempt failed.
+    /// References to it when the last attempt failed; of a pinned base page without one, when the call ended.
     pub refs: i32,
-    /// References that the kernel expects for a move.
+    /// References that the kernel expects for a move; of a page that is still mapped, with those of its mappings.
     pub expected_refs: i32,
     /// Mappings of it when the call ended; of a large folio 0.
     pub mappings: u32,
@@ -320,6 +320,8 @@ pub mod failure_flags {
     pub const NO_MEMORY: u8 = 4;
     /// NUMA balancing did not even isolate it (`migrate_misplaced_folio_prepare`): no call has tried.
     pub const NUMA_REFUSED: u8 = 8;
+    /// Pinned when the call ended, as the kernel's `folio_maybe_dma_pinned` has it.
+    pub const PINNED: u8 = 16;
 }
 
 /// One zone was compacted: from `mm_compaction_begin` to `mm_compaction_end`.

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::case::{Case, Env, Needs, Outcome};
 use crate::child::Worker;
+use crate::provoke;
 use crate::tracing::{CompactionLine, Tracing};
 
 const SOON: Duration = Duration::from_mins(1);
@@ -47,13 +48,6 @@ fn zones() -> Result<usize> {
     let zoneinfo = fs::read_to_string("/proc/zoneinfo").context("read /proc/zoneinfo")?;
     let managed = zoneinfo.lines().filter_map(|line| line.trim().strip_prefix("managed"));
     Ok(managed.filter(|pages| pages.trim() != "0").count())
-}
-
-fn free_mib() -> Result<u64> {
-    let meminfo = fs::read_to_string("/proc/meminfo").context("read /proc/meminfo")?;
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemFree:"));
-    let kib = line.context("no MemFree")?.trim().trim_end_matches(" kB");
-    Ok(kib.parse::<u64>().context("parse MemFree")? >> 10)
 }
 
 fn ensure_likely(run: &CompactionLine) -> Result<()> {
@@ -112,15 +106,8 @@ fn direct_once(env: &Env) -> Result<bool> {
     worker.wait_ready(SOON)?;
     let tracing = Tracing::start(&env.tracer, &["-a"])?;
     let before = vmstat("compact_stall")?;
-    // More than is free without the holes, but not so much that somebody runs out of memory.
-    let asked = fs::write(
-        "/proc/sys/vm/nr_hugepages",
-        (free_mib()?.saturating_sub(64) / 2).to_string(),
-    )
-    .context("ask for huge pages");
+    provoke::direct_compaction()?;
     let stalls = vmstat("compact_stall")? - before;
-    fs::write("/proc/sys/vm/nr_hugepages", "0").context("give the huge pages back")?;
-    asked?;
     let trace = tracing.finish()?;
     // kcompactd works at the same time: a kernel that preempts programs skips some of their runs.
     let lost = &trace.summary.lost;

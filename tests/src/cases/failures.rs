@@ -50,6 +50,24 @@ pub const CASES: &[Case] = &[
         run: |env| pinned_hugetlb(env, "hugetlb_shared", if env.version() < (6, 7) { 2 } else { 513 }),
     },
     Case {
+        name: "failures/registered",
+        what: "base pages of a registered buffer, pinned as for RDMA: each stays, is reported as pinned, with its references",
+        needs: NEEDS,
+        run: |env| registered(env, "base", Some((1 + 1024 + 1, 2))),
+    },
+    Case {
+        name: "failures/registered_thp",
+        what: "the same with huge pages",
+        needs: NEEDS,
+        run: |env| registered(env, "thp", None),
+    },
+    Case {
+        name: "failures/registered_file",
+        what: "the same with pages of a file that six processes map",
+        needs: NEEDS,
+        run: |env| registered(env, "file_shared", Some((1 + 1 + 1024, 2))),
+    },
+    Case {
         name: "failures/pinned_thp_address",
         what: "of two pinned huge pages the one with --address in its middle is told",
         needs: NEEDS,
@@ -251,6 +269,33 @@ fn pinned_hugetlb(env: &Env, pages: &str, expected: u32) -> Result<Outcome> {
     );
     ensure!(failure.pages == 512 && failure.owners.len() == 1, "{failure:?}");
     ensure!(failure.owners.iter().all(|place| !place.inferred), "place: {failure:?}");
+    let books = &trace.summary.books;
+    ensure!(
+        books.failed_seen_pages == failed,
+        "the kernel counted {failed}: {books:?}"
+    );
+    Ok(Outcome::Passed)
+}
+
+/// `refs`: references of each page, and how many a move expects.
+fn registered(env: &Env, pages: &str, refs: Option<(u32, u32)>) -> Result<Outcome> {
+    let before = kernel_failed()?;
+    let (pid, truth, trace) = traced(env, &[pages, "move_registered", "2"], false)?;
+    let failed = kernel_failed()? - before;
+    trace.ensure_exact_books()?;
+    let (_, report) = truth.0.iter().find(|(owner, _)| *owner == pid).context("no report")?;
+    ensure!(
+        report.moves.len() == 0 && trace.moves.is_empty(),
+        "pinned pages moved: {report:?}"
+    );
+    for failure in ensure_failed(&trace, pid, report)? {
+        ensure!(failure.cause == "pinned" && failure.inferred, "cause: {failure:?}");
+        ensure!(
+            failure.refs.zip(failure.expected_refs) == refs,
+            "references, not {refs:?}: {failure:?}"
+        );
+        ensure!(failure.reason == "syscall_or_cpuset", "reason: {failure:?}");
+    }
     let books = &trace.summary.books;
     ensure!(
         books.failed_seen_pages == failed,

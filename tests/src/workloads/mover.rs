@@ -233,14 +233,19 @@ fn move_by(call: &str, range: &Range<u64>, everybodys: bool) -> Result<()> {
         }),
         "offline" => Block::of_most(Snapshot::take(range.clone())?.frames())?.offline(),
         "gigantic_page" => provoke::gigantic_page(1),
-        "pin_for_long" => provoke::pin_for_long(range),
+        "pin_for_long" => provoke::pin_for_long(range).map(drop),
         "damon_migrate" => provoke::damon_migrate(range, 1),
         // A move that must fail: the pages are pinned meanwhile.
         "move_pinned" => {
             let _pinned = numa::Pinned::new(range.clone())?;
             numa::move_pages(range.clone(), 1, everybodys)
         }
-        // The same, by one page of each huge page.
+        // The same, as a device would pin them.
+        "move_registered" => {
+            let _ring = provoke::pin_for_long(range)?;
+            numa::move_pages(range.clone(), 1, everybodys)
+        }
+        // As a pipe holds them, by one page of each huge page.
         "move_pinned_huge" => {
             let _pinned = numa::Pinned::firsts(range.clone(), HUGE)?;
             numa::move_pages(range.clone(), 1, everybodys)

@@ -99,7 +99,7 @@ pub fn not_copied(call: &Call, src: u64, errno: i32) {
     if let Some(trouble) = trouble(call, src) {
         trouble.attempts += 1;
         trouble.errno = errno;
-        trouble.refs = kernel::read::<u32>(src, config!(folio_refcount)) as i32;
+        trouble.refs = references(src);
         trouble.expected_refs = expected_refs(src);
     }
 }
@@ -155,6 +155,28 @@ fn expected_refs(folio: u64) -> i32 {
         refs += 1;
     }
     refs
+}
+
+#[inline(always)]
+fn references(folio: u64) -> i32 {
+    kernel::read::<u32>(folio, config!(folio_refcount)) as i32
+}
+
+/// Of a base page; of a large folio, or a page with a type, it is something else: user space knows.
+#[inline(always)]
+fn mappings(folio: u64) -> u32 {
+    kernel::read::<u32>(folio, config!(folio_mapcount)).wrapping_add(1)
+}
+
+/// `folio_maybe_dma_pinned`, include/linux/mm.h, 6.1 to 7.3: a pin of a base page counts as `GUP_PIN_COUNTING_BIAS`
+/// references, pins of large folios are counted apart.
+#[inline(always)]
+fn is_pinned(folio: u64) -> bool {
+    const PIN: u32 = 1024;
+    if kernel::folio_order(folio) == 0 {
+        return references(folio) as u32 >= PIN;
+    }
+    config!(folio_pincount) != 0 && kernel::read::<u32>(folio, config!(folio_pincount)) != 0
 }
 
 /// Whether a folio of the page cache is of hugetlbfs.
@@ -367,6 +389,14 @@ extern "C" fn tell_next(_index: u64, walk: *mut c_void) -> u64 {
         wanted = trouble.wanted != 0;
         let _ = TROUBLE.remove(folio);
     }
+    if is_pinned(folio) {
+        event.seen |= failure_flags::PINNED;
+        // Its anonymous mappings were not even taken away (mm/rmap.c, `folio_try_share_anon_rmap_pte`).
+        if event.attempts == 0 && kernel::folio_order(folio) == 0 {
+            event.refs = references(folio);
+            event.expected_refs = expected_refs(folio) + mappings(folio) as i32;
+        }
+    }
     if !wanted {
         let found = if filter::wants_unowned() {
             rmap::first_place(folio)
@@ -400,8 +430,7 @@ fn send(folio: u64, mut event: FolioFailed, wanted: bool) {
     event.cpu = unsafe { bpf_get_smp_processor_id() } as u16;
     event.at = kernel::now();
     event.flags = kernel::read(folio, config!(folio_flags));
-    // Of a large folio, or a page with a type, it is something else: user space knows.
-    event.mappings = kernel::read::<u32>(folio, config!(folio_mapcount)).wrapping_add(1);
+    event.mappings = mappings(folio);
     event.actor_tgid = actor_tgid;
     event.actor_tid = actor_tid;
     emit::failure(event);

@@ -89,6 +89,8 @@ impl Correlator {
             Cause::NumaRefused
         } else if seen(failure_flags::NO_TARGET) {
             Cause::NoTarget
+        } else if seen(failure_flags::PINNED) && (raw.errno == EAGAIN || raw.attempts == 0) {
+            Cause::Pinned
         } else if raw.errno == EAGAIN {
             Cause::References
         } else if raw.attempts != 0 {
@@ -205,6 +207,15 @@ mod tests {
         assert_eq!(cause(-11, 1), ("references", true));
         assert_eq!(cause(-11, 0), ("references", true));
         assert_eq!(cause(-5, 1), ("error", false));
+        let pinned = |errno, attempts| {
+            let mut raw = failed(errno, 1026);
+            (raw.seen, raw.attempts) = (failure_flags::PINNED, attempts);
+            let (cause, inferred) = correlator.cause(&raw);
+            (cause_name(cause), inferred)
+        };
+        assert_eq!(pinned(-11, 10), ("pinned", true));
+        assert_eq!(pinned(0, 0), ("pinned", true));
+        assert_eq!(pinned(-5, 1), ("error", false));
     }
 
     /// The failure's owners, of a batch in which they are renamed and then exit.

@@ -67,11 +67,13 @@ pub enum Cause {
     NotTried,
     /// NUMA balancing did not even isolate it.
     NumaRefused,
+    /// It is pinned for direct I/O or a device, by its references.
+    Pinned,
 }
 
 impl Cause {
     /// In the order of their numbers in a recording.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Unknown,
         Self::References,
         Self::Error,
@@ -81,6 +83,7 @@ impl Cause {
         Self::Writeback,
         Self::NotTried,
         Self::NumaRefused,
+        Self::Pinned,
     ];
 }
 
@@ -120,6 +123,7 @@ pub fn cause_name(cause: Cause) -> &'static str {
         Cause::Writeback => "writeback",
         Cause::NotTried => "not_tried",
         Cause::NumaRefused => "numa_refused",
+        Cause::Pinned => "pinned",
     }
 }
 
@@ -128,6 +132,8 @@ pub fn cause_name(cause: Cause) -> &'static str {
 pub fn is_concluded(cause: Cause) -> bool {
     match cause {
         Cause::References | Cause::Error | Cause::NoTarget | Cause::NumaRefused => false,
-        Cause::Unknown | Cause::StillMapped | Cause::Locked | Cause::Writeback | Cause::NotTried => true,
+        Cause::Unknown | Cause::StillMapped | Cause::Locked | Cause::Writeback | Cause::NotTried | Cause::Pinned => {
+            true
+        }
     }
 }

@@ -106,6 +106,7 @@ impl KernelTypes {
             folio_lru: member("folio", "lru", "folio.lru")?,
             folio_refcount: member("folio", "_refcount", "folio._refcount")?,
             folio_mapcount: member("folio", "_mapcount", "folio._mapcount")?,
+            folio_pincount: self.0.member("folio", "_pincount").unwrap_or(0),
             pg_private: flag("PG_private")?,
             pg_swapcache: flag("PG_swapcache")?,
             mapping_host: member("address_space", "host", "address_space.host")?,
