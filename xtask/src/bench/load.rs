@@ -122,7 +122,7 @@ pub fn serve() -> Result<()> {
     let gigantic = Pool::find(GIB)?;
     let (before, began) = (moved()?, own_cpu());
     gigantic.resize(GIGANTIC)?;
-    let cpu = nanos(own_cpu() - began);
+    let cpu = nanos(own_cpu().saturating_sub(began));
     let pages = moved()? - before;
     // The recorder's turn to read what is left.
     drop((gigantic, memory));

@@ -46,6 +46,7 @@ const PEERS: [(&str, &str); 2] = [("perf", "linux-perf"), ("bpftrace", "bpftrace
 /// Compares tracer with other recorders of page moves on this machine, and prints how it does by its goals
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub struct Args {
     /// Exit code 1 where a goal is missed.
     #[arg(long)]

@@ -18,7 +18,7 @@ use super::child::{Measured, nanos};
 use crate::process;
 
 /// By then it is attached, or has ended.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// What the gate says: whoever starts a COMMAND has attached.
 const ATTACHED: &str = "bench: attached";
 /// One line for each mapping: what its page moved to, and who did it.
