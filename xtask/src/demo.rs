@@ -11,8 +11,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
+use crate::memory::{Pages, meminfo};
 use crate::process::{self, Guard};
 
 const SECONDS: &str = "5";
@@ -317,7 +317,7 @@ fn victim(mut len: usize) -> Result<()> {
     rustix::thread::set_name(c"demo-victim").context("take a name")?;
     let mut lines = stdin().lines();
     loop {
-        len = len.min(MOST).min(available()? / 2 / (1 + BALLAST));
+        len = len.min(MOST).min(meminfo("MemAvailable")? / 2 / (1 + BALLAST));
         // Compaction moves pages up: what lies at the top of the zone stays. The kernel hands out the top
         // first; ballast takes it, and leaves it free.
         let ballast = Pages::filled(BALLAST * len)?;
@@ -330,63 +330,5 @@ fn victim(mut len: usize) -> Result<()> {
             return Ok(());
         }
         len *= 2;
-    }
-}
-
-/// `MemAvailable` of /proc/meminfo, bytes.
-fn available() -> Result<usize> {
-    let meminfo = fs::read_to_string("/proc/meminfo").context("read /proc/meminfo")?;
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    let kib: usize = line
-        .and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok())
-        .context("/proc/meminfo has no MemAvailable")?;
-    Ok(kib << 10)
-}
-
-/// A private mapping of base pages: a huge page cannot be given back in part.
-struct Pages {
-    start: *mut u8,
-    len: usize,
-}
-
-impl Pages {
-    fn filled(len: usize) -> Result<Self> {
-        let protection = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: a new mapping at an address of the kernel's choice touches no memory that exists.
-        let start = unsafe { mmap_anonymous(std::ptr::null_mut(), len, protection, MapFlags::PRIVATE) }
-            .with_context(|| format!("map {len} bytes"))?;
-        let mut pages = Self {
-            start: start.cast(),
-            len,
-        };
-        // SAFETY: exactly the mapping above; the advice changes no content. A kernel without huge pages does
-        // not know it, and needs it not.
-        let _ = unsafe { madvise(start, len, Advice::LinuxNoHugepage) };
-        for page in pages.bytes().chunks_mut(rustix::param::page_size()) {
-            page.fill(1);
-        }
-        Ok(pages)
-    }
-
-    fn punch(&mut self) -> Result<()> {
-        let page = rustix::param::page_size();
-        for four in self.bytes().chunks_exact_mut(4 * page) {
-            // SAFETY: three whole pages of a private mapping, borrowed here; they read as zeros afterwards.
-            unsafe { madvise(four[page..].as_mut_ptr().cast(), 3 * page, Advice::LinuxDontNeed) }
-                .context("give pages back")?;
-        }
-        Ok(())
-    }
-
-    fn bytes(&mut self) -> &mut [u8] {
-        // SAFETY: the mapping is `len` bytes, zeroed by the kernel, and lives as long as `self`, which is borrowed.
-        unsafe { std::slice::from_raw_parts_mut(self.start, self.len) }
-    }
-}
-
-impl Drop for Pages {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is ours, and no reference into it outlives `self`. Failing, it would only stay.
-        let _ = unsafe { munmap(self.start.cast(), self.len) };
     }
 }

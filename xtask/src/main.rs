@@ -1,4 +1,4 @@
-//! Everything about tracer that is not `cargo build`: the BPF object, the VMs, the whole test run.
+//! Everything about tracer that is not `cargo build`: the BPF object, the VMs, the whole test run, the benchmarks.
 //! Input: the command line.
 #![allow(
     clippy::print_stdout,
@@ -7,6 +7,7 @@
 )]
 
 mod apt;
+mod bench;
 mod cache;
 mod demo;
 mod deny;
@@ -15,6 +16,7 @@ mod guest;
 mod initramfs;
 mod kernels;
 mod loud;
+mod memory;
 mod process;
 mod qemu;
 mod report;
@@ -46,6 +48,8 @@ enum Command {
     Vm(vm::Args),
     /// Run everything the project promises: what CI runs.
     Test(test::Args),
+    /// Compare tracer with other recorders of page moves, on this machine.
+    Bench(bench::Args),
     /// Check licences and sources of the dependencies.
     Deny(deny::Args),
 }
@@ -56,6 +60,7 @@ fn main() -> ExitCode {
         Command::Ebpf(args) => ebpf::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Vm(args) => vm::main(&args),
         Command::Test(args) => Ok(test::main(&args)),
+        Command::Bench(args) => bench::main(&args),
         Command::Deny(args) => deny::main(&args),
     };
     done.unwrap_or_else(|error| {

@@ -2,6 +2,7 @@
 //! Input: the command line; then lines on stdin, as `child` describes.
 
 mod balanced;
+mod bulk;
 mod cached;
 mod changing;
 mod churn;
@@ -38,6 +39,7 @@ pub struct Workload {
 
 pub const ALL: &[Workload] = &[
     balanced::WORKLOAD,
+    bulk::WORKLOAD,
     cached::WORKLOAD,
     changing::WORKLOAD,
     churn::WORKLOAD,

@@ -96,6 +96,30 @@ impl Key {
     }
 }
 
+impl Key {
+    /// Whether it is that of a move, without making it again.
+    fn is(self, value: &Value, moved: &Move, run: &Run) -> bool {
+        let is_task =
+            |task: &Task| matches!(value, Value::Process(tgid, comm) if (tgid, comm) == (&task.tgid, &task.comm));
+        match self {
+            Self::Process => match &moved.owner {
+                Some(owner) => is_task(owner),
+                None => *value == Value::Nothing,
+            },
+            Self::Actor => is_task(&moved.actor),
+            Self::Vma => match (value, &moved.vma) {
+                (Value::Text(name), Some(vma)) => *name == vma.name || vma.name.is_empty() && **name == *ANON,
+                (value, vma) => *value == Value::Nothing && vma.is_none(),
+            },
+            Self::Reason => matches!(value, Value::Reason(reason) if *reason == moved.reason),
+            // These are made without a pointer, or seldom.
+            Self::Comm | Self::Nodes | Self::Order | Self::Verdict | Self::Address | Self::Second | Self::Host => {
+                *value == self.of(moved, run)
+            }
+        }
+    }
+}
+
 /// What a run's events have in common.
 #[derive(Clone, Debug)]
 pub struct Run {
@@ -128,15 +152,18 @@ pub enum Value {
     Second(u64),
 }
 
+/// Plain anonymous memory, which has no name.
+const ANON: &str = "anon";
+
 impl Value {
     fn process(task: &Task) -> Self {
         Self::Process(task.tgid, task.comm.clone())
     }
 
-    /// Its name; plain anonymous memory has none.
+    /// Its name.
     fn vma(vma: &Arc<Vma>) -> Self {
         Self::Text(if vma.name.is_empty() {
-            Arc::from("anon")
+            Arc::from(ANON)
         } else {
             vma.name.clone()
         })
@@ -213,12 +240,10 @@ impl Groups {
 
     /// Adds a move.
     pub fn add(&mut self, moved: &Move, run: &Run) {
-        self.values.clear();
-        self.values.extend(self.keys.iter().map(|key| key.of(moved, run)));
         // Moves come in rows.
         let place = match self.last {
-            Some(place) if self.values == self.last_values => Some(place),
-            _ => self.place(),
+            Some(place) if self.is_last(moved, run) => Some(place),
+            _ => self.place(moved, run),
         };
         match place {
             Some(place) => self.sums[place].add(moved),
@@ -226,7 +251,15 @@ impl Groups {
         }
     }
 
-    fn place(&mut self) -> Option<usize> {
+    /// Whether it has all in common with the last one that found a place.
+    fn is_last(&self, moved: &Move, run: &Run) -> bool {
+        let mut keys = self.keys.iter().zip(&self.last_values);
+        keys.all(|(key, value)| key.is(value, moved, run))
+    }
+
+    fn place(&mut self, moved: &Move, run: &Run) -> Option<usize> {
+        self.values.clear();
+        self.values.extend(self.keys.iter().map(|key| key.of(moved, run)));
         let place = match self.places.get(&self.values) {
             Some(place) => *place,
             None if self.sums.len() == MOST => return None,
@@ -240,7 +273,7 @@ impl Groups {
             }
         };
         self.last = Some(place);
-        self.last_values.clone_from(&self.values);
+        std::mem::swap(&mut self.last_values, &mut self.values);
         Some(place)
     }
 

@@ -121,8 +121,8 @@ impl Args {
 
     #[expect(clippy::cast_precision_loss, reason = "fractions of a second are enough")]
     fn in_time(&self, at: Nanos, run: &Run) -> bool {
-        let seconds = at.since(run.begun).0 as f64 / 1e9;
-        self.since.is_none_or(|since| seconds >= since) && self.until.is_none_or(|until| seconds < until)
+        let seconds = || at.since(run.begun).0 as f64 / 1e9;
+        self.since.is_none_or(|since| seconds() >= since) && self.until.is_none_or(|until| seconds() < until)
     }
 
     fn wants(&self, event: &Event, run: &Run) -> bool {

@@ -137,6 +137,12 @@ impl<'a> Reader<'a> {
             self.0 = rest;
             return Ok(u64::from(*byte));
         }
+        self.long_number()
+    }
+
+    /// One of several bytes: apart, so that the common case is short enough to stand where it is used.
+    #[inline(never)]
+    fn long_number(&mut self) -> Result<u64, Damage> {
         let (mut value, mut shift) = (0u64, 0);
         for (at, &byte) in self.0.iter().enumerate() {
             let bits = u64::from(byte & 0x7f);
@@ -190,16 +196,22 @@ impl Reading<'_> {
             }
             Codec::Runs => {
                 if self.run == 0 {
-                    self.last = self.bytes.number()?;
-                    self.run = self.bytes.number()?;
-                    if self.run == 0 {
-                        return Err(Damage("a run in it is empty"));
-                    }
+                    self.begin_run()?;
                 }
                 self.run -= 1;
                 Ok(self.last)
             }
         }
+    }
+
+    #[inline(never)]
+    fn begin_run(&mut self) -> Result<(), Damage> {
+        self.last = self.bytes.number()?;
+        self.run = self.bytes.number()?;
+        if self.run == 0 {
+            return Err(Damage("a run in it is empty"));
+        }
+        Ok(())
     }
 }
 
