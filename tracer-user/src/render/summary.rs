@@ -10,7 +10,9 @@ use crate::{
     },
     kernel::hooks::Kinds,
     render::{
-        books as words, failure, histogram,
+        books as words,
+        escape::Printable,
+        failure, histogram,
         quantity::{Bytes, Count, Duration},
     },
     sink::MissingHook,
@@ -129,15 +131,16 @@ fn how(out: &mut String, header: &Header) -> fmt::Result {
         out,
         "how       {}, Linux {}, {}, {}",
         backend(header.backend),
-        header.kernel,
+        Printable(&header.kernel),
         nodes(header.nodes),
-        header.targets
+        Printable(&header.targets)
     )?;
     // Only exact has a backend after it to fall back on.
     for fallback in &header.fallbacks {
-        writeln!(out, "          {} refused: {fallback}", Backend::Exact)?;
+        writeln!(out, "          {} refused: {}", Backend::Exact, Printable(fallback))?;
     }
     for MissingHook { hook, reason, loses } in &header.refused {
+        let [hook, reason, loses] = [hook, reason, loses].map(|text| Printable(text));
         writeln!(out, "          {hook} refused: {reason}; missing: {loses}")?;
     }
     Ok(())
