@@ -42,7 +42,9 @@ fn show(bytes: &[u8], sink: &mut dyn Sink) {
 }
 
 fn look_in(bytes: &[u8]) {
-    let Ok(mut recording) = RecordingFile::new(bytes) else { return };
+    let Ok(mut recording) = RecordingFile::new(bytes) else {
+        return;
+    };
     let mut found = Contents::default();
     while let Ok(Some(item)) = recording.next_item() {
         found.add(&item, &recording.events, recording.place.as_ref());
@@ -65,7 +67,8 @@ fn join(bytes: &[u8], key: Option<&Key>) {
 struct Harmless;
 
 fn is_harmless(text: &[u8]) -> bool {
-    text.iter().all(|byte| matches!(byte, b'\n' | 0x1b) || !byte.is_ascii_control())
+    text.iter()
+        .all(|byte| matches!(byte, b'\n' | 0x1b) || !byte.is_ascii_control())
 }
 
 impl io::Write for Harmless {
