@@ -11,8 +11,8 @@ use crate::{cache, process};
 
 /// Knows the lock files of the cargo in use.
 const VERSION: &str = "0.20.2";
-/// The BPF crate is a workspace of its own.
-const MANIFESTS: [&str; 2] = ["Cargo.toml", "tracer-ebpf/Cargo.toml"];
+/// The BPF crate is a workspace of its own, and so is the fuzz crate.
+const MANIFESTS: [&str; 3] = ["Cargo.toml", "tracer-ebpf/Cargo.toml", "fuzz/Cargo.toml"];
 
 #[derive(clap::Args)]
 pub struct Args {

@@ -12,6 +12,7 @@ mod cache;
 mod demo;
 mod deny;
 mod ebpf;
+mod fuzz;
 mod guest;
 mod initramfs;
 mod kernels;
@@ -50,6 +51,8 @@ enum Command {
     Test(test::Args),
     /// Compare tracer with other recorders of page moves, on this machine.
     Bench(bench::Args),
+    /// Give readers all kinds of bytes, and see that none fails.
+    Fuzz(fuzz::Args),
     /// Check licences and sources of the dependencies.
     Deny(deny::Args),
 }
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Command::Vm(args) => vm::main(&args),
         Command::Test(args) => Ok(test::main(&args)),
         Command::Bench(args) => bench::main(&args),
+        Command::Fuzz(args) => fuzz::main(&args),
         Command::Deny(args) => deny::main(&args),
     };
     done.unwrap_or_else(|error| {

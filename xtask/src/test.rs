@@ -9,7 +9,10 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::report::{Message, Reader, Tally, Verdict};
-use crate::{cache, deny, ebpf, guest, loud, process, vm};
+use crate::{cache, deny, ebpf, fuzz, guest, loud, process, vm};
+
+/// Each reader is given all kinds of bytes for so long.
+const FUZZ_SECONDS: u32 = 60;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -28,6 +31,7 @@ pub fn main(args: &Args) -> ExitCode {
     steps.step("lints", lints);
     steps.step("BPF object", ebpf::rebuild);
     steps.step("unit tests", unit_tests);
+    steps.step("fuzzing", || fuzz::check(FUZZ_SECONDS));
     if !args.no_e2e {
         steps.step("end to end, this machine", end_to_end);
     }
@@ -67,9 +71,10 @@ impl Steps {
 
 fn format() -> Result<Tally> {
     let workspace = tried(process::cargo().args(["fmt", "--all", "--check"]))?;
-    // The BPF crate is a workspace of its own.
+    // The BPF crate is a workspace of its own, and so is the fuzz crate.
     let bpf = tried(process::cargo().args(["fmt", "--check", "--manifest-path", "tracer-ebpf/Cargo.toml"]))?;
-    Ok(workspace.sum(bpf))
+    let fuzz = tried(process::cargo().args(["fmt", "--check", "--manifest-path", "fuzz/Cargo.toml"]))?;
+    Ok(workspace.sum(bpf).sum(fuzz))
 }
 
 fn lints() -> Result<Tally> {

@@ -104,7 +104,7 @@ fn read(path: &Path) -> Result<Found> {
             }
             Item::End(end) => found.end = Some(*end),
             Item::Missing(missing) => found.missing.push(missing),
-            Item::Begin(_) | Item::Interval(_) => {}
+            Item::Begin(_) | Item::Interval(_) | Item::Unknown => {}
         }
     }
     Ok(found)

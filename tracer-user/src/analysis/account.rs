@@ -171,7 +171,7 @@ impl Account {
     /// count.
     #[must_use]
     pub fn imbalance(&self) -> Option<i64> {
-        let accounted = self.moved + self.released + self.unseen;
+        let accounted = self.moved.saturating_add(self.released).saturating_add(self.unseen);
         Some(self.kernel?.wrapping_sub(accounted).cast_signed())
     }
 
@@ -207,7 +207,7 @@ impl Account {
     #[must_use]
     pub fn is_quiet(&self) -> bool {
         self.kernel.unwrap_or(0) == 0
-            && self.moved + self.released + self.unseen == 0
+            && [self.moved, self.released, self.unseen] == [0; 3]
             && self
                 .checks
                 .iter()

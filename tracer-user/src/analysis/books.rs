@@ -132,17 +132,21 @@ impl Lost {
     /// Events that are missing altogether.
     #[must_use]
     pub fn events(&self) -> u64 {
-        self.mappings_by_cpu.iter().sum::<u64>()
-            + self.processes
-            + self.folios
-            + self.failures
-            + self.cut_failures
-            + self.compactions
-            + self.calls
-            + self.targets
-            + self.undecoded
-            + self.missed_runs.events
-            + self.unsearched_pages
+        let others = [
+            self.processes,
+            self.folios,
+            self.failures,
+            self.cut_failures,
+            self.compactions,
+            self.calls,
+            self.targets,
+            self.undecoded,
+            self.missed_runs.events,
+            self.unsearched_pages,
+        ];
+        // Those of a recording may be as many as can be written.
+        let all = self.mappings_by_cpu.iter().chain(&others);
+        all.fold(0, |sum, events| sum.saturating_add(*events))
     }
 }
 

@@ -7,7 +7,7 @@ use crate::{
     event::Event,
     recording::{
         block::Kind,
-        header::{Begin, End},
+        header::{Begin, End, Finished},
     },
     source::recording::{Item, Missing, Place},
     units::Nanos,
@@ -50,20 +50,56 @@ impl EventCounts {
 pub struct Contents {
     /// Bytes of the file.
     pub bytes: u64,
+    /// One behind the other; several where recordings were joined.
+    pub runs: Vec<RunContents>,
+    /// Header, events, books, end.
+    pub blocks: [Blocks; 4],
+    /// What cannot be read.
+    pub missing: Vec<Missing>,
+}
+
+/// What it holds of one run, or of one file of a run.
+#[derive(Clone, Debug, Default)]
+pub struct RunContents {
     /// How the run was made; None: that is missing.
     pub begin: Option<Begin>,
     /// How the file ended; None: it did not.
     pub end: Option<End>,
-    /// Header, events, books, end.
-    pub blocks: [Blocks; 4],
     /// What can be read.
     pub events: EventCounts,
     /// Base pages of the moves.
     pub pages: u64,
     /// The earliest and the latest event.
     pub span: Option<(Nanos, Nanos)>,
-    /// What cannot be read.
-    pub missing: Vec<Missing>,
+}
+
+impl RunContents {
+    fn count(&mut self, event: &Event) {
+        let at = event.at();
+        let (first, last) = self.span.unwrap_or((at, at));
+        self.span = Some((first.min(at), last.max(at)));
+        match event {
+            Event::Move(moved) => {
+                self.events.moves += 1;
+                self.pages = self.pages.saturating_add(moved.pages);
+            }
+            Event::Unmapped(_) => self.events.unmapped_moves += 1,
+            Event::Failure(_) => self.events.failures += 1,
+            Event::Compaction(_) => self.events.compactions += 1,
+        }
+    }
+
+    /// How the run ended, if that is in it.
+    #[must_use]
+    pub fn finished(&self) -> Option<&Finished> {
+        self.end.as_ref()?.finished.as_ref()
+    }
+
+    /// Events that could not be written.
+    #[must_use]
+    pub fn unwritten(&self) -> u64 {
+        self.end.as_ref().map_or(0, |end| end.unwritten)
+    }
 }
 
 impl Contents {
@@ -71,20 +107,24 @@ impl Contents {
     pub fn add(&mut self, item: &Item, events: &[Event], place: Option<&Place>) {
         let kind = match item {
             Item::Begin(begin) => {
-                self.begin.get_or_insert_with(|| begin.as_ref().clone());
+                let starts = |run: &RunContents| run.begin.as_ref().is_none_or(|known| known.same_file(begin));
+                let run = self.run(starts);
+                run.begin.get_or_insert_with(|| begin.as_ref().clone());
                 Kind::Header
             }
             Item::Events => {
+                let run = self.run(|_| true);
                 for event in events {
-                    self.count(event);
+                    run.count(event);
                 }
                 Kind::Events
             }
             Item::Interval(_) => Kind::Interval,
             Item::End(end) => {
-                self.end = Some(end.as_ref().clone());
+                self.run(|_| true).end = Some(end.as_ref().clone());
                 Kind::End
             }
+            Item::Unknown => return,
             Item::Missing(missing) => {
                 self.missing.push(missing.clone());
                 return;
@@ -98,25 +138,38 @@ impl Contents {
         }
     }
 
-    fn count(&mut self, event: &Event) {
-        let at = event.at();
-        let (first, last) = self.span.unwrap_or((at, at));
-        self.span = Some((first.min(at), last.max(at)));
-        match event {
-            Event::Move(moved) => {
-                self.events.moves += 1;
-                self.pages += moved.pages;
-            }
-            Event::Unmapped(_) => self.events.unmapped_moves += 1,
-            Event::Failure(_) => self.events.failures += 1,
-            Event::Compaction(_) => self.events.compactions += 1,
+    /// The last run, if it has not ended and goes on; else the next one.
+    fn run(&mut self, goes_on: impl Fn(&RunContents) -> bool) -> &mut RunContents {
+        match self.runs.pop() {
+            Some(last) if last.end.is_none() && goes_on(&last) => self.runs.push(last),
+            last => self.runs.extend(last.into_iter().chain([RunContents::default()])),
         }
+        let last = self.runs.len() - 1;
+        &mut self.runs[last]
+    }
+
+    /// All events that can be read.
+    #[must_use]
+    pub fn events(&self) -> EventCounts {
+        self.runs.iter().fold(EventCounts::default(), |sum, run| EventCounts {
+            moves: sum.moves + run.events.moves,
+            unmapped_moves: sum.unmapped_moves + run.events.unmapped_moves,
+            failures: sum.failures + run.events.failures,
+            compactions: sum.compactions + run.events.compactions,
+        })
+    }
+
+    /// Base pages of all moves.
+    #[must_use]
+    pub fn pages(&self) -> u64 {
+        self.runs.iter().fold(0, |sum, run| sum.saturating_add(run.pages))
     }
 
     /// Events that are known to be missing.
     #[must_use]
     pub fn missing_events(&self) -> u64 {
-        let unwritten = self.end.as_ref().map_or(0, |end| end.unwritten);
-        self.missing.iter().filter_map(|missing| missing.events).sum::<u64>() + unwritten
+        let unwritten = self.runs.iter().map(RunContents::unwritten);
+        let unread = self.missing.iter().filter_map(|missing| missing.events);
+        unwritten.chain(unread).fold(0, u64::saturating_add)
     }
 }

@@ -194,7 +194,7 @@ impl Group {
 
     fn add(&mut self, moved: &Move) {
         self.events += 1;
-        self.pages += moved.pages;
+        self.pages = self.pages.saturating_add(moved.pages);
         if let Some(blackout) = moved.blackout {
             self.longest = self.longest.max(Some(blackout));
             if let Some(durations) = &mut self.blackout {

@@ -6,4 +6,5 @@ pub mod contents;
 pub mod groups;
 pub mod health;
 pub mod intervals;
+pub mod losses;
 pub mod totals;

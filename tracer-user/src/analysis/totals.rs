@@ -108,6 +108,11 @@ pub struct Totals {
     pub compaction: CompactionTotals,
 }
 
+/// Pages of a recording may be as many as can be written.
+fn add(sum: &mut u64, pages: u64) {
+    *sum = sum.saturating_add(pages);
+}
+
 /// Folios that could not be moved.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FailureTotals {
@@ -139,14 +144,14 @@ impl Totals {
     pub fn add(&mut self, event: &Event) {
         match event {
             Event::Move(moved) => self.add_move(moved),
-            Event::Unmapped(moved) => self.unmapped += moved.order.pages(),
+            Event::Unmapped(moved) => add(&mut self.unmapped, moved.order.pages()),
             Event::Failure(failure) => {
                 let sums = self
                     .failures
                     .entry((failure.reason.clone(), failure.cause))
                     .or_default();
                 sums.folios += 1;
-                sums.pages += failure.order.pages();
+                add(&mut sums.pages, failure.order.pages());
             }
             Event::Compaction(run) => self.compaction.add(run),
         }
@@ -154,19 +159,22 @@ impl Totals {
 
     fn add_move(&mut self, moved: &Move) {
         self.events += 1;
-        self.pages += moved.pages;
+        add(&mut self.pages, moved.pages);
         let reason = match self.by_reason.get_mut(&moved.reason) {
             Some(reason) => reason,
             None => self.by_reason.entry(moved.reason.clone()).or_default(),
         };
-        reason.pages += moved.pages;
-        *reason.by_nodes.entry((moved.old_node, moved.new_node)).or_default() += moved.pages;
+        add(&mut reason.pages, moved.pages);
+        add(
+            reason.by_nodes.entry((moved.old_node, moved.new_node)).or_default(),
+            moved.pages,
+        );
         if let Some(blackout) = moved.blackout {
             reason.blackout.add(blackout, 1);
         }
-        *self.verdicts.entry(moved.verdict).or_default() += moved.pages;
+        add(self.verdicts.entry(moved.verdict).or_default(), moved.pages);
         if moved.ambiguous {
-            self.ambiguous += moved.pages;
+            add(&mut self.ambiguous, moved.pages);
         }
     }
 }

@@ -4,6 +4,7 @@
 mod command;
 mod doctor;
 mod filters;
+mod merge;
 mod record;
 mod recorded;
 mod report;
@@ -30,6 +31,7 @@ tracer [OPTIONS] -p PID...
        tracer record [OPTIONS] [-o FILE] -p PID... | -a | ... | -- COMMAND...
        tracer report FILE...
        tracer cat | info FILE
+       tracer merge [--redact] -o OUT FILE...
        tracer doctor [--json]";
 
 const EXAMPLES: &str = "\
@@ -97,6 +99,8 @@ pub enum Action {
     Report(report::Args),
     /// Say what is in a recording: how it was made, its blocks, its damage
     Info(recorded::InfoArgs),
+    /// Join recordings into one; with --redact, without what tells of frames and files
+    Merge(merge::Args),
     /// Check what this machine allows, and say for each missing thing what is lost and what to do
     Doctor(doctor::Args),
 }
@@ -150,6 +154,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Some(Action::Cat(cat)) => recorded::cat(cat),
         Some(Action::Report(report)) => report::run(report),
         Some(Action::Info(info)) => recorded::info(info),
+        Some(Action::Merge(merge)) => merge::run(merge),
         Some(Action::Doctor(doctor)) => doctor::run(doctor),
         None if !args.stray.is_empty() => Err(unknown_action(&args.stray).into()),
         None => trace::run(&args.trace, |_| {
@@ -172,7 +177,7 @@ fn unknown_action(words: &[OsString]) -> Refused {
         format!("a program to start? tracer -- {all}")
     };
     Refused(format!(
-        "{} is no action of tracer (record, report, cat, info and doctor are)\n  {}",
+        "{} is no action of tracer (record, report, cat, info, merge and doctor are)\n  {}",
         Printable(first),
         Printable(&meant)
     ))

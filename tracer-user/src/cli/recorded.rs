@@ -103,7 +103,7 @@ fn open(path: &Path) -> anyhow::Result<RecordingFile<Box<dyn Read>>> {
 }
 
 /// Why a recording cannot be read, for a person.
-fn unreadable(path: &Path, error: ReadError) -> anyhow::Error {
+pub(super) fn unreadable(path: &Path, error: ReadError) -> anyhow::Error {
     match error {
         ReadError::Foreign | ReadError::Empty => Refused(format!("{}: {error}", name(path))).into(),
         ReadError::Newer(_) => Refused(format!("{} was {error}", name(path))).into(),
@@ -112,12 +112,12 @@ fn unreadable(path: &Path, error: ReadError) -> anyhow::Error {
 }
 
 /// Says that something is missing.
-fn complain(path: &Path, missing: &Missing) {
+pub(super) fn complain(path: &Path, missing: &Missing) {
     let _ = writeln!(io::stderr(), "tracer: {}: {}", name(path), contents::missing(missing));
 }
 
 /// For a person.
-fn name(path: &Path) -> String {
+pub(super) fn name(path: &Path) -> String {
     if path == Path::new("-") {
         "standard input".to_owned()
     } else {

@@ -16,11 +16,12 @@ use crate::{
     analysis::{
         groups::{Groups, Key, Run, Sort},
         intervals::Interval,
+        losses::Losses,
         totals::Totals,
     },
     cli::{recorded, view},
     event::{Event, Move},
-    render::{escape::Printable, groups, summary},
+    render::{escape::Printable, groups, losses, quantity::Count, summary},
     sink::{Header, Sink, Summary},
     units::Nanos,
 };
@@ -148,8 +149,21 @@ struct Recorded {
     path: PathBuf,
     header: Header,
     totals: Totals,
+    losses: Losses,
     /// None: nobody knows how it ended.
     summary: Option<Summary>,
+}
+
+impl Recorded {
+    /// Events; of a run that has no end as far as its books go.
+    fn lost(&self) -> u64 {
+        let summary = self.summary.as_ref();
+        summary.map_or_else(|| self.losses.events(), |summary| summary.books.lost.events())
+    }
+
+    fn balanced(&self) -> Option<bool> {
+        self.summary.as_ref().map(|summary| summary.books.balanced())
+    }
 }
 
 /// Takes in what is asked for.
@@ -181,6 +195,7 @@ impl Sink for Gathering<'_> {
                 path: self.path.to_owned(),
                 header: header.clone(),
                 totals: Totals::default(),
+                losses: Losses::default(),
                 summary: None,
             });
         }
@@ -202,7 +217,10 @@ impl Sink for Gathering<'_> {
         Ok(())
     }
 
-    fn interval(&mut self, _: &Interval) -> io::Result<()> {
+    fn interval(&mut self, interval: &Interval) -> io::Result<()> {
+        if let Some(recorded) = self.recorded.get_mut(self.current) {
+            recorded.losses.add(interval, self.run.begun);
+        }
         Ok(())
     }
 
@@ -259,14 +277,13 @@ fn text(args: &Args, recordings: &[Recorded], tables: &[Groups]) -> anyhow::Resu
     let mut out = String::new();
     for recorded in recordings {
         let name = Printable(&recorded.path.to_string_lossy()).to_string();
-        if let Some(summary) = &recorded.summary {
-            let lost = summary.books.lost.events();
-            if lost > 0 {
-                writeln!(out, "LOST      {lost} events of {name}")?;
-            }
-            if !summary.books.balanced() {
-                writeln!(out, "WARNING   the books of {name} do not balance")?;
-            }
+        let lost = recorded.lost();
+        if lost > 0 {
+            writeln!(out, "LOST      {} events of {name}", Count(lost))?;
+            losses::write(&mut out, &recorded.losses, args.rows)?;
+        }
+        if recorded.balanced() == Some(false) {
+            writeln!(out, "WARNING   the books of {name} do not balance")?;
         }
     }
     if args.by.is_empty() && !args.filters() {
@@ -298,7 +315,6 @@ fn json(args: &Args, recordings: &[Recorded], tables: &[Groups], whole: bool) ->
         .iter()
         .map(|recorded| {
             let summary = recorded.summary.as_ref();
-            let books = summary.map(|summary| &summary.books);
             json!({
                 "file": recorded.path.to_string_lossy(),
                 "host": recorded.header.host,
@@ -306,8 +322,9 @@ fn json(args: &Args, recordings: &[Recorded], tables: &[Groups], whole: bool) ->
                 "events": recorded.totals.events,
                 "pages": recorded.totals.pages,
                 "duration_ns": summary.map(|summary| summary.duration.0),
-                "lost_events": books.map(|books| books.lost.events()),
-                "balanced": books.map(crate::analysis::books::Books::balanced),
+                "lost_events": summary.map(|_| recorded.lost()),
+                "losses": losses::json(&recorded.losses),
+                "balanced": recorded.balanced(),
             })
         })
         .collect();

@@ -1,6 +1,7 @@
 //! The one loop: drains the source, decodes, correlates, feeds every sink, and always finishes them.
 //! Input: a running capture; the moment to end.
 
+pub mod merge;
 pub mod replay;
 
 use std::{

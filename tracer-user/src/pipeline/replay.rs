@@ -81,6 +81,7 @@ pub fn replay<R: Read>(
                     run = None;
                 }
             }
+            Item::Unknown => {}
             Item::Missing(what) => {
                 whole = false;
                 if run.is_some() {
@@ -130,9 +131,12 @@ fn summary(finished: Finished, totals: Totals) -> Summary {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::{
         event::Event,
+        recording::block::{BlockHeader, HEADER, MAGIC, Packer, Span, Unpacker},
         render::made_up,
         sink::{json::JsonLines, recording::Recording, text::Text},
     };
@@ -208,5 +212,77 @@ mod tests {
         file.remove(first - 1);
         let (shown, missing) = read(&file);
         assert!(missing > 0 && shown.ends_with(&live[of_first..]) && shown.len() < live.len());
+    }
+
+    /// Recordings of each version are kept for ever (tests/golden); where that of this version is missing, this makes it.
+    #[test]
+    fn this_version_has_a_golden_recording() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden");
+        let path = root.join(format!("v{}/made-up.data", crate::recording::VERSION));
+        let Ok(there) = std::fs::read(&path) else {
+            let mut file = Vec::new();
+            feed(&mut Recording::new(&mut file).unwrap());
+            std::fs::write(&path, file).unwrap();
+            panic!("{} was missing and is written: commit it", path.display());
+        };
+        let mut shown = Vec::new();
+        let mut recording = RecordingFile::new(&there[..]).unwrap();
+        assert!(replay(&mut recording, &mut JsonLines::new(&mut shown), |_| {}).unwrap());
+    }
+
+    /// The file with the content of one block changed, and checksums that are right.
+    fn changed(file: &[u8], number: usize, changes: &[(usize, u8)]) -> Option<Vec<u8>> {
+        let marks = file
+            .windows(MAGIC.len())
+            .enumerate()
+            .filter(|(_, bytes)| *bytes == MAGIC);
+        let at = marks.map(|(at, _)| at).nth(number)?;
+        let header = BlockHeader::parse(file[at..].first_chunk()?)?;
+        let end = at + HEADER + header.packed;
+        let mut content = Vec::new();
+        Unpacker::new()
+            .ok()?
+            .unpack(&header, &file[at + HEADER..end], &mut content)
+            .ok()?;
+        for (place, byte) in changes {
+            let place = place % content.len();
+            content[place] = *byte;
+        }
+        let span = Span {
+            rows: header.rows,
+            first: header.first,
+            last: header.last,
+        };
+        let mut out = file[..at].to_vec();
+        Packer::new()
+            .ok()?
+            .pack(header.kind?, header.sequence, span, &content, &mut out)
+            .ok()?;
+        out.extend(&file[end..]);
+        Some(out)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(100))]
+        #[test]
+        fn no_content_makes_it_panic(
+            number in 0usize..5,
+            changes in prop::collection::vec((any::<usize>(), any::<u8>()), 1..4),
+        ) {
+            let mut file = Vec::new();
+            feed(&mut Recording::new(&mut file).unwrap());
+            let file = changed(&file, number, &changes).unwrap();
+            let mut again = Vec::new();
+            let sinks: [&mut dyn Sink; 3] = [
+                &mut Text::new(io::sink(), true, None),
+                &mut JsonLines::new(io::sink()),
+                &mut Recording::new(&mut again).unwrap(),
+            ];
+            for sink in sinks {
+                let mut recording = RecordingFile::new(&file[..]).unwrap();
+                // That it cannot be written again is an error, no panic.
+                let _ = replay(&mut recording, sink, |_| {});
+            }
+        }
     }
 }

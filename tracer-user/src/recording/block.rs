@@ -98,6 +98,17 @@ impl BlockHeader {
         let fits = header.packed <= MAX_PAYLOAD && header.unpacked <= MAX_PAYLOAD && header.rows <= MAX_ROWS;
         fits.then_some(header)
     }
+
+    /// Checks a payload.
+    ///
+    /// # Errors
+    /// [`Damage`] where it is not what was written.
+    pub fn check(&self, packed: &[u8]) -> Result<(), Damage> {
+        if crc32fast::hash(packed) != self.payload_crc {
+            return Err(Damage("the checksum of its content is wrong"));
+        }
+        Ok(())
+    }
 }
 
 /// What a block is about, for its header.
@@ -161,6 +172,16 @@ impl Packer {
     }
 }
 
+/// Gives a whole block, of whatever kind, another number.
+///
+/// # Panics
+/// Where it is shorter than its header.
+pub fn renumber(block: &mut [u8], sequence: u32) {
+    block[8..12].copy_from_slice(&sequence.to_le_bytes());
+    let crc = crc32fast::hash(&block[..HEADER - 4]);
+    block[HEADER - 4..HEADER].copy_from_slice(&crc.to_le_bytes());
+}
+
 /// Unpacks the payloads of blocks.
 pub struct Unpacker(zstd::bulk::Decompressor<'static>);
 
@@ -178,9 +199,7 @@ impl Unpacker {
     /// # Errors
     /// [`Damage`] where it is not what was written.
     pub fn unpack(&mut self, header: &BlockHeader, packed: &[u8], out: &mut Vec<u8>) -> Result<(), Damage> {
-        if crc32fast::hash(packed) != header.payload_crc {
-            return Err(Damage("the checksum of its content is wrong"));
-        }
+        header.check(packed)?;
         out.clear();
         out.reserve(header.unpacked);
         match self.0.decompress_to_buffer(packed, out) {

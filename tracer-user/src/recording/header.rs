@@ -16,6 +16,37 @@ pub struct Begin {
     pub header: Header,
     /// Which file of the run this is, from 0.
     pub part: u32,
+    /// How many of the files behind it are joined to it.
+    #[serde(default)]
+    pub joined: u32,
+    /// Frames and names of files are stand-ins.
+    #[serde(default)]
+    pub redacted: bool,
+}
+
+impl Begin {
+    /// Of a run's first file.
+    #[must_use]
+    pub fn of(header: Header) -> Self {
+        Self {
+            header,
+            part: 0,
+            joined: 0,
+            redacted: false,
+        }
+    }
+
+    /// Whether both are of the same file of one run.
+    #[must_use]
+    pub fn same_file(&self, other: &Self) -> bool {
+        self.part == other.part && self.header.same_run(&other.header)
+    }
+
+    /// The last file of the run that is in it.
+    #[must_use]
+    pub fn last_part(&self) -> u32 {
+        self.part.saturating_add(self.joined)
+    }
 }
 
 /// The content of an end block.

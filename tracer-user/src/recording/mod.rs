@@ -4,6 +4,7 @@
 pub mod block;
 pub mod columns;
 pub mod header;
+pub mod redact;
 pub mod rows;
 pub mod tables;
 

@@ -7,7 +7,7 @@ use jiff::{Timestamp, tz::TimeZone};
 use serde::Serialize;
 
 use crate::{
-    analysis::contents::{Blocks, Contents, EventCounts},
+    analysis::contents::{Blocks, Contents, EventCounts, RunContents},
     recording::{VERSION, block::Kind, header::Begin},
     render::{escape::Printable, quantity::Bytes, summary},
     sink::Header,
@@ -25,40 +25,35 @@ pub fn text(contents: &Contents, name: &str) -> String {
 }
 
 fn page(out: &mut String, contents: &Contents, name: &str) -> fmt::Result {
-    let events = contents.events.sum();
-    let state = match &contents.end {
-        _ if !contents.missing.is_empty() => "something is missing",
-        Some(end) if end.finished.is_none() => "whole, the run goes on in another file",
-        _ => "whole",
-    };
-    writeln!(out, "{name}: {state}; {events} events in {}", Bytes(contents.bytes))?;
-    for missing in &contents.missing {
-        writeln!(out, "MISSING   {}", self::missing(missing))?;
-    }
-    if let Some(end) = contents.end.as_ref().filter(|end| end.unwritten > 0) {
-        writeln!(out, "MISSING   {} events could not be written", end.unwritten)?;
-    }
-    let finished = contents.end.as_ref().and_then(|end| end.finished.as_ref());
-    if let Some(lost) = finished
-        .map(|finished| finished.books.lost.events())
-        .filter(|lost| *lost > 0)
-    {
-        writeln!(out, "LOST      {lost} events while recording: tracer cat says where")?;
-    }
-    if let Some(begin) = &contents.begin {
-        run(out, contents, begin)?;
-    }
     let EventCounts {
         moves,
         unmapped_moves,
         failures,
         compactions,
-    } = contents.events;
+    } = contents.events();
+    let events = contents.events().sum();
+    let last_end = contents.runs.last().and_then(|run| run.end.as_ref());
+    let state = match last_end {
+        _ if !contents.missing.is_empty() => "something is missing",
+        Some(end) if end.finished.is_none() => "whole, the run goes on in another file",
+        _ => "whole",
+    };
+    write!(out, "{name}: {state}; {events} events")?;
+    if contents.runs.len() > 1 {
+        write!(out, " of {} runs", contents.runs.len())?;
+    }
+    writeln!(out, " in {}", Bytes(contents.bytes))?;
+    for missing in &contents.missing {
+        writeln!(out, "MISSING   {}", self::missing(missing))?;
+    }
+    for run in &contents.runs {
+        self::run(out, run)?;
+    }
     writeln!(
         out,
         "events    {moves} moves of {} pages · {unmapped_moves} moves without a mapping · {failures} failures · \
          {compactions} runs of compaction",
-        contents.pages
+        contents.pages()
     )?;
     write!(out, "blocks   ")?;
     for (kind, blocks) in Kind::ALL.iter().zip(&contents.blocks) {
@@ -73,14 +68,39 @@ fn page(out: &mut String, contents: &Contents, name: &str) -> fmt::Result {
     writeln!(out)
 }
 
-fn run(out: &mut String, contents: &Contents, begin: &Begin) -> fmt::Result {
+fn run(out: &mut String, run: &RunContents) -> fmt::Result {
+    match &run.begin {
+        Some(begin) => made(out, run, begin)?,
+        None => writeln!(out, "run       its header is missing")?,
+    }
+    writeln!(out, "          {} events", run.events.sum())?;
+    if run.unwritten() > 0 {
+        writeln!(out, "MISSING   {} events could not be written", run.unwritten())?;
+    }
+    match run.finished().map(|finished| finished.books.lost.events()) {
+        Some(lost) if lost > 0 => writeln!(out, "LOST      {lost} events while recording: tracer cat says where"),
+        _ => Ok(()),
+    }
+}
+
+fn made(out: &mut String, run: &RunContents, begin: &Begin) -> fmt::Result {
     let header = &begin.header;
     write!(out, "run       {}", clock(header, header.begun))?;
-    if let Some((_, last)) = contents.span {
+    if let Some((_, last)) = run.span {
         write!(out, " to {}", clock(header, last))?;
     }
-    if begin.part > 0 {
-        write!(out, ", part {}", begin.part + 1)?;
+    match (begin.part, begin.joined) {
+        (0, 0) => {}
+        (part, 0) => write!(out, ", part {}", u64::from(part) + 1)?,
+        (part, _) => write!(
+            out,
+            ", parts {} to {}",
+            u64::from(part) + 1,
+            u64::from(begin.last_part()) + 1
+        )?,
+    }
+    if begin.redacted {
+        write!(out, ", redacted")?;
     }
     writeln!(out)?;
     writeln!(
@@ -136,7 +156,7 @@ pub fn missing(missing: &Missing) -> String {
 
 /// A time of the run as clock time.
 fn clock(header: &Header, at: Nanos) -> String {
-    match Timestamp::from_nanosecond(i128::from(at.0) + header.clock_offset) {
+    match Timestamp::from_nanosecond(header.clock_offset.saturating_add(at.0.into())) {
         Ok(time) => {
             let zoned = time.to_zoned(TimeZone::system());
             zoned.strftime("%Y-%m-%d %H:%M:%S").to_string()
@@ -161,20 +181,49 @@ struct BlocksObject {
 }
 
 #[derive(Serialize)]
+struct RunObject<'a> {
+    #[serde(flatten)]
+    begin: Option<&'a Begin>,
+    events: EventCounts,
+    pages: u64,
+    first_ns: Option<u64>,
+    last_ns: Option<u64>,
+    ended: bool,
+    duration_ns: Option<u64>,
+    unwritten_events: u64,
+    lost_events: Option<u64>,
+    balanced: Option<bool>,
+}
+
+impl<'a> From<&'a RunContents> for RunObject<'a> {
+    fn from(run: &'a RunContents) -> Self {
+        let finished = run.finished();
+        Self {
+            begin: run.begin.as_ref(),
+            events: run.events,
+            pages: run.pages,
+            first_ns: run.span.map(|(first, _)| first.0),
+            last_ns: run.span.map(|(_, last)| last.0),
+            ended: run.end.is_some(),
+            duration_ns: finished.map(|finished| finished.duration.0),
+            unwritten_events: run.unwritten(),
+            lost_events: finished.map(|finished| finished.books.lost.events()),
+            balanced: finished.map(|finished| finished.books.balanced()),
+        }
+    }
+}
+
+#[derive(Serialize)]
 struct ContentsObject<'a> {
     format: u16,
     bytes: u64,
     whole: bool,
     missing: Vec<MissingObject>,
     missing_events: u64,
-    lost_events: Option<u64>,
-    balanced: Option<bool>,
     events: EventCounts,
     pages: u64,
-    first_ns: Option<u64>,
-    last_ns: Option<u64>,
     blocks: Vec<BlocksObject>,
-    run: Option<&'a Begin>,
+    runs: Vec<RunObject<'a>>,
 }
 
 /// One object.
@@ -182,7 +231,6 @@ struct ContentsObject<'a> {
 /// # Errors
 /// None that can occur: every value is a number or a string.
 pub fn json(contents: &Contents) -> serde_json::Result<String> {
-    let finished = contents.end.as_ref().and_then(|end| end.finished.as_ref());
     let missing = contents.missing.iter().map(|missing| MissingObject {
         at: missing.at,
         bytes: missing.bytes,
@@ -202,14 +250,10 @@ pub fn json(contents: &Contents) -> serde_json::Result<String> {
         whole: contents.missing.is_empty() && contents.missing_events() == 0,
         missing: missing.collect(),
         missing_events: contents.missing_events(),
-        lost_events: finished.map(|finished| finished.books.lost.events()),
-        balanced: finished.map(|finished| finished.books.balanced()),
-        events: contents.events,
-        pages: contents.pages,
-        first_ns: contents.span.map(|(first, _)| first.0),
-        last_ns: contents.span.map(|(_, last)| last.0),
+        events: contents.events(),
+        pages: contents.pages(),
         blocks: blocks.collect(),
-        run: contents.begin.as_ref(),
+        runs: contents.runs.iter().map(RunObject::from).collect(),
     };
     serde_json::to_string(&object).map(|text| text + "\n")
 }

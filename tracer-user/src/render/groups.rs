@@ -72,7 +72,7 @@ pub fn write(out: &mut impl fmt::Write, groups: &Groups, sort: Sort, most: usize
     let left_out = rows.len().saturating_sub(most);
     for (_, group) in rows.iter().skip(most) {
         rest.events += group.events;
-        rest.pages += group.pages;
+        rest.pages = rest.pages.saturating_add(group.pages);
         rest.longest = rest.longest.max(group.longest);
     }
     if rest.events > 0 {
@@ -100,7 +100,7 @@ fn numbers(out: &mut impl fmt::Write, group: &Group) -> fmt::Result {
         out,
         "{:>11} {:>10} {:>11} {:>13} {:>8} {longest:>8}",
         Count(group.pages).to_string(),
-        Bytes(group.pages * PAGE_SIZE).to_string(),
+        Bytes(group.pages.saturating_mul(PAGE_SIZE)).to_string(),
         Count(group.events).to_string(),
         quantile(0.5),
         quantile(0.99),

@@ -28,7 +28,7 @@ pub fn write(out: &mut impl fmt::Write, heading: &str, counted: &str, durations:
         if lower != next {
             writeln!(out, "{:>7}", "...")?;
         }
-        let bar = "#".repeat(usize::try_from((count * BAR).div_ceil(most)).unwrap_or(0));
+        let bar = "#".repeat(usize::try_from(count.saturating_mul(BAR).div_ceil(most)).unwrap_or(0));
         writeln!(
             out,
             "{:>7} to {:<8} {:>11}  {bar}",

@@ -7,6 +7,7 @@ pub mod failure;
 pub mod groups;
 pub mod health;
 pub mod histogram;
+pub mod losses;
 #[cfg(test)]
 pub(crate) mod made_up;
 pub mod others;

@@ -169,7 +169,7 @@ impl Row {
             return false;
         }
         self.events += 1;
-        self.pages += moved.pages;
+        self.pages = self.pages.saturating_add(moved.pages);
         self.blackout = self.blackout.max(moved.blackout);
         true
     }

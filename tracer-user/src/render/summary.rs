@@ -10,7 +10,9 @@ use crate::{
     },
     kernel::hooks::Kinds,
     render::{
-        books as words, failure, histogram,
+        books as words,
+        escape::Printable,
+        failure, histogram,
         quantity::{Bytes, Count, Duration},
     },
     sink::MissingHook,
@@ -55,7 +57,12 @@ fn write(out: &mut String, header: Option<&Header>, summary: &Summary, hints: bo
     match totals.pages {
         0 => write!(out, "no page")?,
         1 => write!(out, "{} in 1 page", Bytes(PAGE_SIZE))?,
-        pages => write!(out, "{} in {} pages", Bytes(pages * PAGE_SIZE), Count(pages))?,
+        pages => write!(
+            out,
+            "{} in {} pages",
+            Bytes(pages.saturating_mul(PAGE_SIZE)),
+            Count(pages)
+        )?,
     }
     writeln!(
         out,
@@ -67,7 +74,7 @@ fn write(out: &mut String, header: Option<&Header>, summary: &Summary, hints: bo
         writeln!(
             out,
             "{} in {} more that no process maps",
-            Bytes(totals.unmapped * PAGE_SIZE),
+            Bytes(totals.unmapped.saturating_mul(PAGE_SIZE)),
             match totals.unmapped {
                 1 => "1 page".to_owned(),
                 pages => format!("{} pages", Count(pages)),
@@ -75,7 +82,7 @@ fn write(out: &mut String, header: Option<&Header>, summary: &Summary, hints: bo
         )?;
     }
     losses(out, &summary.books)?;
-    if totals.pages + totals.unmapped == 0 && hints {
+    if totals.pages == 0 && totals.unmapped == 0 && hints {
         writeln!(out, "{HINT}")?;
     }
     if !totals.by_reason.is_empty() {
@@ -129,15 +136,16 @@ fn how(out: &mut String, header: &Header) -> fmt::Result {
         out,
         "how       {}, Linux {}, {}, {}",
         backend(header.backend),
-        header.kernel,
+        Printable(&header.kernel),
         nodes(header.nodes),
-        header.targets
+        Printable(&header.targets)
     )?;
     // Only exact has a backend after it to fall back on.
     for fallback in &header.fallbacks {
-        writeln!(out, "          {} refused: {fallback}", Backend::Exact)?;
+        writeln!(out, "          {} refused: {}", Backend::Exact, Printable(fallback))?;
     }
     for MissingHook { hook, reason, loses } in &header.refused {
+        let [hook, reason, loses] = [hook, reason, loses].map(|text| Printable(text));
         writeln!(out, "          {hook} refused: {reason}; missing: {loses}")?;
     }
     Ok(())
@@ -146,7 +154,10 @@ fn how(out: &mut String, header: &Header) -> fmt::Result {
 /// Every place that lost something, with how much; nothing where nothing was lost.
 fn losses(out: &mut String, books: &Books) -> fmt::Result {
     let lost = &books.lost;
-    let full: u64 = lost.mappings_by_cpu.iter().sum();
+    let full = lost
+        .mappings_by_cpu
+        .iter()
+        .fold(0, |sum: u64, n| sum.saturating_add(*n));
     if full > 0 {
         let by_cpu: Vec<String> = (0..)
             .zip(&lost.mappings_by_cpu)
@@ -222,7 +233,7 @@ fn reasons(out: &mut String, totals: &Totals) -> fmt::Result {
             "{:<18} {:>11} {:>10}",
             reason,
             Count(sums.pages).to_string(),
-            Bytes(sums.pages * PAGE_SIZE).to_string()
+            Bytes(sums.pages.saturating_mul(PAGE_SIZE)).to_string()
         )?;
         for pair in &pairs {
             let pages = sums
@@ -252,7 +263,7 @@ fn failures(out: &mut String, totals: &Totals) -> fmt::Result {
             out,
             "{reason:<18} {:>11} {:>10}  {}",
             Count(sums.folios).to_string(),
-            Bytes(sums.pages * PAGE_SIZE).to_string(),
+            Bytes(sums.pages.saturating_mul(PAGE_SIZE)).to_string(),
             failure::words(*cause)
         )?;
     }
@@ -310,7 +321,7 @@ fn books(out: &mut String, books: &Books) -> fmt::Result {
             Ok(())
         }
     };
-    if books.filtered + books.unowned + books.unmapped > 0 {
+    if [books.filtered, books.unowned, books.unmapped] != [0; 3] {
         part(books.reported, "asked for")?;
     }
     part(books.filtered, "not asked for")?;

@@ -1,6 +1,7 @@
 //! Recordings: events packed into blocks, at least each second.
 //! Input: events; output: a [`Store`].
 
+pub mod blocks;
 pub mod files;
 
 use std::{
@@ -8,17 +9,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde::Serialize;
-
 use crate::{
     analysis::intervals::Interval,
     event::Event,
     recording::{
-        block::{Kind, Packer, Span},
-        header::{Begin, End, Finished},
+        header::{Begin, Finished},
         rows::Batch,
     },
-    sink::{Header, Sink, Summary},
+    sink::{Header, Sink, Summary, recording::blocks::Blocks},
 };
 
 /// No event waits longer for its block.
@@ -26,8 +24,6 @@ const DUE: Duration = Duration::from_secs(1);
 /// A block that is full: by then its columns are as short as they get.
 const FULL_ROWS: u32 = 1 << 16;
 const FULL_BYTES: usize = 1 << 23;
-/// The header is what the rest cannot do without: it comes twice at first, then with every so many blocks.
-const HEADER_EVERY: u32 = 256;
 
 /// Where blocks go.
 pub trait Store: Write {
@@ -67,22 +63,10 @@ pub trait Store: Write {
 
 /// Writes a recording.
 pub struct Recording<S> {
-    store: S,
-    packer: Packer,
+    blocks: Blocks<S>,
     batch: Batch,
-    begin: Option<Begin>,
-    /// Blocks in this file.
-    blocks: u32,
-    /// Events in this file.
-    events: u64,
     /// When what waits is due.
     due: Option<Instant>,
-    content: Vec<u8>,
-    block: Vec<u8>,
-    /// Events that could not be written.
-    unwritten: u64,
-    /// A part of a block could not be taken back: nothing comes after it.
-    torn: bool,
 }
 
 impl<S: Store> Recording<S> {
@@ -92,51 +76,10 @@ impl<S: Store> Recording<S> {
     /// When there is no memory.
     pub fn new(store: S) -> io::Result<Self> {
         Ok(Self {
-            store,
-            packer: Packer::new()?,
+            blocks: Blocks::new(store)?,
             batch: Batch::default(),
-            begin: None,
-            blocks: 0,
-            events: 0,
             due: None,
-            content: Vec::new(),
-            block: Vec::new(),
-            unwritten: 0,
-            torn: false,
         })
-    }
-
-    fn write(&mut self, kind: Kind, span: Span) -> io::Result<()> {
-        self.block.clear();
-        self.packer
-            .pack(kind, self.blocks, span, &self.content, &mut self.block)?;
-        let written = self.store.write_all(&self.block).and_then(|()| self.store.block_done());
-        if written.is_ok() {
-            self.blocks += 1;
-        } else {
-            self.unwritten += u64::from(span.rows);
-            self.torn = self.store.cut_back().is_err();
-        }
-        written
-    }
-
-    fn write_json(&mut self, kind: Kind, span: Span, value: &impl Serialize) -> io::Result<()> {
-        self.content.clear();
-        serde_json::to_writer(&mut self.content, value)?;
-        self.write(kind, span)
-    }
-
-    fn write_header(&mut self) -> io::Result<()> {
-        let Some(begin) = self.begin.take() else { return Ok(()) };
-        let at = begin.header.begun;
-        let span = Span {
-            rows: 0,
-            first: at,
-            last: at,
-        };
-        let written = self.write_json(Kind::Header, span, &begin);
-        self.begin = Some(begin);
-        written
     }
 
     fn write_events(&mut self) -> io::Result<()> {
@@ -144,45 +87,18 @@ impl<S: Store> Recording<S> {
         if self.batch.rows() == 0 {
             return Ok(());
         }
-        self.content.clear();
-        let span = self.batch.finish(&mut self.content);
-        self.write(Kind::Events, span)?;
-        self.events += u64::from(span.rows);
-        if self.blocks.is_multiple_of(HEADER_EVERY) {
-            self.write_header()?;
-        }
-        if self.store.is_full() {
-            self.store.may_rotate()?;
-            self.write_end(None)?;
-            self.store.next_file()?;
-            (self.blocks, self.events) = (0, 0);
-            if let Some(begin) = &mut self.begin {
-                begin.part += 1;
-            }
-            self.write_header()?;
-            self.write_header()?;
+        self.blocks.events(&mut self.batch)?;
+        if self.blocks.store.is_full() {
+            self.blocks.store.may_rotate()?;
+            self.blocks.next_file()?;
         }
         Ok(())
-    }
-
-    fn write_end(&mut self, finished: Option<Finished>) -> io::Result<()> {
-        let end = End {
-            events: self.events,
-            unwritten: self.unwritten,
-            finished,
-        };
-        self.write_json(Kind::End, Span::default(), &end)
     }
 }
 
 impl<S: Store> Sink for Recording<S> {
     fn begin(&mut self, header: &Header) -> io::Result<()> {
-        self.begin = Some(Begin {
-            header: header.clone(),
-            part: 0,
-        });
-        self.write_header()?;
-        self.write_header()
+        self.blocks.begin(Begin::of(header.clone()))
     }
 
     fn event(&mut self, event: &Event) -> io::Result<()> {
@@ -195,12 +111,7 @@ impl<S: Store> Sink for Recording<S> {
 
     fn interval(&mut self, interval: &Interval) -> io::Result<()> {
         self.write_events()?;
-        let span = Span {
-            rows: 0,
-            first: interval.account.begin,
-            last: interval.account.end,
-        };
-        self.write_json(Kind::Interval, span, interval)
+        self.blocks.interval(interval)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -215,8 +126,8 @@ impl<S: Store> Sink for Recording<S> {
     }
 
     fn finish(&mut self, summary: &Summary) -> io::Result<()> {
-        if self.torn {
-            return self.store.done();
+        if self.blocks.torn {
+            return self.blocks.done();
         }
         let rest = match self.write_events() {
             // The file is full, and the run has ended.
@@ -224,8 +135,8 @@ impl<S: Store> Sink for Recording<S> {
             other => other,
         };
         // There may be room for so little.
-        let end = self.write_end(Some(Finished::from(summary)));
-        rest.and(end).and(self.store.done())
+        let end = self.blocks.end(Some(Finished::from(summary)));
+        rest.and(end).and(self.blocks.done())
     }
 }
 

@@ -111,7 +111,7 @@ impl<W: Write> Text<W> {
 
     fn clock(&self, at: Nanos) -> String {
         let offset = self.header.as_ref().map_or(0, |header| header.clock_offset);
-        match Timestamp::from_nanosecond(i128::from(at.0) + offset) {
+        match Timestamp::from_nanosecond(offset.saturating_add(at.0.into())) {
             Ok(time) => time.to_zoned(self.zone.clone()).strftime("%H:%M:%S.%3f").to_string(),
             Err(_) => format!("+{} ns", at.0),
         }

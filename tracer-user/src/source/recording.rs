@@ -28,6 +28,8 @@ pub enum Item {
     Interval(Box<Interval>),
     /// The last one of the file.
     End(Box<End>),
+    /// A block of a kind that this version does not know, and need not know.
+    Unknown,
     /// Something is missing.
     Missing(Missing),
 }
@@ -99,6 +101,8 @@ pub struct RecordingFile<R> {
     at_end: bool,
     unpacker: Unpacker,
     content: Vec<u8>,
+    /// Events are only passed on, so that it is enough that their checksums are right.
+    undecoded: bool,
     /// The next block's number.
     sequence: u32,
     state: State,
@@ -124,12 +128,31 @@ impl<R: Read> RecordingFile<R> {
             at_end: false,
             unpacker: Unpacker::new()?,
             content: Vec::new(),
+            undecoded: false,
             sequence: 0,
             state: State::Foreign,
             events: Vec::new(),
             turns: Vec::new(),
             place: None,
         })
+    }
+
+    /// The same, but [`RecordingFile::events`] remains empty: for who takes blocks as they are.
+    ///
+    /// # Errors
+    /// When there is no memory.
+    pub fn undecoded(input: R) -> io::Result<Self> {
+        Ok(Self {
+            undecoded: true,
+            ..Self::new(input)?
+        })
+    }
+
+    /// The block of the last item, unless something is missing: with its header, as it stands in the file.
+    #[must_use]
+    pub fn block(&self) -> &[u8] {
+        let whole = self.place.map_or(0, |place| HEADER + place.header.packed);
+        &self.buffer[self.start.saturating_sub(whole)..self.start]
     }
 
     /// Bytes that were read and used.
@@ -143,72 +166,71 @@ impl<R: Read> RecordingFile<R> {
     /// # Errors
     /// [`ReadError`]: nothing more can be read.
     pub fn next_item(&mut self) -> Result<Option<Item>, ReadError> {
-        loop {
-            let skipped = self.find_block()?;
-            if skipped > 0 && self.place.is_none() && self.header().is_none() {
-                return Err(ReadError::Foreign);
-            }
-            if skipped > 0 {
-                return Ok(Some(self.missing(
-                    self.at - skipped,
-                    skipped,
-                    None,
-                    "no block begins there",
-                )));
-            }
-            let Some(header) = self.header() else {
-                return self.close();
-            };
-            if header.version > VERSION {
-                return Err(ReadError::Newer(header.version));
-            }
-            let begins = header.sequence == 0 && header.kind == Some(Kind::Header) && self.state != State::Foreign;
-            if begins && self.state != State::Ended {
-                return Ok(Some(self.no_end()));
-            }
-            if begins {
-                // Recordings may stand one behind the other.
-                self.sequence = 0;
-            }
-            let damaged = self.state == State::Damaged;
-            self.state = State::Whole;
-            self.place = Some(Place { at: self.at, header });
-            let rows = (header.kind == Some(Kind::Events)).then(|| u64::from(header.rows));
-            let expected = std::mem::replace(&mut self.sequence, header.sequence.wrapping_add(1));
-            if header.sequence != expected && !damaged {
-                self.sequence = header.sequence;
-                return Ok(Some(self.missing(self.at, 0, None, "blocks are missing before it")));
-            }
-            let whole = HEADER + header.packed;
-            if self.fill(whole)? < whole {
-                let at = self.at;
-                let left = self.skip(self.buffer.len() - self.start);
-                return Ok(Some(self.missing(
-                    at,
-                    left,
-                    rows.or(Some(0)),
-                    "the file was cut off in this block",
-                )));
-            }
+        let skipped = self.find_block()?;
+        if skipped > 0 && self.place.is_none() && self.header().is_none() {
+            return Err(ReadError::Foreign);
+        }
+        if skipped > 0 {
+            return Ok(Some(self.missing(
+                self.at - skipped,
+                skipped,
+                None,
+                "no block begins there",
+            )));
+        }
+        let Some(header) = self.header() else {
+            return self.close();
+        };
+        if header.version > VERSION {
+            return Err(ReadError::Newer(header.version));
+        }
+        let begins = header.sequence == 0 && header.kind == Some(Kind::Header) && self.state != State::Foreign;
+        if begins && self.state != State::Ended {
+            return Ok(Some(self.no_end()));
+        }
+        if begins {
+            // Recordings may stand one behind the other.
+            self.sequence = 0;
+        }
+        let damaged = self.state == State::Damaged;
+        self.state = State::Whole;
+        self.place = Some(Place { at: self.at, header });
+        let rows = (header.kind == Some(Kind::Events)).then(|| u64::from(header.rows));
+        let expected = std::mem::replace(&mut self.sequence, header.sequence.wrapping_add(1));
+        if header.sequence != expected && !damaged {
+            self.sequence = header.sequence;
+            return Ok(Some(self.missing(self.at, 0, None, "blocks are missing before it")));
+        }
+        let whole = HEADER + header.packed;
+        if self.fill(whole)? < whole {
             let at = self.at;
-            let item = self.read_block(&header);
-            self.skip(whole);
-            match item {
-                Ok(Some(item)) => {
-                    return Ok(Some(item));
-                }
-                // Of a kind that this version does not know, and need not know.
-                Ok(None) => {}
-                Err(Damage(what)) => return Ok(Some(self.missing(at, whole as u64, rows.or(Some(0)), what))),
-            }
+            let left = self.skip(self.buffer.len() - self.start);
+            return Ok(Some(self.missing(
+                at,
+                left,
+                rows.or(Some(0)),
+                "the file was cut off in this block",
+            )));
+        }
+        let at = self.at;
+        let item = self.read_block(&header);
+        self.skip(whole);
+        match item {
+            Ok(item) => Ok(Some(item)),
+            Err(Damage(what)) => Ok(Some(self.missing(at, whole as u64, rows.or(Some(0)), what))),
         }
     }
 
-    fn read_block(&mut self, header: &BlockHeader) -> Result<Option<Item>, Damage> {
+    fn read_block(&mut self, header: &BlockHeader) -> Result<Item, Damage> {
         let block = &self.buffer[self.start..self.start + HEADER + header.packed];
-        self.unpacker.unpack(header, &block[HEADER..], &mut self.content)?;
-        let Some(kind) = header.kind else { return Ok(None) };
-        Ok(Some(match kind {
+        let packed = &block[HEADER..];
+        let kind = match header.kind {
+            Some(Kind::Events) if self.undecoded => return header.check(packed).map(|()| Item::Events),
+            None => return header.check(packed).map(|()| Item::Unknown),
+            Some(kind) => kind,
+        };
+        self.unpacker.unpack(header, packed, &mut self.content)?;
+        Ok(match kind {
             Kind::Header => Item::Begin(json(&self.content)?),
             Kind::Events => {
                 rows::read(&self.content, &mut self.events, &mut self.turns)?;
@@ -222,7 +244,7 @@ impl<R: Read> RecordingFile<R> {
                 self.state = State::Ended;
                 Item::End(json(&self.content)?)
             }
-        }))
+        })
     }
 
     fn missing(&mut self, at: u64, bytes: u64, events: Option<u64>, what: &'static str) -> Item {
@@ -379,6 +401,7 @@ mod tests {
                 }
                 Item::End(end) => found.end = Some(*end),
                 Item::Missing(missing) => found.missing.push(missing),
+                Item::Unknown => {}
             }
         }
         assert_eq!(recording.position(), bytes.len() as u64);

@@ -137,9 +137,9 @@ impl From<&Books> for BooksLine {
             unmapped_filtered_pages: books.unasked.unmapped,
             outside_filtered_pages: books.unasked.outside,
             unattributed: UnattributedLine {
-                unowned_pages: books.unowned + without_owner.unnamed,
+                unowned_pages: books.unowned.saturating_add(without_owner.unnamed),
                 unmapped_pages: books.unmapped,
-                unsearched_pages: books.lost.unsearched_pages + without_owner.unsearched,
+                unsearched_pages: books.lost.unsearched_pages.saturating_add(without_owner.unsearched),
                 not_found_pages: without_owner.not_found,
             },
             intervals: IntervalsLine {

@@ -1,0 +1,171 @@
+//! Whatever bytes a recording is of: it is read, shown and redacted without a panic, in bounded memory.
+//! Input: bytes of libFuzzer; the mutator gives the blocks in them what they need to be taken for whole.
+#![no_main]
+
+use std::io::{self, Cursor};
+
+use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
+use tracer_user::{
+    analysis::contents::Contents,
+    pipeline::{merge, replay::replay},
+    recording::{
+        block::{BlockHeader, HEADER, MAGIC, Packer, Span, Unpacker},
+        redact::Key,
+    },
+    render::contents,
+    sink::{
+        Sink,
+        json::JsonLines,
+        recording::{Recording, Store, blocks::Blocks},
+        text::Text,
+    },
+    source::recording::RecordingFile,
+};
+
+fuzz_target!(|bytes: &[u8]| {
+    show(bytes, &mut Text::new(Harmless, true, None));
+    show(bytes, &mut Text::new(Harmless, false, None));
+    show(bytes, &mut JsonLines::new(Harmless));
+    if let Ok(mut sink) = Recording::new(Nowhere) {
+        show(bytes, &mut sink);
+    }
+    look_in(bytes);
+    join(bytes, None);
+    join(bytes, Key::new().ok().as_ref());
+});
+
+fn show(bytes: &[u8], sink: &mut dyn Sink) {
+    if let Ok(mut recording) = RecordingFile::new(bytes) {
+        // What cannot be read is an error, and what cannot be written again, too.
+        let _ = replay(&mut recording, sink, |_| {});
+    }
+}
+
+fn look_in(bytes: &[u8]) {
+    let Ok(mut recording) = RecordingFile::new(bytes) else {
+        return;
+    };
+    let mut found = Contents::default();
+    while let Ok(Some(item)) = recording.next_item() {
+        found.add(&item, &recording.events, recording.place.as_ref());
+    }
+    assert!(is_harmless(contents::text(&found, "recording").as_bytes()));
+    contents::json(&found).expect("numbers and strings can be written");
+}
+
+/// With itself.
+fn join(bytes: &[u8], key: Option<&Key>) {
+    let pieces = [0, 1].map(|number| merge::survey(bytes, number, |_| {}).unwrap_or_default());
+    let runs = merge::arrange(pieces.concat(), |_| {});
+    let Ok(mut out) = Blocks::new(Nowhere) else { return };
+    for run in &runs {
+        let _ = merge::write(run, &mut [Cursor::new(bytes), Cursor::new(bytes)], key, &mut out);
+    }
+}
+
+/// A terminal that notices what would harm one. Colours are our own.
+struct Harmless;
+
+fn is_harmless(text: &[u8]) -> bool {
+    text.iter()
+        .all(|byte| matches!(byte, b'\n' | 0x1b) || !byte.is_ascii_control())
+}
+
+impl io::Write for Harmless {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        assert!(is_harmless(bytes), "{}", String::from_utf8_lossy(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Where blocks go that nobody wants.
+struct Nowhere;
+
+impl io::Write for Nowhere {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Store for Nowhere {
+    fn is_full(&self) -> bool {
+        false
+    }
+
+    fn may_rotate(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn next_file(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn block_done(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn cut_back(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn done(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
+    // As they are: what comes of damage. Else inside of a block that stays whole: what comes of its content.
+    if seed % 4 == 0 {
+        return fuzzer_mutate(data, size, max_size);
+    }
+    match mutated_within(&data[..size], seed) {
+        Some(mutated) if mutated.len() <= max_size.min(data.len()) => {
+            data[..mutated.len()].copy_from_slice(&mutated);
+            mutated.len()
+        }
+        _ => fuzzer_mutate(data, size, max_size),
+    }
+});
+
+/// The same with one block changed in its content or in its header, and its checksums right.
+fn mutated_within(bytes: &[u8], seed: u32) -> Option<Vec<u8>> {
+    let blocks: Vec<usize> = (0..bytes.len().saturating_sub(HEADER))
+        .filter(|&at| bytes[at..].starts_with(&MAGIC))
+        .collect();
+    let at = *blocks.get(seed as usize / 4 % blocks.len().max(1))?;
+    let header = BlockHeader::parse(bytes[at..].first_chunk()?)?;
+    let end = at + HEADER + header.packed;
+    let mut content = Vec::new();
+    Unpacker::new()
+        .ok()?
+        .unpack(&header, bytes.get(at + HEADER..end)?, &mut content)
+        .ok()?;
+    let size = content.len();
+    content.resize(size + 64, 0);
+    let most = content.len();
+    let size = fuzzer_mutate(&mut content, size, most);
+    content.truncate(size);
+    let mut span = Span {
+        rows: header.rows,
+        first: header.first,
+        last: header.last,
+    };
+    if seed % 4 == 3 {
+        span.rows = span.rows.wrapping_add(seed >> 8) % 8;
+    }
+    let mut mutated = bytes[..at].to_vec();
+    Packer::new()
+        .ok()?
+        .pack(header.kind?, header.sequence, span, &content, &mut mutated)
+        .ok()?;
+    mutated.extend(&bytes[end..]);
+    Some(mutated)
+}

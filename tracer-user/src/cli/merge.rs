@@ -1,0 +1,217 @@
+//! `tracer merge`: recordings, joined into one.
+//! Input: the parsed command line; recordings.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, IsTerminal as _, Seek as _, Write as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::atomic::Ordering,
+};
+
+use anyhow::Context as _;
+
+use crate::{
+    cli::{Refused, recorded},
+    pipeline::merge::{self, MergeError, Note, Piece},
+    recording::redact::Key,
+    render::quantity::Bytes,
+    sink::recording::{
+        blocks::Blocks,
+        files::{Files, Sync},
+    },
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  tracer merge -o day.data a.data b.data          one file, run behind run, the earliest first
+  tracer merge -o day.data tracer.data*           the files of a run that was rotated, as one run
+  tracer merge --redact -o public.data tracer.data
+                                                  a copy to show around
+
+--redact: frames get stand-ins, which keep what is the same frame, what are neighbours within 2 MiB, and
+the node. Files, devices, inodes and names of memory get stand-ins, too; the command line is left
+out. What remains: names and numbers of processes, addresses, times, and the name of the machine.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Recordings, in whatever order; - is standard input
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+
+    /// The file to write; - is standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+
+    /// Replace the file if it is there
+    #[arg(long)]
+    pub force: bool,
+
+    /// Write stand-ins for frames and for whatever tells of files
+    #[arg(long)]
+    pub redact: bool,
+}
+
+/// Runs `tracer merge`. The exit code is 1 where something is missing from a recording.
+///
+/// # Errors
+/// When one cannot be read, or the output not be written.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let to_stdout = args.output == Path::new("-");
+    if to_stdout && io::stdout().is_terminal() {
+        return Err(Refused("a recording is nothing for a terminal: send it into a file or a pipe".to_owned()).into());
+    }
+    let mut recordings = args
+        .files
+        .iter()
+        .map(|path| open(path))
+        .collect::<Result<Vec<_>, _>>()?;
+    refuse_itself(args, &recordings)?;
+    let mut whole = true;
+    let mut pieces = Vec::new();
+    for ((number, path), recording) in args.files.iter().enumerate().zip(&mut recordings) {
+        let missing = |missing: &_| {
+            whole = false;
+            recorded::complain(path, missing);
+        };
+        pieces.extend(merge::survey(recording, number, missing).map_err(|error| recorded::unreadable(path, error))?);
+    }
+    let runs = merge::arrange(pieces, |note| {
+        // Nothing is missing where all of it is in another file.
+        whole &= matches!(&note, Note::Twice(piece, taken) if piece.parts().1 <= taken.parts().1);
+        tell(args, &note);
+    });
+    let key = if args.redact {
+        Some(Key::new().context("cannot make stand-ins")?)
+    } else {
+        None
+    };
+    let files = if to_stdout {
+        Files::stdout()?
+    } else {
+        Files::create(&args.output, args.force, None, Sync::End)?
+    };
+    let total = files.total();
+    let mut out = Blocks::new(files)?;
+    let written = runs
+        .iter()
+        .try_for_each(|run| {
+            let complete = merge::write(run, &mut recordings, key.as_ref(), &mut out)?;
+            if !complete {
+                let _ = writeln!(
+                    io::stderr(),
+                    "tracer: blocks of an unknown kind are left out: they cannot be redacted"
+                );
+            }
+            whole &= complete;
+            Ok(())
+        })
+        .and_then(|()| out.done().map_err(MergeError::Write));
+    match written {
+        Err(MergeError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
+        Err(MergeError::Write(error)) => return Err(error.into()),
+        Err(MergeError::Read(number, error)) => {
+            let path = args.files.get(number).map_or(Path::new("-"), PathBuf::as_path);
+            return Err(recorded::unreadable(path, error));
+        }
+        Ok(()) => {}
+    }
+    let _ = writeln!(
+        io::stderr(),
+        "tracer: {} runs of {} files, {}",
+        runs.len(),
+        args.files.len(),
+        Bytes(total.load(Ordering::Relaxed))
+    );
+    Ok(ExitCode::from(u8::from(!whole)))
+}
+
+fn tell(args: &Args, note: &Note) {
+    let name = |piece: &Piece| {
+        let path = args.files.get(piece.recording);
+        path.map_or_else(String::new, |path| recorded::name(path))
+    };
+    let parts = |piece: &Piece| match piece.parts() {
+        (first, last) if first == last => format!("part {}", u64::from(first) + 1),
+        (first, last) => format!("parts {} to {}", u64::from(first) + 1, u64::from(last) + 1),
+    };
+    let text = match note {
+        Note::Twice(piece, taken) if parts(piece) == parts(taken) => {
+            format!(
+                "{}: left out: {} has the same of the same run",
+                name(piece),
+                name(taken)
+            )
+        }
+        Note::Twice(piece, taken) => format!(
+            "{}: left out: {} of a run, of which {} has {}",
+            name(piece),
+            parts(piece),
+            name(taken),
+            parts(taken)
+        ),
+        Note::Between(before, after) => format!(
+            "between {} ({} of a run) and {} ({}) files of the run are missing",
+            name(before),
+            parts(before),
+            name(after),
+            parts(after)
+        ),
+    };
+    let _ = writeln!(io::stderr(), "tracer: {text}");
+}
+
+/// Opens a recording, to be read twice: what comes from a pipe is kept in a file without a name.
+fn open(path: &Path) -> anyhow::Result<File> {
+    let cannot = |error: io::Error| Refused(format!("cannot read {}: {error}", recorded::name(path)));
+    let mut input = if path == Path::new("-") {
+        File::from(rustix::io::dup(rustix::stdio::stdin()).map_err(|error| cannot(error.into()))?)
+    } else {
+        File::open(path).map_err(cannot)?
+    };
+    let kind = input.metadata().map_err(cannot)?.file_type();
+    if kind.is_dir() {
+        return Err(Refused(format!(
+            "{} is a directory, not a recording of tracer",
+            recorded::name(path)
+        ))
+        .into());
+    }
+    if kind.is_file() && input.stream_position().map_err(cannot)? == 0 {
+        return Ok(input);
+    }
+    let mut kept = unnamed().with_context(|| format!("cannot keep what comes from {}", recorded::name(path)))?;
+    io::copy(&mut input, &mut kept).with_context(|| format!("cannot keep what comes from {}", recorded::name(path)))?;
+    kept.rewind()?;
+    Ok(kept)
+}
+
+/// A file of our own that nobody finds.
+fn unnamed() -> io::Result<File> {
+    let path = std::env::temp_dir().join(format!("tracer-merge-{}", std::process::id()));
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)?;
+    fs::remove_file(&path)?;
+    Ok(file)
+}
+
+/// The output is created before its inputs are read to their end.
+fn refuse_itself(args: &Args, recordings: &[File]) -> anyhow::Result<()> {
+    let Ok(there) = fs::metadata(&args.output) else {
+        return Ok(());
+    };
+    for (path, recording) in args.files.iter().zip(recordings) {
+        let input = recording.metadata()?;
+        if (input.dev(), input.ino()) == (there.dev(), there.ino()) {
+            let name = recorded::name(path);
+            return Err(Refused(format!("{name} is to be read and to be written: give -o another file")).into());
+        }
+    }
+    Ok(())
+}

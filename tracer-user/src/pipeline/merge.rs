@@ -1,0 +1,284 @@
+//! Recordings, joined into one: run behind run, each with all of its files.
+//! Input: recordings that can be read twice; output: blocks.
+
+use std::{
+    cmp::Reverse,
+    io::{self, Read, Seek, SeekFrom},
+};
+
+use crate::{
+    recording::{
+        header::{Begin, End},
+        redact::{Key, Redactor},
+        rows::Batch,
+    },
+    sink::{
+        Header,
+        recording::{Store, blocks::Blocks},
+    },
+    source::recording::{Item, Missing, ReadError, RecordingFile},
+};
+
+/// A stretch of a file that is one file of one run.
+#[derive(Clone, Debug)]
+pub struct Piece {
+    /// Which of the recordings it is in.
+    pub recording: usize,
+    /// Where it begins, bytes from the start of the file.
+    from: u64,
+    /// Where it ends.
+    to: u64,
+    /// None: its headers are damaged.
+    begin: Option<Begin>,
+    /// None: it has none.
+    end: Option<End>,
+}
+
+impl Piece {
+    fn starts(&self, begin: &Begin) -> bool {
+        self.end.is_none() && self.begin.as_ref().is_none_or(|known| known.same_file(begin))
+    }
+
+    fn header(&self) -> Option<&Header> {
+        self.begin.as_ref().map(|begin| &begin.header)
+    }
+
+    /// Its place among the files of its run, the first and the last if others were joined to it.
+    #[must_use]
+    pub fn parts(&self) -> (u32, u32) {
+        self.begin
+            .as_ref()
+            .map_or((0, 0), |begin| (begin.part, begin.last_part()))
+    }
+}
+
+/// Looks through a recording, and tells `missing` what is.
+///
+/// # Errors
+/// [`ReadError`].
+pub fn survey<R: Read>(input: R, recording: usize, mut missing: impl FnMut(&Missing)) -> Result<Vec<Piece>, ReadError> {
+    let mut file = RecordingFile::undecoded(input)?;
+    let mut pieces: Vec<Piece> = Vec::new();
+    while let Some(item) = file.next_item()? {
+        if let Item::Missing(what) = &item {
+            missing(what);
+            continue;
+        }
+        let goes_on = pieces.last().is_some_and(|piece| match &item {
+            Item::Begin(begin) => piece.starts(begin),
+            // It may come after the end as well.
+            Item::Unknown => true,
+            Item::Events | Item::Interval(_) | Item::End(_) | Item::Missing(_) => piece.end.is_none(),
+        });
+        if !goes_on {
+            pieces.push(Piece {
+                recording,
+                from: file.place.map_or(0, |place| place.at),
+                to: 0,
+                begin: None,
+                end: None,
+            });
+        }
+        let Some(piece) = pieces.last_mut() else { continue };
+        piece.to = file.position();
+        match item {
+            Item::Begin(begin) => {
+                piece.begin.get_or_insert(*begin);
+            }
+            Item::End(end) => piece.end = Some(*end),
+            Item::Events | Item::Interval(_) | Item::Unknown | Item::Missing(_) => {}
+        }
+    }
+    Ok(pieces)
+}
+
+/// A run and what there is of it, in order.
+#[derive(Debug)]
+pub struct Run {
+    /// Files of it; at least one.
+    pieces: Vec<Piece>,
+}
+
+/// What comes to light when pieces are put in order.
+#[derive(Clone, Debug)]
+pub enum Note {
+    /// The first is of the same part of a run as the second, which is taken.
+    Twice(Piece, Piece),
+    /// Between the end of the first and the begin of the second there are files of the run that nobody gave.
+    Between(Piece, Piece),
+}
+
+/// Puts pieces into runs, in the order of the time at which those began, and tells `note` what is wrong with them.
+pub fn arrange(mut pieces: Vec<Piece>, mut note: impl FnMut(Note)) -> Vec<Run> {
+    let began = |header: &Header| header.clock_offset.saturating_add(header.begun.0.into());
+    let identity = |header: &Header| (began(header), header.host.clone(), header.boot_id.clone());
+    // Of two of one part that one which has its end, else the longer one. A run of which nothing is known comes first.
+    pieces.sort_by_cached_key(|piece| {
+        let size = Reverse(piece.to - piece.from);
+        (piece.header().map(identity), piece.parts().0, piece.end.is_none(), size)
+    });
+    let mut runs: Vec<Run> = Vec::new();
+    for piece in pieces {
+        let same_run = |last: &Piece| match (last.header(), piece.header()) {
+            (Some(last), Some(this)) => last.same_run(this),
+            _ => false,
+        };
+        let run = runs
+            .last_mut()
+            .and_then(|run| Some((run.pieces.last()?.clone(), run)))
+            .filter(|(last, _)| same_run(last));
+        match run {
+            None => runs.push(Run { pieces: vec![piece] }),
+            Some((last, _)) if piece.parts().0 <= last.parts().1 => note(Note::Twice(piece, last)),
+            Some((last, run)) => {
+                if piece.parts().0 > last.parts().1.saturating_add(1) {
+                    note(Note::Between(last, piece.clone()));
+                }
+                run.pieces.push(piece);
+            }
+        }
+    }
+    runs
+}
+
+/// Why recordings could not be joined.
+#[derive(Debug, thiserror::Error)]
+pub enum MergeError {
+    /// The recording of that number cannot be read.
+    #[error("{1}")]
+    Read(usize, ReadError),
+    /// The output cannot be written.
+    #[error(transparent)]
+    Write(#[from] io::Error),
+}
+
+/// Writes a run. Blocks are copied as they are; with a `key`, redacted. Where something is
+/// missing, a number is passed over. Returns whether all could be taken over that can be read.
+///
+/// # Errors
+/// [`MergeError`].
+pub fn write<R: Read + Seek, S: Store>(
+    run: &Run,
+    recordings: &mut [R],
+    key: Option<&Key>,
+    out: &mut Blocks<S>,
+) -> Result<bool, MergeError> {
+    let (Some(first), Some(last)) = (run.pieces.first(), run.pieces.last()) else {
+        return Ok(true);
+    };
+    let begin = first.begin.clone().unwrap_or_else(|| Begin::of(Header::unknown()));
+    let begin = Begin {
+        joined: last.parts().1 - first.parts().0,
+        ..begin
+    };
+    let redactor = key.map(|key| Redactor::new(key, &begin.header));
+    out.begin(match &redactor {
+        Some(redactor) => redactor.begin(&begin),
+        None => begin,
+    })?;
+    let mut copying = Copying {
+        out,
+        redactor,
+        batch: Batch::default(),
+        gap: false,
+        whole: true,
+    };
+    let mut next = first.parts().0;
+    for piece in &run.pieces {
+        copying.gap |= piece.parts().0 > next;
+        next = piece.parts().1.saturating_add(1);
+        let number = piece.recording;
+        if let Some(recording) = recordings.get_mut(number) {
+            copying.piece(piece, recording).map_err(|error| match error {
+                CopyError::Read(error) => MergeError::Read(number, error),
+                CopyError::Write(error) => MergeError::Write(error),
+            })?;
+        }
+    }
+    if let Some(end) = &last.end {
+        copying.pass_over();
+        copying.out.end_after(end.unwritten, end.finished.clone())?;
+    }
+    Ok(copying.whole)
+}
+
+enum CopyError {
+    Read(ReadError),
+    Write(io::Error),
+}
+
+struct Copying<'a, S> {
+    out: &'a mut Blocks<S>,
+    redactor: Option<Redactor<'a>>,
+    batch: Batch,
+    /// Something is missing before what comes next.
+    gap: bool,
+    /// Nothing had to be left out that is there.
+    whole: bool,
+}
+
+impl<S: Store> Copying<'_, S> {
+    fn pass_over(&mut self) {
+        if std::mem::take(&mut self.gap) {
+            self.out.gap();
+        }
+    }
+
+    fn piece<R: Read + Seek>(&mut self, piece: &Piece, recording: &mut R) -> Result<(), CopyError> {
+        let read = |error: io::Error| CopyError::Read(error.into());
+        recording.seek(SeekFrom::Start(piece.from)).map_err(read)?;
+        let stretch = recording.take(piece.to - piece.from);
+        let mut file = match self.redactor {
+            Some(_) => RecordingFile::new(stretch),
+            None => RecordingFile::undecoded(stretch),
+        }
+        .map_err(read)?;
+        while let Some(item) = file.next_item().map_err(CopyError::Read)? {
+            self.item(&item, &file).map_err(CopyError::Write)?;
+        }
+        // That there is no end, where others follow.
+        self.gap |= piece.end.is_none();
+        Ok(())
+    }
+
+    fn item<R: Read>(&mut self, item: &Item, file: &RecordingFile<R>) -> io::Result<()> {
+        match (item, &mut self.redactor) {
+            // Written anew.
+            (Item::Begin(_) | Item::End(_), _) => Ok(()),
+            (Item::Missing(_), _) => {
+                self.gap = true;
+                Ok(())
+            }
+            (Item::Events | Item::Interval(_) | Item::Unknown, None) => {
+                self.pass_over();
+                let rows = file.place.map_or(0, |place| place.header.rows);
+                let of_events = matches!(item, Item::Events);
+                self.out.copy(file.block(), if of_events { rows } else { 0 })
+            }
+            (Item::Events, Some(redactor)) => {
+                redactor.next_block();
+                let mut turns = file.turns.iter().peekable();
+                for (event, come) in file.events.iter().zip(1..) {
+                    self.batch.push(&redactor.event(event));
+                    if turns.next_if_eq(&&come).is_some() {
+                        self.batch.turn();
+                    }
+                }
+                self.pass_over();
+                self.out.events(&mut self.batch)
+            }
+            (Item::Interval(interval), Some(_)) => {
+                self.pass_over();
+                self.out.interval(interval)
+            }
+            // Nobody knows what it would give away.
+            (Item::Unknown, Some(_)) => {
+                (self.gap, self.whole) = (true, false);
+                Ok(())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

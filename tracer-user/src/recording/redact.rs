@@ -1,0 +1,308 @@
+//! Stand-ins for what a recording is not to give away: frames, and whatever tells of files.
+//! Input: a run's header and events; random bytes, which are kept no longer than the redactor.
+
+mod frames;
+
+use std::{collections::HashMap, io, sync::Arc};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    event::{
+        Event, Move,
+        failure::{FailedPlace, Failure},
+        unmapped::{Device, FilePlace, UnmappedMove},
+    },
+    proc::maps::Vma,
+    recording::header::Begin,
+    sink::{Header, MissingHook},
+};
+use frames::Frames;
+
+/// Names that the kernel gives to mappings without a file.
+const KERNELS: [&str; 11] = [
+    "",
+    "[heap]",
+    "[stack]",
+    "[vdso]",
+    "[vvar]",
+    "[vvar_vclock]",
+    "[vsyscall]",
+    "[uprobes]",
+    "[sigpage]",
+    "[vectors]",
+    "[shadow stack]",
+];
+/// Names that a program gives to its memory.
+const PROGRAMS: [&str; 2] = ["[anon:", "[anon_shmem:"];
+const HIDDEN: &str = "(redacted)";
+
+/// What stand-ins are made with. Who does not have it cannot undo them, and nobody has it when all is done.
+pub struct Key([u8; 32]);
+
+impl Key {
+    /// A new one.
+    ///
+    /// # Errors
+    /// When the system has no random bytes.
+    pub fn new() -> io::Result<Self> {
+        let mut key = [0; 32];
+        let mut filled = 0;
+        while filled < key.len() {
+            filled += rustix::rand::getrandom(&mut key[filled..], rustix::rand::GetRandomFlags::empty())?;
+        }
+        Ok(Self(key))
+    }
+
+    /// A number that stands for `value`, one of those of that `kind`; 48 bits.
+    fn hash(&self, kind: &str, value: &[&[u8]]) -> u64 {
+        let mut hash = Sha256::new_with_prefix(self.0);
+        for part in std::iter::once(&kind.as_bytes()).chain(value) {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        let hash = hash.finalize();
+        hash.iter().take(6).fold(0, |bits, byte| bits << 8 | u64::from(*byte))
+    }
+}
+
+/// Redacts a run.
+pub struct Redactor<'k> {
+    key: &'k Key,
+    frames: Frames<'k>,
+    /// By address: the mappings of a block, and what stands for them.
+    vmas: HashMap<*const Vma, (Arc<Vma>, Arc<Vma>)>,
+}
+
+impl<'k> Redactor<'k> {
+    /// Of the run with that header.
+    #[must_use]
+    pub fn new(key: &'k Key, header: &Header) -> Self {
+        Self {
+            key,
+            frames: Frames::new(key, &header.frames),
+            vmas: HashMap::new(),
+        }
+    }
+
+    /// The header. Host, boot and kernel remain, and so do the times.
+    #[must_use]
+    pub fn begin(&self, begin: &Begin) -> Begin {
+        let header = &begin.header;
+        let without_paths = |missing: &MissingHook| MissingHook {
+            reason: without_paths(&missing.reason),
+            ..missing.clone()
+        };
+        Begin {
+            header: Header {
+                frames: self.frames.table(),
+                command_line: vec![HIDDEN.to_owned()],
+                targets: HIDDEN.to_owned(),
+                fallbacks: header.fallbacks.iter().map(|text| self::without_paths(text)).collect(),
+                refused: header.refused.iter().map(without_paths).collect(),
+                ..header.clone()
+            },
+            redacted: true,
+            ..begin.clone()
+        }
+    }
+
+    /// Before the events of another block, which share no mapping with those of the one before.
+    pub fn next_block(&mut self) {
+        self.vmas.clear();
+    }
+
+    /// An event.
+    #[must_use]
+    pub fn event(&mut self, event: &Event) -> Event {
+        match event {
+            Event::Move(moved) => Event::Move(Move {
+                old_pfn: moved.old_pfn.and_then(|pfn| self.frames.stand_in(pfn)),
+                new_pfn: moved.new_pfn.and_then(|pfn| self.frames.stand_in(pfn)),
+                vma: moved.vma.as_ref().map(|vma| self.vma(vma)),
+                ..moved.clone()
+            }),
+            Event::Unmapped(moved) => Event::Unmapped(UnmappedMove {
+                old_pfn: moved.old_pfn.and_then(|pfn| self.frames.stand_in(pfn)),
+                new_pfn: moved.new_pfn.and_then(|pfn| self.frames.stand_in(pfn)),
+                file: moved.file.as_ref().map(|file| self.file(file)),
+                ..moved.clone()
+            }),
+            Event::Failure(failure) => Event::Failure(Failure {
+                pfn: failure.pfn.and_then(|pfn| self.frames.stand_in(pfn)),
+                places: failure.places.iter().map(|place| self.place(place)).collect(),
+                ..failure.clone()
+            }),
+            Event::Compaction(run) => Event::Compaction(run.clone()),
+        }
+    }
+
+    fn place(&mut self, place: &FailedPlace) -> FailedPlace {
+        FailedPlace {
+            vma: place.vma.as_ref().map(|vma| self.vma(vma)),
+            ..place.clone()
+        }
+    }
+
+    fn vma(&mut self, vma: &Arc<Vma>) -> Arc<Vma> {
+        if let Some((_, known)) = self.vmas.get(&Arc::as_ptr(vma)) {
+            return known.clone();
+        }
+        let (major, minor) = vma.dev;
+        let device = Device(major << 20 | minor & 0xf_ffff);
+        let has_file = (vma.dev, vma.inode) != ((0, 0), 0);
+        let redacted = Arc::new(Vma {
+            dev: if has_file { (0, self.device(device).0) } else { vma.dev },
+            inode: if has_file { self.inode(device, vma.inode) } else { 0 },
+            name: self.name(vma, device),
+            ..vma.as_ref().clone()
+        });
+        self.vmas.insert(Arc::as_ptr(vma), (vma.clone(), redacted.clone()));
+        redacted
+    }
+
+    fn name(&self, vma: &Vma, device: Device) -> Arc<str> {
+        let name = &*vma.name;
+        if KERNELS.contains(&name) {
+            return vma.name.clone();
+        }
+        if let Some(begin) = PROGRAMS.iter().find(|begin| name.starts_with(**begin)) {
+            return Arc::from(format!("{begin}{:012x}]", self.key.hash("name", &[name.as_bytes()])));
+        }
+        let deleted = if name.ends_with(" (deleted)") { " (deleted)" } else { "" };
+        let number = match vma.inode {
+            0 => self.key.hash("name", &[name.as_bytes()]),
+            inode => self.inode(device, inode),
+        };
+        Arc::from(format!("{}{deleted}", file_name(number)))
+    }
+
+    fn file(&self, file: &FilePlace) -> FilePlace {
+        let inode = self.inode(file.dev, file.inode);
+        FilePlace {
+            dev: self.device(file.dev),
+            inode,
+            offset: file.offset,
+            name: file.name.as_ref().map(|_| Arc::from(file_name(inode))),
+        }
+    }
+
+    fn device(&self, device: Device) -> Device {
+        let number = self.key.hash("device", &[&device.0.to_le_bytes()]);
+        // As many bits as a minor number has.
+        Device((number & 0xf_ffff) as u32)
+    }
+
+    fn inode(&self, device: Device, inode: u64) -> u64 {
+        self.key.hash("inode", &[&device.0.to_le_bytes(), &inode.to_le_bytes()])
+    }
+}
+
+/// The same of a mapping of the file and of its page cache.
+fn file_name(number: u64) -> String {
+    format!("file-{number:012x}")
+}
+
+/// What the system says of a failure may name a file.
+fn without_paths(text: &str) -> String {
+    let word = |word: &str| match word.find('/') {
+        Some(at) if !word[..at].contains(char::is_alphanumeric) => HIDDEN.to_owned(),
+        _ => word.to_owned(),
+    };
+    text.split(' ').map(word).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{render::made_up, units::Pfn};
+
+    #[test]
+    fn nothing_of_a_file_remains() {
+        let key = Key::new().unwrap();
+        let mut redactor = Redactor::new(&key, &made_up::header());
+        let mut events = made_up::others();
+        events.push(Event::Move(made_up::moved()));
+        let mut names = Vec::new();
+        for event in &events {
+            let redacted = redactor.event(event);
+            let shown = format!("{redacted:?}");
+            for secret in [
+                "libLLVM",
+                "/usr",
+                "base.db",
+                "inode: 1234,",
+                "Pfn(2032544)",
+                "Pfn(639262)",
+                "Pfn(639260)",
+            ] {
+                assert!(!shown.contains(secret), "{secret} in {shown}");
+            }
+            match redacted {
+                Event::Move(moved) => names.push(moved.vma.unwrap().name.to_string()),
+                Event::Unmapped(moved) => names.extend(moved.file.map(|file| file.name.unwrap().to_string())),
+                Event::Failure(failure) => {
+                    names.extend(
+                        failure
+                            .places
+                            .iter()
+                            .map(|place| place.vma.as_ref().unwrap().name.to_string()),
+                    );
+                }
+                Event::Compaction(_) => {}
+            }
+        }
+        // The same file by its mapping and by its page cache.
+        assert_eq!(names.len(), 3);
+        assert!(names.iter().all(|name| *name == names[0] && name.starts_with("file-")));
+        let begin = redactor.begin(&Begin::of(made_up::header()));
+        let shown = format!("{begin:?}");
+        assert!(!shown.contains("4711") && !shown.contains("Pfn(4096)") && begin.redacted);
+    }
+
+    #[test]
+    fn names_of_the_kernel_remain() {
+        let key = Key::new().unwrap();
+        let mut redactor = Redactor::new(&key, &made_up::header());
+        let mut name = |name: &str| {
+            let mut moved = made_up::moved();
+            let vma = moved.vma.as_ref().unwrap().as_ref().clone();
+            moved.vma = Some(Arc::new(Vma {
+                name: Arc::from(name),
+                dev: (0, 0),
+                inode: 0,
+                ..vma
+            }));
+            let Event::Move(moved) = redactor.event(&Event::Move(moved)) else {
+                unreachable!()
+            };
+            let vma = moved.vma.unwrap();
+            assert_eq!((vma.dev, vma.inode), ((0, 0), 0));
+            vma.name.to_string()
+        };
+        assert_eq!(name("[heap]"), "[heap]");
+        assert_eq!(name(""), "");
+        assert!(name("[anon:secret]").starts_with("[anon:") && !name("[anon:secret]").contains("secret"));
+        assert_eq!(name("[anon:secret]"), name("[anon:secret]"));
+        assert!(!name("[stack:4711]").contains("4711"));
+        assert!(name("/SYSV00000000 (deleted)").ends_with(" (deleted)"));
+        assert_ne!(name("/a"), name("/b"));
+    }
+
+    #[test]
+    fn texts_keep_what_is_no_path() {
+        let text = "cannot attach fentry/x: cannot read '/sys/kernel/btf/vmlinux': Permission denied";
+        assert_eq!(
+            without_paths(text),
+            "cannot attach fentry/x: cannot read (redacted) Permission denied"
+        );
+    }
+
+    #[test]
+    fn keys_differ() {
+        let (one, other) = (Key::new().unwrap(), Key::new().unwrap());
+        let frame = |key| Frames::new(key, &[]).stand_in(Pfn(0x1f_03a0));
+        assert_ne!(frame(&one), frame(&other));
+        assert_eq!(frame(&one), frame(&one));
+    }
+}

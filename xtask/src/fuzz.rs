@@ -1,0 +1,88 @@
+//! `cargo xtask fuzz`: readers are given bytes until one fails, or the time is over.
+//! Input: the fuzz crate; the golden recordings, to begin with.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result};
+
+use crate::report::{Tally, Verdict};
+use crate::{apt, cache, process};
+
+/// Has the fuzzer's coverage compiled into our code; what cargo-fuzz gives rustc, as far as a stable one takes it.
+const FLAGS: [&str; 6] = [
+    "-Cpasses=sancov-module",
+    "-Cllvm-args=-sanitizer-coverage-level=4",
+    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
+    "-Cllvm-args=-sanitizer-coverage-pc-table",
+    "-Cllvm-args=-sanitizer-coverage-trace-compares",
+    "--cfg=fuzzing",
+];
+/// With a target given, build scripts are compiled without [`FLAGS`].
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+const FUZZERS: [&str; 1] = ["recording"];
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// How long each reader is tried.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    seconds: u32,
+}
+
+pub fn main(args: &Args) -> Result<ExitCode> {
+    let tally = check(args.seconds)?;
+    println!("fuzz: {tally}");
+    Ok(ExitCode::from(u8::from(tally.is_bad(true))))
+}
+
+/// Counts one check per reader; skipped ones where libFuzzer cannot be built.
+pub fn check(seconds: u32) -> Result<Tally> {
+    if process::find("c++").is_none() {
+        if !process::is_ci() {
+            println!("skipped: libFuzzer needs a C++ compiler; type: sudo apt-get install -y g++");
+            return Ok(Tally::of(Verdict::Skipped));
+        }
+        apt::install(&["g++"])?;
+    }
+    let built = process::target_dir().join("fuzz");
+    let mut cargo = process::cargo();
+    cargo
+        .args(["build", "--release", "--locked", "--manifest-path", "fuzz/Cargo.toml"])
+        .args(["--target", TARGET])
+        .env("RUSTFLAGS", FLAGS.join(" "))
+        .env("CARGO_TARGET_DIR", &built);
+    process::run(&mut cargo)?;
+    let mut tally = Tally::default();
+    for fuzzer in FUZZERS {
+        let found = cache::Scratch::new()?;
+        let mut fuzz = Command::new(built.join(TARGET).join("release").join(fuzzer));
+        fuzz.arg(found.path())
+            .args(golden()?)
+            .arg(format!("-max_total_time={seconds}"))
+            .arg(format!("-artifact_prefix={}/{fuzzer}-", built.display()))
+            // Seconds for one input and MiB of memory, far more than any of that size takes.
+            .args(["-timeout=20", "-rss_limit_mb=2048", "-max_len=16384"])
+            .args(["-print_final_stats=1", "-verbosity=0"]);
+        if process::run(&mut fuzz).is_ok() {
+            tally.passed += 1;
+        } else {
+            println!("{fuzzer}: to see it again: {} FILE", process::shown(&fuzz));
+            tally.failed += 1;
+        }
+    }
+    Ok(tally)
+}
+
+/// The folders of golden recordings.
+fn golden() -> Result<Vec<PathBuf>> {
+    let golden = process::root().join("tests/golden");
+    let mut folders = Vec::new();
+    for folder in fs::read_dir(&golden).with_context(|| format!("list {}", golden.display()))? {
+        let folder = folder?;
+        if folder.file_name().to_string_lossy().starts_with('v') {
+            folders.push(folder.path());
+        }
+    }
+    Ok(folders)
+}
