@@ -133,10 +133,9 @@ impl Value {
         Self::Process(task.tgid, task.comm.clone())
     }
 
-    /// Its name; plain anonymous memory has none.
     fn vma(vma: &Arc<Vma>) -> Self {
         Self::Text(if vma.name.is_empty() {
-            Arc::from("anon")
+            Arc::from(vma.label())
         } else {
             vma.name.clone()
         })

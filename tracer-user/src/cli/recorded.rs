@@ -53,7 +53,7 @@ pub fn cat(args: &CatArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Whether nobody reads any more.
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
+pub(super) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let io = error.downcast_ref::<io::Error>();
     io.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

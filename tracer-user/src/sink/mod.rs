@@ -1,7 +1,10 @@
 //! Where events go. A run begins, feeds and always finishes every sink.
 
+pub mod csv;
+pub mod export;
 pub mod json;
 pub mod recording;
+pub mod table;
 pub mod text;
 
 use std::io;
