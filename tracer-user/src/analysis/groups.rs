@@ -7,6 +7,7 @@ use crate::{
     analysis::totals::Durations,
     event::{Move, Reason, Task, Verdict},
     proc::maps::Vma,
+    sink::Header,
     units::{Nanos, NodeId, Order, Tgid, VirtAddr},
 };
 
@@ -103,6 +104,15 @@ pub struct Run {
     pub begun: Nanos,
     /// On which machine.
     pub host: Arc<str>,
+}
+
+impl From<&Header> for Run {
+    fn from(header: &Header) -> Self {
+        Self {
+            begun: header.begun,
+            host: Arc::from(&*header.host),
+        }
+    }
 }
 
 /// What a key is of a move.

@@ -5,6 +5,7 @@ mod command;
 mod doctor;
 mod export;
 mod filters;
+mod progress;
 mod record;
 mod recorded;
 mod report;

@@ -2,7 +2,12 @@
 
 pub mod csv;
 pub mod export;
+pub mod folded;
 pub mod json;
+#[cfg(feature = "parquet")]
+pub mod parquet;
+pub mod partitions;
+pub mod place;
 pub mod recording;
 pub mod table;
 pub mod text;
