@@ -11,6 +11,7 @@ mod cache;
 mod demo;
 mod deny;
 mod ebpf;
+mod exports;
 mod guest;
 mod initramfs;
 mod kernels;
@@ -46,6 +47,8 @@ enum Command {
     Vm(vm::Args),
     /// Run everything the project promises: what CI runs.
     Test(test::Args),
+    /// Read exports with other programs: pyarrow, DuckDB, polars, Spark.
+    Exports,
     /// Check licences and sources of the dependencies.
     Deny(deny::Args),
 }
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Command::Ebpf(args) => ebpf::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Vm(args) => vm::main(&args),
         Command::Test(args) => Ok(test::main(&args)),
+        Command::Exports => exports::main(),
         Command::Deny(args) => deny::main(&args),
     };
     done.unwrap_or_else(|error| {

@@ -263,7 +263,11 @@ fn tell(left_out: &BTreeMap<Kind, u64>) {
         .collect();
     if !counts.is_empty() {
         progress::clear();
-        let _ = writeln!(io::stderr(), "tracer: left out: {} (--format jsonl has everything)", counts.join(", "));
+        let _ = writeln!(
+            io::stderr(),
+            "tracer: left out: {} (--format jsonl has everything)",
+            counts.join(", ")
+        );
     }
 }
 

@@ -295,7 +295,7 @@ mod tests {
     fn no_name_leaves_the_data_set() {
         assert_eq!(safe("db-1.example.org"), "db-1.example.org");
         assert_eq!(safe(".."), "%2E.");
-        assert_eq!(safe("a/b=c\0%\n"), "a%2Fb%3Dc%5C0%25%5Cn");
+        assert_eq!(safe("a/b=c\0%\n"), "a%2Fb%3Dc%00%25%0A");
         assert_eq!(safe("ö"), "%C3%B6");
     }
 }
