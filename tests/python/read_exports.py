@@ -94,10 +94,16 @@ def polars(directory):
 def pyspark(directory):
     from pyspark.sql import SparkSession
 
-    session = SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false")
-    session = session.config("spark.ui.showConsoleProgress", "false")
-    session = session.config("spark.sql.session.timeZone", "UTC").config("spark.driver.bindAddress", "127.0.0.1")
-    session = session.config("spark.driver.host", "127.0.0.1").config("spark.sql.shuffle.partitions", "1").getOrCreate()
+    options = {
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.driver.host": "127.0.0.1",
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.shuffle.partitions": "1",
+        # For two queries it does not pay to compile well.
+        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",
+    }
+    session = SparkSession.builder.master("local[1]").config(map=options).getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
     session.read.parquet(f"{directory}/set").createOrReplaceTempView("moves")
     yield sums(session.sql(f"SELECT {SUMS} FROM moves GROUP BY host, pid, reason").collect())

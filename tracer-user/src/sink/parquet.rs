@@ -261,7 +261,10 @@ mod tests {
     use std::fs::File;
 
     use parquet::{
-        file::reader::{FileReader as _, SerializedFileReader},
+        file::{
+            metadata::RowGroupMetaData,
+            reader::{FileReader as _, SerializedFileReader},
+        },
         record::Field,
     };
     use rustix::fs::{MemfdFlags, memfd_create};
@@ -352,13 +355,13 @@ mod tests {
                 ..made_up::moved()
             })
         };
-        let events: Vec<Event> = (0..GROUP_ROWS as u64 + 1).map(at).collect();
+        let events: Vec<Event> = (0..=GROUP_ROWS as u64).map(at).collect();
         let reader = exported(table, &events);
         let groups: Vec<i64> = reader
             .metadata()
             .row_groups()
             .iter()
-            .map(|group| group.num_rows())
+            .map(RowGroupMetaData::num_rows)
             .collect();
         assert_eq!(groups, [1 << 17, 1]);
         let place = table.columns().iter().position(|(name, _)| *name == "vaddr").unwrap();

@@ -156,16 +156,16 @@ impl Sink for Partitions {
 
     fn event(&mut self, event: &Event) -> io::Result<()> {
         let day = self.run.time(event.at()).map(|time| time.div_euclid(DAY));
-        let place = match self.parts.iter().position(|part| part.day == day) {
-            Some(place) => place,
-            None => {
-                if self.parts.len() == MOST {
-                    self.parts.remove(0).end()?;
-                }
-                let part = self.begin_part(day, event)?;
-                self.parts.push(part);
-                self.parts.len() - 1
+        let known = self.parts.iter().position(|part| part.day == day);
+        let place = if let Some(place) = known {
+            place
+        } else {
+            if self.parts.len() == MOST {
+                self.parts.remove(0).end()?;
             }
+            let part = self.begin_part(day, event)?;
+            self.parts.push(part);
+            self.parts.len() - 1
         };
         self.parts[place].export.event(event)
     }
