@@ -12,6 +12,7 @@ mod cache;
 mod demo;
 mod deny;
 mod ebpf;
+mod exports;
 mod fuzz;
 mod guest;
 mod initramfs;
@@ -53,6 +54,8 @@ enum Command {
     Bench(bench::Args),
     /// Give readers all kinds of bytes, and see that none fails.
     Fuzz(fuzz::Args),
+    /// Read exports with other programs: pyarrow, DuckDB, polars, Spark.
+    Exports,
     /// Check licences and sources of the dependencies.
     Deny(deny::Args),
 }
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Command::Test(args) => Ok(test::main(&args)),
         Command::Bench(args) => bench::main(&args),
         Command::Fuzz(args) => fuzz::main(&args),
+        Command::Exports => exports::main(),
         Command::Deny(args) => deny::main(&args),
     };
     done.unwrap_or_else(|error| {

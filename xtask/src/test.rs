@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::report::{Message, Reader, Tally, Verdict};
-use crate::{cache, deny, ebpf, fuzz, guest, loud, process, vm};
+use crate::{cache, deny, ebpf, exports, fuzz, guest, loud, process, vm};
 
 /// Each reader is given all kinds of bytes for so long.
 const FUZZ_SECONDS: u32 = 60;
@@ -34,6 +34,7 @@ pub fn main(args: &Args) -> ExitCode {
     steps.step("fuzzing", || fuzz::check(FUZZ_SECONDS));
     if !args.no_e2e {
         steps.step("end to end, this machine", end_to_end);
+        steps.step("exports, read by others", exports::check);
     }
     if !args.no_vm {
         steps.step("end to end, virtual machines", || vm::matrix(&vm::Args::required()));
@@ -79,8 +80,20 @@ fn format() -> Result<Tally> {
 
 fn lints() -> Result<Tally> {
     let workspace = tried(process::cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    // Without what is optional.
+    let bare = [
+        "clippy",
+        "-p",
+        "tracer-user",
+        "--no-default-features",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ];
+    let bare = tried(process::cargo().args(bare))?;
     let bpf = ebpf::clippy()?.map_or(Ok(Tally::of(Verdict::NotApplicable)), |mut bpf| tried(&mut bpf))?;
-    Ok(workspace.sum(bpf))
+    Ok(workspace.sum(bare).sum(bpf))
 }
 
 /// Counts one test: that the command succeeds.

@@ -8,6 +8,7 @@ mod command;
 mod compaction;
 mod doctor;
 mod ending;
+mod export;
 mod failures;
 mod filter_cost;
 mod filters;
@@ -45,6 +46,7 @@ pub const TOPICS: &[&[Case]] = &[
     filter_cost::CASES,
     outside::CASES,
     recording::CASES,
+    export::CASES,
     hidden::CASES,
 ];
 

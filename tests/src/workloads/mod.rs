@@ -11,6 +11,7 @@ mod contained;
 pub mod copied;
 mod echo;
 mod end;
+mod fleet;
 mod hasty;
 mod idle;
 pub mod merged;
@@ -49,6 +50,7 @@ pub const ALL: &[Workload] = &[
     copied::WORKLOAD,
     echo::WORKLOAD,
     end::WORKLOAD,
+    fleet::WORKLOAD,
     hasty::WORKLOAD,
     idle::WORKLOAD,
     merged::WORKLOAD,

@@ -7,6 +7,7 @@ use crate::{
     analysis::totals::Durations,
     event::{Move, Reason, Task, Verdict},
     proc::maps::Vma,
+    sink::Header,
     units::{Nanos, NodeId, Order, Tgid, VirtAddr},
 };
 
@@ -108,7 +109,7 @@ impl Key {
             },
             Self::Actor => is_task(&moved.actor),
             Self::Vma => match (value, &moved.vma) {
-                (Value::Text(name), Some(vma)) => *name == vma.name || vma.name.is_empty() && **name == *ANON,
+                (Value::Text(name), Some(vma)) => **name == *vma.label(),
                 (value, vma) => *value == Value::Nothing && vma.is_none(),
             },
             Self::Reason => matches!(value, Value::Reason(reason) if *reason == moved.reason),
@@ -127,6 +128,15 @@ pub struct Run {
     pub begun: Nanos,
     /// On which machine.
     pub host: Arc<str>,
+}
+
+impl From<&Header> for Run {
+    fn from(header: &Header) -> Self {
+        Self {
+            begun: header.begun,
+            host: Arc::from(&*header.host),
+        }
+    }
 }
 
 /// What a key is of a move.
@@ -152,9 +162,6 @@ pub enum Value {
     Second(u64),
 }
 
-/// Plain anonymous memory, which has no name.
-const ANON: &str = "anon";
-
 impl Value {
     fn process(task: &Task) -> Self {
         Self::Process(task.tgid, task.comm.clone())
@@ -163,7 +170,7 @@ impl Value {
     /// Its name.
     fn vma(vma: &Arc<Vma>) -> Self {
         Self::Text(if vma.name.is_empty() {
-            Arc::from(ANON)
+            Arc::from(vma.label())
         } else {
             vma.name.clone()
         })

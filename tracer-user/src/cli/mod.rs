@@ -3,8 +3,10 @@
 
 mod command;
 mod doctor;
+mod export;
 mod filters;
 mod merge;
+mod progress;
 mod record;
 mod recorded;
 mod report;
@@ -30,6 +32,7 @@ tracer [OPTIONS] -p PID...
        tracer [OPTIONS] -- COMMAND...
        tracer record [OPTIONS] [-o FILE] -p PID... | -a | ... | -- COMMAND...
        tracer report FILE...
+       tracer export --format FORMAT [-o OUT] FILE...
        tracer cat | info FILE
        tracer merge [--redact] -o OUT FILE...
        tracer doctor [--json]";
@@ -48,6 +51,8 @@ Examples:
   sudo tracer record -a -d 60          everything of a minute, into the file tracer.data
   sudo tracer report tracer.data       what moved, by process, mapping, reason, actor, second
   sudo tracer cat tracer.data          the rows that tracing would have shown
+  sudo tracer export tracer.data --format parquet -o moves.parquet
+                                       a table for pandas, polars, DuckDB, ClickHouse, Spark
   tracer doctor                        what this machine allows, and what is missing
 
 To see pages move at once, ask the kernel to compact memory while tracer runs:
@@ -97,6 +102,8 @@ pub enum Action {
     Cat(recorded::CatArgs),
     /// Sum up recordings: what moved by process, mapping, reason, actor, address and second
     Report(report::Args),
+    /// Write recordings in a format that other programs read: a table, JSON lines, a flame graph's stacks
+    Export(export::Args),
     /// Say what is in a recording: how it was made, its blocks, its damage
     Info(recorded::InfoArgs),
     /// Join recordings into one; with --redact, without what tells of frames and files
@@ -153,6 +160,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Some(Action::Record(record)) => record::run(record),
         Some(Action::Cat(cat)) => recorded::cat(cat),
         Some(Action::Report(report)) => report::run(report),
+        Some(Action::Export(export)) => export::run(export),
         Some(Action::Info(info)) => recorded::info(info),
         Some(Action::Merge(merge)) => merge::run(merge),
         Some(Action::Doctor(doctor)) => doctor::run(doctor),
@@ -177,7 +185,7 @@ fn unknown_action(words: &[OsString]) -> Refused {
         format!("a program to start? tracer -- {all}")
     };
     Refused(format!(
-        "{} is no action of tracer (record, report, cat, info, merge and doctor are)\n  {}",
+        "{} is no action of tracer (record, report, cat, export, info, merge and doctor are)\n  {}",
         Printable(first),
         Printable(&meant)
     ))

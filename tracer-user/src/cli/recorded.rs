@@ -3,7 +3,7 @@
 
 use std::{
     fs::File,
-    io::{self, Read, Write as _},
+    io::{self, IsTerminal as _, Read, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -12,7 +12,11 @@ use anyhow::Context as _;
 
 use crate::{
     analysis::contents::Contents,
-    cli::{Refused, view},
+    cli::{
+        Refused,
+        progress::{self, Progress},
+        view,
+    },
     pipeline::replay::{self, ReplayError},
     render::{contents, escape::Printable},
     sink::Sink,
@@ -45,7 +49,9 @@ pub struct InfoArgs {
 /// # Errors
 /// When it cannot be read, or standard output not be written.
 pub fn cat(args: &CatArgs) -> anyhow::Result<ExitCode> {
-    match replay(&args.file, args.view.sink().as_mut()) {
+    // Rows show by themselves how far it is.
+    let progress = !io::stdout().is_terminal();
+    match replay(&args.file, args.view.sink().as_mut(), progress) {
         Ok(whole) => Ok(ExitCode::from(u8::from(!whole))),
         Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
         Err(error) => Err(error),
@@ -53,14 +59,15 @@ pub fn cat(args: &CatArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Whether nobody reads any more.
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
+pub(super) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let io = error.downcast_ref::<io::Error>();
     io.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// Feeds the recording at `path` into a sink, and says on standard error what is missing. Returns whether nothing was.
-pub(super) fn replay(path: &Path, sink: &mut dyn Sink) -> anyhow::Result<bool> {
-    let mut recording = open(path)?;
+/// Feeds the recording at `path` into a sink, and says on standard error what is missing, and how far it is if `progress`.
+/// Returns whether nothing was missing.
+pub(super) fn replay(path: &Path, sink: &mut dyn Sink, progress: bool) -> anyhow::Result<bool> {
+    let mut recording = open(path, progress)?;
     replay::replay(&mut recording, sink, |missing| complain(path, missing)).map_err(|error| match error {
         ReplayError::Read(error) => unreadable(path, error),
         ReplayError::Sink(error) => error.into(),
@@ -72,7 +79,7 @@ pub(super) fn replay(path: &Path, sink: &mut dyn Sink) -> anyhow::Result<bool> {
 /// # Errors
 /// When it cannot be read, or standard output not be written.
 pub fn info(args: &InfoArgs) -> anyhow::Result<ExitCode> {
-    let mut recording = open(&args.file)?;
+    let mut recording = open(&args.file, true)?;
     let mut found = Contents::default();
     while let Some(item) = recording.next_item().map_err(|error| unreadable(&args.file, error))? {
         found.add(&item, &recording.events, recording.place.as_ref());
@@ -88,16 +95,17 @@ pub fn info(args: &InfoArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Opens a recording.
-fn open(path: &Path) -> anyhow::Result<RecordingFile<Box<dyn Read>>> {
+fn open(path: &Path, progress: bool) -> anyhow::Result<RecordingFile<Box<dyn Read>>> {
     let input: Box<dyn Read> = if path == Path::new("-") {
         Box::new(io::stdin())
     } else {
         let cannot = |error: io::Error| Refused(format!("cannot read {}: {error}", name(path)));
         let file = File::open(path).map_err(cannot)?;
-        if file.metadata().map_err(cannot)?.is_dir() {
+        let metadata = file.metadata().map_err(cannot)?;
+        if metadata.is_dir() {
             return Err(Refused(format!("{} is a directory, not a recording of tracer", name(path))).into());
         }
-        Box::new(file)
+        Box::new(Progress::new(file, metadata.len(), progress))
     };
     RecordingFile::new(input).context("cannot begin to read")
 }
@@ -113,6 +121,7 @@ pub(super) fn unreadable(path: &Path, error: ReadError) -> anyhow::Error {
 
 /// Says that something is missing.
 pub(super) fn complain(path: &Path, missing: &Missing) {
+    progress::clear();
     let _ = writeln!(io::stderr(), "tracer: {}: {}", name(path), contents::missing(missing));
 }
 

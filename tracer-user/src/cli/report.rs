@@ -180,10 +180,7 @@ struct Gathering<'a> {
 
 impl Sink for Gathering<'_> {
     fn begin(&mut self, header: &Header) -> io::Result<()> {
-        self.run = Run {
-            begun: header.begun,
-            host: Arc::from(&*header.host),
-        };
+        self.run = Run::from(header);
         // The files of a rotation are of one run.
         let known = self
             .recorded
@@ -260,7 +257,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut whole = true;
     for path in &args.files {
         gathering.path = path;
-        whole &= recorded::replay(path, &mut gathering)?;
+        whole &= recorded::replay(path, &mut gathering, true)?;
     }
     let Gathering { recorded, tables, .. } = gathering;
     let text = if args.json {

@@ -45,7 +45,7 @@ impl Args {
     /// What writes to standard output as is wanted.
     pub fn sink(&self) -> Box<dyn Sink> {
         if self.json {
-            return Box::new(JsonLines::new(buffered(io::stdout())));
+            return Box::new(JsonLines::new(stdout()));
         }
         let choice = match self.color {
             Color::Auto => anstream::AutoStream::choice(&io::stdout()),
@@ -55,6 +55,11 @@ impl Args {
         let writer = anstream::AutoStream::new(io::stdout(), choice);
         Box::new(Text::new(buffered(writer), !self.each, terminal()))
     }
+}
+
+/// Standard output, for what comes in many pieces.
+pub fn stdout() -> BufWriter<Output<io::Stdout>> {
+    buffered(io::stdout())
 }
 
 /// Prints a whole answer. That nobody reads it is no error.
@@ -85,7 +90,7 @@ fn buffered<W: io::Write>(writer: W) -> BufWriter<Output<W>> {
 }
 
 /// Standard output, whose errors say so.
-struct Output<W>(W);
+pub struct Output<W>(W);
 
 impl<W: io::Write> io::Write for Output<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

@@ -113,6 +113,11 @@ impl Vma {
         self.start <= address && address < self.end
     }
 
+    /// The name; that of plain anonymous memory, which has none, is "anon".
+    pub fn label(&self) -> &str {
+        if self.name.is_empty() { "anon" } else { &self.name }
+    }
+
     /// Base pages it spans.
     pub fn pages(&self) -> u64 {
         self.end.page().saturating_sub(self.start.page())

@@ -14,6 +14,7 @@ use crate::{
     proc::maps::Vma,
     sink::{
         Header, Sink, Summary,
+        export::Export,
         json::others::{CompactionLine, FailureLine, UnmappedLine},
     },
 };
@@ -65,6 +66,16 @@ impl<W: Write> Sink for JsonLines<W> {
     fn finish(&mut self, summary: &Summary) -> io::Result<()> {
         let header = self.header.take();
         self.line(&SummaryLine::new(header.as_ref(), summary))?;
+        self.writer.flush()
+    }
+}
+
+impl<W: Write> Export for JsonLines<W> {
+    fn takes(&self, _event: &Event) -> bool {
+        true
+    }
+
+    fn close(&mut self) -> io::Result<()> {
         self.writer.flush()
     }
 }

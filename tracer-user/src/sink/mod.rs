@@ -1,7 +1,15 @@
 //! Where events go. A run begins, feeds and always finishes every sink.
 
+pub mod csv;
+pub mod export;
+pub mod folded;
 pub mod json;
+#[cfg(feature = "parquet")]
+pub mod parquet;
+pub mod partitions;
+pub mod place;
 pub mod recording;
+pub mod table;
 pub mod text;
 
 use std::io;

@@ -3,9 +3,8 @@
 
 use std::{
     ffi::OsString,
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, Seek as _, SeekFrom, Write},
-    os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -13,9 +12,10 @@ use std::{
     },
 };
 
-use rustix::fs::OFlags;
-
-use crate::sink::recording::Store;
+use crate::sink::{
+    place::{self, Place, about},
+    recording::Store,
+};
 
 /// When what was written is to survive a power failure, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,10 +59,10 @@ impl Files {
     /// # Errors
     /// With the path: what is there already, a symbolic link, whatever the system says.
     pub fn create(path: &Path, force: bool, limit: Option<Limit>, sync: Sync) -> io::Result<Self> {
-        let (file, regular) = open(path, force).map_err(|error| about(path, "create", &error))?;
+        let (file, place) = place::open(path, force).map_err(|error| about(path, "create", &error))?;
         Ok(Self {
             path: Some(path.to_owned()),
-            regular,
+            regular: place != Place::Stream,
             limit,
             sync,
             ..Self::of(file)
@@ -158,7 +158,7 @@ impl Store for Files {
             }
         }
         fs::rename(path, numbered(path, 1)).map_err(|error| about(path, "rotate", &error))?;
-        let (file, _) = open(path, false).map_err(|error| about(path, "create", &error))?;
+        let (file, _) = place::open(path, false).map_err(|error| about(path, "create", &error))?;
         self.file = file;
         (self.good, self.written) = (0, 0);
         Ok(())
@@ -190,39 +190,9 @@ impl Store for Files {
     }
 }
 
-/// Opens a path for writing: never through a symbolic link, a new file for its owner alone.
-fn open(path: &Path, force: bool) -> io::Result<(File, bool)> {
-    let there = match fs::symlink_metadata(path) {
-        Ok(metadata) => Some(metadata.file_type()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(error),
-    };
-    let mut options = OpenOptions::new();
-    options
-        .write(true)
-        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-        .mode(0o600);
-    match there {
-        Some(kind) if kind.is_symlink() => {
-            return Err(io::Error::other("it is a symbolic link, which is not followed"));
-        }
-        Some(kind) if kind.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
-        Some(kind) if kind.is_fifo() || kind.is_char_device() => return Ok((options.open(path)?, false)),
-        Some(kind) if !kind.is_file() => return Err(io::Error::other("it is neither a file nor a pipe")),
-        Some(_) if force => fs::remove_file(path)?,
-        Some(_) => return Err(io::Error::other("it is there already (--force replaces it)")),
-        None => {}
-    }
-    Ok((options.create_new(true).open(path)?, true))
-}
-
 /// `tracer.data.3`.
 fn numbered(path: &Path, number: u32) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(format!(".{number}"));
     PathBuf::from(name)
-}
-
-fn about(path: &Path, what: &str, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("cannot {what} {}: {error}", path.display()))
 }

@@ -1,0 +1,317 @@
+//! `tracer export`: recordings in the formats of other programs.
+//! Input: the parsed command line; recordings.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, BufWriter, IsTerminal as _, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{ValueEnum, builder::PossibleValue};
+
+use crate::{
+    analysis::{groups::Key, intervals::Interval},
+    cli::{Refused, progress, recorded, view},
+    event::Event,
+    sink::{
+        Header, Sink, Summary,
+        csv::Csv,
+        export::Export,
+        folded::Folded,
+        json::JsonLines,
+        partitions::{Layout, Partitions},
+        place::Draft,
+        table::{Kind, Table},
+    },
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  tracer export --format parquet -o moves.parquet tracer.data
+                                                 for pandas, polars, DuckDB, ClickHouse, Spark
+  tracer export --format csv --kind failures tracer.data > failures.csv
+                                                 what could not be moved
+  tracer export --format parquet --partition -o /srv/moves db-*.data
+                                                 a fleet's recordings as one data set, by date and host
+  tracer export --format jsonl tracer.data | jq -c 'select(.kind == \"compaction\")'
+                                                 what tracing with --json would have printed
+  tracer export --format folded --by process,vma,reason tracer.data | flamegraph.pl > moves.svg
+                                                 a flame graph of pages
+
+A file is at its place only when it is whole. docs/export.md has the columns, and queries for those programs.";
+
+/// The frames of a stack, unless others are asked for.
+const FRAMES: [Key; 3] = [Key::Process, Key::Vma, Key::Reason];
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Recordings; - is standard input
+    #[arg(value_name = "FILE", default_value = "tracer.data")]
+    pub files: Vec<PathBuf>,
+
+    /// The format
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    pub format: Format,
+
+    /// What the rows of csv and parquet are [default: moves]
+    #[arg(long, value_name = "KIND", value_enum)]
+    pub kind: Option<Kind>,
+
+    /// The frames of folded stacks, the outermost first (comma-separated) [default: process,vma,reason]
+    #[arg(long, value_name = "KEY", value_delimiter = ',', value_enum)]
+    pub by: Vec<Key>,
+
+    /// Where to: a file, or with --partition a directory; - is standard output
+    #[arg(short, long, value_name = "OUT", default_value = "-")]
+    pub output: PathBuf,
+
+    /// Write csv or parquet as a data set in a directory: OUT/date=DATE/host=HOST/part-RECORDING-N.EXT
+    #[arg(long)]
+    pub partition: bool,
+
+    /// Replace files that are there
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// What other programs read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// JSON lines, as --json prints them: everything
+    Jsonl,
+    /// Comma-separated values with a line of names: one table
+    Csv,
+    /// A table in columns, packed with zstd
+    Parquet,
+    /// Folded stacks for flame graphs, pages as their weight
+    Folded,
+}
+
+impl ValueEnum for Kind {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Self::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let help = match self {
+            Self::Moves => "Runs of pages that moved",
+            Self::Unmapped => "Folios that moved and that nobody maps",
+            Self::Failures => "Folios that could not be moved, a row for each mapping of theirs that is known",
+            Self::Compactions => "Runs of compaction",
+        };
+        Some(PossibleValue::new(self.name()).help(help))
+    }
+}
+
+/// Feeds a format what it takes, and counts the rest.
+struct Taken {
+    export: Box<dyn Export>,
+    left_out: BTreeMap<Kind, u64>,
+}
+
+impl Sink for Taken {
+    fn begin(&mut self, header: &Header) -> io::Result<()> {
+        self.export.begin(header)
+    }
+
+    fn event(&mut self, event: &Event) -> io::Result<()> {
+        if self.export.takes(event) {
+            return self.export.event(event);
+        }
+        *self.left_out.entry(Kind::of(event)).or_default() += 1;
+        Ok(())
+    }
+
+    fn interval(&mut self, interval: &Interval) -> io::Result<()> {
+        self.export.interval(interval)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.export.flush()
+    }
+
+    fn abandon(&mut self) -> io::Result<()> {
+        self.export.abandon()
+    }
+
+    fn finish(&mut self, summary: &Summary) -> io::Result<()> {
+        self.export.finish(summary)
+    }
+}
+
+/// Runs `tracer export`. The exit code is 1 where something is missing from a recording.
+///
+/// # Errors
+/// When the options contradict each other, a recording cannot be read, or the output not be written.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    args.check()?;
+    match args.export() {
+        Err(error) if recorded::is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
+        other => other,
+    }
+}
+
+impl Args {
+    fn check(&self) -> Result<(), Refused> {
+        let table = matches!(self.format, Format::Csv | Format::Parquet);
+        let refused = if self.kind.is_some() && !table {
+            "--kind chooses the rows of a table: --format csv or parquet"
+        } else if !self.by.is_empty() && self.format != Format::Folded {
+            "--by chooses the frames of stacks: --format folded"
+        } else if self.partition && !table {
+            "--partition is for tables: --format csv or parquet"
+        } else if self.partition && self.to_stdout() {
+            "--partition needs a directory: -o DIR"
+        } else if self.format == Format::Parquet && self.to_stdout() && io::stdout().is_terminal() {
+            "Parquet is nothing for a terminal: -o FILE"
+        } else if self.format == Format::Parquet && !cfg!(feature = "parquet") {
+            "this tracer was built without Parquet: build it with the feature parquet, or take --format csv"
+        } else {
+            return Ok(());
+        };
+        Err(Refused(refused.to_owned()))
+    }
+
+    fn to_stdout(&self) -> bool {
+        self.output == Path::new("-")
+    }
+
+    fn export(&self) -> anyhow::Result<ExitCode> {
+        let draft = if self.to_stdout() || self.partition {
+            None
+        } else {
+            Some(Draft::create(&self.output, self.force)?)
+        };
+        let mut taken = Taken {
+            export: match &draft {
+                _ if self.partition => self.partitions(),
+                Some(draft) => self.format.open(
+                    BufWriter::with_capacity(1 << 16, draft.writer()?),
+                    self.table(),
+                    &self.by,
+                )?,
+                None => self.format.open(view::stdout(), self.table(), &self.by)?,
+            },
+            left_out: BTreeMap::new(),
+        };
+        let progress = !(self.to_stdout() && io::stdout().is_terminal());
+        let mut whole = true;
+        for path in &self.files {
+            whole &= recorded::replay(path, &mut taken, progress)?;
+        }
+        taken.export.close()?;
+        if let Some(draft) = draft {
+            draft.publish()?;
+        }
+        tell(&taken.left_out);
+        Ok(ExitCode::from(u8::from(!whole)))
+    }
+
+    /// What the host is, a data set says by its directories.
+    fn table(&self) -> Table {
+        Table {
+            kind: self.kind.unwrap_or(Kind::Moves),
+            host: !self.partition,
+        }
+    }
+
+    fn partitions(&self) -> Box<dyn Export> {
+        let (format, table) = (self.format, self.table());
+        Box::new(Partitions::new(Layout {
+            root: self.output.clone(),
+            kind: table.kind,
+            extension: format.extension(),
+            force: self.force,
+            format: Box::new(move |writer| format.open(BufWriter::with_capacity(1 << 16, writer), table, &[])),
+        }))
+    }
+}
+
+impl Format {
+    fn extension(self) -> &'static str {
+        match self {
+            Self::Jsonl => "jsonl",
+            Self::Csv => "csv",
+            Self::Parquet => "parquet",
+            Self::Folded => "folded",
+        }
+    }
+
+    fn open(self, writer: impl Write + Send + 'static, table: Table, by: &[Key]) -> io::Result<Box<dyn Export>> {
+        Ok(match self {
+            Self::Jsonl => Box::new(JsonLines::new(writer)),
+            Self::Csv => Box::new(Csv::new(writer, table)?),
+            #[cfg(feature = "parquet")]
+            Self::Parquet => Box::new(crate::sink::parquet::Parquet::new(writer, table)?),
+            #[cfg(not(feature = "parquet"))]
+            Self::Parquet => return Err(io::ErrorKind::Unsupported.into()),
+            Self::Folded => Box::new(Folded::new(
+                writer,
+                if by.is_empty() { FRAMES.to_vec() } else { by.to_vec() },
+            )),
+        })
+    }
+}
+
+/// Says what has no place in the format.
+fn tell(left_out: &BTreeMap<Kind, u64>) {
+    let counts: Vec<String> = left_out
+        .iter()
+        .map(|(kind, count)| format!("{count} {}", kind.name()))
+        .collect();
+    if !counts.is_empty() {
+        progress::clear();
+        let _ = writeln!(
+            io::stderr(),
+            "tracer: left out: {} (--format jsonl has everything)",
+            counts.join(", ")
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn options_that_have_no_meaning_are_refused() {
+        let refused = |words: &str| {
+            let line = Line::try_parse_from(["export"].into_iter().chain(words.split(' '))).unwrap();
+            line.args.check().err().map(|refused| refused.to_string())
+        };
+        for (words, says) in [
+            ("--format jsonl --kind moves", "--format csv"),
+            ("--format csv --by process", "--format folded"),
+            ("--format folded --partition -o x", "--format csv"),
+            ("--format csv --partition", "-o DIR"),
+        ] {
+            assert!(refused(words).is_some_and(|text| text.contains(says)), "{words}");
+        }
+        for words in [
+            "--format csv --kind failures",
+            "--format folded --by vma,reason",
+            "--format csv --partition -o x",
+        ] {
+            assert_eq!(refused(words), None, "{words}");
+        }
+    }
+
+    #[test]
+    fn the_help() {
+        use clap::CommandFactory as _;
+        insta::assert_snapshot!(
+            "help_export",
+            Line::command().term_width(100).render_long_help().to_string()
+        );
+    }
+}

@@ -1,0 +1,301 @@
+//! Data sets of many recordings: OUT/date=DATE/host=HOST/part-RECORDING-N.EXT, as Hive lays them out and others read them.
+//! Input: events; output: files.
+
+use std::{
+    fmt::Write as _,
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+};
+
+use jiff::{Timestamp, tz::TimeZone};
+
+use crate::{
+    analysis::intervals::Interval,
+    event::Event,
+    sink::{
+        Header, Sink, Summary,
+        export::{Export, Run},
+        place::{Draft, Writer, about},
+        table::Kind,
+    },
+};
+
+/// So many days are written to at once: at midnight there are two.
+const MOST: usize = 8;
+const DAY: i64 = 86_400_000_000;
+/// What Hive calls a part of which the value is not known.
+const UNKNOWN: &str = "__HIVE_DEFAULT_PARTITION__";
+
+/// Makes a file's format.
+pub type Format = Box<dyn Fn(Writer) -> io::Result<Box<dyn Export>>>;
+
+/// What a data set is made of.
+pub struct Layout {
+    /// The directory.
+    pub root: PathBuf,
+    /// What its rows are.
+    pub kind: Kind,
+    /// Of the files' names.
+    pub extension: &'static str,
+    /// Files that are there are replaced.
+    pub force: bool,
+    /// Of each file. The host is told by its place.
+    pub format: Format,
+}
+
+/// Writes the runs of recordings into a data set. The files of a run are there when the run has ended.
+pub struct Partitions {
+    layout: Layout,
+    header: Header,
+    run: Run,
+    parts: Vec<Part>,
+}
+
+/// What happened on one day of a run.
+struct Part {
+    /// Since 1970, in UTC; None: nobody knows.
+    day: Option<i64>,
+    draft: Draft,
+    export: Box<dyn Export>,
+}
+
+impl Part {
+    fn end(mut self) -> io::Result<()> {
+        self.export.close()?;
+        self.draft.publish()
+    }
+}
+
+impl Partitions {
+    /// Nothing is written before there is a row.
+    pub fn new(layout: Layout) -> Self {
+        Self {
+            layout,
+            header: Header::unknown(),
+            run: Run::default(),
+            parts: Vec::new(),
+        }
+    }
+
+    fn begin_part(&self, day: Option<i64>, first: &Event) -> io::Result<Part> {
+        let Layout {
+            root,
+            extension,
+            force,
+            format,
+            ..
+        } = &self.layout;
+        let mut dir = root.clone();
+        make(&dir)?;
+        for (name, value) in [
+            ("date", day.and_then(date)),
+            ("host", self.run.host.as_deref().map(safe)),
+        ] {
+            dir.push(format!("{name}={}", value.as_deref().unwrap_or(UNKNOWN)));
+            make_here(&dir)?;
+        }
+        let id = self.run.id.as_deref().map_or_else(|| "unknown".to_owned(), safe);
+        // The same for the same file whenever it is exported, and another one for each file of a rotation.
+        let draft = Draft::create(&dir.join(format!("part-{id}-{:x}.{extension}", first.at().0)), *force)?;
+        let mut export = format(draft.writer()?)?;
+        export.begin(&self.header)?;
+        Ok(Part { day, draft, export })
+    }
+
+    fn end_run(&mut self) -> io::Result<()> {
+        self.parts.drain(..).try_for_each(Part::end)
+    }
+}
+
+fn date(day: i64) -> Option<String> {
+    let time = Timestamp::from_microsecond(day.checked_mul(DAY)?).ok()?;
+    Some(time.to_zoned(TimeZone::UTC).date().to_string())
+}
+
+/// A directory, and those above it, for its owner alone.
+fn make(dir: &Path) -> io::Result<()> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.map_err(|error| about(dir, "create", &error))
+}
+
+/// A directory of the data set's own.
+fn make_here(dir: &Path) -> io::Result<()> {
+    make(dir)?;
+    let kind = fs::symlink_metadata(dir).map_err(|error| about(dir, "create", &error))?;
+    if kind.is_symlink() {
+        let error = io::Error::other("it is a symbolic link, which is not followed");
+        return Err(about(dir, "write to", &error));
+    }
+    Ok(())
+}
+
+/// A value as a part of a path: what readers decode, `%2F` for a slash. It is never empty, `.` or `..`.
+fn safe(text: &str) -> String {
+    let mut name = String::new();
+    for (index, byte) in text.bytes().enumerate() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'-' => name.push(byte.into()),
+            b'.' if index > 0 => name.push('.'),
+            _ => {
+                // A String takes whatever is written to it.
+                let _ = write!(name, "%{byte:02X}");
+            }
+        }
+    }
+    name
+}
+
+impl Sink for Partitions {
+    fn begin(&mut self, header: &Header) -> io::Result<()> {
+        self.header = header.clone();
+        self.run = Run::from(header);
+        Ok(())
+    }
+
+    fn event(&mut self, event: &Event) -> io::Result<()> {
+        let day = self.run.time(event.at()).map(|time| time.div_euclid(DAY));
+        let known = self.parts.iter().position(|part| part.day == day);
+        let place = if let Some(place) = known {
+            place
+        } else {
+            if self.parts.len() == MOST {
+                self.parts.remove(0).end()?;
+            }
+            let part = self.begin_part(day, event)?;
+            self.parts.push(part);
+            self.parts.len() - 1
+        };
+        self.parts[place].export.event(event)
+    }
+
+    fn interval(&mut self, _interval: &Interval) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn abandon(&mut self) -> io::Result<()> {
+        self.end_run()
+    }
+
+    fn finish(&mut self, _summary: &Summary) -> io::Result<()> {
+        self.end_run()
+    }
+}
+
+impl Export for Partitions {
+    fn takes(&self, event: &Event) -> bool {
+        Kind::of(event) == self.layout.kind
+    }
+
+    fn close(&mut self) -> io::Result<()> {
+        self.end_run()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        event::Move,
+        render::made_up,
+        sink::{csv::Csv, table::Table},
+        units::Nanos,
+    };
+
+    fn data_set(root: &Path, force: bool) -> Partitions {
+        let kind = Kind::Moves;
+        Partitions::new(Layout {
+            root: root.to_owned(),
+            kind,
+            extension: "csv",
+            force,
+            format: Box::new(move |writer| Ok(Box::new(Csv::new(writer, Table { kind, host: false })?))),
+        })
+    }
+
+    fn files(dir: &Path) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                found.extend(files(&path));
+            } else {
+                found.push(path);
+            }
+        }
+        found.sort();
+        found
+    }
+
+    #[test]
+    fn a_run_over_midnight_is_two_files() {
+        let root = std::env::temp_dir().join(format!("tracer-partitions-{}", std::process::id()));
+        let header = Header {
+            host: "../db".to_owned(),
+            clock_offset: 0,
+            ..made_up::header()
+        };
+        let at = |at| {
+            Event::Move(Move {
+                at: Nanos(at),
+                ..made_up::moved()
+            })
+        };
+        let midnight = 86_400_000_000_000;
+        let export = |force| {
+            let mut set = data_set(&root, force);
+            set.begin(&header)?;
+            for event in [midnight - 2000, midnight, midnight - 1000, midnight + 1].map(at) {
+                set.event(&event)?;
+            }
+            assert!(
+                files(&root)
+                    .iter()
+                    .all(|path| !path.to_string_lossy().ends_with(".csv"))
+                    || force
+            );
+            set.finish(&made_up::summary())?;
+            set.close()
+        };
+        export(false).unwrap();
+        let found = files(&root);
+        let id = "d4f5bc26-54ad-4aa4-9b2e-0d1a5fbf5e0c-124101100";
+        let expected = [("1970-01-01", midnight - 2000), ("1970-01-02", midnight)];
+        let expected =
+            expected.map(|(date, first)| root.join(format!("date={date}/host=%2E.%2Fdb/part-{id}-{first:x}.csv")));
+        assert_eq!(found, expected);
+        for path in &found {
+            let text = fs::read_to_string(path).unwrap();
+            assert!(text.lines().count() == 3 && !text.contains("host"), "{text}");
+        }
+        assert!(export(false).unwrap_err().to_string().contains("--force"));
+        export(true).unwrap();
+        assert_eq!(files(&root), found);
+        fs::remove_dir_all(&root).unwrap();
+    }
+
+    #[test]
+    fn a_run_that_is_not_known_has_a_place() {
+        let root = std::env::temp_dir().join(format!("tracer-partitions-unknown-{}", std::process::id()));
+        let mut set = data_set(&root, false);
+        set.begin(&Header::unknown()).unwrap();
+        set.event(&Event::Move(made_up::moved())).unwrap();
+        set.abandon().unwrap();
+        let place = format!("date={UNKNOWN}/host={UNKNOWN}/part-unknown-12a05f200.csv");
+        assert_eq!(files(&root), [root.join(place)]);
+        fs::remove_dir_all(&root).unwrap();
+    }
+
+    #[test]
+    fn no_name_leaves_the_data_set() {
+        assert_eq!(safe("db-1.example.org"), "db-1.example.org");
+        assert_eq!(safe(".."), "%2E.");
+        assert_eq!(safe("a/b=c\0%\n"), "a%2Fb%3Dc%00%25%0A");
+        assert_eq!(safe("ö"), "%C3%B6");
+    }
+}

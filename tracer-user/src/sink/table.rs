@@ -1,0 +1,244 @@
+//! Events as rows of typed columns, for CSV and Parquet. The columns are described in docs/export.md and stable.
+//! Input: events.
+
+mod columns;
+
+use std::{borrow::Cow, io};
+
+use crate::{event::Event, render::escape::Printable, sink::export::Run};
+
+use columns::{
+    ACTOR, COMPACTION, Column, FAILURE, HOST, MOVE, NTH, OWNER, PLACE, RUN, TIME, UNMAPPED, VMA, Value, When, described,
+};
+
+/// What the rows of a table are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Runs of pages that moved.
+    Moves,
+    /// Folios that moved and that nobody maps.
+    Unmapped,
+    /// Folios that could not be moved: a row for each of their mappings that is known, one where none is.
+    Failures,
+    /// Runs of compaction.
+    Compactions,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Moves, Self::Unmapped, Self::Failures, Self::Compactions];
+
+    /// Of an event.
+    #[must_use]
+    pub fn of(event: &Event) -> Self {
+        match event {
+            Event::Move(_) => Self::Moves,
+            Event::Unmapped(_) => Self::Unmapped,
+            Event::Failure(_) => Self::Failures,
+            Event::Compaction(_) => Self::Compactions,
+        }
+    }
+
+    /// The name on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Moves => "moves",
+            Self::Unmapped => "unmapped",
+            Self::Failures => "failures",
+            Self::Compactions => "compactions",
+        }
+    }
+}
+
+/// What the values of a column are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Type {
+    /// 32 bits, signed.
+    Int,
+    /// 64 bits, signed; of addresses, frames and places in files the two's complement.
+    Long,
+    /// True or false.
+    Bool,
+    /// Text without control characters.
+    Text,
+    /// Microseconds since 1970 in UTC.
+    Time,
+}
+
+/// A value. None: not known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cell<'a> {
+    /// Of a [`Type::Int`].
+    Int(Option<i32>),
+    /// Of a [`Type::Long`].
+    Long(Option<i64>),
+    /// Of a [`Type::Bool`].
+    Bool(Option<bool>),
+    /// Of a [`Type::Text`].
+    Text(Option<Cow<'a, str>>),
+    /// Of a [`Type::Time`].
+    Time(Option<i64>),
+}
+
+/// A table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// What its rows are.
+    pub kind: Kind,
+    /// There is a column of the host; else the file's place tells it.
+    pub host: bool,
+}
+
+impl Table {
+    /// Name and type of each column, in the order of [`Table::rows`].
+    #[must_use]
+    pub fn columns(self) -> Vec<(&'static str, Type)> {
+        let host = if self.host { described(HOST) } else { Vec::new() };
+        let of_kind = match self.kind {
+            Kind::Moves => [described(OWNER), described(MOVE), described(ACTOR), described(VMA)].concat(),
+            Kind::Unmapped => [described(UNMAPPED), described(ACTOR)].concat(),
+            Kind::Failures => {
+                let place = [described(NTH), described(OWNER), described(PLACE), described(VMA)].concat();
+                [described(FAILURE), described(ACTOR), place].concat()
+            }
+            Kind::Compactions => [described(COMPACTION), described(ACTOR)].concat(),
+        };
+        [described(TIME), host, described(RUN), of_kind].concat()
+    }
+
+    /// Gives `take` the rows of an event of this table's kind; another one has none.
+    ///
+    /// # Errors
+    /// Those of `take`.
+    pub fn rows(self, event: &Event, run: &Run, mut take: impl FnMut(&[Cell<'_>]) -> io::Result<()>) -> io::Result<()> {
+        if Kind::of(event) != self.kind {
+            return Ok(());
+        }
+        let when = When::new(event.at(), run);
+        let mut cells = Vec::with_capacity(40);
+        put(&mut cells, TIME, Some(&when));
+        if self.host {
+            put(&mut cells, HOST, Some(run));
+        }
+        put(&mut cells, RUN, Some(run));
+        match event {
+            Event::Move(moved) => {
+                put(&mut cells, OWNER, moved.owner.as_ref());
+                put(&mut cells, MOVE, Some(moved));
+                put(&mut cells, ACTOR, Some(&moved.actor));
+                put(&mut cells, VMA, moved.vma.as_deref());
+            }
+            Event::Unmapped(moved) => {
+                put(&mut cells, UNMAPPED, Some(moved));
+                put(&mut cells, ACTOR, Some(&moved.actor));
+            }
+            Event::Failure(failure) => {
+                put(&mut cells, FAILURE, Some(failure));
+                put(&mut cells, ACTOR, Some(&failure.actor));
+                let nowhere = failure.places.is_empty().then_some(None);
+                for (nth, place) in (1..).zip(failure.places.iter().map(Some).chain(nowhere)) {
+                    let mut cells = cells.clone();
+                    put(&mut cells, NTH, Some(&nth));
+                    put(&mut cells, OWNER, place.map(|place| &place.owner));
+                    put(&mut cells, PLACE, place);
+                    put(&mut cells, VMA, place.and_then(|place| place.vma.as_deref()));
+                    take(&cells)?;
+                }
+                return Ok(());
+            }
+            Event::Compaction(compaction) => {
+                put(&mut cells, COMPACTION, Some(compaction));
+                put(&mut cells, ACTOR, Some(&compaction.actor));
+            }
+        }
+        take(&cells)
+    }
+}
+
+/// The values of some columns; of nothing none is known.
+fn put<'a, E>(cells: &mut Vec<Cell<'a>>, columns: &[Column<E>], of: Option<&'a E>) {
+    cells.extend(columns.iter().map(|column| match column.value {
+        Value::Int(value) => Cell::Int(of.and_then(value)),
+        Value::Long(value) => Cell::Long(of.and_then(value)),
+        Value::Bool(value) => Cell::Bool(of.and_then(value)),
+        Value::Text(value) => Cell::Text(of.and_then(value).map(printable)),
+        Value::Time(value) => Cell::Time(of.and_then(value)),
+    }));
+}
+
+/// Everything that is not ours may have come from somebody else: names, and whatever a recording says.
+fn printable(text: Cow<'_, str>) -> Cow<'_, str> {
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'\\') {
+        return text;
+    }
+    Cow::Owned(Printable(&text).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::render::made_up;
+
+    fn kind_of(cell: &Cell) -> Type {
+        match cell {
+            Cell::Int(_) => Type::Int,
+            Cell::Long(_) => Type::Long,
+            Cell::Bool(_) => Type::Bool,
+            Cell::Text(_) => Type::Text,
+            Cell::Time(_) => Type::Time,
+        }
+    }
+
+    #[test]
+    fn rows_have_the_columns_of_their_table() {
+        let run = Run::from(&made_up::header());
+        let events = made_up::others()
+            .into_iter()
+            .chain([Event::Move(made_up::moved()), Event::Move(made_up::unknown())]);
+        let events: Vec<Event> = events.collect();
+        for (kind, host) in Kind::ALL.into_iter().zip([true, false, true, false]) {
+            let table = Table { kind, host };
+            let columns = table.columns();
+            let names: BTreeSet<&str> = columns.iter().map(|(name, _)| *name).collect();
+            assert_eq!(names.len(), columns.len(), "{names:?}");
+            assert_eq!(names.contains("host"), host);
+            let types: Vec<Type> = columns.iter().map(|(_, kind)| *kind).collect();
+            let mut rows = 0;
+            for event in &events {
+                let take = |cells: &[Cell]| {
+                    rows += 1;
+                    assert_eq!(cells.iter().map(kind_of).collect::<Vec<_>>(), types);
+                    Ok(())
+                };
+                table.rows(event, &run, take).unwrap();
+            }
+            assert_eq!(rows, 2, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_failure_has_a_row_for_each_mapping() {
+        let Some(Event::Failure(mut failure)) = made_up::others().into_iter().nth(2) else {
+            panic!("the third is a failure")
+        };
+        failure.places.extend_from_within(..);
+        let table = Table {
+            kind: Kind::Failures,
+            host: true,
+        };
+        let place = table.columns().iter().position(|(name, _)| *name == "place").unwrap();
+        let mut places = Vec::new();
+        let take = |cells: &[Cell]| {
+            let Cell::Int(nth) = cells[place] else {
+                panic!("{:?}", cells[place])
+            };
+            places.push(nth);
+            Ok(())
+        };
+        table.rows(&Event::Failure(failure), &Run::default(), take).unwrap();
+        assert_eq!(places, [Some(1), Some(2)]);
+    }
+}

@@ -1,0 +1,113 @@
+//! Exports as other programs read them: their sums are those of `tracer report`.
+//! Input: made-up recordings of three hosts (`tracer-tests work fleet`); the readers, from PyPI into the cache.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result};
+
+use crate::guest::{self, Programs};
+use crate::report::{Tally, Verdict};
+use crate::{apt, cache, process};
+
+/// What is installed. Each has a function of its name in tests/python/read_exports.py.
+const READERS: [(&str, &str); 4] = [
+    ("pyarrow", "26.0.1"),
+    ("duckdb", "2.0.0"),
+    ("polars", "2.1.0"),
+    ("pyspark", "4.3.0"),
+];
+
+pub fn main() -> Result<ExitCode> {
+    let tally = check()?;
+    println!("exports: {tally}");
+    Ok(ExitCode::from(u8::from(tally.is_bad(true))))
+}
+
+/// Counts a test for each reader; all are skipped where they cannot be installed.
+pub fn check() -> Result<Tally> {
+    let python = match python() {
+        Ok(python) => python,
+        Err(error) => {
+            println!("skipped: the readers cannot be installed: {error:#}");
+            let skipped = READERS.iter().map(|_| Tally::of(Verdict::Skipped));
+            return Ok(skipped.fold(Tally::default(), Tally::sum));
+        }
+    };
+    let scratch = cache::Scratch::new()?;
+    export(&guest::build(None)?, scratch.path())?;
+    let mut tally = Tally::default();
+    for (reader, _) in READERS {
+        let mut read = Command::new(&python);
+        read.arg(process::root().join("tests/python/read_exports.py"))
+            .arg(scratch.path())
+            .arg(reader);
+        tally.add(match process::run(&mut read) {
+            Ok(()) => Verdict::Passed,
+            Err(error) => {
+                println!("{reader} FAILED: {error:#}");
+                Verdict::Failed
+            }
+        });
+    }
+    Ok(tally)
+}
+
+/// The recordings, each kind of export of them, and what the report says.
+fn export(programs: &Programs, dir: &Path) -> Result<()> {
+    process::run(Command::new(&programs.tests).args(["work", "fleet"]).arg(dir))?;
+    let mut recordings = Vec::new();
+    for entry in fs::read_dir(dir).context("list the recordings")? {
+        recordings.push(entry?.path());
+    }
+    let tracer = |action: &str| {
+        let mut tracer = Command::new(&programs.tracer);
+        tracer.arg(action).args(&recordings);
+        tracer
+    };
+    let report = File::create(dir.join("report.json")).context("create report.json")?;
+    let mut keys = tracer("report");
+    keys.args(["--json", "--by", "host,process,reason", "--rows", "1000000"]);
+    process::run(keys.stdout(report))?;
+    for (name, options) in [
+        ("moves.parquet", "--format parquet"),
+        ("moves.csv", "--format csv"),
+        ("failures.parquet", "--format parquet --kind failures"),
+        ("set", "--format parquet --partition"),
+        ("set-csv", "--format csv --partition"),
+    ] {
+        let mut export = tracer("export");
+        // What a table leaves out it says each time.
+        process::output(export.args(options.split(' ')).arg("-o").arg(dir.join(name)))?;
+    }
+    Ok(())
+}
+
+/// A Python with the readers, installed once; and what else they need.
+fn python() -> Result<PathBuf> {
+    // Spark's.
+    if process::find("java").is_none() {
+        apt::install(&["default-jre-headless"])?;
+    }
+    let pins = READERS.map(|(name, version)| format!("{name}=={version}"));
+    let dir = cache::dir()?.join(format!("python-{}", pins.join("-").replace("==", "-")));
+    let dir = cache::filled(&dir, |dir| {
+        println!("installing {}, once", pins.join(" "));
+        if process::output(Command::new("python3").args(["-c", "import ensurepip, venv"])).is_err() {
+            apt::install(&["python3-venv"])?;
+        }
+        process::output(Command::new("python3").args(["-m", "venv"]).arg(dir))?;
+        let mut install = Command::new(dir.join("bin/python"));
+        install.args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-cache-dir",
+        ]);
+        process::output(install.args(&pins)).map(drop)
+    })?;
+    Ok(dir.join("bin/python"))
+}
