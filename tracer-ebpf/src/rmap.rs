@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Steps in one reverse mapping; it may have as many VMAs as there are processes.
-const MOST_STEPS: u32 = 256;
+pub const MOST_STEPS: u32 = 256;
 
 /// `PAGE_MAPPING_ANON` and `PAGE_MAPPING_FLAGS`, include/linux/page-flags.h, 6.1 to 7.3.
 const ANON: u64 = 1;
@@ -168,31 +168,46 @@ struct Search {
 #[btf_map]
 static SEARCHES: LruHashMap<u64, Search, 1024> = LruHashMap::new();
 
-/// Where a wanted process maps the folio, in at most so many steps; nobody where none was found. Takes off the steps
-/// that it made: two or three for each VMA.
+/// Where a wanted process maps the folio; nobody where none was found. And the steps that it took: two or three for each
+/// VMA.
 #[inline(always)]
-pub fn search(mut folio: u64, steps: &mut u32) -> Found {
-    let tree = Tree::of(folio);
-    let search = Search {
-        index: kernel::peek(folio, config!(folio_index)),
-        pfn: kernel::folio_pfn(folio),
-        tree,
-        node: tree.root,
+pub fn search(mut folio: u64) -> (Found, u64) {
+    /// Not on the stack, which has 512 bytes for all calls together.
+    static BEGIN: Search = Search {
+        index: 0,
+        pfn: 0,
+        tree: Tree {
+            root: 0,
+            anon: 0,
+            order: 0,
+        },
+        node: 0,
         from: 0,
-        found: Found::default(),
+        found: Found {
+            place: Place {
+                vaddr: 0,
+                owner_tgid: 0,
+                inferred: 0,
+            },
+            pages: 0,
+        },
     };
-    if *steps < MOST_STEPS || SEARCHES.insert(folio, search, 0).is_err() {
-        return Found::default();
-    }
-    // A constant: a number that differs from call to call keeps the verifier from seeing that a loop around this one
-    // does the same each time.
+    let _ = SEARCHES.insert(folio, &BEGIN, 0);
+    let Some(search) = SEARCHES.get_ptr_mut(folio) else {
+        return (Found::default(), 0);
+    };
+    // SAFETY: a live value of the map, which nobody else changes.
+    let search = unsafe { &mut *search };
+    search.index = kernel::peek(folio, config!(folio_index));
+    search.pfn = kernel::folio_pfn(folio);
+    search.tree = Tree::of(folio);
+    search.node = search.tree.root;
     // SAFETY: the callback has the signature that the helper calls, and the context outlives the loop.
     let made = unsafe { bpf_loop(MOST_STEPS, step as *mut c_void, (&raw mut folio).cast(), 0) };
-    *steps = steps.wrapping_sub(made as u32);
     // SAFETY: a live value of the map, which nobody else changes.
     let found = SEARCHES.get_ptr(folio).map(|search| unsafe { (*search).found });
     let _ = SEARCHES.remove(folio);
-    found.unwrap_or_default()
+    (found.unwrap_or_default(), made as u64)
 }
 
 /// One step from node to node, `struct rb_node` (include/linux/rbtree_types.h, 6.1 to 7.3): the parent with two bits of

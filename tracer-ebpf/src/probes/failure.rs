@@ -45,7 +45,8 @@ struct Trouble {
     wanted: u32,
 }
 
-const NOTHING: Trouble = Trouble {
+/// Not on the stack, which has 512 bytes for all calls together.
+static NOTHING: Trouble = Trouble {
     call: 0,
     places: [Place {
         vaddr: 0,
@@ -79,7 +80,7 @@ fn lists_are_seen() -> bool {
 #[inline(always)]
 fn seen_of(folio: u64, begun: u64) -> Option<&'static mut Trouble> {
     if TROUBLE.get_ptr(folio).is_none() {
-        TROUBLE.insert(folio, NOTHING, 0).ok()?;
+        TROUBLE.insert(folio, &NOTHING, 0).ok()?;
     }
     // SAFETY: a live value of the map; the folio is this task's.
     let trouble = unsafe { &mut *TROUBLE.get_ptr_mut(folio)? };
@@ -361,29 +362,80 @@ extern "C" fn tell_next(_index: u64, walk: *mut c_void) -> u64 {
     let folio = walk.next.wrapping_sub(u64::from(config!(folio_lru)));
     walk.next = kernel::read(walk.next, 0);
     walk.folio = folio;
-    let pages = 1 << (kernel::folio_order(folio) & 31);
-    walk.pages += pages;
-    // Everything is put together in the map: of what is on the stack the verifier looks at every combination.
-    let Some(trouble) = seen_of(folio, walk.begun) else {
-        counters::add(Counter::LostFailures, 1);
-        counters::add(Counter::LostFailedPages, pages);
-        return 0;
+    walk.pages += 1 << (kernel::folio_order(folio) & 31);
+    let how = How {
+        reason: walk.reason,
+        mode: walk.mode,
+        no_memory: walk.no_memory,
+        may_search: walk.steps >= rmap::MOST_STEPS,
     };
-    if walk.no_memory {
+    let steps = tell_folio(folio, walk.begun, how.into());
+    walk.steps = walk.steps.wrapping_sub(steps as u32);
+    0
+}
+
+/// What a folio's failure has of its call, in a number: a global function takes no more than five.
+struct How {
+    reason: u8,
+    mode: u8,
+    no_memory: bool,
+    /// Whether there are steps left to search its reverse mapping.
+    may_search: bool,
+}
+
+impl From<How> for u64 {
+    #[inline(always)]
+    fn from(how: How) -> Self {
+        Self::from(how.reason)
+            | Self::from(how.mode) << 8
+            | Self::from(how.no_memory) << 16
+            | Self::from(how.may_search) << 17
+    }
+}
+
+impl From<u64> for How {
+    #[inline(always)]
+    fn from(bits: u64) -> Self {
+        Self {
+            reason: bits as u8,
+            mode: (bits >> 8) as u8,
+            no_memory: bits >> 16 & 1 != 0,
+            may_search: bits >> 17 & 1 != 0,
+        }
+    }
+}
+
+/// Tells of a folio that the call that began then left on its list. Returns how many steps its reverse mapping took.
+///
+/// By its name a global function: the verifier looks into it once, for any arguments, and not once for each state in
+/// which the loop comes to it, which would be some 100,000 instructions more (Documentation/bpf/verifier.rst).
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tell_folio(folio: u64, begun: u64, how: u64) -> u64 {
+    let how = How::from(how);
+    let mut steps = 0;
+    // Everything is put together in the map: of what is on the stack the verifier looks at every combination.
+    let Some(trouble) = seen_of(folio, begun) else {
+        counters::add(Counter::LostFailures, 1);
+        counters::add(Counter::LostFailedPages, 1 << (kernel::folio_order(folio) & 31));
+        return steps;
+    };
+    if how.no_memory {
         trouble.seen |= u32::from(failure_flags::NO_MEMORY);
     }
     if trouble.wanted == 0 {
-        let found = if filter::wants_unowned() {
-            rmap::first_place(folio)
-        } else {
-            rmap::search(folio, &mut walk.steps)
-        };
+        let mut found = rmap::Found::default();
+        if filter::wants_unowned() {
+            found = rmap::first_place(folio);
+        } else if how.may_search {
+            (found, steps) = rmap::search(folio);
+        }
         trouble.places[0] = found.place;
         trouble.wanted = u32::from(wants_place(found));
     }
     let event = FolioFailed {
-        reason: walk.reason,
-        mode: walk.mode,
+        reason: how.reason,
+        mode: how.mode,
         seen: trouble.seen as u8,
         attempts: trouble.attempts,
         errno: trouble.errno,
@@ -395,7 +447,7 @@ extern "C" fn tell_next(_index: u64, walk: *mut c_void) -> u64 {
     let wanted = trouble.wanted != 0;
     let _ = TROUBLE.remove(folio);
     send(folio, event, wanted);
-    0
+    steps
 }
 
 /// Sends the failure if the filter lets it through, with what is the same for all. `wanted`: by who maps it.
