@@ -76,26 +76,15 @@ fn lists_are_seen() -> bool {
     LISTS_SEEN.get_ptr(0).is_some_and(|seen| unsafe { *seen } != 0)
 }
 
-/// What was seen of the folio in the call that began then.
 #[inline(always)]
-fn seen_of(folio: u64, begun: u64) -> Option<&'static mut Trouble> {
+fn trouble(call: &Call, folio: u64) -> Option<&'static mut Trouble> {
     if TROUBLE.get_ptr(folio).is_none() {
         TROUBLE.insert(folio, &NOTHING, 0).ok()?;
     }
     // SAFETY: a live value of the map; the folio is this task's.
     let trouble = unsafe { &mut *TROUBLE.get_ptr_mut(folio)? };
-    if trouble.call != begun {
-        *trouble = Trouble { call: begun, ..NOTHING };
-    }
-    Some(trouble)
-}
-
-/// The same, to be added to: what was seen before it was split is of another folio.
-#[inline(always)]
-fn trouble(call: &Call, folio: u64) -> Option<&'static mut Trouble> {
-    let trouble = seen_of(folio, call.begun)?;
     let order = u32::from(kernel::folio_order(folio));
-    if trouble.order != order {
+    if trouble.call != call.begun || trouble.order != order {
         *trouble = Trouble {
             call: call.begun,
             order,
@@ -414,38 +403,38 @@ impl From<u64> for How {
 pub extern "C" fn tell_folio(folio: u64, begun: u64, how: u64) -> u64 {
     let how = How::from(how);
     let mut steps = 0;
-    // Everything is put together in the map: of what is on the stack the verifier looks at every combination.
-    let Some(trouble) = seen_of(folio, begun) else {
-        counters::add(Counter::LostFailures, 1);
-        counters::add(Counter::LostFailedPages, 1 << (kernel::folio_order(folio) & 31));
-        return steps;
+    let mut event = FolioFailed {
+        reason: how.reason,
+        mode: how.mode,
+        ..FolioFailed::default()
     };
     if how.no_memory {
-        trouble.seen |= u32::from(failure_flags::NO_MEMORY);
+        event.seen = failure_flags::NO_MEMORY;
     }
-    if trouble.wanted == 0 {
+    let mut wanted = false;
+    // SAFETY: a live value of the map; the folio is this task's.
+    if let Some(trouble) = TROUBLE.get_ptr(folio).map(|trouble| unsafe { &*trouble })
+        && trouble.call == begun
+    {
+        event.seen |= trouble.seen as u8;
+        event.attempts = trouble.attempts;
+        event.errno = trouble.errno;
+        event.refs = trouble.refs;
+        event.expected_refs = trouble.expected_refs;
+        event.places = trouble.places;
+        wanted = trouble.wanted != 0;
+        let _ = TROUBLE.remove(folio);
+    }
+    if !wanted {
         let mut found = rmap::Found::default();
         if filter::wants_unowned() {
             found = rmap::first_place(folio);
         } else if how.may_search {
             (found, steps) = rmap::search(folio);
         }
-        trouble.places[0] = found.place;
-        trouble.wanted = u32::from(wants_place(found));
+        event.places[0] = found.place;
+        wanted = wants_place(found);
     }
-    let event = FolioFailed {
-        reason: how.reason,
-        mode: how.mode,
-        seen: trouble.seen as u8,
-        attempts: trouble.attempts,
-        errno: trouble.errno,
-        refs: trouble.refs,
-        expected_refs: trouble.expected_refs,
-        places: trouble.places,
-        ..FolioFailed::default()
-    };
-    let wanted = trouble.wanted != 0;
-    let _ = TROUBLE.remove(folio);
     send(folio, event, wanted);
     steps
 }

@@ -168,8 +168,7 @@ impl Contents {
     /// Events that are known to be missing.
     #[must_use]
     pub fn missing_events(&self) -> u64 {
-        let unwritten = self.runs.iter().map(RunContents::unwritten);
-        let unread = self.missing.iter().filter_map(|missing| missing.events);
-        unwritten.chain(unread).fold(0, u64::saturating_add)
+        let events = self.missing.iter().filter_map(|missing| missing.events);
+        events.fold(0, u64::saturating_add)
     }
 }

@@ -86,7 +86,7 @@ pub fn info(args: &InfoArgs) -> anyhow::Result<ExitCode> {
     }
     found.bytes = recording.position();
     let text = if args.json {
-        contents::json(&found)?
+        contents::json(&found)
     } else {
         contents::text(&found, &name(&args.file))
     };

@@ -21,7 +21,12 @@ use crate::{
     },
     cli::{recorded, view},
     event::{Event, Move},
-    render::{escape::Printable, groups, losses, quantity::Count, summary},
+    render::{
+        escape::{self, Printable},
+        groups, losses,
+        quantity::Count,
+        summary,
+    },
     sink::{Header, Sink, Summary},
     units::Nanos,
 };
@@ -263,15 +268,21 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let text = if args.json {
         json(args, &recorded, &tables, whole)
     } else {
-        text(args, &recorded, &tables)?
+        text(args, &recorded, &tables, whole)?
     };
     view::print(&text)?;
     Ok(ExitCode::from(u8::from(!whole)))
 }
 
 /// Each recording's closing page, unless something else is asked for, then the tables.
-fn text(args: &Args, recordings: &[Recorded], tables: &[Groups]) -> anyhow::Result<String> {
+fn text(args: &Args, recordings: &[Recorded], tables: &[Groups], whole: bool) -> anyhow::Result<String> {
     let mut out = String::new();
+    if !whole {
+        writeln!(
+            out,
+            "MISSING   not everything is there: tracer info FILE shows what is missing"
+        )?;
+    }
     for recorded in recordings {
         let name = Printable(&recorded.path.to_string_lossy()).to_string();
         let lost = recorded.lost();
@@ -283,15 +294,18 @@ fn text(args: &Args, recordings: &[Recorded], tables: &[Groups]) -> anyhow::Resu
             writeln!(out, "WARNING   the books of {name} do not balance")?;
         }
     }
-    if args.by.is_empty() && !args.filters() {
+    if args.by.is_empty() {
         for recorded in recordings {
             if recordings.len() > 1 {
                 writeln!(out, "== {}", Printable(&recorded.path.to_string_lossy()))?;
             }
-            if let Some(summary) = recorded.summary.clone() {
-                let totals = recorded.totals.clone();
-                out += &summary::text(Some(&recorded.header), &Summary { totals, ..summary }, false);
-            }
+            out += &match recorded.summary.clone().filter(|_| !args.filters()) {
+                Some(summary) => {
+                    let totals = recorded.totals.clone();
+                    summary::text(Some(&recorded.header), &Summary { totals, ..summary }, false)
+                }
+                None => summary::sums(&recorded.totals),
+            };
         }
     }
     for table in tables {
@@ -334,7 +348,7 @@ fn json(args: &Args, recordings: &[Recorded], tables: &[Groups], whole: bool) ->
             })
         })
         .collect();
-    json!({ "whole": whole, "recordings": recordings, "tables": tables }).to_string() + "\n"
+    escape::json_text(&json!({ "whole": whole, "recordings": recordings, "tables": tables }))
 }
 
 #[cfg(test)]

@@ -93,7 +93,7 @@ impl Sink for Status {
         }
         let lost = summary.books.lost.events();
         if lost > 0 {
-            let _ = writeln!(err, "tracer: {lost} events were lost: tracer info shows where");
+            let _ = writeln!(err, "tracer: {lost} events were lost: tracer report says when");
         }
         if !self.quiet {
             let _ = writeln!(err, "tracer: {} events in {}: {}", self.events, self.size(), self.name);

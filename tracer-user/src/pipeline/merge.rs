@@ -196,8 +196,10 @@ pub fn write<R: Read + Seek, S: Store>(
         }
     }
     if let Some(end) = &last.end {
+        let ends = run.pieces.iter().filter_map(|piece| piece.end.as_ref());
+        let unwritten = ends.fold(0, |sum: u64, end| sum.saturating_add(end.unwritten));
         copying.pass_over();
-        copying.out.end_after(end.unwritten, end.finished.clone())?;
+        copying.out.end_after(unwritten, end.finished.clone())?;
     }
     Ok(copying.whole)
 }
@@ -245,8 +247,9 @@ impl<S: Store> Copying<'_, S> {
         match (item, &mut self.redactor) {
             // Written anew.
             (Item::Begin(_) | Item::End(_), _) => Ok(()),
-            (Item::Missing(_), _) => {
-                self.gap = true;
+            (Item::Missing(missing), _) => {
+                // What could not be written the end says itself.
+                self.gap |= missing.bytes > 0 || missing.events.is_none();
                 Ok(())
             }
             (Item::Events | Item::Interval(_) | Item::Unknown, None) => {

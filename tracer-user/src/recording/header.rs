@@ -54,7 +54,7 @@ impl Begin {
 pub struct End {
     /// Events in this file.
     pub events: u64,
-    /// Events of the run that could not be written.
+    /// Events that could not be written into this file.
     #[serde(default)]
     pub unwritten: u64,
     /// How the run ended; None: it goes on in another file.

@@ -9,7 +9,11 @@ use serde::Serialize;
 use crate::{
     analysis::contents::{Blocks, Contents, EventCounts, RunContents},
     recording::{VERSION, block::Kind, header::Begin},
-    render::{escape::Printable, quantity::Bytes, summary},
+    render::{
+        escape::{self, Printable},
+        quantity::Bytes,
+        summary,
+    },
     sink::Header,
     source::recording::Missing,
     units::Nanos,
@@ -74,11 +78,8 @@ fn run(out: &mut String, run: &RunContents) -> fmt::Result {
         None => writeln!(out, "run       its header is missing")?,
     }
     writeln!(out, "          {} events", run.events.sum())?;
-    if run.unwritten() > 0 {
-        writeln!(out, "MISSING   {} events could not be written", run.unwritten())?;
-    }
     match run.finished().map(|finished| finished.books.lost.events()) {
-        Some(lost) if lost > 0 => writeln!(out, "LOST      {lost} events while recording: tracer cat says where"),
+        Some(lost) if lost > 0 => writeln!(out, "LOST      {lost} events while recording: tracer report says when"),
         _ => Ok(()),
     }
 }
@@ -227,10 +228,8 @@ struct ContentsObject<'a> {
 }
 
 /// One object.
-///
-/// # Errors
-/// None that can occur: every value is a number or a string.
-pub fn json(contents: &Contents) -> serde_json::Result<String> {
+#[must_use]
+pub fn json(contents: &Contents) -> String {
     let missing = contents.missing.iter().map(|missing| MissingObject {
         at: missing.at,
         bytes: missing.bytes,
@@ -247,7 +246,7 @@ pub fn json(contents: &Contents) -> serde_json::Result<String> {
     let object = ContentsObject {
         format: VERSION,
         bytes: contents.bytes,
-        whole: contents.missing.is_empty() && contents.missing_events() == 0,
+        whole: contents.missing.is_empty(),
         missing: missing.collect(),
         missing_events: contents.missing_events(),
         events: contents.events(),
@@ -255,5 +254,5 @@ pub fn json(contents: &Contents) -> serde_json::Result<String> {
         blocks: blocks.collect(),
         runs: contents.runs.iter().map(RunObject::from).collect(),
     };
-    serde_json::to_string(&object).map(|text| text + "\n")
+    escape::json_text(&object)
 }

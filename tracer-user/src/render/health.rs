@@ -22,7 +22,7 @@ use serde::Serialize;
 
 use crate::{
     analysis::health::{Finding, Health, Status},
-    render::escape::Printable,
+    render::escape::{self, Printable},
 };
 
 /// Columns of the name.
@@ -126,7 +126,7 @@ enum Line<'a> {
 /// What the writer answered.
 pub fn json(health: &Health, out: &mut impl Write) -> io::Result<()> {
     let mut line = |line: &Line| {
-        serde_json::to_writer(&mut *out, line)?;
+        escape::json(&mut *out, line)?;
         out.write_all(b"\n")
     };
     for finding in &health.findings {

@@ -51,40 +51,86 @@ pub fn nodes(nodes: usize) -> String {
     }
 }
 
+/// What events come to, where it is not known how their run ended, or where they are some of a run.
+#[must_use]
+pub fn sums(totals: &Totals) -> String {
+    let mut out = String::new();
+    // Writing to a String cannot fail.
+    let _ = write_sums(&mut out, totals);
+    out
+}
+
+fn write_sums(out: &mut String, totals: &Totals) -> fmt::Result {
+    moved(out, totals)?;
+    writeln!(out, " moved")?;
+    unmapped(out, totals)?;
+    tables(out, totals, &Books::default())?;
+    writeln!(out)?;
+    pagemap(out, totals)
+}
+
 fn write(out: &mut String, header: Option<&Header>, summary: &Summary, hints: bool) -> fmt::Result {
     let totals = &summary.totals;
     let lost = &summary.books.lost;
-    match totals.pages {
-        0 => write!(out, "no page")?,
-        1 => write!(out, "{} in 1 page", Bytes(PAGE_SIZE))?,
-        pages => write!(
-            out,
-            "{} in {} pages",
-            Bytes(pages.saturating_mul(PAGE_SIZE)),
-            Count(pages)
-        )?,
-    }
+    moved(out, totals)?;
     writeln!(
         out,
         " moved in {} · {} lost",
         Duration(summary.duration),
         Count(lost.events()),
     )?;
-    if totals.unmapped > 0 {
-        writeln!(
-            out,
-            "{} in {} more that no process maps",
-            Bytes(totals.unmapped.saturating_mul(PAGE_SIZE)),
-            match totals.unmapped {
-                1 => "1 page".to_owned(),
-                pages => format!("{} pages", Count(pages)),
-            }
-        )?;
-    }
+    unmapped(out, totals)?;
     losses(out, &summary.books)?;
     if totals.pages == 0 && totals.unmapped == 0 && hints {
         writeln!(out, "{HINT}")?;
     }
+    tables(out, totals, &summary.books)?;
+    writeln!(out)?;
+    if header.is_none_or(|header| header.kinds.any_of(Kinds::MOVE)) {
+        books(out, &summary.books)?;
+    } else {
+        writeln!(out, "books     none: moves through migrate_pages were not asked for")?;
+    }
+    unasked(out, &summary.books.unasked)?;
+    pagemap(out, totals)?;
+    if let Some(header) = header {
+        how(out, header)?;
+    }
+    writeln!(
+        out,
+        "cost      start {} · tracing {} ({} of one CPU) · {} of memory at most",
+        Duration(summary.startup_cpu),
+        Duration(summary.cpu),
+        percent(summary.cpu, summary.duration),
+        Bytes(summary.max_rss),
+    )
+}
+
+fn moved(out: &mut String, totals: &Totals) -> fmt::Result {
+    match totals.pages {
+        0 => write!(out, "no page"),
+        1 => write!(out, "{} in 1 page", Bytes(PAGE_SIZE)),
+        pages => write!(
+            out,
+            "{} in {} pages",
+            Bytes(pages.saturating_mul(PAGE_SIZE)),
+            Count(pages)
+        ),
+    }
+}
+
+fn unmapped(out: &mut String, totals: &Totals) -> fmt::Result {
+    let pages = match totals.unmapped {
+        0 => return Ok(()),
+        1 => "1 page".to_owned(),
+        pages => format!("{} pages", Count(pages)),
+    };
+    let bytes = Bytes(totals.unmapped.saturating_mul(PAGE_SIZE));
+    writeln!(out, "{bytes} in {pages} more that no process maps")
+}
+
+/// Moves by reason and node pair, their blackouts, failures, compaction.
+fn tables(out: &mut String, totals: &Totals, books: &Books) -> fmt::Result {
     if !totals.by_reason.is_empty() {
         reasons(out, totals)?;
     }
@@ -94,14 +140,11 @@ fn write(out: &mut String, header: Option<&Header>, summary: &Summary, hints: bo
     }
     histogram::write(out, "BLACKOUT", "MAPPINGS", &blackouts)?;
     failures(out, totals)?;
-    compaction(out, totals, &summary.books)?;
-    writeln!(out)?;
-    if header.is_none_or(|header| header.kinds.any_of(Kinds::MOVE)) {
-        books(out, &summary.books)?;
-    } else {
-        writeln!(out, "books     none: moves through migrate_pages were not asked for")?;
-    }
-    unasked(out, &summary.books.unasked)?;
+    compaction(out, totals, books)
+}
+
+/// What pagemap said.
+fn pagemap(out: &mut String, totals: &Totals) -> fmt::Result {
     if !totals.verdicts.is_empty() {
         let verdicts: Vec<String> = totals
             .verdicts
@@ -117,17 +160,7 @@ fn write(out: &mut String, header: Option<&Header>, summary: &Summary, hints: bo
             Count(totals.ambiguous)
         )?;
     }
-    if let Some(header) = header {
-        how(out, header)?;
-    }
-    writeln!(
-        out,
-        "cost      start {} · tracing {} ({} of one CPU) · {} of memory at most",
-        Duration(summary.startup_cpu),
-        Duration(summary.cpu),
-        percent(summary.cpu, summary.duration),
-        Bytes(summary.max_rss),
-    )
+    Ok(())
 }
 
 /// How the run was made, and what could not be had.

@@ -12,6 +12,7 @@ use crate::{
     analysis::intervals::Interval,
     event::{Event, Move, Task, failure::cause_name},
     proc::maps::Vma,
+    render::escape,
     sink::{
         Header, Sink, Summary,
         export::Export,
@@ -35,7 +36,7 @@ impl<W: Write> JsonLines<W> {
     }
 
     fn line(&mut self, value: &impl Serialize) -> io::Result<()> {
-        serde_json::to_writer(&mut self.writer, value)?;
+        escape::json(&mut self.writer, value)?;
         self.writer.write_all(b"\n")
     }
 }

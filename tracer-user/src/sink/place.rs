@@ -10,6 +10,7 @@ use std::{
     process,
 };
 
+use crate::render::escape::Printable;
 use rustix::{
     fs::{CWD, OFlags, RenameFlags, renameat_with},
     io::Errno,
@@ -80,7 +81,8 @@ pub fn open(path: &Path, force: bool) -> io::Result<(File, Place)> {
 /// An error of an operation (`create`, `write`) on a path.
 #[must_use]
 pub fn about(path: &Path, what: &str, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("cannot {what} {}: {error}", path.display()))
+    let path = path.to_string_lossy();
+    io::Error::new(error.kind(), format!("cannot {what} {}: {error}", Printable(&path)))
 }
 
 /// A file that is at its path only when it is whole: until then it has another name, and none if it never gets whole.

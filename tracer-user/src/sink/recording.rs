@@ -67,6 +67,8 @@ pub struct Recording<S> {
     batch: Batch,
     /// When what waits is due.
     due: Option<Instant>,
+    /// It has been said that the file is full: what still comes ends it.
+    is_full: bool,
 }
 
 impl<S: Store> Recording<S> {
@@ -79,6 +81,7 @@ impl<S: Store> Recording<S> {
             blocks: Blocks::new(store)?,
             batch: Batch::default(),
             due: None,
+            is_full: false,
         })
     }
 
@@ -88,11 +91,17 @@ impl<S: Store> Recording<S> {
             return Ok(());
         }
         self.blocks.events(&mut self.batch)?;
-        if self.blocks.store.is_full() {
-            self.blocks.store.may_rotate()?;
-            self.blocks.next_file()?;
+        self.rotate()
+    }
+
+    fn rotate(&mut self) -> io::Result<()> {
+        if self.is_full || !self.blocks.store.is_full() {
+            return Ok(());
         }
-        Ok(())
+        let may = self.blocks.store.may_rotate();
+        self.is_full = may.is_err();
+        may?;
+        self.blocks.next_file()
     }
 }
 
@@ -111,7 +120,8 @@ impl<S: Store> Sink for Recording<S> {
 
     fn interval(&mut self, interval: &Interval) -> io::Result<()> {
         self.write_events()?;
-        self.blocks.interval(interval)
+        self.blocks.interval(interval)?;
+        self.rotate()
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -106,6 +106,8 @@ pub struct RecordingFile<R> {
     /// The next block's number.
     sequence: u32,
     state: State,
+    /// Told next.
+    told_next: Option<Missing>,
     /// The events of the last [`Item::Events`].
     pub events: Vec<Event>,
     /// How many of them had come when what had come was shown, each time.
@@ -131,6 +133,7 @@ impl<R: Read> RecordingFile<R> {
             undecoded: false,
             sequence: 0,
             state: State::Foreign,
+            told_next: None,
             events: Vec::new(),
             turns: Vec::new(),
             place: None,
@@ -166,6 +169,9 @@ impl<R: Read> RecordingFile<R> {
     /// # Errors
     /// [`ReadError`]: nothing more can be read.
     pub fn next_item(&mut self) -> Result<Option<Item>, ReadError> {
+        if let Some(missing) = self.told_next.take() {
+            return Ok(Some(Item::Missing(missing)));
+        }
         let skipped = self.find_block()?;
         if skipped > 0 && self.place.is_none() && self.header().is_none() {
             return Err(ReadError::Foreign);
@@ -204,7 +210,7 @@ impl<R: Read> RecordingFile<R> {
         let whole = HEADER + header.packed;
         if self.fill(whole)? < whole {
             let at = self.at;
-            let left = self.skip(self.buffer.len() - self.start);
+            let left = self.skip(self.next_header(self.buffer.len() - self.start));
             return Ok(Some(self.missing(
                 at,
                 left,
@@ -214,10 +220,11 @@ impl<R: Read> RecordingFile<R> {
         }
         let at = self.at;
         let item = self.read_block(&header);
-        self.skip(whole);
+        let read = if item.is_err() { self.next_header(whole) } else { whole };
+        self.skip(read);
         match item {
             Ok(item) => Ok(Some(item)),
-            Err(Damage(what)) => Ok(Some(self.missing(at, whole as u64, rows.or(Some(0)), what))),
+            Err(Damage(what)) => Ok(Some(self.missing(at, read as u64, rows.or(Some(0)), what))),
         }
     }
 
@@ -241,14 +248,24 @@ impl<R: Read> RecordingFile<R> {
             }
             Kind::Interval => Item::Interval(json(&self.content)?),
             Kind::End => {
+                let end: Box<End> = json(&self.content)?;
                 self.state = State::Ended;
-                Item::End(json(&self.content)?)
+                self.told_next = (end.unwritten > 0).then_some(Missing {
+                    at: self.at,
+                    bytes: 0,
+                    events: Some(end.unwritten),
+                    what: "they could not be written",
+                });
+                Item::End(end)
             }
         })
     }
 
     fn missing(&mut self, at: u64, bytes: u64, events: Option<u64>, what: &'static str) -> Item {
-        self.state = State::Damaged;
+        // What stands behind an end takes nothing away from it.
+        if self.state != State::Ended {
+            self.state = State::Damaged;
+        }
         Item::Missing(Missing {
             at,
             bytes,
@@ -273,7 +290,8 @@ impl<R: Read> RecordingFile<R> {
     }
 
     fn no_end(&mut self) -> Item {
-        let what = "it has no end: tracer was killed, or the file cut off; events of up to a second before are missing";
+        let what = "it has no end: tracer was killed, the file was cut off, or it is still being recorded; events of up \
+                    to a second before are missing";
         let missing = self.missing(self.at, 0, None, what);
         self.state = State::Ended;
         missing
@@ -297,6 +315,14 @@ impl<R: Read> RecordingFile<R> {
             let step = next.map_or_else(|| (bytes.len() + 1).saturating_sub(keep).max(1), |at| at + 1);
             skipped += self.skip(step);
         }
+    }
+
+    /// How far it is from a damaged block's begin to what may be the next one, as some of its bytes may be gone; at most
+    /// so far.
+    fn next_header(&self, most: usize) -> usize {
+        let bytes = &self.buffer[self.start..];
+        let begins = |at: &usize| bytes[*at..].first_chunk().and_then(BlockHeader::parse).is_some();
+        (HEADER..most).find(begins).unwrap_or(most)
     }
 
     fn header(&self) -> Option<BlockHeader> {
@@ -341,7 +367,10 @@ mod tests {
         event::Move,
         recording::header::Finished,
         render::made_up,
-        sink::{Sink as _, recording::Recording},
+        sink::{
+            Sink as _,
+            recording::{Recording, blocks::Blocks},
+        },
         units::VirtAddr,
     };
 
@@ -480,6 +509,36 @@ mod tests {
                 "bit {bit}: {damage:?}"
             );
         }
+    }
+
+    #[test]
+    fn bytes_that_are_gone_cost_their_block() {
+        let bytes = recorded();
+        let bounds: Vec<usize> = bounds(&bytes).into_iter().collect();
+        // Of the first block with events, and the last.
+        for block in [2, bounds.len() - 2] {
+            for gone in 1..bounds[block + 1] - bounds[block] {
+                let shorter = [&bytes[..bounds[block + 1] - gone], &bytes[bounds[block + 1]..]].concat();
+                let found = read(&shorter).unwrap();
+                let have =
+                    found.begins.len() + found.batches.len() + found.intervals + usize::from(found.end.is_some());
+                assert_eq!(have, bounds.len() - 2, "{block}, {gone}: {:?}", found.missing);
+                assert!(!found.missing.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_missing() {
+        let mut bytes = Vec::new();
+        let mut blocks = Blocks::new(&mut bytes).unwrap();
+        blocks.begin(Begin::of(made_up::header())).unwrap();
+        blocks.end_after(7, None).unwrap();
+        let found = read(&bytes).unwrap();
+        let [missing] = &found.missing[..] else {
+            panic!("{:?}", found.missing)
+        };
+        assert_eq!(missing.events, Some(7));
     }
 
     #[test]

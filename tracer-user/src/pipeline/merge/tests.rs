@@ -49,6 +49,11 @@ fn recorded(later: u64) -> Vec<u8> {
 
 /// A file of a rotation, with `blocks` blocks of events.
 fn part(part: u32, blocks: u64, last: bool) -> Vec<u8> {
+    part_lacking(part, blocks, last, 0)
+}
+
+/// The same, into which so many events could not be written.
+fn part_lacking(part: u32, blocks: u64, last: bool, unwritten: u64) -> Vec<u8> {
     let mut file = Vec::new();
     let mut out = Blocks::new(&mut file).unwrap();
     out.begin(Begin {
@@ -64,7 +69,7 @@ fn part(part: u32, blocks: u64, last: bool) -> Vec<u8> {
         out.events(&mut batch).unwrap();
     }
     let finished = last.then(|| Finished::from(&made_up::summary()));
-    out.end_after(if last { 5 } else { 0 }, finished).unwrap();
+    out.end_after(unwritten, finished).unwrap();
     file
 }
 
@@ -146,7 +151,7 @@ fn files_of_a_rotation_are_one_run() {
     };
     let (begin, end) = (run.begin.as_ref().unwrap(), run.end.as_ref().unwrap());
     assert_eq!((begin.part, begin.last_part()), (1, 3));
-    assert_eq!((end.events, end.unwritten), (605 * 8, 5));
+    assert_eq!((end.events, end.unwritten), (605 * 8, 0));
     assert_eq!(run.events.sum(), 605 * 8);
     // With every 256th block the header comes again, and only those.
     assert_eq!(found.blocks[Kind::Header as usize].blocks, 2 + 2);
@@ -170,6 +175,11 @@ fn what_is_missing_is_said_of_the_joined_one_too() {
     let (merged, _, missing) = joined(&[&files[0], &damaged, &files[2]], None);
     assert_eq!((missing, contents(&merged).missing.len()), (1, 1));
     assert_eq!(contents(&merged).runs.len(), 1);
+    // What could not be written.
+    let lacking = [part_lacking(0, 1, false, 2), part_lacking(1, 1, true, 5)];
+    let (merged, ..) = joined(&[&lacking[0], &lacking[1]], None);
+    let found = contents(&merged);
+    assert_eq!((found.missing.len(), found.missing_events()), (1, 7));
     // No end.
     let mut cut = recorded(1);
     cut.truncate(cut.len() - 1);

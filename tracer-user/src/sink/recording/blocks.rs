@@ -15,7 +15,7 @@ use crate::{
     sink::recording::Store,
 };
 
-/// The header is what the rest cannot do without: it comes twice at first, then with every so many blocks.
+/// The header is what the rest cannot do without: it comes twice at first, then after every so many blocks.
 const HEADER_EVERY: u32 = 256;
 
 /// Writes blocks.
@@ -25,11 +25,13 @@ pub struct Blocks<S> {
     begin: Option<Begin>,
     /// Numbers given away in this file.
     count: u32,
+    /// Blocks since the last header.
+    since_header: u32,
     /// Events in this file.
     events: u64,
     content: Vec<u8>,
     block: Vec<u8>,
-    /// Events that could not be written.
+    /// Events that could not be written into this file.
     unwritten: u64,
     /// A part of a block could not be taken back: nothing comes after it.
     pub(super) torn: bool,
@@ -46,6 +48,7 @@ impl<S: Store> Blocks<S> {
             packer: Packer::new()?,
             begin: None,
             count: 0,
+            since_header: 0,
             events: 0,
             content: Vec::new(),
             block: Vec::new(),
@@ -60,7 +63,7 @@ impl<S: Store> Blocks<S> {
     /// As for writing.
     pub fn begin(&mut self, begin: Begin) -> io::Result<()> {
         self.begin = Some(begin);
-        (self.count, self.events) = (0, 0);
+        (self.count, self.events, self.unwritten) = (0, 0, 0);
         self.header()?;
         self.header()
     }
@@ -100,7 +103,8 @@ impl<S: Store> Blocks<S> {
             first: interval.account.begin,
             last: interval.account.end,
         };
-        self.json(Kind::Interval, span, interval)
+        self.json(Kind::Interval, span, interval)?;
+        self.repeat_header()
     }
 
     fn json(&mut self, kind: Kind, span: Span, value: &impl Serialize) -> io::Result<()> {
@@ -118,7 +122,7 @@ impl<S: Store> Blocks<S> {
         self.block.extend(whole);
         block::renumber(&mut self.block, self.count);
         self.write(rows)?;
-        if rows > 0 { self.repeat_header() } else { Ok(()) }
+        self.repeat_header()
     }
 
     /// Passes a number over: a reader sees that something is missing there.
@@ -134,7 +138,7 @@ impl<S: Store> Blocks<S> {
         self.end_after(self.unwritten, finished)
     }
 
-    /// Ends the file of a run of which so many events could not be written.
+    /// Ends the file, into which so many events could not be written.
     ///
     /// # Errors
     /// As for writing.
@@ -165,14 +169,15 @@ impl<S: Store> Blocks<S> {
         };
         let written = self.json(Kind::Header, span, &begin);
         self.begin = Some(begin);
+        self.since_header = 0;
         written
     }
 
     fn repeat_header(&mut self) -> io::Result<()> {
-        if self.count.is_multiple_of(HEADER_EVERY) {
-            self.header()?;
+        if self.since_header < HEADER_EVERY {
+            return Ok(());
         }
-        Ok(())
+        self.header()
     }
 
     fn pack(&mut self, kind: Kind, span: Span) -> io::Result<()> {
@@ -186,6 +191,7 @@ impl<S: Store> Blocks<S> {
         let written = self.store.write_all(&self.block).and_then(|()| self.store.block_done());
         if written.is_ok() {
             self.count = self.count.wrapping_add(1);
+            self.since_header += 1;
             self.events += u64::from(rows);
         } else {
             self.unwritten += u64::from(rows);

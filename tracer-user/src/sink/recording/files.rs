@@ -59,6 +59,9 @@ impl Files {
     /// # Errors
     /// With the path: what is there already, a symbolic link, whatever the system says.
     pub fn create(path: &Path, force: bool, limit: Option<Limit>, sync: Sync) -> io::Result<Self> {
+        if let Some(limit) = limit.filter(|limit| limit.keep > 0) {
+            make_room(path, limit.keep, force)?;
+        }
         let (file, place) = place::open(path, force).map_err(|error| about(path, "create", &error))?;
         Ok(Self {
             path: Some(path.to_owned()),
@@ -188,6 +191,21 @@ impl Store for Files {
         }
         self.synchronize()
     }
+}
+
+/// Of another run there may be files where those of this one are going to be, or older ones that would be taken for parts
+/// of it.
+fn make_room(path: &Path, keep: u32, force: bool) -> io::Result<()> {
+    for number in 1.. {
+        let part = numbered(path, number);
+        match fs::symlink_metadata(&part) {
+            Err(_) if number > keep => break,
+            Err(_) => {}
+            Ok(_) if force => fs::remove_file(&part).map_err(|error| about(&part, "replace", &error))?,
+            Ok(_) => return Err(about(&part, "rotate to", &io::ErrorKind::AlreadyExists.into())),
+        }
+    }
+    Ok(())
 }
 
 /// `tracer.data.3`.
