@@ -307,6 +307,7 @@ mod tests {
         match cell {
             Cell::Int(Some(value)) => Field::Int(*value),
             Cell::Long(Some(value)) => Field::Long(*value),
+            Cell::Address(Some(value)) => Field::Long(value.cast_signed()),
             Cell::Bool(Some(value)) => Field::Bool(*value),
             Cell::Time(Some(value)) => Field::TimestampMicros(*value),
             Cell::Text(Some(value)) => Field::Str(value.to_string()),
