@@ -3,6 +3,9 @@
 Usage: read_exports.py DIR READER... with the files in DIR that xtask/src/exports.rs makes.
 """
 
+import collections
+import csv
+import datetime
 import glob
 import json
 import re
@@ -110,6 +113,149 @@ def pyspark(directory):
     days = session.sql("SELECT date, min(time), max(time) FROM moves GROUP BY date").collect()
     assert all(str(day) == str(first)[:10] == str(last)[:10] for day, first, last in days) and len(days) == 2, days
     session.stop()
+
+
+def perfetto(directory):
+    events, runs = timeline(f"{directory}/moves.pftrace")
+    assert len(runs) == len({event["machine"] for event in events}) == 3, runs
+    moves = [event for event in events if event["category"] == "moves,owner"]
+    for kind in ("moves", "unmapped", "failures", "compactions"):
+        with open(f"{directory}/{kind}.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert rows, kind
+        # Each event is once with who did it, and with each owner that is known.
+        by_side = {
+            "actor": [row for row in rows if row.get("place", "1") == "1"],
+            "owner": [row for row in rows if kind == "moves" or kind == "failures" and row["pid"]],
+        }
+        for side, expected in by_side.items():
+            found = [event for event in events if event["category"] == f"{kind},{side}"]
+            assert_same(f"{kind},{side}", [as_row(event) for event in found], [of_event(row) for row in expected])
+            pid = "pid" if side == "owner" else "actor_pid"
+            assert all(event["pid"] == event["of"].get(pid) for event in found), (kind, side)
+        for row in rows[::1000]:
+            time = datetime.datetime.fromisoformat(row["time"])
+            micros = (time - datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)) // datetime.timedelta(microseconds=1)
+            assert micros == (int(row["time_ns"]) + runs[row["host"]]) // 1000, row
+    groups = collections.defaultdict(lambda: [0, 0, None])
+    for event in moves:
+        of = event["of"]
+        group = groups[event["host"], of.get("pid"), of["reason"]]
+        blackout = of.get("blackout_ns")
+        assert event["begin"] == event["end"] or event["end"] - event["begin"] == blackout, event
+        group[0] += of["pages"]
+        group[1] += 1
+        group[2] = blackout if group[2] is None else max(group[2], blackout or 0)
+    yield sums((*key, *group) for key, group in groups.items())
+    counted = collections.Counter()
+    for event in events:
+        if event["track"] == "pages moved in a second":
+            counted[event["host"]] += event["value"]
+    unmapped = [event for event in events if event["category"] == "unmapped,actor"]
+    moved = collections.Counter()
+    for event in moves + unmapped:
+        moved[event["host"]] += event["of"]["pages"]
+    assert counted == moved, (counted, moved)
+
+
+def timeline(path):
+    """A trace's events with names instead of numbers, and by host how far its clock is behind the time of day."""
+    from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import Trace, TracePacket, TrackEvent
+
+    with open(path, "rb") as file:
+        trace = Trace.FromString(file.read())
+    words, clocks, tracks, open_slices, free, flows = {}, {}, {}, {}, {}, collections.Counter()
+    events, runs = [], {}
+    for packet in trace.packet:
+        sequence = packet.trusted_packet_sequence_id
+        if packet.sequence_flags & TracePacket.SEQ_INCREMENTAL_STATE_CLEARED:
+            words[sequence] = collections.defaultdict(dict)
+            clocks[sequence] = packet.trace_packet_defaults.timestamp_clock_id
+        known = words[sequence]
+        data = packet.interned_data
+        for table in ("event_categories", "event_names", "debug_annotation_names"):
+            known[table].update((entry.iid, entry.name) for entry in getattr(data, table))
+        values = data.debug_annotation_string_values
+        known["values"].update((entry.iid, entry.str.decode()) for entry in values)
+        if packet.HasField("clock_snapshot"):
+            snapshot = {clock.clock_id: clock.timestamp for clock in packet.clock_snapshot.clocks}
+            offset = snapshot[1] - snapshot[clocks[sequence]]
+            assert clocks[sequence] >= 64 and packet.clock_snapshot.primary_trace_clock == 1, packet
+        if packet.HasField("track_descriptor"):
+            track = packet.track_descriptor
+            above = tracks.get(track.parent_uuid)
+            assert bool(track.parent_uuid) == bool(above), packet
+            name = track.process.process_name or track.name
+            assert name.isprintable(), name
+            host, _, rest = (above or {"host": name}).get("host").partition(": ")
+            pid = track.process.pid or (above or {}).get("pid")
+            tracks[track.uuid] = {"host": host, "pid": pid, "track": name, "machine": packet.machine_id}
+            runs[host] = offset
+        if not packet.HasField("track_event"):
+            continue
+        event = packet.track_event
+        track = tracks[event.track_uuid]
+        assert track["machine"] == packet.machine_id, packet
+        if event.type == TrackEvent.TYPE_SLICE_END:
+            ended = open_slices.pop(event.track_uuid)
+            ended["end"] = packet.timestamp
+            assert ended["begin"] <= ended["end"], ended
+            free[event.track_uuid] = packet.timestamp
+            continue
+        found = {
+            **track,
+            "begin": packet.timestamp,
+            "end": packet.timestamp,
+            "category": ",".join(known["event_categories"][iid] for iid in event.category_iids),
+            "value": event.counter_value,
+            "of": {annotation_name(known, entry): annotation_value(known, entry) for entry in event.debug_annotations},
+        }
+        events.append(found)
+        flows.update((flow, "from") for flow in event.flow_ids)
+        flows.update((flow, "to") for flow in event.terminating_flow_ids)
+        if event.type == TrackEvent.TYPE_SLICE_BEGIN:
+            assert event.track_uuid not in open_slices, packet
+            assert packet.timestamp >= free.get(event.track_uuid, 0), "slices overlap"
+            open_slices[event.track_uuid] = found
+        elif event.type == TrackEvent.TYPE_INSTANT:
+            assert known["event_names"][event.name_iid].isprintable(), packet
+    assert not open_slices, open_slices
+    linked = {flow for flow, _ in flows}
+    assert set(flows.values()) == {1} and len(flows) == 2 * len(linked), "a flow has two ends"
+    return events, runs
+
+
+def annotation_name(known, entry):
+    return known["debug_annotation_names"][entry.name_iid]
+
+
+def annotation_value(known, entry):
+    kind = entry.WhichOneof("value")
+    value = getattr(entry, kind)
+    if kind == "string_value_iid":
+        return known["values"][value]
+    # CSV has no unsigned numbers.
+    return value - (1 << 64) if kind == "pointer_value" and value >> 63 else value
+
+
+# The columns of a run, which a track tells.
+RUN_COLUMNS = {"time", "host", "boot_id", "recording_id", "kernel"}
+
+
+def as_row(event):
+    value = lambda value: str(value).lower() if isinstance(value, bool) else str(value)
+    of = {name: value(known) for name, known in event["of"].items()}
+    return event["host"], tuple(sorted({**of, "time_ns": str(event["end"])}.items()))
+
+
+def of_event(row):
+    return row["host"], tuple(sorted((name, value) for name, value in row.items() if value and name not in RUN_COLUMNS))
+
+
+def assert_same(what, found, expected):
+    found, expected = collections.Counter(found), collections.Counter(expected)
+    missing, more = expected - found, found - expected
+    assert not missing and not more, (what, list(missing.items())[:2], list(more.items())[:2])
 
 
 def main():

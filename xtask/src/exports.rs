@@ -12,11 +12,12 @@ use crate::report::{Tally, Verdict};
 use crate::{apt, cache, process};
 
 /// What is installed. Each has a function of its name in tests/python/read_exports.py.
-const READERS: [(&str, &str); 4] = [
+const READERS: [(&str, &str); 5] = [
     ("pyarrow", "26.0.1"),
     ("duckdb", "2.0.0"),
     ("polars", "2.1.0"),
     ("pyspark", "4.3.0"),
+    ("perfetto", "0.59.1"),
 ];
 
 pub fn main() -> Result<ExitCode> {
@@ -74,6 +75,10 @@ fn export(programs: &Programs, dir: &Path) -> Result<()> {
         ("moves.parquet", "--format parquet"),
         ("moves.csv", "--format csv"),
         ("failures.parquet", "--format parquet --kind failures"),
+        ("failures.csv", "--format csv --kind failures"),
+        ("unmapped.csv", "--format csv --kind unmapped"),
+        ("compactions.csv", "--format csv --kind compactions"),
+        ("moves.pftrace", "--format perfetto"),
         ("set", "--format parquet --partition"),
         ("set-csv", "--format csv --partition"),
     ] {

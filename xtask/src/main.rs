@@ -54,7 +54,7 @@ enum Command {
     Bench(bench::Args),
     /// Give readers all kinds of bytes, and see that none fails.
     Fuzz(fuzz::Args),
-    /// Read exports with other programs: pyarrow, DuckDB, polars, Spark.
+    /// Read exports with other programs: pyarrow, DuckDB, polars, Spark, Perfetto.
     Exports,
     /// Check licences and sources of the dependencies.
     Deny(deny::Args),

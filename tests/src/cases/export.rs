@@ -116,7 +116,7 @@ fn files(env: &Env) -> Result<Outcome> {
     let path = path.to_string_lossy();
     let dir = env.scratch.join("out");
     fs::create_dir(&dir).context("create a directory")?;
-    for format in ["jsonl", "csv", "parquet", "folded"] {
+    for format in ["jsonl", "csv", "parquet", "folded", "perfetto"] {
         let out = dir.join(format);
         let out_name = out.to_string_lossy();
         let export = |more: &[&str]| {
@@ -195,7 +195,7 @@ fn damaged(env: &Env) -> Result<Outcome> {
 fn pipe(env: &Env) -> Result<Outcome> {
     let path = fleet(env)?;
     let path = path.to_string_lossy();
-    for format in ["jsonl", "csv", "parquet", "folded"] {
+    for format in ["jsonl", "csv", "parquet", "folded", "perfetto"] {
         let mut child = tracer(env, &["export", "--format", format, &path])
             .spawn()
             .context("start tracer export")?;

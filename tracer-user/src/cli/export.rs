@@ -21,6 +21,7 @@ use crate::{
         folded::Folded,
         json::JsonLines,
         partitions::{Layout, Partitions},
+        perfetto::Perfetto,
         place::Draft,
         table::{Kind, Table},
     },
@@ -38,6 +39,8 @@ Examples:
                                                  what tracing with --json would have printed
   tracer export --format folded --by process,vma,reason tracer.data | flamegraph.pl > moves.svg
                                                  a flame graph of pages
+  tracer export --format perfetto -o moves.pftrace tracer.data
+                                                 a timeline, to be opened in ui.perfetto.dev
 
 A file is at its place only when it is whole. docs/export.md has the columns, and queries for those programs.";
 
@@ -87,6 +90,8 @@ pub enum Format {
     Parquet,
     /// Folded stacks for flame graphs, pages as their weight
     Folded,
+    /// A timeline for ui.perfetto.dev: everything
+    Perfetto,
 }
 
 impl ValueEnum for Kind {
@@ -164,8 +169,11 @@ impl Args {
             "--partition is for tables: --format csv or parquet"
         } else if self.partition && self.to_stdout() {
             "--partition needs a directory: -o DIR"
-        } else if self.format == Format::Parquet && self.to_stdout() && io::stdout().is_terminal() {
-            "Parquet is nothing for a terminal: -o FILE"
+        } else if matches!(self.format, Format::Parquet | Format::Perfetto)
+            && self.to_stdout()
+            && io::stdout().is_terminal()
+        {
+            "this format is nothing for a terminal: -o FILE"
         } else if self.format == Format::Parquet && !cfg!(feature = "parquet") {
             "this tracer was built without Parquet: build it with the feature parquet, or take --format csv"
         } else {
@@ -236,6 +244,7 @@ impl Format {
             Self::Csv => "csv",
             Self::Parquet => "parquet",
             Self::Folded => "folded",
+            Self::Perfetto => "pftrace",
         }
     }
 
@@ -251,6 +260,7 @@ impl Format {
                 writer,
                 if by.is_empty() { FRAMES.to_vec() } else { by.to_vec() },
             )),
+            Self::Perfetto => Box::new(Perfetto::new(writer)),
         })
     }
 }

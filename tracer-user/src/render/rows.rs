@@ -196,17 +196,18 @@ impl Row {
     }
 
     fn size(&self) -> String {
-        let order = self.first.order;
-        let whole = order.pages().saturating_mul(self.events) == self.pages;
-        let (unit, count) = if whole {
-            (order, self.events)
-        } else {
-            (Order(0), self.pages)
-        };
-        match count {
-            1 => PageSize(unit).to_string(),
-            count => format!("{} x{count}", PageSize(unit)),
-        }
+        size(self.first.order, self.events, self.pages)
+    }
+}
+
+/// `4K x37`, `2M`: so many base pages that moved in `events` runs, in folios where those are whole ones.
+#[must_use]
+pub fn size(order: Order, events: u64, pages: u64) -> String {
+    let whole = order.pages().saturating_mul(events) == pages;
+    let (unit, count) = if whole { (order, events) } else { (Order(0), pages) };
+    match count {
+        1 => PageSize(unit).to_string(),
+        count => format!("{} x{count}", PageSize(unit)),
     }
 }
 
@@ -229,7 +230,9 @@ fn notes(moved: &Move) -> String {
     notes
 }
 
-pub(super) fn named(task: &Task) -> String {
+/// `postgres[4711]`.
+#[must_use]
+pub fn named(task: &Task) -> String {
     match &task.comm {
         Some(comm) => format!("{}[{}]", Printable(comm), task.tid),
         None => format!("?[{}]", task.tid),

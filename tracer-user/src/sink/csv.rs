@@ -56,13 +56,19 @@ fn text<'a>(cell: &'a Cell<'_>, scratch: &'a mut Vec<u8>) -> io::Result<&'a [u8]
     match cell {
         Cell::Int(Some(value)) => write!(scratch, "{value}")?,
         Cell::Long(Some(value)) => write!(scratch, "{value}")?,
+        Cell::Address(Some(value)) => write!(scratch, "{}", value.cast_signed())?,
         Cell::Bool(Some(value)) => write!(scratch, "{value}")?,
         Cell::Time(Some(micros)) => {
             let time = jiff::Timestamp::from_microsecond(*micros).map_err(io::Error::other)?;
             write!(scratch, "{time:.6}")?;
         }
         Cell::Text(Some(text)) => return Ok(text.as_bytes()),
-        Cell::Int(None) | Cell::Long(None) | Cell::Bool(None) | Cell::Time(None) | Cell::Text(None) => {}
+        Cell::Int(None)
+        | Cell::Long(None)
+        | Cell::Address(None)
+        | Cell::Bool(None)
+        | Cell::Time(None)
+        | Cell::Text(None) => {}
     }
     Ok(scratch)
 }

@@ -7,6 +7,7 @@ pub mod json;
 #[cfg(feature = "parquet")]
 pub mod parquet;
 pub mod partitions;
+pub mod perfetto;
 pub mod place;
 pub mod recording;
 pub mod table;

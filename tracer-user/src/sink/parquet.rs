@@ -54,7 +54,7 @@ impl Held {
         Self {
             values: match kind {
                 Type::Int => Values::Int(Vec::new()),
-                Type::Long | Type::Time => Values::Long(Vec::new()),
+                Type::Long | Type::Address | Type::Time => Values::Long(Vec::new()),
                 Type::Bool => Values::Bool(Vec::new()),
                 Type::Text => Values::Text(Vec::new()),
             },
@@ -66,6 +66,7 @@ impl Held {
         let there = match (&mut self.values, cell) {
             (Values::Int(values), Cell::Int(Some(value))) => push(values, *value),
             (Values::Long(values), Cell::Long(Some(value)) | Cell::Time(Some(value))) => push(values, *value),
+            (Values::Long(values), Cell::Address(Some(value))) => push(values, value.cast_signed()),
             (Values::Bool(values), Cell::Bool(Some(value))) => push(values, *value),
             (Values::Text(values), Cell::Text(Some(text))) => push(values, texts.shared(text)),
             _ => 0,
@@ -169,7 +170,7 @@ fn schema(name: &str, columns: &[(&'static str, Type)]) -> Result<(Schema, Write
     for (name, kind) in columns {
         let (physical, logical) = match kind {
             Type::Int => (Physical::INT32, None),
-            Type::Long => (Physical::INT64, None),
+            Type::Long | Type::Address => (Physical::INT64, None),
             Type::Bool => (Physical::BOOLEAN, None),
             Type::Text => (Physical::BYTE_ARRAY, Some(LogicalType::String)),
             Type::Time => (Physical::INT64, Some(LogicalType::timestamp(true, TimeUnit::MICROS))),
@@ -178,7 +179,7 @@ fn schema(name: &str, columns: &[(&'static str, Type)]) -> Result<(Schema, Write
             .with_repetition(Repetition::OPTIONAL)
             .with_logical_type(logical);
         fields.push(Arc::new(field.build()?));
-        if matches!(kind, Type::Int | Type::Long | Type::Time) {
+        if matches!(kind, Type::Int | Type::Long | Type::Address | Type::Time) {
             // Where there are many, neighbours are near.
             let path = ColumnPath::from(*name);
             properties = properties
@@ -306,6 +307,7 @@ mod tests {
         match cell {
             Cell::Int(Some(value)) => Field::Int(*value),
             Cell::Long(Some(value)) => Field::Long(*value),
+            Cell::Address(Some(value)) => Field::Long(value.cast_signed()),
             Cell::Bool(Some(value)) => Field::Bool(*value),
             Cell::Time(Some(value)) => Field::TimestampMicros(*value),
             Cell::Text(Some(value)) => Field::Str(value.to_string()),

@@ -49,6 +49,20 @@ impl Kind {
             Self::Compactions => "compactions",
         }
     }
+
+    /// Name and type of each column that tells of the event itself, in the order of [`rows`].
+    #[must_use]
+    pub fn columns(self) -> Vec<(&'static str, Type)> {
+        match self {
+            Self::Moves => [described(OWNER), described(MOVE), described(ACTOR), described(VMA)].concat(),
+            Self::Unmapped => [described(UNMAPPED), described(ACTOR)].concat(),
+            Self::Failures => {
+                let place = [described(NTH), described(OWNER), described(PLACE), described(VMA)].concat();
+                [described(FAILURE), described(ACTOR), place].concat()
+            }
+            Self::Compactions => [described(COMPACTION), described(ACTOR)].concat(),
+        }
+    }
 }
 
 /// What the values of a column are.
@@ -56,8 +70,10 @@ impl Kind {
 pub enum Type {
     /// 32 bits, signed.
     Int,
-    /// 64 bits, signed; of addresses, frames and places in files the two's complement.
+    /// 64 bits, signed; of places in files and inodes the two's complement.
     Long,
+    /// 64 bits, unsigned: an address or a frame. Where numbers are signed, the two's complement.
+    Address,
     /// True or false.
     Bool,
     /// Text without control characters.
@@ -73,6 +89,8 @@ pub enum Cell<'a> {
     Int(Option<i32>),
     /// Of a [`Type::Long`].
     Long(Option<i64>),
+    /// Of a [`Type::Address`].
+    Address(Option<u64>),
     /// Of a [`Type::Bool`].
     Bool(Option<bool>),
     /// Of a [`Type::Text`].
@@ -95,23 +113,14 @@ impl Table {
     #[must_use]
     pub fn columns(self) -> Vec<(&'static str, Type)> {
         let host = if self.host { described(HOST) } else { Vec::new() };
-        let of_kind = match self.kind {
-            Kind::Moves => [described(OWNER), described(MOVE), described(ACTOR), described(VMA)].concat(),
-            Kind::Unmapped => [described(UNMAPPED), described(ACTOR)].concat(),
-            Kind::Failures => {
-                let place = [described(NTH), described(OWNER), described(PLACE), described(VMA)].concat();
-                [described(FAILURE), described(ACTOR), place].concat()
-            }
-            Kind::Compactions => [described(COMPACTION), described(ACTOR)].concat(),
-        };
-        [described(TIME), host, described(RUN), of_kind].concat()
+        [described(TIME), host, described(RUN), self.kind.columns()].concat()
     }
 
     /// Gives `take` the rows of an event of this table's kind; another one has none.
     ///
     /// # Errors
     /// Those of `take`.
-    pub fn rows(self, event: &Event, run: &Run, mut take: impl FnMut(&[Cell<'_>]) -> io::Result<()>) -> io::Result<()> {
+    pub fn rows(self, event: &Event, run: &Run, take: impl FnMut(&[Cell<'_>]) -> io::Result<()>) -> io::Result<()> {
         if Kind::of(event) != self.kind {
             return Ok(());
         }
@@ -122,38 +131,50 @@ impl Table {
             put(&mut cells, HOST, Some(run));
         }
         put(&mut cells, RUN, Some(run));
-        match event {
-            Event::Move(moved) => {
-                put(&mut cells, OWNER, moved.owner.as_ref());
-                put(&mut cells, MOVE, Some(moved));
-                put(&mut cells, ACTOR, Some(&moved.actor));
-                put(&mut cells, VMA, moved.vma.as_deref());
-            }
-            Event::Unmapped(moved) => {
-                put(&mut cells, UNMAPPED, Some(moved));
-                put(&mut cells, ACTOR, Some(&moved.actor));
-            }
-            Event::Failure(failure) => {
-                put(&mut cells, FAILURE, Some(failure));
-                put(&mut cells, ACTOR, Some(&failure.actor));
-                let nowhere = failure.places.is_empty().then_some(None);
-                for (nth, place) in (1..).zip(failure.places.iter().map(Some).chain(nowhere)) {
-                    let mut cells = cells.clone();
-                    put(&mut cells, NTH, Some(&nth));
-                    put(&mut cells, OWNER, place.map(|place| &place.owner));
-                    put(&mut cells, PLACE, place);
-                    put(&mut cells, VMA, place.and_then(|place| place.vma.as_deref()));
-                    take(&cells)?;
-                }
-                return Ok(());
-            }
-            Event::Compaction(compaction) => {
-                put(&mut cells, COMPACTION, Some(compaction));
-                put(&mut cells, ACTOR, Some(&compaction.actor));
-            }
-        }
-        take(&cells)
+        rows(event, cells, take)
     }
+}
+
+/// Gives `take` the rows of an event: the columns of its kind, each row behind `cells`.
+///
+/// # Errors
+/// Those of `take`.
+pub fn rows<'a>(
+    event: &'a Event,
+    mut cells: Vec<Cell<'a>>,
+    mut take: impl FnMut(&[Cell<'_>]) -> io::Result<()>,
+) -> io::Result<()> {
+    match event {
+        Event::Move(moved) => {
+            put(&mut cells, OWNER, moved.owner.as_ref());
+            put(&mut cells, MOVE, Some(moved));
+            put(&mut cells, ACTOR, Some(&moved.actor));
+            put(&mut cells, VMA, moved.vma.as_deref());
+        }
+        Event::Unmapped(moved) => {
+            put(&mut cells, UNMAPPED, Some(moved));
+            put(&mut cells, ACTOR, Some(&moved.actor));
+        }
+        Event::Failure(failure) => {
+            put(&mut cells, FAILURE, Some(failure));
+            put(&mut cells, ACTOR, Some(&failure.actor));
+            let nowhere = failure.places.is_empty().then_some(None);
+            for (nth, place) in (1..).zip(failure.places.iter().map(Some).chain(nowhere)) {
+                let mut cells = cells.clone();
+                put(&mut cells, NTH, Some(&nth));
+                put(&mut cells, OWNER, place.map(|place| &place.owner));
+                put(&mut cells, PLACE, place);
+                put(&mut cells, VMA, place.and_then(|place| place.vma.as_deref()));
+                take(&cells)?;
+            }
+            return Ok(());
+        }
+        Event::Compaction(compaction) => {
+            put(&mut cells, COMPACTION, Some(compaction));
+            put(&mut cells, ACTOR, Some(&compaction.actor));
+        }
+    }
+    take(&cells)
 }
 
 /// The values of some columns; of nothing none is known.
@@ -161,6 +182,7 @@ fn put<'a, E>(cells: &mut Vec<Cell<'a>>, columns: &[Column<E>], of: Option<&'a E
     cells.extend(columns.iter().map(|column| match column.value {
         Value::Int(value) => Cell::Int(of.and_then(value)),
         Value::Long(value) => Cell::Long(of.and_then(value)),
+        Value::Address(value) => Cell::Address(of.and_then(value)),
         Value::Bool(value) => Cell::Bool(of.and_then(value)),
         Value::Text(value) => Cell::Text(of.and_then(value).map(printable)),
         Value::Time(value) => Cell::Time(of.and_then(value)),
@@ -186,6 +208,7 @@ mod tests {
         match cell {
             Cell::Int(_) => Type::Int,
             Cell::Long(_) => Type::Long,
+            Cell::Address(_) => Type::Address,
             Cell::Bool(_) => Type::Bool,
             Cell::Text(_) => Type::Text,
             Cell::Time(_) => Type::Time,

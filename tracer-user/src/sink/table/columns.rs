@@ -27,6 +27,7 @@ pub struct Column<E> {
 pub enum Value<E> {
     Int(fn(&E) -> Option<i32>),
     Long(fn(&E) -> Option<i64>),
+    Address(fn(&E) -> Option<u64>),
     Bool(fn(&E) -> Option<bool>),
     Text(for<'a> fn(&'a E) -> Option<Cow<'a, str>>),
     Time(fn(&E) -> Option<i64>),
@@ -37,6 +38,7 @@ pub fn described<E>(columns: &[Column<E>]) -> Vec<(&'static str, Type)> {
     let kind = |value: &Value<E>| match value {
         Value::Int(_) => Type::Int,
         Value::Long(_) => Type::Long,
+        Value::Address(_) => Type::Address,
         Value::Bool(_) => Type::Bool,
         Value::Text(_) => Type::Text,
         Value::Time(_) => Type::Time,
@@ -71,6 +73,13 @@ const fn long<E>(name: &'static str, value: fn(&E) -> Option<i64>) -> Column<E> 
     Column {
         name,
         value: Value::Long(value),
+    }
+}
+
+const fn address<E>(name: &'static str, value: fn(&E) -> Option<u64>) -> Column<E> {
+    Column {
+        name,
+        value: Value::Address(value),
     }
 }
 
@@ -118,11 +127,11 @@ pub const ACTOR: &[Column<Task>] = &[
 
 pub const MOVE: &[Column<Move>] = &[
     text("owner_source", |moved| borrowed(moved.owner_source.name())),
-    long("vaddr", |moved| Some(moved.vaddr.0.cast_signed())),
+    address("vaddr", |moved| Some(moved.vaddr.0)),
     long("pages", |moved| count(moved.pages)),
     int("order", |moved| Some(moved.order.0.into())),
-    long("old_pfn", |moved| frame(moved.old_pfn)),
-    long("new_pfn", |moved| frame(moved.new_pfn)),
+    address("old_pfn", |moved| frame(moved.old_pfn)),
+    address("new_pfn", |moved| frame(moved.new_pfn)),
     int("old_node", |moved| node(moved.old_node)),
     int("new_node", |moved| node(moved.new_node)),
     text("reason", |moved| Some(reason(&moved.reason))),
@@ -140,8 +149,8 @@ pub const MOVE: &[Column<Move>] = &[
 pub const VMA: &[Column<Vma>] = &[
     text("vma_name", |vma| borrowed(Some(vma.label()))),
     text("vma_perms", |vma| Some(vma.perms.to_string().into())),
-    long("vma_start", |vma| Some(vma.start.0.cast_signed())),
-    long("vma_end", |vma| Some(vma.end.0.cast_signed())),
+    address("vma_start", |vma| Some(vma.start.0)),
+    address("vma_end", |vma| Some(vma.end.0)),
     long("vma_offset", |vma| has_file(vma).then(|| vma.offset.cast_signed())),
     text("vma_dev", |vma| {
         let (major, minor) = vma.dev;
@@ -153,8 +162,8 @@ pub const VMA: &[Column<Vma>] = &[
 pub const UNMAPPED: &[Column<UnmappedMove>] = &[
     long("pages", |moved| count(moved.order.pages())),
     int("order", |moved| Some(moved.order.0.into())),
-    long("old_pfn", |moved| frame(moved.old_pfn)),
-    long("new_pfn", |moved| frame(moved.new_pfn)),
+    address("old_pfn", |moved| frame(moved.old_pfn)),
+    address("new_pfn", |moved| frame(moved.new_pfn)),
     int("old_node", |moved| node(moved.old_node)),
     int("new_node", |moved| node(moved.new_node)),
     text("reason", |moved| Some(reason(&moved.reason))),
@@ -168,7 +177,7 @@ pub const UNMAPPED: &[Column<UnmappedMove>] = &[
 pub const FAILURE: &[Column<Failure>] = &[
     long("pages", |failure| count(failure.order.pages())),
     int("order", |failure| Some(failure.order.0.into())),
-    long("pfn", |failure| frame(failure.pfn)),
+    address("pfn", |failure| frame(failure.pfn)),
     int("node", |failure| node(failure.node)),
     text("reason", |failure| Some(reason(&failure.reason))),
     text("mode", |failure| borrowed(Some(&failure.mode))),
@@ -188,7 +197,7 @@ pub const FAILURE: &[Column<Failure>] = &[
 pub const NTH: &[Column<i32>] = &[int("place", |nth| Some(*nth))];
 
 pub const PLACE: &[Column<FailedPlace>] = &[
-    long("vaddr", |place| Some(place.vaddr.0.cast_signed())),
+    address("vaddr", |place| Some(place.vaddr.0)),
     bool("place_inferred", |place| Some(place.inferred)),
 ];
 
@@ -230,8 +239,8 @@ fn small(value: u32) -> Option<i32> {
     value.try_into().ok()
 }
 
-fn frame(pfn: Option<Pfn>) -> Option<i64> {
-    Some(pfn?.0.cast_signed())
+fn frame(pfn: Option<Pfn>) -> Option<u64> {
+    Some(pfn?.0)
 }
 
 fn node(node: Option<NodeId>) -> Option<i32> {

@@ -1,0 +1,309 @@
+//! A trace for Perfetto: pages that move as slices on the tracks of their processes, and who moved them beside it.
+//! Input: events; output: any writer. docs/export.md has its tracks.
+
+mod packets;
+mod proto;
+mod rates;
+#[cfg(test)]
+mod tests;
+mod tracks;
+mod words;
+
+use std::io::{self, Write};
+
+use crate::{
+    analysis::intervals::Interval,
+    event::{
+        Event, Move, Reason, Task,
+        compaction::Compaction,
+        failure::{Failure, cause_name},
+        unmapped::UnmappedMove,
+    },
+    render::{
+        escape::Printable,
+        rows::{named, size},
+    },
+    sink::{
+        Header, Sink, Summary,
+        export::{Export, Run},
+        table::{self, Kind},
+    },
+    units::Nanos,
+};
+
+use packets::{About, Packets, Side};
+use rates::Rate;
+use tracks::{Found, Place, Tracks};
+
+/// Writes a trace.
+pub struct Perfetto<W> {
+    packets: Packets<W>,
+    tracks: Tracks,
+    moved: Rate,
+    run: Run,
+    begun: Nanos,
+    /// Before the names of what is of this run: its host.
+    prefix: String,
+    /// Runs that have begun, which tell those apart of which the headers are lost.
+    runs: u64,
+    /// Moves that were linked to who did them.
+    flows: u64,
+}
+
+impl<W: Write> Perfetto<W> {
+    /// `writer` should be buffered.
+    pub fn new(writer: W) -> Self {
+        Self {
+            packets: Packets::new(writer),
+            tracks: Tracks::default(),
+            moved: Rate::default(),
+            run: Run::default(),
+            begun: Nanos(0),
+            prefix: String::new(),
+            runs: 0,
+            flows: 0,
+        }
+    }
+
+    fn moved(&mut self, event: &Event, moved: &Move) -> io::Result<()> {
+        let about = self.about(event, &moving(&moved.reason, &size(moved.order, 1, moved.pages)))?;
+        self.flows += 1;
+        let flow = Some(self.flows);
+        let above = self.process(moved.owner.as_ref())?;
+        let owner = moved.owner.as_ref().map(|owner| owner.tgid);
+        let begin = moved.blackout.map(|blackout| moved.at.since(blackout));
+        let lane = match begin {
+            Some(begin) => {
+                self.track(Place::Moves(owner), above, "moves", true)?;
+                self.lane(Place::Moves(owner), above, "moves", begin, moved.at)?
+            }
+            None => None,
+        };
+        for about in &about {
+            if let (Some(begin), Some(lane)) = (begin, lane) {
+                self.packets.slice(lane, begin, moved.at, about, Side::Owner, flow)?;
+            } else {
+                let track = self.track(Place::Instants(owner), above, "moves as instants", true)?;
+                self.packets.instant(track, moved.at, about, Side::Owner, flow)?;
+            }
+        }
+        self.did(&moved.actor, moved.at, &about, flow)?;
+        self.count(moved.at, moved.pages)
+    }
+
+    fn unmapped(&mut self, event: &Event, moved: &UnmappedMove) -> io::Result<()> {
+        let pages = moved.order.pages();
+        let about = self.about(event, &moving(&moved.reason, &size(moved.order, 1, pages)))?;
+        self.did(&moved.actor, moved.at, &about, None)?;
+        self.count(moved.at, pages)
+    }
+
+    fn failed(&mut self, event: &Event, failure: &Failure) -> io::Result<()> {
+        let what = format!("not moved: {}", cause_name(failure.cause));
+        let about = self.about(event, &moving(&failure.reason, &what))?;
+        for (place, about) in failure.places.iter().zip(&about) {
+            let above = self.process(Some(&place.owner))?;
+            let track = self.track(Place::Failures(place.owner.tgid), above, "not moved", true)?;
+            self.packets.instant(track, failure.at, about, Side::Owner, None)?;
+        }
+        self.did(&failure.actor, failure.at, &about, None)
+    }
+
+    fn compacted(&mut self, event: &Event, run: &Compaction) -> io::Result<()> {
+        let about = self.about(event, &format!("compact {}", Printable(&run.zone)))?;
+        let begin = run.at.since(run.duration);
+        let (above, _) = self.work(&run.actor)?;
+        let place = Place::Work(run.actor.tgid, run.actor.tid);
+        let Some(lane) = self.lane(place, above, &work(&run.actor), begin, run.at)? else {
+            return self.did(&run.actor, run.at, &about, None);
+        };
+        about
+            .iter()
+            .try_for_each(|about| self.packets.slice(lane, begin, run.at, about, Side::Actor, None))
+    }
+
+    /// What is known of an event, once for each of its rows.
+    fn about(&mut self, event: &Event, name: &str) -> io::Result<Vec<About>> {
+        self.packets.make_room()?;
+        let mut found = Vec::with_capacity(1);
+        table::rows(event, Vec::with_capacity(32), |cells| {
+            found.push(self.packets.about(Kind::of(event), name, cells));
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// On the track of who did it: one instant, however many rows there are.
+    fn did(&mut self, actor: &Task, at: Nanos, about: &[About], flow: Option<u64>) -> io::Result<()> {
+        let (_, track) = self.work(actor)?;
+        let mut about = about.iter().take(1);
+        about.try_for_each(|about| self.packets.instant(track, at, about, Side::Actor, flow))
+    }
+
+    /// The track of a thread's process, and below it that of what the thread does.
+    fn work(&mut self, actor: &Task) -> io::Result<(u64, u64)> {
+        // A thread may have another name than its process.
+        let process = Task {
+            comm: actor.comm.clone().filter(|_| actor.tid.0 == actor.tgid.0),
+            ..*actor
+        };
+        let above = self.process(Some(&process))?;
+        let place = Place::Work(actor.tgid, actor.tid);
+        let track = self.track(place, above, &work(actor), actor.comm.is_some())?;
+        Ok((above, track))
+    }
+
+    /// The track above those of a process.
+    fn process(&mut self, task: Option<&Task>) -> io::Result<u64> {
+        let comm = task.and_then(|task| task.comm.as_deref());
+        let place = Place::Process(task.map(|task| task.tgid));
+        let track = self.tracks.find(place, comm.is_some());
+        if track.new {
+            let prefix = &self.prefix;
+            match task {
+                Some(task) => {
+                    let name = format!("{prefix}{}", Printable(comm.unwrap_or("?")));
+                    self.packets.process(track.uuid, task.tgid, &name)?;
+                }
+                None => self
+                    .packets
+                    .track(track.uuid, None, &format!("{prefix}unknown owner"))?,
+            }
+        }
+        Ok(track.uuid)
+    }
+
+    /// A track below another one; `named`: that is more than a number.
+    fn track(&mut self, place: Place, above: u64, name: &str, named: bool) -> io::Result<u64> {
+        let track = self.tracks.find(place, named);
+        self.describe(track, above, name)
+    }
+
+    /// Room on a track that was described, or beside it; None: there is none.
+    fn lane(&mut self, place: Place, above: u64, name: &str, begin: Nanos, end: Nanos) -> io::Result<Option<u64>> {
+        let lane = self.tracks.lane(place, begin, end);
+        // Of the same name below the same track: they are shown as one, of several rows.
+        lane.map(|lane| self.describe(lane, above, name)).transpose()
+    }
+
+    fn describe(&mut self, track: Found, above: u64, name: &str) -> io::Result<u64> {
+        if track.new {
+            self.packets.track(track.uuid, Some(above), name)?;
+        }
+        Ok(track.uuid)
+    }
+
+    fn count(&mut self, at: Nanos, pages: u64) -> io::Result<()> {
+        let steps = self.moved.add(at, pages);
+        self.steps(Place::Moved, "pages moved in a second", "pages", &steps)
+    }
+
+    fn steps(&mut self, place: Place, name: &str, unit: &str, steps: &[(Nanos, u64)]) -> io::Result<()> {
+        let above = self.above_counters()?;
+        let track = self.tracks.find(place, true);
+        if track.new {
+            self.packets.counter(track.uuid, above, name, unit)?;
+        }
+        let mut steps = steps.iter();
+        steps.try_for_each(|(at, value)| self.packets.step(track.uuid, *at, *value))
+    }
+
+    fn above_counters(&mut self) -> io::Result<u64> {
+        let track = self.tracks.find(Place::Run, true);
+        if track.new {
+            self.packets
+                .track(track.uuid, None, &format!("{}tracer", self.prefix))?;
+        }
+        Ok(track.uuid)
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        let steps = self.moved.end();
+        if steps.is_empty() {
+            return Ok(());
+        }
+        self.steps(Place::Moved, "pages moved in a second", "pages", &steps)
+    }
+}
+
+/// What a move, or one that failed, is called.
+fn moving(reason: &Reason, what: &str) -> String {
+    format!("{} {what}", Printable(&reason.to_string()))
+}
+
+/// What the track of a thread's doings is called.
+fn work(actor: &Task) -> String {
+    format!("by {}", named(actor))
+}
+
+impl<W: Write> Sink for Perfetto<W> {
+    fn begin(&mut self, header: &Header) -> io::Result<()> {
+        let run = Run::from(header);
+        if self.runs > 0 && run.id.is_some() && run == self.run {
+            // It goes on, in another file of its rotation.
+            return Ok(());
+        }
+        self.runs += 1;
+        self.begun = header.begun;
+        self.tracks = Tracks::new(run.id.clone().unwrap_or_else(|| self.runs.to_string()));
+        let host = run.host.as_deref();
+        self.prefix = host.map_or_else(String::new, |host| format!("{}: ", Printable(host)));
+        self.run = run;
+        let realtime = header.clock_offset.saturating_add(header.begun.0.into());
+        // A clock that nobody can have had is none.
+        let realtime = u64::try_from(realtime).unwrap_or(header.begun.0);
+        self.packets.begin(header.begun.0, realtime)
+    }
+
+    fn event(&mut self, event: &Event) -> io::Result<()> {
+        match event {
+            Event::Move(moved) => self.moved(event, moved),
+            Event::Unmapped(moved) => self.unmapped(event, moved),
+            Event::Failure(failure) => self.failed(event, failure),
+            Event::Compaction(run) => self.compacted(event, run),
+        }
+    }
+
+    fn interval(&mut self, interval: &Interval) -> io::Result<()> {
+        let Interval { account, lost } = interval;
+        if *lost == 0 {
+            return Ok(());
+        }
+        // As by the second, although an interval may be longer.
+        let nanos = u128::from(account.end.since(account.begin).0.max(1));
+        let rate = (u128::from(*lost) * 1_000_000_000).div_ceil(nanos);
+        let rate = u64::try_from(rate).unwrap_or(u64::MAX);
+        let steps = [(account.begin, rate), (account.end, 0)];
+        self.steps(Place::Lost, "events lost in a second", "events", &steps)
+    }
+
+    /// Nobody waits for a single packet.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn abandon(&mut self) -> io::Result<()> {
+        self.end()
+    }
+
+    fn finish(&mut self, summary: &Summary) -> io::Result<()> {
+        self.end()?;
+        let lost = summary.books.lost.events();
+        if lost == 0 {
+            return Ok(());
+        }
+        let track = self.above_counters()?;
+        let at = Nanos(self.begun.0.saturating_add(summary.duration.0));
+        self.packets.note(track, at, &format!("lost {lost} events"))
+    }
+}
+
+impl<W: Write> Export for Perfetto<W> {
+    fn takes(&self, _event: &Event) -> bool {
+        true
+    }
+
+    fn close(&mut self) -> io::Result<()> {
+        self.packets.flush()
+    }
+}
