@@ -214,8 +214,11 @@ fn disk_full(env: &Env) -> Result<Outcome> {
     rustix::mount::unmount(&disk, rustix::mount::UnmountFlags::empty()).context("unmount it")?;
     let found = found?;
     ensure!(status.code() == Some(2), "{status}");
-    ensure!(found.missing.is_empty(), "{:?}", found.missing);
     let end = found.end.context("no end")?;
+    let [missing] = &found.missing[..] else {
+        bail!("{:?}", found.missing)
+    };
+    ensure!(missing.events == Some(end.unwritten), "{missing:?}, {end:?}");
     let numbers = found.events.iter().map(|(_, number)| *number);
     ensure!(
         !found.events.is_empty() && numbers.eq(1..=end.events) && end.unwritten > 0,
