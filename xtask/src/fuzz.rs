@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result};
 
@@ -22,6 +22,8 @@ const FLAGS: [&str; 6] = [
 /// With a target given, build scripts are compiled without [`FLAGS`].
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 const FUZZERS: [&str; 1] = ["recording"];
+/// Lines of what libFuzzer says that tell of a failure.
+const LAST_WORDS: usize = 60;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -48,7 +50,7 @@ pub fn check(seconds: u32) -> Result<Tally> {
     let built = process::target_dir().join("fuzz");
     let mut cargo = process::cargo();
     cargo
-        .args(["build", "--release", "--locked", "--manifest-path", "fuzz/Cargo.toml"])
+        .args(["build", "--locked", "--manifest-path", "fuzz/Cargo.toml"])
         .args(["--target", TARGET])
         .env("RUSTFLAGS", FLAGS.join(" "))
         .env("CARGO_TARGET_DIR", &built);
@@ -56,17 +58,27 @@ pub fn check(seconds: u32) -> Result<Tally> {
     let mut tally = Tally::default();
     for fuzzer in FUZZERS {
         let found = cache::Scratch::new()?;
-        let mut fuzz = Command::new(built.join(TARGET).join("release").join(fuzzer));
+        let mut fuzz = Command::new(built.join(TARGET).join("debug").join(fuzzer));
         fuzz.arg(found.path())
             .args(golden()?)
             .arg(format!("-max_total_time={seconds}"))
             .arg(format!("-artifact_prefix={}/{fuzzer}-", built.display()))
             // Seconds for one input and MiB of memory, far more than any of that size takes.
             .args(["-timeout=20", "-rss_limit_mb=2048", "-max_len=16384"])
-            .args(["-print_final_stats=1", "-verbosity=0"]);
-        if process::run(&mut fuzz).is_ok() {
+            .arg("-print_final_stats=1");
+        let output = fuzz
+            .stdin(Stdio::null())
+            .output()
+            .with_context(|| format!("start {}", process::shown(&fuzz)))?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        let lines: Vec<&str> = said.lines().collect();
+        if output.status.success() {
+            for line in lines.iter().filter(|line| line.starts_with("stat::")) {
+                println!("{fuzzer}: {line}");
+            }
             tally.passed += 1;
         } else {
+            println!("{}", lines[lines.len().saturating_sub(LAST_WORDS)..].join("\n"));
             println!("{fuzzer}: to see it again: {} FILE", process::shown(&fuzz));
             tally.failed += 1;
         }

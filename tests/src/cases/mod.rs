@@ -14,6 +14,7 @@ mod filter_cost;
 mod filters;
 mod harness;
 mod hidden;
+mod inputs;
 mod kinds;
 mod loaded;
 mod moves;
@@ -46,6 +47,7 @@ pub const TOPICS: &[&[Case]] = &[
     filter_cost::CASES,
     outside::CASES,
     recording::CASES,
+    inputs::CASES,
     export::CASES,
     hidden::CASES,
 ];

@@ -3,21 +3,24 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use tracer_user::event::Event;
 use tracer_user::pipeline::now;
 use tracer_user::recording::header::End;
 use tracer_user::source::recording::{Item, Missing, RecordingFile};
 use tracer_user::units::Nanos;
 
-use super::program::{Program, SOON, run, tracer};
+use super::program::{Ended, Program, SOON, run, tracer};
 use crate::case::{Case, Env, Needs, Outcome, Place};
 use crate::child::Worker;
-use crate::tracing::{Trace, Tracing};
+use crate::tracing::{CompactionLine, FailureLine, MoveLine, Trace, Tracing};
 use crate::truth::Reports;
 
 const ROOT: Needs = Needs {
@@ -45,6 +48,12 @@ pub const CASES: &[Case] = &[
         run: |env| moves(env, "tracepoint"),
     },
     Case {
+        name: "recording/nodes",
+        what: "moves between nodes, failures and runs of compaction, all three in a small recording, which is sent",
+        needs: NODES,
+        run: nodes,
+    },
+    Case {
         name: "recording/killed",
         what: "SIGKILL at 200 moments: every file is read, what is missing is a second at most, and said",
         needs: HOST,
@@ -67,6 +76,12 @@ pub const CASES: &[Case] = &[
         what: "a file of its owner alone; never over another, never through a link, never onto a terminal",
         needs: ROOT,
         run: files,
+    },
+    Case {
+        name: "recording/unwritable",
+        what: "a full device, a limit of the process: an error, and what was written is whole; a reader that goes away is none",
+        needs: ROOT,
+        run: unwritable,
     },
     Case {
         name: "recording/pipe",
@@ -146,6 +161,54 @@ fn moves(env: &Env, backend: &str) -> Result<Outcome> {
         "rows: {}",
         rows.stdout
     );
+    Ok(Outcome::Passed)
+}
+
+/// The recording is of the exact backend: one of its kind is among the golden ones.
+fn nodes(env: &Env) -> Result<Outcome> {
+    let path = env.scratch.join("nodes.data");
+    let text = path.to_string_lossy();
+    let mut movers = [("move_pages", "1"), ("move_pinned", "0")]
+        .map(|(call, mib)| Worker::spawn("mover", &["base", call, mib]))
+        .into_iter()
+        .collect::<Result<Vec<_>>>()?;
+    for mover in &mut movers {
+        mover.wait_ready(SOON)?;
+    }
+    let all = ["-a", "--backend", "exact"].map(str::to_owned);
+    let recording = Tracing::start_as(&env.tracer, &["record", "-o", &text], &all)?;
+    let mut truth = Vec::new();
+    for mover in &mut movers {
+        mover.send("mark")?;
+        mover.read_line(SOON)?;
+        mover.send("move")?;
+        truth.extend(Reports::parse(&mover.read_line(SOON)?)?.0);
+    }
+    fs::write("/sys/devices/system/node/node1/compact", "1").context("compact a node")?;
+    let (status, said) = recording.finish_silently()?;
+    for mover in movers {
+        mover.exit(SOON)?;
+    }
+    ensure!(status.success(), "{status}: {said}");
+    let shown = run(tracer(env, &["cat", "--json", &text]))?;
+    shown.ensure_code(0)?;
+    let trace = Trace::read(&shown.stdout, shown.stderr.clone(), status)?;
+    let [(mover, moved), (stuck, stayed)] = &truth[..] else {
+        bail!("two processes were expected")
+    };
+    ensure!(moved.moves.len() == 256 && stayed.moves.len() == 0, "nothing is proven");
+    ensure!(
+        trace.of(*mover, moved.range())? == moved.moves,
+        "other moves than happened"
+    );
+    let between = |line: &&MoveLine| line.pid == Some(*mover) && line.old_node == Some(0) && line.new_node == Some(1);
+    ensure!(trace.moves.iter().any(|line| between(&line)), "no move between nodes");
+    let of_stuck = |failure: &&FailureLine| failure.owners.iter().any(|place| place.pid == *stuck);
+    ensure!(trace.failures.iter().any(|failure| of_stuck(&failure)), "no failure");
+    let own = |run: &&CompactionLine| run.actor_pid == std::process::id() && run.node == Some(1);
+    ensure!(trace.compactions.iter().any(|run| own(&run)), "no run of compaction");
+    trace.ensure_sound()?;
+    env.send_file("nodes.data", &path)?;
     Ok(Outcome::Passed)
 }
 
@@ -301,24 +364,66 @@ fn files(env: &Env) -> Result<Outcome> {
     ensure!(!env.scratch.join("elsewhere").exists(), "the link was followed");
     let folder = record(&[&env.scratch.to_string_lossy()])?;
     ensure!(folder.status.code() == Some(2), "{folder:?}");
-    let other = env.scratch.join("other");
-    fs::write(&other, "PERFILE2").context("write a file")?;
-    let other = other.to_string_lossy();
-    for (what, says) in [
-        (&*other, "not a recording"),
-        ("/", "directory"),
-        ("/nowhere", "No such file"),
-    ] {
-        for action in ["cat", "info"] {
-            let refused = run(tracer(env, &[action, what]))?;
-            let lines = refused.stderr.lines().count();
-            ensure!(
-                refused.status.code() == Some(2) && refused.stderr.contains(says) && lines == 1,
-                "{action} {what}: {refused:?}"
-            );
+    Ok(Outcome::Passed)
+}
+
+/// Bytes that a file may have: room for headers, not for many events.
+const MAY_HAVE: u64 = 4000;
+
+fn unwritable(env: &Env) -> Result<Outcome> {
+    let (limited, fifo) = (env.scratch.join("limited"), env.scratch.join("fifo"));
+    let record = |path: &Path| tracer(env, &["record", "-a", "-d", "30", "-q", "-o", &path.to_string_lossy()]);
+    let full = run(record(Path::new("/dev/full")))?;
+    full.ensure_refused(&["cannot write /dev/full", "No space left"])?;
+
+    let mut command = record(&limited);
+    // SAFETY: only a system call.
+    unsafe {
+        command.pre_exec(|| {
+            let (current, maximum) = (Some(MAY_HAVE), Some(MAY_HAVE));
+            Ok(setrlimit(Resource::Fsize, Rlimit { current, maximum })?)
+        });
+    }
+    let program = Program::start(command)?;
+    let mut punched = Worker::spawn("punched", &["16"])?;
+    punched.wait_ready(SOON)?;
+    let ended = compacted_to_its_end(program)?;
+    ended.ensure_refused(&["cannot write", "File too large"])?;
+    let mut recording = RecordingFile::new(File::open(&limited).context("open the recording")?)?;
+    while let Some(item) = recording.next_item().context("read the recording")? {
+        if let Item::Missing(missing) = item {
+            // There may be no room for it.
+            ensure!(missing.what.contains("no end"), "not whole: {missing:?}");
         }
     }
+
+    mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).context("make a fifo")?;
+    let path = fifo.clone();
+    let reader = thread::spawn(move || File::open(path));
+    // Without -q: the greeting tells when it has begun.
+    let record = ["record", "-a", "-d", "30", "-o", &fifo.to_string_lossy()];
+    let program = Program::attached(tracer(env, &record))?;
+    let reader = reader.join().ok().context("a reader")?;
+    drop(reader.context("open the fifo")?);
+    let ended = compacted_to_its_end(program)?;
+    punched.exit(SOON)?;
+    ended.ensure_code(0)?;
+    ensure!(!ended.stderr.contains("cannot write"), "{}", ended.stderr);
     Ok(Outcome::Passed)
+}
+
+/// Waits for its end while there is always something to record.
+fn compacted_to_its_end(mut program: Program) -> Result<Ended> {
+    let begun = Instant::now();
+    while program.runs()? {
+        fs::write("/proc/sys/vm/compact_memory", "1").context("compact memory")?;
+        thread::sleep(Duration::from_millis(100));
+    }
+    ensure!(
+        begun.elapsed() < Duration::from_secs(30),
+        "it ended by its duration alone"
+    );
+    program.wait()
 }
 
 fn pipe(env: &Env) -> Result<Outcome> {

@@ -186,7 +186,7 @@ fn failure(number: u64, at: Nanos) -> Failure {
         attempts: 10,
         refs: None,
         map_count: Some(1),
-        flags: vec![Arc::from("locked"), Arc::from("lru")],
+        flags: Arc::from("locked,lru"),
         // None, one or two.
         places: vec![place; usize::try_from(number / 100 % 3).unwrap_or_default()],
         cpu: 0,

@@ -110,39 +110,51 @@ impl ValueEnum for Kind {
     }
 }
 
-/// Feeds a format what it takes, and counts the rest.
-struct Taken {
-    export: Box<dyn Export>,
+/// Feeds a format what it takes, and counts the rest. The format is begun by the first run: of what is no recording no
+/// byte is written.
+struct Taken<'a> {
+    open: Box<dyn Fn() -> io::Result<Box<dyn Export>> + 'a>,
+    export: Option<Box<dyn Export>>,
     left_out: BTreeMap<Kind, u64>,
 }
 
-impl Sink for Taken {
+impl Taken<'_> {
+    fn export(&mut self) -> io::Result<&mut Box<dyn Export>> {
+        match &mut self.export {
+            Some(export) => Ok(export),
+            none => Ok(none.insert((self.open)()?)),
+        }
+    }
+}
+
+impl Sink for Taken<'_> {
     fn begin(&mut self, header: &Header) -> io::Result<()> {
-        self.export.begin(header)
+        self.export()?.begin(header)
     }
 
     fn event(&mut self, event: &Event) -> io::Result<()> {
-        if self.export.takes(event) {
-            return self.export.event(event);
+        let export = self.export()?;
+        if export.takes(event) {
+            return export.event(event);
         }
         *self.left_out.entry(Kind::of(event)).or_default() += 1;
         Ok(())
     }
 
     fn interval(&mut self, interval: &Interval) -> io::Result<()> {
-        self.export.interval(interval)
+        self.export()?.interval(interval)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.export.flush()
+        self.export()?.flush()
     }
 
     fn abandon(&mut self) -> io::Result<()> {
-        self.export.abandon()
+        self.export()?.abandon()
     }
 
     fn finish(&mut self, summary: &Summary) -> io::Result<()> {
-        self.export.finish(summary)
+        self.export()?.finish(summary)
     }
 }
 
@@ -192,16 +204,17 @@ impl Args {
         } else {
             Some(Draft::create(&self.output, self.force)?)
         };
+        let open = || match &draft {
+            _ if self.partition => Ok(self.partitions()),
+            Some(draft) => {
+                let writer = BufWriter::with_capacity(1 << 16, draft.writer()?);
+                self.format.open(writer, self.table(), &self.by)
+            }
+            None => self.format.open(view::stdout(), self.table(), &self.by),
+        };
         let mut taken = Taken {
-            export: match &draft {
-                _ if self.partition => self.partitions(),
-                Some(draft) => self.format.open(
-                    BufWriter::with_capacity(1 << 16, draft.writer()?),
-                    self.table(),
-                    &self.by,
-                )?,
-                None => self.format.open(view::stdout(), self.table(), &self.by)?,
-            },
+            open: Box::new(open),
+            export: None,
             left_out: BTreeMap::new(),
         };
         let progress = !(self.to_stdout() && io::stdout().is_terminal());
@@ -209,11 +222,13 @@ impl Args {
         for path in &self.files {
             whole &= recorded::replay(path, &mut taken, progress)?;
         }
-        taken.export.close()?;
+        taken.export()?.close()?;
+        let left_out = std::mem::take(&mut taken.left_out);
+        drop(taken);
         if let Some(draft) = draft {
             draft.publish()?;
         }
-        tell(&taken.left_out);
+        tell(&left_out);
         Ok(ExitCode::from(u8::from(!whole)))
     }
 

@@ -13,6 +13,8 @@ pub struct Signals {
     /// None under nohup, which is to be outlived.
     hangup: Option<Caught>,
     child: Caught,
+    /// Only caught: a file that may grow no more ends the recording by the error that its write gives.
+    _file_size: Caught,
 }
 
 impl Signals {
@@ -28,6 +30,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             hangup,
             child: signal(SignalKind::child())?,
+            _file_size: signal(SignalKind::from_raw(Signal::XFSZ.as_raw()))?,
         })
     }
 

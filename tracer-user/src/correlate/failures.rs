@@ -1,7 +1,7 @@
 //! Folios that could not be moved: owners, VMAs, and whether what was inferred holds.
 //! Input: raw events from `decode`; pagemap for owners that come from the reverse mapping.
 
-use std::borrow::Cow;
+use std::sync::Arc;
 
 use tracer_common::event::{FolioFailed, Place, failure_flags};
 
@@ -57,7 +57,7 @@ impl Correlator {
             node: pfn.and_then(|pfn| self.topology.node_of(pfn)),
             reason: self.names.reason(raw.reason),
             actor: failing.actor,
-            mode: Cow::Borrowed(mode(raw.mode)),
+            mode: Arc::from(mode(raw.mode)),
             cause,
             inferred,
             errno: tried.then(|| raw.errno.unsigned_abs()),
@@ -72,8 +72,10 @@ impl Correlator {
                 .page_flags
                 .iter()
                 .filter(|(bit, _)| raw.flags >> (bit & 63) & 1 != 0 && *bit < PAGE_FLAGS)
-                .map(|(_, name)| name.clone())
-                .collect(),
+                .map(|(_, name)| &**name)
+                .collect::<Vec<_>>()
+                .join(",")
+                .into(),
             places,
             cpu: raw.cpu,
         })

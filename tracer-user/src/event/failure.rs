@@ -1,7 +1,7 @@
 //! A folio that could not be moved: whose it is, and why.
 //! Made by `correlate`; read by every sink.
 
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 
 use crate::{
     event::{Reason, Task},
@@ -25,7 +25,7 @@ pub struct Failure {
     /// Who tried.
     pub actor: Task,
     /// `enum migrate_mode`: "async", "sync_light", "sync".
-    pub mode: Cow<'static, str>,
+    pub mode: Arc<str>,
     /// Why it did not.
     pub cause: Cause,
     /// The cause is concluded from circumstances; else it was seen.
@@ -38,8 +38,9 @@ pub struct Failure {
     pub refs: Option<Refs>,
     /// How many times it is mapped; None: a large folio.
     pub map_count: Option<u32>,
-    /// Names of the kernel's page flags when the call ended, without their "PG_".
-    pub flags: Vec<Arc<str>>,
+    /// Names of the kernel's page flags when the call ended, without their "PG_" and with commas between them:
+    /// one string, so that the failures of a recording can share it.
+    pub flags: Arc<str>,
     /// Who maps it, as far as known.
     pub places: Vec<FailedPlace>,
     /// Where the call ended.
@@ -69,6 +70,13 @@ pub enum Cause {
     NumaRefused,
     /// It is pinned for direct I/O or a device, by its references.
     Pinned,
+}
+
+impl Failure {
+    /// Each of the flags.
+    pub fn flag_names(&self) -> impl Iterator<Item = &str> {
+        self.flags.split(',').filter(|name| !name.is_empty())
+    }
 }
 
 impl Cause {

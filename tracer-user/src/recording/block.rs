@@ -12,6 +12,8 @@ pub const MAGIC: [u8; 4] = *b"\xd7TR\x1a";
 pub const HEADER: usize = 56;
 /// No payload is longer, packed or not: a reader's memory is bounded by it.
 pub const MAX_PAYLOAD: usize = 1 << 26;
+/// No payload of JSON is longer: read, it takes several times as much.
+pub const MAX_JSON: usize = 1 << 22;
 /// Rows that a block has at most.
 pub const MAX_ROWS: u32 = 1 << 18;
 

@@ -4,6 +4,8 @@
 mod moves;
 mod others;
 
+use tracer_common::event::FAILED_MAPPINGS;
+
 use crate::{
     event::Event,
     recording::{
@@ -68,6 +70,12 @@ impl Batch {
         self.span.rows
     }
 
+    /// Rows of the longest table of what events name.
+    #[must_use]
+    pub fn names(&self) -> usize {
+        self.tables.names()
+    }
+
     /// Bytes so far, about.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -95,7 +103,7 @@ impl Batch {
                 UNMAPPED
             }
             Event::Failure(failure) => {
-                for place in &failure.places {
+                for place in others::known_places(failure) {
                     self.places.push(others::place_row(place, &mut self.tables));
                 }
                 self.failures.push(others::failure_row(failure, &mut self.tables));
@@ -146,7 +154,7 @@ pub fn read(content: &[u8], events: &mut Vec<Event>, turns: &mut Vec<usize>) -> 
     let mut moves = Rows::new(&MOVE, &mut reader, most)?;
     let mut unmapped = Rows::new(&UNMAPPED_MOVE, &mut reader, most)?;
     let mut failures = Rows::new(&FAILURE, &mut reader, most)?;
-    let mut places = Rows::new(&PLACE, &mut reader, most * MAX_PLACES)?;
+    let mut places = Rows::new(&PLACE, &mut reader, most * MAX_PLACES as u64)?;
     let mut compactions = Rows::new(&COMPACTION, &mut reader, most)?;
     let mut expected = Expected::default();
     while kinds.left() > 0 {
@@ -169,8 +177,9 @@ pub fn read(content: &[u8], events: &mut Vec<Event>, turns: &mut Vec<usize>) -> 
     Ok(())
 }
 
-/// Owners that are told of a folio that could not be moved; there are far fewer.
-const MAX_PLACES: u64 = 256;
+/// Mappings that are recorded of a folio that could not be moved. The kernel side tells of fewer.
+const MAX_PLACES: usize = 16;
+const _: () = assert!(FAILED_MAPPINGS <= MAX_PLACES);
 
 /// How far it is from `from`, in as few bits as can be.
 fn step(to: u64, from: u64) -> u64 {
@@ -208,7 +217,50 @@ fn of<T: Copy>(all: &[T], number: u64) -> Result<T, Damage> {
 
 #[cfg(test)]
 mod tests {
-    use crate::event::{OwnerSource, Verdict, failure::Cause};
+    use super::*;
+    use crate::{
+        event::{OwnerSource, Verdict, failure::Cause, failure::Failure},
+        render::made_up,
+    };
+
+    fn failure() -> Failure {
+        let failures = made_up::others().into_iter().filter_map(|event| match event {
+            Event::Failure(failure) if !failure.places.is_empty() => Some(failure),
+            _ => None,
+        });
+        failures.last().unwrap()
+    }
+
+    fn read_back(batch: &mut Batch) -> Result<Vec<Event>, Damage> {
+        let (mut content, mut events) = (Vec::new(), Vec::new());
+        batch.finish(&mut content);
+        read(&content, &mut events, &mut Vec::new()).map(|()| events)
+    }
+
+    #[test]
+    fn a_failure_has_no_more_places_than_a_reader_takes() {
+        let (failure, mut batch) = (failure(), Batch::default());
+        let place = &failure.places[0];
+        batch.push(&Event::Failure(Failure {
+            places: vec![place.clone(); 3 * MAX_PLACES],
+            ..failure.clone()
+        }));
+        let all = Event::Failure(Failure {
+            places: vec![place.clone(); MAX_PLACES],
+            ..failure.clone()
+        });
+        assert_eq!(read_back(&mut batch), Ok(vec![all]));
+        for (places, taken) in [(MAX_PLACES, true), (MAX_PLACES + 1, false), (1 << 20, false)] {
+            // In run-length columns so many are a few bytes.
+            let mut row = others::failure_row(&failure, &mut batch.tables);
+            row[FAILURE.len() - 2] = places as u64;
+            batch.failures.push(row);
+            batch.kinds.push([FAILURES]);
+            let row = others::place_row(place, &mut batch.tables);
+            (0..places).for_each(|_| batch.places.push(row));
+            assert_eq!(read_back(&mut batch).is_ok(), taken, "{places} places");
+        }
+    }
 
     #[test]
     fn numbers_are_places_in_lists() {

@@ -9,7 +9,6 @@ use crate::{
     proc::maps::{Perms, Vma},
     recording::{
         Damage,
-        block::MAX_ROWS,
         columns::{
             Codec::{Delta, Plain, Runs},
             Reader, Rows, Writer, put,
@@ -24,6 +23,11 @@ const TASK: [super::columns::Codec; 3] = [Plain, Plain, Plain];
 const VMA: [super::columns::Codec; 8] = [Delta, Plain, Runs, Plain, Runs, Runs, Plain, Plain];
 /// number, name.
 const REASON: [super::columns::Codec; 2] = [Plain, Plain];
+
+/// Rows of each of these tables: a reader's memory is bounded by it. A block is full long before.
+const MAX_NAMES: u64 = 1 << 20;
+/// Bytes of a string. The longest is the path of a file, `PATH_MAX` with up to four bytes for each.
+const MAX_STRING: usize = 1 << 16;
 
 /// Who a task is to an event; remembers the last of each.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +75,7 @@ impl Filling {
     /// The number of a string.
     pub fn string(&mut self, string: Option<&str>) -> u64 {
         let Some(string) = string else { return 0 };
+        let string = &string[..string.floor_char_boundary(MAX_STRING)];
         if let Some(number) = self.string_numbers.get(string) {
             return *number;
         }
@@ -140,6 +145,13 @@ impl Filling {
         self.reason_numbers[at]
     }
 
+    /// Rows of the longest of them.
+    #[must_use]
+    pub fn names(&self) -> usize {
+        let others = self.task_numbers.len().max(self.vma_numbers.len());
+        self.string_numbers.len().max(others)
+    }
+
     /// Bytes so far, about.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -185,12 +197,19 @@ impl Tables {
             vmas: Vec::new(),
             reasons: Vec::new(),
         };
-        let most = u64::from(MAX_ROWS) * 16;
-        for _ in 0..reader.number()? {
-            let text = str::from_utf8(reader.bytes()?).map_err(|_| Damage("a name in it is no text"))?;
+        let strings = reader.number()?;
+        if strings > MAX_NAMES {
+            return Err(TOO_LARGE);
+        }
+        for _ in 0..strings {
+            let bytes = reader.bytes()?;
+            if bytes.len() > MAX_STRING {
+                return Err(Damage("a name in it is too long"));
+            }
+            let text = str::from_utf8(bytes).map_err(|_| Damage("a name in it is no text"))?;
             tables.strings.push(Arc::from(text));
         }
-        let mut rows = Rows::new(&TASK, reader, most)?;
+        let mut rows = Rows::new(&TASK, reader, MAX_NAMES)?;
         while rows.left() > 0 {
             let [tgid, tid, comm] = rows.take()?;
             tables.tasks.push(Task {
@@ -199,7 +218,7 @@ impl Tables {
                 comm: tables.string(comm)?,
             });
         }
-        let mut rows = Rows::new(&VMA, reader, most)?;
+        let mut rows = Rows::new(&VMA, reader, MAX_NAMES)?;
         while rows.left() > 0 {
             let [start, length, perms, offset, major, minor, inode, name] = rows.take()?;
             tables.vmas.push(Arc::new(Vma {
@@ -212,7 +231,7 @@ impl Tables {
                 name: tables.string(name)?.ok_or(UNKNOWN)?,
             }));
         }
-        let mut rows = Rows::new(&REASON, reader, most)?;
+        let mut rows = Rows::new(&REASON, reader, MAX_NAMES)?;
         while rows.left() > 0 {
             let [number, name] = rows.take()?;
             tables.reasons.push(Reason {
@@ -278,4 +297,38 @@ pub fn some<T>(found: Result<Option<T>, Damage>) -> Result<T, Damage> {
 /// [`Damage`]: it has more.
 pub fn narrow<T: TryFrom<u64>>(number: u64) -> Result<T, Damage> {
     T::try_from(number).map_err(|_| TOO_LARGE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_name_is_cut_between_characters() {
+        let mut tables = Filling::default();
+        // Three bytes each: none ends at the limit.
+        let long = "→".repeat(MAX_STRING);
+        let number = tables.string(Some(&long));
+        let mut content = Vec::new();
+        tables.finish(&mut content);
+        let read = Tables::read(&mut Reader(&content)).unwrap();
+        let name = read.string(number).unwrap().unwrap();
+        assert!(long.starts_with(&*name) && name.len() == MAX_STRING / 3 * 3);
+    }
+
+    #[test]
+    fn tables_that_would_fill_the_memory_are_refused() {
+        let strings = |count: u64, length: usize| {
+            let mut content = Vec::new();
+            put(&mut content, count);
+            for _ in 0..count {
+                put(&mut content, length as u64);
+                content.resize(content.len() + length, b'a');
+            }
+            content.extend([0; 64]);
+            Tables::read(&mut Reader(&content)).is_ok()
+        };
+        assert!(strings(1, MAX_STRING) && !strings(1, MAX_STRING + 1));
+        assert!(strings(MAX_NAMES, 0) && !strings(MAX_NAMES + 1, 0));
+    }
 }

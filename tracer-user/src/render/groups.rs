@@ -10,6 +10,7 @@ use crate::{
     render::{
         escape::Printable,
         quantity::{Bytes, Count, Duration, PageSize},
+        rows,
     },
     units::{NodeId, PAGE_SIZE},
 };
@@ -23,7 +24,7 @@ pub fn words(value: &Value) -> String {
         Value::Process(tgid, Some(comm)) => format!("{}[{tgid}]", Printable(comm)),
         Value::Process(tgid, None) => format!("?[{tgid}]"),
         Value::Text(text) => Printable(text).to_string(),
-        Value::Reason(reason) => Printable(&reason.to_string()).to_string(),
+        Value::Reason(reason) => rows::reason(reason),
         Value::Nodes(old, new) => format!("{}->{}", node(old), node(new)),
         Value::Order(order) => PageSize(*order).to_string(),
         Value::Verdict(verdict) => verdict.words().to_owned(),

@@ -113,7 +113,7 @@ pub fn others() -> Vec<Event> {
         attempts: 10,
         refs: Some(Refs { held: 3, expected: 1 }),
         map_count: Some(2),
-        flags: vec![Arc::from("uptodate"), Arc::from("swapbacked")],
+        flags: Arc::from("uptodate,swapbacked"),
         places: moved
             .owner
             .clone()
@@ -162,7 +162,7 @@ pub fn others() -> Vec<Event> {
             attempts: 0,
             refs: None,
             map_count: None,
-            flags: Vec::new(),
+            flags: Arc::default(),
             places: Vec::new(),
             ..failure
         }),

@@ -7,7 +7,7 @@ use crate::{
         escape::Printable,
         failure::story,
         quantity::{Count, Duration, PageSize},
-        rows::{Layout, actor, named, nodes, place},
+        rows::{Layout, actor, named, nodes, place, reason},
     },
 };
 
@@ -25,7 +25,7 @@ pub fn unmapped(event: &UnmappedMove, time: &str, layout: &Layout) -> String {
         &PageSize(event.order).to_string(),
         &format!("{} -> {}", pfn(event.old_pfn), pfn(event.new_pfn)),
         &nodes(event.old_node, event.new_node),
-        &event.reason.to_string(),
+        &reason(&event.reason),
         &actor(&event.actor, None),
         NONE,
     ];
@@ -116,7 +116,7 @@ impl FailureRow {
                 .pfn
                 .map_or_else(|| "stays".to_owned(), |pfn| format!("{pfn} stays")),
             &nodes(failure.node, failure.node),
-            &failure.reason.to_string(),
+            &reason(&failure.reason),
             &actor(&failure.actor, owner.map(|place| &place.owner)),
             NONE,
         ];

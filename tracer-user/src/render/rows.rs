@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use crate::{
-    event::{Move, OwnerSource, Task, Verdict},
+    event::{Move, OwnerSource, Reason, Task, Verdict},
     proc::maps::Vma,
     render::{
         escape::Printable,
@@ -188,7 +188,7 @@ impl Row {
             &self.size(),
             &format!("{} -> {}", frame(self.old_pfn), frame(self.new_pfn)),
             &nodes(moved.old_node, moved.new_node),
-            &moved.reason.to_string(),
+            &reason(&moved.reason),
             &actor(&moved.actor, moved.owner.as_ref()),
             &blackout,
         ];
@@ -241,6 +241,11 @@ pub fn named(task: &Task) -> String {
 
 fn owner(moved: &Move) -> String {
     moved.owner.as_ref().map_or_else(|| "unknown".to_owned(), named)
+}
+
+/// Why. In a recording the name may be anything.
+pub(super) fn reason(reason: &Reason) -> String {
+    Printable(&reason.to_string()).to_string()
 }
 
 /// Who did it, beside whose page it is.

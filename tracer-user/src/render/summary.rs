@@ -14,6 +14,7 @@ use crate::{
         escape::Printable,
         failure, histogram,
         quantity::{Bytes, Count, Duration},
+        rows,
     },
     sink::MissingHook,
     sink::{Header, Summary},
@@ -264,7 +265,7 @@ fn reasons(out: &mut String, totals: &Totals) -> fmt::Result {
         write!(
             out,
             "{:<18} {:>11} {:>10}",
-            reason,
+            rows::reason(reason),
             Count(sums.pages).to_string(),
             Bytes(sums.pages.saturating_mul(PAGE_SIZE)).to_string()
         )?;
@@ -294,7 +295,8 @@ fn failures(out: &mut String, totals: &Totals) -> fmt::Result {
     for ((reason, cause), sums) in &totals.failures {
         writeln!(
             out,
-            "{reason:<18} {:>11} {:>10}  {}",
+            "{:<18} {:>11} {:>10}  {}",
+            rows::reason(reason),
             Count(sums.folios).to_string(),
             Bytes(sums.pages.saturating_mul(PAGE_SIZE)).to_string(),
             failure::words(*cause)

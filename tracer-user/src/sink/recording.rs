@@ -23,6 +23,7 @@ use crate::{
 const DUE: Duration = Duration::from_secs(1);
 /// A block that is full: by then its columns are as short as they get.
 const FULL_ROWS: u32 = 1 << 16;
+const FULL_NAMES: usize = 1 << 16;
 const FULL_BYTES: usize = 1 << 23;
 
 /// Where blocks go.
@@ -112,7 +113,8 @@ impl<S: Store> Sink for Recording<S> {
 
     fn event(&mut self, event: &Event) -> io::Result<()> {
         self.batch.push(event);
-        if self.batch.rows() >= FULL_ROWS || self.batch.bytes() >= FULL_BYTES {
+        let batch = &self.batch;
+        if batch.rows() >= FULL_ROWS || batch.names() >= FULL_NAMES || batch.bytes() >= FULL_BYTES {
             self.write_events()?;
         }
         Ok(())

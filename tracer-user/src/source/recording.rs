@@ -8,7 +8,7 @@ use crate::{
     event::Event,
     recording::{
         Damage, VERSION,
-        block::{BlockHeader, HEADER, Kind, MAGIC, MAX_PAYLOAD, Unpacker},
+        block::{BlockHeader, HEADER, Kind, MAGIC, MAX_JSON, MAX_PAYLOAD, Unpacker},
         header::{Begin, End},
         rows,
     },
@@ -65,6 +65,9 @@ pub enum ReadError {
 }
 
 fn json<T: serde::de::DeserializeOwned>(content: &[u8]) -> Result<T, Damage> {
+    if content.len() > MAX_JSON {
+        return Err(Damage("its content is too long"));
+    }
     serde_json::from_slice(content).map_err(|_| Damage("its content makes no sense"))
 }
 

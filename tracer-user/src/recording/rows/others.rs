@@ -2,9 +2,7 @@
 //! compaction; and back.
 //! Input: such an event; its row.
 
-use std::{borrow::Cow, sync::Arc};
-
-use super::{less_one, node, of, plus_one, turned};
+use super::{MAX_PLACES, less_one, node, of, plus_one, turned};
 use crate::{
     event::{
         compaction::Compaction,
@@ -128,7 +126,6 @@ pub(super) const PLACE: [Codec; 4] = [
 ];
 
 pub(super) fn failure_row(failure: &Failure, tables: &mut Filling) -> [u64; 17] {
-    let flags = failure.flags.join(",");
     [
         failure.at.0,
         failure.order.0.into(),
@@ -144,10 +141,15 @@ pub(super) fn failure_row(failure: &Failure, tables: &mut Filling) -> [u64; 17] 
         plus_one(failure.refs.map(|refs| refs.held.into())),
         failure.refs.map_or(0, |refs| refs.expected.into()),
         plus_one(failure.map_count.map(Into::into)),
-        tables.string((!flags.is_empty()).then_some(&flags)),
-        failure.places.len() as u64,
+        tables.string((!failure.flags.is_empty()).then_some(&failure.flags)),
+        known_places(failure).len() as u64,
         failure.cpu.into(),
     ]
+}
+
+/// Of its mappings those that are recorded.
+pub(super) fn known_places(failure: &Failure) -> &[FailedPlace] {
+    &failure.places[..failure.places.len().min(MAX_PLACES)]
 }
 
 pub(super) fn place_row(place: &FailedPlace, tables: &mut Filling) -> [u64; 4] {
@@ -179,8 +181,10 @@ pub(super) fn read_failure(row: [u64; 17], places: &mut Rows<'_, 4>, tables: &Ta
         place_count,
         cpu,
     ] = row;
+    if place_count > MAX_PLACES as u64 {
+        return Err(Damage("it names too many mappings of a folio"));
+    }
     let narrow_some = |number| less_one(number).map(narrow).transpose();
-    let flags = tables.string(flags)?;
     let mut failure = Failure {
         at: Nanos(at),
         order: Order(narrow(order)?),
@@ -188,7 +192,7 @@ pub(super) fn read_failure(row: [u64; 17], places: &mut Rows<'_, 4>, tables: &Ta
         node: node(node_number)?,
         reason: tables.reason(reason)?,
         actor: some(tables.task(actor))?,
-        mode: Cow::Owned(some(tables.string(mode))?.to_string()),
+        mode: some(tables.string(mode))?,
         cause: of(&Cause::ALL, cause)?,
         inferred: inferred != 0,
         errno: narrow_some(errno)?,
@@ -201,7 +205,7 @@ pub(super) fn read_failure(row: [u64; 17], places: &mut Rows<'_, 4>, tables: &Ta
             None => None,
         },
         map_count: narrow_some(map_count)?,
-        flags: flags.iter().flat_map(|flags| flags.split(',')).map(Arc::from).collect(),
+        flags: tables.string(flags)?.unwrap_or_default(),
         places: Vec::new(),
         cpu: narrow(cpu)?,
     };

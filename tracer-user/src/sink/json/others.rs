@@ -114,7 +114,7 @@ impl<'a> From<&'a Failure> for FailureLine<'a> {
             refs: event.refs.map(|refs| refs.held),
             expected_refs: event.refs.map(|refs| refs.expected),
             map_count: event.map_count,
-            flags: event.flags.iter().map(|flag| &**flag).collect(),
+            flags: event.flag_names().collect(),
             owners: event
                 .places
                 .iter()

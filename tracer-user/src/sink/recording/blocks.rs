@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::{
     analysis::intervals::Interval,
     recording::{
-        block::{self, Kind, Packer, Span},
+        block::{self, Kind, MAX_JSON, Packer, Span},
         header::{Begin, End, Finished},
         rows::Batch,
     },
@@ -110,6 +110,14 @@ impl<S: Store> Blocks<S> {
     fn json(&mut self, kind: Kind, span: Span, value: &impl Serialize) -> io::Result<()> {
         self.content.clear();
         serde_json::to_writer(&mut self.content, value)?;
+        if self.content.len() > MAX_JSON {
+            let message = format!(
+                "its {} block became too long: {} bytes",
+                kind.name(),
+                self.content.len()
+            );
+            return Err(io::Error::other(message));
+        }
         self.pack(kind, span)
     }
 

@@ -101,10 +101,16 @@ impl Files {
     }
 
     fn about(&self, error: &io::Error) -> io::Error {
-        match &self.path {
-            Some(path) => about(path, "write", error),
-            None => io::Error::new(error.kind(), format!("cannot write to standard output: {error}")),
-        }
+        let message = match &self.path {
+            Some(path) => format!("cannot write {}: {error}", path.display()),
+            None => format!("cannot write to standard output: {error}"),
+        };
+        let kind = match error.kind() {
+            // What nobody asked for is an error: a limit of the file system, or of this process (`ulimit -f`).
+            io::ErrorKind::FileTooLarge => io::ErrorKind::StorageFull,
+            other => other,
+        };
+        io::Error::new(kind, message)
     }
 
     fn synchronize(&self) -> io::Result<()> {

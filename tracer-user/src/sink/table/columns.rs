@@ -188,7 +188,7 @@ pub const FAILURE: &[Column<Failure>] = &[
     long("refs", |failure| Some(failure.refs?.held.into())),
     long("expected_refs", |failure| Some(failure.refs?.expected.into())),
     long("map_count", |failure| Some(failure.map_count?.into())),
-    text("flags", |failure| Some(failure.flags.join(BETWEEN).into())),
+    text("flags", |failure| Some(failure.flags.replace(',', BETWEEN).into())),
     int("cpu", |failure| Some(failure.cpu.into())),
     int("places", |failure| i32::try_from(failure.places.len()).ok()),
 ];
