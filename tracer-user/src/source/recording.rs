@@ -5,7 +5,6 @@ use std::io::{self, Read};
 
 use crate::{
     analysis::intervals::Interval,
-    event::Event,
     recording::{
         Damage, VERSION,
         block::{BlockHeader, HEADER, Kind, MAGIC, MAX_PAYLOAD, Unpacker},
@@ -421,7 +420,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        event::Move,
+        event::{Event, Move},
         recording::header::Finished,
         render::made_up,
         sink::{
