@@ -97,7 +97,7 @@ impl Key {
                 let owner = moved.owner.as_ref();
                 Value::Address(owner.map(|owner| owner.tgid), moved.vaddr)
             }
-            Self::Second => Value::Second(moved.at.since(run.begun).0 / 1_000_000_000),
+            Self::Second => Value::Second(run.second(moved.at)),
             Self::Host => Value::Text(run.host.clone()),
         }
     }
@@ -124,9 +124,8 @@ impl Key {
                 matches!(value, Value::Address(tgid, vaddr) if *vaddr == moved.vaddr
                     && *tgid == moved.owner.as_ref().map(|owner| owner.tgid))
             }
-            Self::Comm | Self::Nodes | Self::Order | Self::Verdict | Self::Second | Self::Host => {
-                *value == self.of(moved, run)
-            }
+            Self::Second => matches!(value, Value::Second(second) if *second == run.second(moved.at)),
+            Self::Comm | Self::Nodes | Self::Order | Self::Verdict | Self::Host => *value == self.of(moved, run),
         }
     }
 }
@@ -138,6 +137,13 @@ pub struct Run {
     pub begun: Nanos,
     /// On which machine.
     pub host: Arc<str>,
+}
+
+impl Run {
+    /// Whole seconds from its begin.
+    fn second(&self, at: Nanos) -> u64 {
+        at.since(self.begun).0 / 1_000_000_000
+    }
 }
 
 impl From<&Header> for Run {

@@ -63,11 +63,14 @@ pub fn replay<R: Read>(
             }
             Item::Events => {
                 let run = started(&mut run, sink)?;
+                let own_sums = sink.sums();
                 let mut events = recording.events();
                 while let Some(step) = events.next() {
                     match step {
                         Step::Event(event) => {
-                            run.totals.add(event);
+                            if !own_sums {
+                                run.totals.add(event);
+                            }
                             sink.event(event)?;
                         }
                         Step::Turn => sink.flush()?,

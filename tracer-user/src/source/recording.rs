@@ -421,7 +421,10 @@ mod tests {
     use super::*;
     use crate::{
         event::{Event, Move},
-        recording::header::Finished,
+        recording::{
+            block::{Packer, Span},
+            header::Finished,
+        },
         render::made_up,
         sink::{
             Sink as _,
@@ -624,6 +627,38 @@ mod tests {
         let found = read(&without).unwrap();
         assert_eq!(found.batches, batches()[1..]);
         assert_eq!(found.missing.len(), 1);
+    }
+
+    #[test]
+    fn events_that_are_not_as_many_as_the_block_says_are_read_as_far_as_can_be() {
+        let bytes = recorded();
+        let bounds: Vec<usize> = bounds(&bytes).into_iter().collect();
+        let (before, after) = (&bytes[..bounds[2]], &bytes[bounds[3]..]);
+        let block = &bytes[bounds[2]..bounds[3]];
+        let header = BlockHeader::parse(block.first_chunk().unwrap()).unwrap();
+        let mut content = Vec::new();
+        let mut unpacker = Unpacker::new().unwrap();
+        unpacker.unpack(&header, &block[HEADER..], &mut content).unwrap();
+        for (rows, read_of_it, unread) in [(3, 2, 1), (1, 1, 0)] {
+            let span = Span {
+                rows,
+                first: header.first,
+                last: header.last,
+            };
+            let mut changed = before.to_vec();
+            let mut packer = Packer::new().unwrap();
+            packer
+                .pack(Kind::Events, header.sequence, span, &content, &mut changed)
+                .unwrap();
+            changed.extend(after);
+            let found = read(&changed).unwrap();
+            assert_eq!(found.batches[0], batches()[0][..read_of_it]);
+            assert_eq!(found.batches[1..], batches()[1..]);
+            let [missing] = &found.missing[..] else {
+                panic!("{:?}", found.missing)
+            };
+            assert_eq!((missing.at, missing.events), (bounds[2] as u64, Some(unread)));
+        }
     }
 
     #[test]
