@@ -452,7 +452,19 @@ fn refused_hint_fault(env: &Env) -> Result<Outcome> {
     outcome
 }
 
+/// When the kernel marks pages for hint faults depends on how long the workload has run (`task_tick_numa`,
+/// kernel/sched/fair.c): several tries.
 fn refuse(env: &Env) -> Result<Outcome> {
+    for _ in 0..3 {
+        if refuse_once(env)? > 0 {
+            return Ok(Outcome::Passed);
+        }
+    }
+    bail!("nothing was refused, three times: nothing is proven")
+}
+
+/// How many refusals there were.
+fn refuse_once(env: &Env) -> Result<usize> {
     let (pid, truth, trace) = traced(env, &["base", "balance_to_full_node", "8"], false)?;
     let [(_, report)] = &truth.0[..] else {
         bail!("one process was expected")
@@ -464,8 +476,7 @@ fn refuse(env: &Env) -> Result<Outcome> {
         .iter()
         .filter(|failure| failure.cause == "numa_refused")
         .collect();
-    ensure!(!refused.is_empty(), "nothing was refused: nothing is proven");
-    for failure in refused {
+    for failure in &refused {
         let [place] = &failure.owners[..] else {
             bail!("one owner: {failure:?}")
         };
@@ -475,7 +486,7 @@ fn refuse(env: &Env) -> Result<Outcome> {
             "{failure:?}"
         );
     }
-    Ok(Outcome::Passed)
+    Ok(refused.len())
 }
 
 fn refused_by_file(env: &Env) -> Result<Outcome> {

@@ -14,6 +14,7 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use tracer_user::event::Event;
 use tracer_user::pipeline::now;
 use tracer_user::recording::header::End;
+use tracer_user::recording::rows::Step;
 use tracer_user::source::recording::{Item, Missing, RecordingFile};
 use tracer_user::units::Nanos;
 
@@ -110,11 +111,13 @@ fn read(path: &Path) -> Result<Found> {
     {
         match item {
             Item::Events => {
-                for event in &recording.events {
-                    let Event::Move(moved) = event else {
-                        bail!("not a move: {event:?}")
-                    };
-                    found.events.push((moved.at, moved.vaddr.0 >> 12));
+                let mut events = recording.events();
+                while let Some(step) = events.next() {
+                    match step {
+                        Step::Event(Event::Move(moved)) => found.events.push((moved.at, moved.vaddr.0 >> 12)),
+                        Step::Event(event) => bail!("not a move: {event:?}"),
+                        Step::Turn => {}
+                    }
                 }
             }
             Item::End(end) => found.end = Some(*end),

@@ -1,6 +1,8 @@
 //! What is in a recording: how it was made, how much of what, what is missing.
 //! Input: its items.
 
+use std::io::Read;
+
 use serde::Serialize;
 
 use crate::{
@@ -8,8 +10,9 @@ use crate::{
     recording::{
         block::Kind,
         header::{Begin, End, Finished},
+        rows::Step,
     },
-    source::recording::{Item, Missing, Place},
+    source::recording::{Item, Missing, RecordingFile},
     units::Nanos,
 };
 
@@ -103,8 +106,8 @@ impl RunContents {
 }
 
 impl Contents {
-    /// Adds what came next, with its events and its block if it has them.
-    pub fn add(&mut self, item: &Item, events: &[Event], place: Option<&Place>) {
+    /// Adds the item that came next from a recording, with its events if it has some.
+    pub fn add<R: Read>(&mut self, item: &Item, recording: &mut RecordingFile<R>) {
         let kind = match item {
             Item::Begin(begin) => {
                 let starts = |run: &RunContents| run.begin.as_ref().is_none_or(|known| known.same_file(begin));
@@ -114,8 +117,11 @@ impl Contents {
             }
             Item::Events => {
                 let run = self.run(|_| true);
-                for event in events {
-                    run.count(event);
+                let mut events = recording.events();
+                while let Some(step) = events.next() {
+                    if let Step::Event(event) = step {
+                        run.count(event);
+                    }
                 }
                 Kind::Events
             }
@@ -130,7 +136,7 @@ impl Contents {
                 return;
             }
         };
-        if let Some(place) = place {
+        if let Some(place) = &recording.place {
             let blocks = &mut self.blocks[kind as usize];
             blocks.blocks += 1;
             blocks.packed_bytes += place.header.packed as u64;

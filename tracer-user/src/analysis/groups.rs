@@ -1,7 +1,13 @@
 //! Moves by what they have in common: process, mapping, actor, reason, address, second.
 //! Input: moves of one or several recordings.
 
-use std::{cmp::Reverse, collections::HashMap, sync::Arc};
+use std::{
+    cmp::Reverse,
+    hash::{BuildHasher as _, Hash as _, Hasher as _},
+    sync::Arc,
+};
+
+use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::{
     analysis::totals::Durations,
@@ -91,7 +97,7 @@ impl Key {
                 let owner = moved.owner.as_ref();
                 Value::Address(owner.map(|owner| owner.tgid), moved.vaddr)
             }
-            Self::Second => Value::Second(moved.at.since(run.begun).0 / 1_000_000_000),
+            Self::Second => Value::Second(run.second(moved.at)),
             Self::Host => Value::Text(run.host.clone()),
         }
     }
@@ -114,9 +120,12 @@ impl Key {
             },
             Self::Reason => matches!(value, Value::Reason(reason) if *reason == moved.reason),
             // These are made without a pointer, or seldom.
-            Self::Comm | Self::Nodes | Self::Order | Self::Verdict | Self::Address | Self::Second | Self::Host => {
-                *value == self.of(moved, run)
+            Self::Address => {
+                matches!(value, Value::Address(tgid, vaddr) if *vaddr == moved.vaddr
+                    && *tgid == moved.owner.as_ref().map(|owner| owner.tgid))
             }
+            Self::Second => matches!(value, Value::Second(second) if *second == run.second(moved.at)),
+            Self::Comm | Self::Nodes | Self::Order | Self::Verdict | Self::Host => *value == self.of(moved, run),
         }
     }
 }
@@ -128,6 +137,13 @@ pub struct Run {
     pub begun: Nanos,
     /// On which machine.
     pub host: Arc<str>,
+}
+
+impl Run {
+    /// Whole seconds from its begin.
+    fn second(&self, at: Nanos) -> u64 {
+        at.since(self.begun).0 / 1_000_000_000
+    }
 }
 
 impl From<&Header> for Run {
@@ -187,7 +203,7 @@ pub struct Group {
     /// The longest blackout; None: no run's start was seen.
     pub longest: Option<Nanos>,
     /// How long accesses had to wait, of the runs whose start was seen. None: there are too many groups to keep it.
-    pub blackout: Option<Durations>,
+    pub blackout: Option<Box<Durations>>,
 }
 
 impl Group {
@@ -216,11 +232,16 @@ impl Group {
 pub struct Groups {
     /// In their order.
     pub keys: Vec<Key>,
-    places: HashMap<Vec<Value>, usize>,
-    sums: Vec<Group>,
-    last: Option<usize>,
+    /// What each group has in common, one behind the other: a value for each key.
     values: Vec<Value>,
-    last_values: Vec<Value>,
+    sums: Vec<Group>,
+    /// Groups by their values.
+    places: HashTable<usize>,
+    hasher: DefaultHashBuilder,
+    /// The group of the last move.
+    last: usize,
+    /// Of the move that is looked up.
+    wanted: Vec<Value>,
     /// What found no place any more.
     pub others: Group,
 }
@@ -236,51 +257,63 @@ impl Groups {
     pub fn new(keys: Vec<Key>) -> Self {
         Self {
             keys,
-            places: HashMap::new(),
-            sums: Vec::new(),
-            last: None,
             values: Vec::new(),
-            last_values: Vec::new(),
+            sums: Vec::new(),
+            places: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+            last: 0,
+            wanted: Vec::new(),
             others: Group::default(),
         }
     }
 
     /// Adds a move.
     pub fn add(&mut self, moved: &Move, run: &Run) {
-        // Moves come in rows.
-        let place = match self.last {
-            Some(place) if self.is_last(moved, run) => Some(place),
-            _ => self.place(moved, run),
-        };
-        match place {
-            Some(place) => self.sums[place].add(moved),
+        // Moves come in rows, and rows come again: what is like none of both is looked up.
+        let near = [self.last, self.last + 1]
+            .into_iter()
+            .find(|place| self.has(*place, moved, run));
+        match near.or_else(|| self.place(moved, run)) {
+            Some(place) => {
+                self.last = place;
+                self.sums[place].add(moved);
+            }
             None => self.others.add(moved),
         }
     }
 
-    /// Whether it has all in common with the last one that found a place.
-    fn is_last(&self, moved: &Move, run: &Run) -> bool {
-        let mut keys = self.keys.iter().zip(&self.last_values);
-        keys.all(|(key, value)| key.is(value, moved, run))
+    /// Whether there is that group, and the move is of it.
+    fn has(&self, place: usize, moved: &Move, run: &Run) -> bool {
+        place < self.sums.len()
+            && self
+                .keys
+                .iter()
+                .zip(self.of(place))
+                .all(|(key, value)| key.is(value, moved, run))
+    }
+
+    /// What a group has in common.
+    fn of(&self, place: usize) -> &[Value] {
+        of(&self.values, self.keys.len(), place)
     }
 
     fn place(&mut self, moved: &Move, run: &Run) -> Option<usize> {
-        self.values.clear();
-        self.values.extend(self.keys.iter().map(|key| key.of(moved, run)));
-        let place = match self.places.get(&self.values) {
-            Some(place) => *place,
-            None if self.sums.len() == MOST => return None,
-            None => {
-                self.places.insert(self.values.clone(), self.sums.len());
-                self.sums.push(Group {
-                    blackout: (self.sums.len() < DETAILED).then(Durations::default),
-                    ..Group::default()
-                });
-                self.sums.len() - 1
-            }
-        };
-        self.last = Some(place);
-        std::mem::swap(&mut self.last_values, &mut self.values);
+        self.wanted.clear();
+        self.wanted.extend(self.keys.iter().map(|key| key.of(moved, run)));
+        let digest = hash(&self.hasher, &self.wanted);
+        let known = self.places.find(digest, |place| self.of(*place) == self.wanted);
+        if known.is_some() || self.sums.len() == MOST {
+            return known.copied();
+        }
+        let place = self.sums.len();
+        self.values.append(&mut self.wanted);
+        self.sums.push(Group {
+            blackout: (place < DETAILED).then(Box::default),
+            ..Group::default()
+        });
+        let (values, each, hasher) = (&self.values, self.keys.len(), &self.hasher);
+        self.places
+            .insert_unique(digest, place, |place| hash(hasher, of(values, each, *place)));
         Some(place)
     }
 
@@ -294,9 +327,10 @@ impl Groups {
     #[must_use]
     pub fn sorted(&self, by: Sort) -> Vec<(&[Value], &Group)> {
         let mut rows: Vec<(&[Value], &Group)> = self
-            .places
+            .sums
             .iter()
-            .map(|(values, &place)| (&values[..], &self.sums[place]))
+            .enumerate()
+            .map(|(place, sums)| (self.of(place), sums))
             .collect();
         rows.sort_unstable_by(|(a, first), (b, second)| {
             let size = |group: &Group| match by {
@@ -309,6 +343,29 @@ impl Groups {
         });
         rows
     }
+}
+
+/// The values of one group, of which each has so many.
+fn of(values: &[Value], each: usize, place: usize) -> &[Value] {
+    &values[each * place..each * (place + 1)]
+}
+
+/// Neighbours that have their places in a line of the cache.
+const NEIGHBOURS: u64 = 64;
+
+/// Addresses come in rows, and there are more of them than a cache holds: the low bits, by which a table begins to seek,
+/// are near each other for neighbours; the high ones, by which it tells what it finds there apart, differ.
+fn hash(hasher: &DefaultHashBuilder, values: &[Value]) -> u64 {
+    let (mut state, mut near) = (hasher.build_hasher(), 0);
+    for value in values {
+        if let Value::Address(tgid, vaddr) = value {
+            (tgid, vaddr.page() / NEIGHBOURS).hash(&mut state);
+            near = vaddr.page() % NEIGHBOURS;
+        } else {
+            value.hash(&mut state);
+        }
+    }
+    ((state.finish() & !(NEIGHBOURS - 1)) | near) ^ near.rotate_right(7)
 }
 
 /// Which groups come first.

@@ -82,7 +82,7 @@ pub fn info(args: &InfoArgs) -> anyhow::Result<ExitCode> {
     let mut recording = open(&args.file, true)?;
     let mut found = Contents::default();
     while let Some(item) = recording.next_item().map_err(|error| unreadable(&args.file, error))? {
-        found.add(&item, &recording.events, recording.place.as_ref());
+        found.add(&item, &mut recording);
     }
     found.bytes = recording.position();
     let text = if args.json {

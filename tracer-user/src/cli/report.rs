@@ -204,6 +204,11 @@ impl Sink for Gathering<'_> {
         Ok(())
     }
 
+    /// Of what is asked for.
+    fn sums(&self) -> bool {
+        true
+    }
+
     fn event(&mut self, event: &Event) -> io::Result<()> {
         if !self.args.wants(event, &self.run) {
             return Ok(());

@@ -10,7 +10,7 @@ use crate::{
     recording::{
         header::{Begin, End},
         redact::{Key, Redactor},
-        rows::Batch,
+        rows::{Batch, Step},
     },
     sink::{
         Header,
@@ -236,14 +236,14 @@ impl<S: Store> Copying<'_, S> {
         }
         .map_err(read)?;
         while let Some(item) = file.next_item().map_err(CopyError::Read)? {
-            self.item(&item, &file).map_err(CopyError::Write)?;
+            self.item(&item, &mut file).map_err(CopyError::Write)?;
         }
         // That there is no end, where others follow.
         self.gap |= piece.end.is_none();
         Ok(())
     }
 
-    fn item<R: Read>(&mut self, item: &Item, file: &RecordingFile<R>) -> io::Result<()> {
+    fn item<R: Read>(&mut self, item: &Item, file: &mut RecordingFile<R>) -> io::Result<()> {
         match (item, &mut self.redactor) {
             // Written anew.
             (Item::Begin(_) | Item::End(_), _) => Ok(()),
@@ -260,11 +260,11 @@ impl<S: Store> Copying<'_, S> {
             }
             (Item::Events, Some(redactor)) => {
                 redactor.next_block();
-                let mut turns = file.turns.iter().peekable();
-                for (event, come) in file.events.iter().zip(1..) {
-                    self.batch.push(&redactor.event(event));
-                    if turns.next_if_eq(&&come).is_some() {
-                        self.batch.turn();
+                let mut events = file.events();
+                while let Some(step) = events.next() {
+                    match step {
+                        Step::Event(event) => self.batch.push(&redactor.event(event)),
+                        Step::Turn => self.batch.turn(),
                     }
                 }
                 self.pass_over();

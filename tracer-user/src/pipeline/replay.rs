@@ -5,7 +5,10 @@ use std::io::{self, Read};
 
 use crate::{
     analysis::totals::Totals,
-    recording::header::{Begin, Finished},
+    recording::{
+        header::{Begin, Finished},
+        rows::Step,
+    },
     sink::{Header, Sink, Summary},
     source::recording::{Item, Missing, ReadError, RecordingFile},
 };
@@ -60,12 +63,17 @@ pub fn replay<R: Read>(
             }
             Item::Events => {
                 let run = started(&mut run, sink)?;
-                let mut turns = recording.turns.iter().peekable();
-                for (event, come) in recording.events.iter().zip(1..) {
-                    run.totals.add(event);
-                    sink.event(event)?;
-                    if turns.next_if_eq(&&come).is_some() {
-                        sink.flush()?;
+                let own_sums = sink.sums();
+                let mut events = recording.events();
+                while let Some(step) = events.next() {
+                    match step {
+                        Step::Event(event) => {
+                            if !own_sums {
+                                run.totals.add(event);
+                            }
+                            sink.event(event)?;
+                        }
+                        Step::Turn => sink.flush()?,
                     }
                 }
             }

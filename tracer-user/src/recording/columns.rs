@@ -186,25 +186,6 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    #[inline]
-    fn next(&mut self, codec: Codec) -> Result<u64, Damage> {
-        match codec {
-            Codec::Plain => self.bytes.number(),
-            Codec::Delta => {
-                self.last = self.last.wrapping_add(unzigzag(self.bytes.number()?));
-                Ok(self.last)
-            }
-            Codec::Runs => {
-                if self.run == 0 {
-                    self.begin_run()?;
-                }
-                self.run -= 1;
-                Ok(self.last)
-            }
-        }
-    }
-
-    #[inline(never)]
     fn begin_run(&mut self) -> Result<(), Damage> {
         self.last = self.bytes.number()?;
         self.run = self.bytes.number()?;
@@ -215,11 +196,19 @@ impl Reading<'_> {
     }
 }
 
-/// Rows of `N` numbers that are being read.
+/// Rows of `N` numbers that are being read. Columns of runs are looked at only where a run ends: in most rows none does.
 pub struct Rows<'a, const N: usize> {
     codecs: &'static [Codec; N],
     columns: [Reading<'a>; N],
+    /// The other columns, by number; the first `varying_count` count.
+    varying: [usize; N],
+    varying_count: usize,
+    row: [u64; N],
     left: u64,
+    /// Rows until the next run ends, from the last time that one did.
+    steady: u64,
+    /// Of these, rows that are left.
+    steady_left: u64,
 }
 
 impl<'a, const N: usize> Rows<'a, N> {
@@ -240,7 +229,21 @@ impl<'a, const N: usize> Rows<'a, N> {
         for column in &mut columns {
             column.bytes = Reader(reader.bytes()?);
         }
-        Ok(Self { codecs, columns, left })
+        let (mut varying, mut varying_count) = ([0; N], 0);
+        for at in (0..N).filter(|at| codecs[*at] != Codec::Runs) {
+            varying[varying_count] = at;
+            varying_count += 1;
+        }
+        Ok(Self {
+            codecs,
+            columns,
+            varying,
+            varying_count,
+            row: [0; N],
+            left,
+            steady: 0,
+            steady_left: 0,
+        })
     }
 
     /// Rows that are left.
@@ -255,15 +258,58 @@ impl<'a, const N: usize> Rows<'a, N> {
     /// [`Damage`] where there is none.
     #[inline]
     pub fn take(&mut self) -> Result<[u64; N], Damage> {
+        self.step().map(|_| self.row)
+    }
+
+    /// Goes on to the next row, and says whether its columns of runs may differ from those of the row before.
+    ///
+    /// # Errors
+    /// [`Damage`] where there is none.
+    #[inline]
+    pub fn step(&mut self) -> Result<bool, Damage> {
         self.left = self
             .left
             .checked_sub(1)
             .ok_or(Damage("it has fewer rows than it says"))?;
-        let mut row = [0; N];
-        for ((value, column), codec) in row.iter_mut().zip(&mut self.columns).zip(self.codecs) {
-            *value = column.next(*codec)?;
+        let changes = self.steady_left == 0;
+        if changes {
+            self.begin_runs()?;
         }
-        Ok(row)
+        self.steady_left -= 1;
+        for &at in &self.varying[..self.varying_count] {
+            let column = &mut self.columns[at];
+            let number = column.bytes.number()?;
+            self.row[at] = if self.codecs[at] == Codec::Delta {
+                column.last = column.last.wrapping_add(unzigzag(number));
+                column.last
+            } else {
+                number
+            };
+        }
+        Ok(changes)
+    }
+
+    /// The row of the last step.
+    #[must_use]
+    pub fn row(&self) -> &[u64; N] {
+        &self.row
+    }
+
+    /// Where a run has ended, begins the next one.
+    #[inline(never)]
+    fn begin_runs(&mut self) -> Result<(), Damage> {
+        let mut steady = u64::MAX;
+        let columns = self.columns.iter_mut().zip(self.codecs).zip(&mut self.row);
+        for ((column, _), value) in columns.filter(|((_, codec), _)| **codec == Codec::Runs) {
+            column.run -= self.steady;
+            if column.run == 0 {
+                column.begin_run()?;
+                *value = column.last;
+            }
+            steady = steady.min(column.run);
+        }
+        (self.steady, self.steady_left) = (steady, steady);
+        Ok(())
     }
 }
 

@@ -140,41 +140,91 @@ impl Batch {
     }
 }
 
-/// Reads the events of a block into `events`, and into `turns` how many of them had come at each turn.
-///
-/// # Errors
-/// [`Damage`] where the content is not what a [`Batch`] writes; both may hold a part of it.
-pub fn read(content: &[u8], events: &mut Vec<Event>, turns: &mut Vec<usize>) -> Result<(), Damage> {
-    events.clear();
-    turns.clear();
-    let mut reader = Reader(content);
-    let most = u64::from(MAX_ROWS);
-    let tables = Tables::read(&mut reader)?;
-    let mut kinds = Rows::new(&KIND, &mut reader, 2 * most)?;
-    let mut moves = Rows::new(&MOVE, &mut reader, most)?;
-    let mut unmapped = Rows::new(&UNMAPPED_MOVE, &mut reader, most)?;
-    let mut failures = Rows::new(&FAILURE, &mut reader, most)?;
-    let mut places = Rows::new(&PLACE, &mut reader, most * MAX_PLACES as u64)?;
-    let mut compactions = Rows::new(&COMPACTION, &mut reader, most)?;
-    let mut expected = Expected::default();
-    while kinds.left() > 0 {
-        events.push(match kinds.take()? {
-            [TURN] => {
-                turns.push(events.len());
-                continue;
-            }
-            [MOVES] => {
-                let moved = moves::read_move(moves.take()?, expected, &tables)?;
-                expected.follow(&moved);
-                Event::Move(moved)
-            }
-            [UNMAPPED] => Event::Unmapped(others::read_unmapped(unmapped.take()?, &tables)?),
-            [FAILURES] => Event::Failure(others::read_failure(failures.take()?, &mut places, &tables)?),
-            [COMPACTIONS] => Event::Compaction(others::read_compaction(compactions.take()?, &tables)?),
-            _ => return Err(Damage("it has events of an unknown kind")),
-        });
+/// What comes next in a block.
+#[derive(Debug)]
+pub enum Step<'a> {
+    /// An event, which is there until the next step.
+    Event(&'a Event),
+    /// What has come was shown, before anything else came.
+    Turn,
+}
+
+/// The events of a block, read one after the other. Most moves are like the last one: that is changed in place, so that
+/// neither what they name is counted again nor anything copied.
+pub struct Events<'a> {
+    tables: Tables,
+    kinds: Rows<'a, 1>,
+    moves: Rows<'a, 20>,
+    expected: Expected,
+    unmapped: Rows<'a, 14>,
+    failures: Rows<'a, 17>,
+    places: Rows<'a, 4>,
+    compactions: Rows<'a, 13>,
+    moved: Option<Event>,
+    other: Option<Event>,
+}
+
+impl<'a> Events<'a> {
+    /// From the content of a block.
+    ///
+    /// # Errors
+    /// [`Damage`] where that is not what a [`Batch`] writes.
+    pub fn new(content: &'a [u8]) -> Result<Self, Damage> {
+        let mut reader = Reader(content);
+        let reader = &mut reader;
+        let most = u64::from(MAX_ROWS);
+        Ok(Self {
+            tables: Tables::read(reader)?,
+            kinds: Rows::new(&KIND, reader, 2 * most)?,
+            moves: Rows::new(&MOVE, reader, most)?,
+            expected: Expected::default(),
+            unmapped: Rows::new(&UNMAPPED_MOVE, reader, most)?,
+            failures: Rows::new(&FAILURE, reader, most)?,
+            places: Rows::new(&PLACE, reader, most * MAX_PLACES as u64)?,
+            compactions: Rows::new(&COMPACTION, reader, most)?,
+            moved: None,
+            other: None,
+        })
     }
-    Ok(())
+
+    /// The next step; None at the end.
+    ///
+    /// # Errors
+    /// [`Damage`] where the content is not what a [`Batch`] writes: nothing more can be read.
+    #[inline]
+    pub fn step(&mut self) -> Result<Option<Step<'_>>, Damage> {
+        if self.kinds.left() == 0 {
+            return Ok(None);
+        }
+        self.kinds.step()?;
+        let tables = &self.tables;
+        let other = match *self.kinds.row() {
+            [MOVES] => return self.next_move().map(|event| Some(Step::Event(event))),
+            [TURN] => return Ok(Some(Step::Turn)),
+            [UNMAPPED] => Event::Unmapped(others::read_unmapped(self.unmapped.take()?, tables)?),
+            [FAILURES] => {
+                let row = self.failures.take()?;
+                Event::Failure(others::read_failure(row, &mut self.places, tables)?)
+            }
+            [COMPACTIONS] => Event::Compaction(others::read_compaction(self.compactions.take()?, tables)?),
+            _ => return Err(Damage("it has events of an unknown kind")),
+        };
+        Ok(Some(Step::Event(self.other.insert(other))))
+    }
+
+    #[inline]
+    fn next_move(&mut self) -> Result<&Event, Damage> {
+        let changes = self.moves.step()?;
+        let row = self.moves.row();
+        if changes {
+            self.moved = Some(Event::Move(moves::read_move(row, &self.tables)?));
+        }
+        if let Some(Event::Move(moved)) = &mut self.moved {
+            moves::vary(moved, row, self.expected);
+            self.expected.follow(moved);
+        }
+        self.moved.as_ref().ok_or(Damage("its first row begins no run"))
+    }
 }
 
 /// Mappings that are recorded of a folio that could not be moved. The kernel side tells of fewer.
@@ -234,7 +284,13 @@ mod tests {
     fn read_back(batch: &mut Batch) -> Result<Vec<Event>, Damage> {
         let (mut content, mut events) = (Vec::new(), Vec::new());
         batch.finish(&mut content);
-        read(&content, &mut events, &mut Vec::new()).map(|()| events)
+        let mut read = Events::new(&content)?;
+        while let Some(step) = read.step()? {
+            if let Step::Event(event) = step {
+                events.push(event.clone());
+            }
+        }
+        Ok(events)
     }
 
     #[test]

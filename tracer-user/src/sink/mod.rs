@@ -144,6 +144,11 @@ pub trait Sink {
     /// When the destination cannot be written; a broken pipe ends the run quietly.
     fn begin(&mut self, header: &Header) -> io::Result<()>;
 
+    /// Whether it makes sums of its own: then those of a replayed run's [`Summary`] may be left empty.
+    fn sums(&self) -> bool {
+        false
+    }
+
     /// Each event.
     ///
     /// # Errors

@@ -5,12 +5,11 @@ use std::io::{self, Read};
 
 use crate::{
     analysis::intervals::Interval,
-    event::Event,
     recording::{
         Damage, VERSION,
         block::{BlockHeader, HEADER, Kind, MAGIC, MAX_JSON, MAX_PAYLOAD, Unpacker},
         header::{Begin, End},
-        rows,
+        rows::{self, Step},
     },
 };
 
@@ -22,7 +21,7 @@ const CHUNK: usize = 1 << 18;
 pub enum Item {
     /// How the run was made. Comes several times.
     Begin(Box<Begin>),
-    /// Some events, in the order in which they came: these are in [`RecordingFile::events`].
+    /// Some events, in the order in which they came: [`RecordingFile::events`] reads them.
     Events,
     /// An interval of the books.
     Interval(Box<Interval>),
@@ -111,10 +110,10 @@ pub struct RecordingFile<R> {
     state: State,
     /// Told next.
     told_next: Option<Missing>,
-    /// The events of the last [`Item::Events`].
-    pub events: Vec<Event>,
-    /// How many of them had come when what had come was shown, each time.
-    pub turns: Vec<usize>,
+    /// Events of the last item that nobody has read.
+    unread: u32,
+    /// What was found wrong with them: the next item.
+    broken: Option<Damage>,
     /// The last block that was there, whole or not.
     pub place: Option<Place>,
 }
@@ -137,13 +136,13 @@ impl<R: Read> RecordingFile<R> {
             sequence: 0,
             state: State::Foreign,
             told_next: None,
-            events: Vec::new(),
-            turns: Vec::new(),
+            unread: 0,
+            broken: None,
             place: None,
         })
     }
 
-    /// The same, but [`RecordingFile::events`] remains empty: for who takes blocks as they are.
+    /// The same, but [`RecordingFile::events`] has none: for who takes blocks as they are.
     ///
     /// # Errors
     /// When there is no memory.
@@ -161,6 +160,24 @@ impl<R: Read> RecordingFile<R> {
         &self.buffer[self.start.saturating_sub(whole)..self.start]
     }
 
+    /// The events of the last [`Item::Events`]. Where they cannot be read any further they end, and the next item says so.
+    pub fn events(&mut self) -> Events<'_> {
+        let rows = if self.unread > 0 {
+            rows::Events::new(&self.content).map(Some)
+        } else {
+            Ok(None)
+        };
+        let rows = rows.unwrap_or_else(|damage| {
+            self.broken = Some(damage);
+            None
+        });
+        Events {
+            rows,
+            unread: &mut self.unread,
+            broken: &mut self.broken,
+        }
+    }
+
     /// Bytes that were read and used.
     #[must_use]
     pub fn position(&self) -> u64 {
@@ -172,6 +189,11 @@ impl<R: Read> RecordingFile<R> {
     /// # Errors
     /// [`ReadError`]: nothing more can be read.
     pub fn next_item(&mut self) -> Result<Option<Item>, ReadError> {
+        let unread = std::mem::take(&mut self.unread);
+        if let Some(Damage(what)) = self.broken.take() {
+            let bytes = self.place.map_or(0, |place| (HEADER + place.header.packed) as u64);
+            return Ok(Some(self.missing(self.at - bytes, bytes, Some(unread.into()), what)));
+        }
         if let Some(missing) = self.told_next.take() {
             return Ok(Some(Item::Missing(missing)));
         }
@@ -243,10 +265,7 @@ impl<R: Read> RecordingFile<R> {
         Ok(match kind {
             Kind::Header => Item::Begin(json(&self.content)?),
             Kind::Events => {
-                rows::read(&self.content, &mut self.events, &mut self.turns)?;
-                if self.events.len() != header.rows as usize {
-                    return Err(Damage("it has fewer rows than it says"));
-                }
+                self.unread = header.rows;
                 Item::Events
             }
             Kind::Interval => Item::Interval(json(&self.content)?),
@@ -361,14 +380,54 @@ impl<R: Read> RecordingFile<R> {
     }
 }
 
+/// The events of a block.
+pub struct Events<'a> {
+    /// None: nothing more can be read.
+    rows: Option<rows::Events<'a>>,
+    unread: &'a mut u32,
+    broken: &'a mut Option<Damage>,
+}
+
+impl Events<'_> {
+    /// The next event, or that what has come was shown; None at the end.
+    #[inline]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "what it returns is there until it is called again"
+    )]
+    pub fn next(&mut self) -> Option<Step<'_>> {
+        if self.broken.is_some() {
+            return None;
+        }
+        let damage = match self.rows.as_mut()?.step() {
+            Ok(Some(Step::Event(event))) => match self.unread.checked_sub(1) {
+                Some(left) => {
+                    *self.unread = left;
+                    return Some(Step::Event(event));
+                }
+                None => Damage("it has more rows than it says"),
+            },
+            Ok(Some(Step::Turn)) => return Some(Step::Turn),
+            Ok(None) if *self.unread == 0 => return None,
+            Ok(None) => Damage("it has fewer rows than it says"),
+            Err(damage) => damage,
+        };
+        *self.broken = Some(damage);
+        None
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
     use crate::{
-        event::Move,
-        recording::header::Finished,
+        event::{Event, Move},
+        recording::{
+            block::{Packer, Span},
+            header::Finished,
+        },
         render::made_up,
         sink::{
             Sink as _,
@@ -424,8 +483,13 @@ mod tests {
             match item {
                 Item::Begin(begin) => found.begins.push(*begin),
                 Item::Events => {
-                    assert_eq!(recording.turns, [recording.events.len()]);
-                    found.batches.push(recording.events.clone());
+                    let (mut batch, mut events) = (Vec::new(), recording.events());
+                    while let Some(Step::Event(event)) = events.next() {
+                        batch.push(event.clone());
+                    }
+                    // The turn is the last of it.
+                    assert!(events.next().is_none());
+                    found.batches.push(batch);
                 }
                 Item::Interval(interval) => {
                     assert_eq!(*interval, made_up::interval());
@@ -566,6 +630,38 @@ mod tests {
         let found = read(&without).unwrap();
         assert_eq!(found.batches, batches()[1..]);
         assert_eq!(found.missing.len(), 1);
+    }
+
+    #[test]
+    fn events_that_are_not_as_many_as_the_block_says_are_read_as_far_as_can_be() {
+        let bytes = recorded();
+        let bounds: Vec<usize> = bounds(&bytes).into_iter().collect();
+        let (before, after) = (&bytes[..bounds[2]], &bytes[bounds[3]..]);
+        let block = &bytes[bounds[2]..bounds[3]];
+        let header = BlockHeader::parse(block.first_chunk().unwrap()).unwrap();
+        let mut content = Vec::new();
+        let mut unpacker = Unpacker::new().unwrap();
+        unpacker.unpack(&header, &block[HEADER..], &mut content).unwrap();
+        for (rows, read_of_it, unread) in [(3, 2, 1), (1, 1, 0)] {
+            let span = Span {
+                rows,
+                first: header.first,
+                last: header.last,
+            };
+            let mut changed = before.to_vec();
+            let mut packer = Packer::new().unwrap();
+            packer
+                .pack(Kind::Events, header.sequence, span, &content, &mut changed)
+                .unwrap();
+            changed.extend(after);
+            let found = read(&changed).unwrap();
+            assert_eq!(found.batches[0], batches()[0][..read_of_it]);
+            assert_eq!(found.batches[1..], batches()[1..]);
+            let [missing] = &found.missing[..] else {
+                panic!("{:?}", found.missing)
+            };
+            assert_eq!((missing.at, missing.events), (bounds[2] as u64, Some(unread)));
+        }
     }
 
     #[test]

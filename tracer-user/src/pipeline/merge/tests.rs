@@ -103,7 +103,7 @@ fn contents(file: &[u8]) -> Contents {
     let mut recording = RecordingFile::new(file).unwrap();
     let mut found = Contents::default();
     while let Some(item) = recording.next_item().unwrap() {
-        found.add(&item, &recording.events, recording.place.as_ref());
+        found.add(&item, &mut recording);
     }
     found
 }

@@ -105,45 +105,46 @@ pub(super) fn move_row(moved: &Move, expected: Expected, tables: &mut Filling) -
     ]
 }
 
-pub(super) fn read_move(row: [u64; 20], expected: Expected, tables: &Tables) -> Result<Move, Damage> {
+/// A move, as far as columns of runs tell; [`vary`] does the rest.
+pub(super) fn read_move(row: &[u64; 20], tables: &Tables) -> Result<Move, Damage> {
     let [
-        at,
+        _,
         known,
         owner,
         owner_source,
-        vaddr,
+        _,
         pages,
         order,
-        old_pfn,
-        new_pfn,
+        _,
+        _,
         old_node,
         new_node,
         reason,
         actor,
-        blackout,
+        _,
         vma,
         verdict,
         flags,
         map_count,
         nth,
         cpu,
-    ] = row;
+    ] = *row;
     let has = |bit| known & bit != 0;
     let node = |number, bit| has(bit).then(|| narrow(number).map(NodeId)).transpose();
     Ok(Move {
-        at: Nanos(at),
+        at: Nanos(0),
         owner: tables.task(owner)?,
         owner_source: of(&OwnerSource::ALL, owner_source)?,
-        vaddr: VirtAddr(stepped(vaddr, turned(expected.vaddr)).rotate_left(PAGE_SHIFT)),
+        vaddr: VirtAddr(0),
         pages,
         order: Order(narrow(order)?),
-        old_pfn: has(known::OLD_PFN).then(|| Pfn(stepped(old_pfn, expected.old_pfn))),
-        new_pfn: has(known::NEW_PFN).then(|| Pfn(stepped(new_pfn, expected.new_pfn))),
+        old_pfn: None,
+        new_pfn: None,
         old_node: node(old_node, known::OLD_NODE)?,
         new_node: node(new_node, known::NEW_NODE)?,
         reason: tables.reason(reason)?,
         actor: some(tables.task(actor))?,
-        blackout: has(known::BLACKOUT).then_some(Nanos(blackout)),
+        blackout: None,
         vma: tables.vma(vma)?,
         verdict: of(&Verdict::ALL, verdict)?,
         flags: has(known::FLAGS).then(|| PageFlags::new(flags, AS_RECORDED)),
@@ -152,6 +153,18 @@ pub(super) fn read_move(row: [u64; 20], expected: Expected, tables: &Tables) -> 
         nth: has(known::NTH).then(|| narrow(nth)).transpose()?,
         cpu: narrow(cpu)?,
     })
+}
+
+/// What differs from one move to the next: the other columns.
+#[inline]
+pub(super) fn vary(moved: &mut Move, row: &[u64; 20], expected: Expected) {
+    let [at, known, _, _, vaddr, _, _, old_pfn, new_pfn, _, _, _, _, blackout, ..] = *row;
+    let has = |bit| known & bit != 0;
+    moved.at = Nanos(at);
+    moved.vaddr = VirtAddr(stepped(vaddr, turned(expected.vaddr)).rotate_left(PAGE_SHIFT));
+    moved.old_pfn = has(known::OLD_PFN).then(|| Pfn(stepped(old_pfn, expected.old_pfn)));
+    moved.new_pfn = has(known::NEW_PFN).then(|| Pfn(stepped(new_pfn, expected.new_pfn)));
+    moved.blackout = has(known::BLACKOUT).then_some(Nanos(blackout));
 }
 
 /// The flags that the kernel got wrong were taken out before.
