@@ -192,7 +192,9 @@ pub fn search(mut folio: u64) -> (Found, u64) {
             pages: 0,
         },
     };
-    let _ = SEARCHES.insert(folio, &BEGIN, 0);
+    // By value it would be copied.
+    let begin: &Search = &BEGIN;
+    let _ = SEARCHES.insert(folio, begin, 0);
     let Some(search) = SEARCHES.get_ptr_mut(folio) else {
         return (Found::default(), 0);
     };

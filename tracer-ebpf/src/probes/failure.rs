@@ -79,7 +79,9 @@ fn lists_are_seen() -> bool {
 #[inline(always)]
 fn trouble(call: &Call, folio: u64) -> Option<&'static mut Trouble> {
     if TROUBLE.get_ptr(folio).is_none() {
-        TROUBLE.insert(folio, &NOTHING, 0).ok()?;
+        // By value it would be copied.
+        let nothing: &Trouble = &NOTHING;
+        TROUBLE.insert(folio, nothing, 0).ok()?;
     }
     // SAFETY: a live value of the map; the folio is this task's.
     let trouble = unsafe { &mut *TROUBLE.get_ptr_mut(folio)? };
