@@ -199,6 +199,7 @@ impl Args {
     }
 
     fn export(&self) -> anyhow::Result<ExitCode> {
+        recorded::ensure_distinct(&self.files)?;
         let draft = if self.to_stdout() || self.partition {
             None
         } else {

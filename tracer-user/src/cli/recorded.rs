@@ -2,8 +2,10 @@
 //! Input: the parsed command line; a recording.
 
 use std::{
-    fs::File,
+    collections::HashSet,
+    fs::{self, File},
     io::{self, IsTerminal as _, Read, Write as _},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -92,6 +94,22 @@ pub fn info(args: &InfoArgs) -> anyhow::Result<ExitCode> {
     };
     view::print(&text)?;
     Ok(ExitCode::from(u8::from(!found.missing.is_empty())))
+}
+
+/// That no recording is given twice: all of it would count twice.
+///
+/// # Errors
+/// Which one is.
+pub(super) fn ensure_distinct(paths: &[PathBuf]) -> Result<(), Refused> {
+    let mut known = HashSet::new();
+    for path in paths {
+        // Whoever opens it says why it cannot be read.
+        let Ok(metadata) = fs::metadata(path) else { continue };
+        if metadata.is_file() && !known.insert((metadata.dev(), metadata.ino())) {
+            return Err(Refused(format!("{} is given twice", name(path))));
+        }
+    }
+    Ok(())
 }
 
 /// Opens a recording.

@@ -264,6 +264,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         current: 0,
         tables: keys.into_iter().map(Groups::new).collect(),
     };
+    recorded::ensure_distinct(&args.files)?;
     let mut whole = true;
     for path in &args.files {
         gathering.path = path;

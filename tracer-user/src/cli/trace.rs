@@ -168,6 +168,12 @@ async fn follow_through(
     if let (Ok(End::TargetsGone), Some(gone)) = (&ran, gone) {
         let _ = writeln!(io::stderr(), "tracer: {gone}");
     }
+    if let Ok(End::Full) = ran {
+        let _ = writeln!(
+            io::stderr(),
+            "tracer: the recording is as large as --max-size lets it be: that is the end of it"
+        );
+    }
     let outcome = judge(ran, pipeline.finish(), args.strict);
     let Some(mut running) = running else {
         return outcome.map(ExitCode::from);
