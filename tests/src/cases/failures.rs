@@ -362,7 +362,18 @@ fn full_node_hugetlb(env: &Env, pages: &str) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
+/// Others may give memory back in just the wrong moment: several tries.
 fn full_node_thp(env: &Env) -> Result<Outcome> {
+    for _ in 0..3 {
+        if full_node_thp_once(env)? > 0 {
+            return Ok(Outcome::Passed);
+        }
+    }
+    bail!("no huge page was split and left, three times: nothing is proven")
+}
+
+/// How many first pages of huge pages were left.
+fn full_node_thp_once(env: &Env) -> Result<usize> {
     let (pid, truth, trace) = traced(env, &["thp", "mbind_to_full_node", "32"], false)?;
     let [(_, report)] = &truth.0[..] else {
         bail!("one process was expected")
@@ -388,8 +399,7 @@ fn full_node_thp(env: &Env) -> Result<Outcome> {
     let firsts = failures.iter().filter(is_first);
     let firsts = firsts.filter(|failure| failure.cause == "not_tried").count();
     println!("{} failures, {firsts} first pages that were not tried", failures.len());
-    ensure!(firsts > 0, "no huge page was split and left: nothing is proven");
-    Ok(Outcome::Passed)
+    Ok(firsts)
 }
 
 fn full_node(env: &Env) -> Result<Outcome> {
