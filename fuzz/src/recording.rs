@@ -95,31 +95,7 @@ impl io::Write for Nowhere {
     }
 }
 
-impl Store for Nowhere {
-    fn is_full(&self) -> bool {
-        false
-    }
-
-    fn may_rotate(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn next_file(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn block_done(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn cut_back(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn done(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
+impl Store for Nowhere {}
 
 fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
     // As they are: what comes of damage. Else inside of a block that stays whole: what comes of its content.

@@ -206,28 +206,4 @@ impl Write for Counter<'_> {
     }
 }
 
-impl Store for Counter<'_> {
-    fn is_full(&self) -> bool {
-        false
-    }
-
-    fn may_rotate(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn next_file(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn block_done(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn cut_back(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn done(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
+impl Store for Counter<'_> {}

@@ -26,40 +26,52 @@ const FULL_ROWS: u32 = 1 << 16;
 const FULL_NAMES: usize = 1 << 16;
 const FULL_BYTES: usize = 1 << 23;
 
-/// Where blocks go.
+/// Where blocks go. What is not said otherwise is as in memory: never full, and nothing written by halves.
 pub trait Store: Write {
     /// Whether a file is full, so that the next one is due.
-    fn is_full(&self) -> bool;
+    fn is_full(&self) -> bool {
+        false
+    }
 
     /// Whether there may be another file after one that is full.
     ///
     /// # Errors
     /// [`io::ErrorKind::FileTooLarge`]: there is to be no other, and the run ends.
-    fn may_rotate(&self) -> io::Result<()>;
+    fn may_rotate(&self) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Ends the file and begins the next one.
     ///
     /// # Errors
     /// As for writing.
-    fn next_file(&mut self) -> io::Result<()>;
+    fn next_file(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 
     /// After each block.
     ///
     /// # Errors
     /// As for writing.
-    fn block_done(&mut self) -> io::Result<()>;
+    fn block_done(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Takes back what was written of a block that could not be written whole.
     ///
     /// # Errors
     /// Where that cannot be done: nothing can come after it.
-    fn cut_back(&mut self) -> io::Result<()>;
+    fn cut_back(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 
     /// After the last block.
     ///
     /// # Errors
     /// As for writing.
-    fn done(&mut self) -> io::Result<()>;
+    fn done(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Writes a recording.
@@ -153,28 +165,4 @@ impl<S: Store> Sink for Recording<S> {
 }
 
 #[cfg(test)]
-impl Store for &mut Vec<u8> {
-    fn is_full(&self) -> bool {
-        false
-    }
-
-    fn may_rotate(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn next_file(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn block_done(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn cut_back(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn done(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
+impl Store for &mut Vec<u8> {}
