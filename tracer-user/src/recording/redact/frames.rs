@@ -46,21 +46,19 @@ impl<'k> Frames<'k> {
     /// Which stand-ins are of which node.
     pub fn table(&self) -> Vec<NodeFrames> {
         let nodes: BTreeSet<NodeId> = self.nodes.iter().map(|span| span.node).collect();
-        let span = |node: NodeId| NodeFrames {
-            first: Pfn(region(node) << NODE_SHIFT),
-            end: Pfn((region(node) + 1) << NODE_SHIFT),
-            node,
-        };
-        nodes.into_iter().map(span).collect()
+        nodes.into_iter().map(stand_ins).collect()
     }
 
-    /// What stands for a frame; None where no memory can be.
+    /// What stands for a frame, or for what already stands for one; None where no memory can be.
     pub fn stand_in(&mut self, pfn: Pfn) -> Option<Pfn> {
-        let block = pfn.0 >> BLOCK_BITS;
-        if block >> NUMBER_BITS != 0 {
-            return None;
-        }
         let span = self.nodes.iter().find(|span| span.first <= pfn && pfn < span.end);
+        let block = match pfn.0 >> NODE_SHIFT {
+            0 => pfn.0 >> BLOCK_BITS,
+            _ if span.is_some_and(|span| *span == stand_ins(span.node)) => {
+                pfn.0 >> BLOCK_BITS & ((1 << NUMBER_BITS) - 1)
+            }
+            _ => return None,
+        };
         let region = span.map_or(0, |span| region(span.node));
         if self.known.len() >= MOST {
             self.known.clear();
@@ -72,6 +70,15 @@ impl<'k> Frames<'k> {
             .or_insert_with(|| permuted(key, region, block));
         let within = pfn.0 & ((1 << BLOCK_BITS) - 1);
         Some(Pfn(region << NODE_SHIFT | block << BLOCK_BITS | within))
+    }
+}
+
+/// All that can stand for frames of a node.
+fn stand_ins(node: NodeId) -> NodeFrames {
+    NodeFrames {
+        first: Pfn(region(node) << NODE_SHIFT),
+        end: Pfn((region(node) + 1) << NODE_SHIFT),
+        node,
     }
 }
 
