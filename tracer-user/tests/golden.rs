@@ -192,12 +192,15 @@ fn nothing_is_written_over_unless_asked_for() {
     assert_eq!(fs::metadata(copy).unwrap().permissions().mode() & 0o777, 0o600);
     for (more, from, to, hint) in [
         (&[][..], &path[..], copy, "--force"),
-        (&["--force"], copy, copy, "another file"),
         (&["--force"], path, link, "symbolic link"),
     ] {
         let (code, said) = merge(more, from, to);
         assert!(code == Some(2) && said.contains(hint), "{said}");
     }
-    assert_eq!(merge(&["--force"], path, copy).0, Some(0));
+    // In the place of what it was made of, too: it is replaced when all has been read.
+    for from in [path, copy] {
+        assert_eq!(merge(&["--force"], from, copy).0, Some(0));
+        assert_eq!(shown(&["cat", copy], b""), shown(&["cat", path], b""));
+    }
     fs::remove_dir_all(&scratch).unwrap();
 }

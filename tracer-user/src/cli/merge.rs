@@ -4,7 +4,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, IsTerminal as _, Seek as _, Write as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::atomic::Ordering,
@@ -17,9 +17,9 @@ use crate::{
     pipeline::merge::{self, MergeError, Note, Piece},
     recording::redact::Key,
     render::quantity::Bytes,
-    sink::recording::{
-        blocks::Blocks,
-        files::{Files, Sync},
+    sink::{
+        place::Draft,
+        recording::{blocks::Blocks, files::Files},
     },
 };
 
@@ -68,7 +68,6 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         .iter()
         .map(|path| open(path))
         .collect::<Result<Vec<_>, _>>()?;
-    refuse_itself(args, &recordings)?;
     let mut whole = true;
     let mut pieces = Vec::new();
     for ((number, path), recording) in args.files.iter().enumerate().zip(&mut recordings) {
@@ -88,10 +87,14 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     } else {
         None
     };
-    let files = if to_stdout {
-        Files::stdout()?
+    let draft = if to_stdout {
+        None
     } else {
-        Files::create(&args.output, args.force, None, Sync::End)?
+        Some(Draft::create(&args.output, args.force)?)
+    };
+    let files = match &draft {
+        Some(draft) => Files::draft(draft)?,
+        None => Files::stdout()?,
     };
     let total = files.total();
     let mut out = Blocks::new(files)?;
@@ -117,6 +120,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             return Err(recorded::unreadable(path, error));
         }
         Ok(()) => {}
+    }
+    if let Some(draft) = draft {
+        draft.publish()?;
     }
     let _ = writeln!(
         io::stderr(),
@@ -199,19 +205,4 @@ fn unnamed() -> io::Result<File> {
         .open(&path)?;
     fs::remove_file(&path)?;
     Ok(file)
-}
-
-/// The output is created before its inputs are read to their end.
-fn refuse_itself(args: &Args, recordings: &[File]) -> anyhow::Result<()> {
-    let Ok(there) = fs::metadata(&args.output) else {
-        return Ok(());
-    };
-    for (path, recording) in args.files.iter().zip(recordings) {
-        let input = recording.metadata()?;
-        if (input.dev(), input.ino()) == (there.dev(), there.ino()) {
-            let name = recorded::name(path);
-            return Err(Refused(format!("{name} is to be read and to be written: give -o another file")).into());
-        }
-    }
-    Ok(())
 }

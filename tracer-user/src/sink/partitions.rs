@@ -51,20 +51,25 @@ pub struct Partitions {
     header: Header,
     run: Run,
     parts: Vec<Part>,
+    /// The first file that was there already, and how many there were.
+    kept: Option<(io::Error, usize)>,
 }
 
 /// What happened on one day of a run.
 struct Part {
     /// Since 1970, in UTC; None: nobody knows.
     day: Option<i64>,
-    draft: Draft,
-    export: Box<dyn Export>,
+    /// None: its file is there already.
+    open: Option<(Draft, Box<dyn Export>)>,
 }
 
 impl Part {
-    fn end(mut self) -> io::Result<()> {
-        self.export.close()?;
-        self.draft.publish()
+    fn end(self) -> io::Result<()> {
+        let Some((draft, mut export)) = self.open else {
+            return Ok(());
+        };
+        export.close()?;
+        draft.publish()
     }
 }
 
@@ -76,10 +81,11 @@ impl Partitions {
             header: Header::unknown(),
             run: Run::default(),
             parts: Vec::new(),
+            kept: None,
         }
     }
 
-    fn begin_part(&self, day: Option<i64>, first: &Event) -> io::Result<Part> {
+    fn begin_part(&mut self, day: Option<i64>, first: &Event) -> io::Result<Part> {
         let Layout {
             root,
             extension,
@@ -98,10 +104,19 @@ impl Partitions {
         }
         let id = self.run.id.as_deref().map_or_else(|| "unknown".to_owned(), safe);
         // The same for the same file whenever it is exported, and another one for each file of a rotation.
-        let draft = Draft::create(&dir.join(format!("part-{id}-{:x}.{extension}", first.at().0)), *force)?;
+        let draft = match Draft::create(&dir.join(format!("part-{id}-{:x}.{extension}", first.at().0)), *force) {
+            // The rest of the data set does not depend on it.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let (first, count) = self.kept.take().unwrap_or((error, 0));
+                self.kept = Some((first, count + 1));
+                return Ok(Part { day, open: None });
+            }
+            other => other?,
+        };
         let mut export = format(draft.writer()?)?;
         export.begin(&self.header)?;
-        Ok(Part { day, draft, export })
+        let open = Some((draft, export));
+        Ok(Part { day, open })
     }
 
     fn end_run(&mut self) -> io::Result<()> {
@@ -167,7 +182,10 @@ impl Sink for Partitions {
             self.parts.push(part);
             self.parts.len() - 1
         };
-        self.parts[place].export.event(event)
+        match &mut self.parts[place].open {
+            Some((_, export)) => export.event(event),
+            None => Ok(()),
+        }
     }
 
     fn interval(&mut self, _interval: &Interval) -> io::Result<()> {
@@ -193,7 +211,19 @@ impl Export for Partitions {
     }
 
     fn close(&mut self) -> io::Result<()> {
-        self.end_run()
+        self.end_run()?;
+        match self.kept.take() {
+            None => Ok(()),
+            Some((first, 1)) => Err(first),
+            Some((first, count)) => {
+                let more = match count - 1 {
+                    1 => "1 other file".to_owned(),
+                    more => format!("{more} other files"),
+                };
+                let message = format!("{first}; {more}, too");
+                Err(io::Error::new(first.kind(), message))
+            }
+        }
     }
 }
 
@@ -248,17 +278,13 @@ mod tests {
         };
         let midnight = 86_400_000_000_000;
         let export = |force| {
+            let there = root.exists();
             let mut set = data_set(&root, force);
             set.begin(&header)?;
             for event in [midnight - 2000, midnight, midnight - 1000, midnight + 1].map(at) {
                 set.event(&event)?;
             }
-            assert!(
-                files(&root)
-                    .iter()
-                    .all(|path| !path.to_string_lossy().ends_with(".csv"))
-                    || force
-            );
+            assert!(there || files(&root).is_empty());
             set.finish(&made_up::summary())?;
             set.close()
         };
@@ -273,9 +299,18 @@ mod tests {
             let text = fs::read_to_string(path).unwrap();
             assert!(text.lines().count() == 3 && !text.contains("host"), "{text}");
         }
+        // What is there is left alone, what is not is written.
+        fs::write(&found[0], "older").unwrap();
+        fs::remove_file(&found[1]).unwrap();
         assert!(export(false).unwrap_err().to_string().contains("--force"));
+        assert_eq!(files(&root), found);
+        let length = |path: &PathBuf| fs::metadata(path).unwrap().len();
+        assert!(length(&found[0]) == 5 && length(&found[1]) > 5);
+        let error = export(false).unwrap_err().to_string();
+        assert!(error.contains("1 other file"), "{error}");
         export(true).unwrap();
         assert_eq!(files(&root), found);
+        assert!(found.iter().all(|path| length(path) > 5));
         fs::remove_dir_all(&root).unwrap();
     }
 

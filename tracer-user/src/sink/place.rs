@@ -5,16 +5,20 @@ use std::{
     ffi::OsString,
     fs::{self, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _},
+    os::{
+        fd::AsRawFd as _,
+        unix::fs::{FileTypeExt as _, OpenOptionsExt as _},
+    },
     path::{Path, PathBuf},
     process,
 };
 
-use crate::render::escape::Printable;
 use rustix::{
-    fs::{CWD, OFlags, RenameFlags, renameat_with},
+    fs::{AtFlags, CWD, OFlags, RenameFlags, linkat, renameat_with},
     io::Errno,
 };
+
+use crate::render::escape::Printable;
 
 /// What is at a path that may be written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,14 +57,17 @@ pub fn look(path: &Path, force: bool) -> io::Result<Place> {
 }
 
 fn there_already() -> io::Error {
-    io::Error::other("it is there already (--force replaces it)")
+    io::Error::new(
+        io::ErrorKind::AlreadyExists,
+        "it is there already (--force replaces it)",
+    )
 }
 
-fn options() -> OpenOptions {
+fn options(flags: OFlags) -> OpenOptions {
     let mut options = OpenOptions::new();
     options
         .write(true)
-        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+        .custom_flags((OFlags::NOFOLLOW | flags).bits().cast_signed())
         .mode(0o600);
     options
 }
@@ -74,8 +81,23 @@ pub fn open(path: &Path, force: bool) -> io::Result<(File, Place)> {
     if place == Place::File {
         fs::remove_file(path)?;
     }
-    let file = options().create_new(place != Place::Stream).open(path)?;
+    let file = options(OFlags::empty()).create_new(place != Place::Stream).open(path)?;
     Ok((file, place))
+}
+
+/// Brings the names in the directory of a file to the disk: that of a new file, too.
+///
+/// # Errors
+/// Whatever the system says.
+pub fn sync_names(path: &Path) -> io::Result<()> {
+    File::open(directory(path))?.sync_all()
+}
+
+fn directory(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
 }
 
 /// An error of an operation (`create`, `write`) on a path.
@@ -85,13 +107,22 @@ pub fn about(path: &Path, what: &str, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot {what} {}: {error}", Printable(&path)))
 }
 
-/// A file that is at its path only when it is whole: until then it has another name, and none if it never gets whole.
+/// A file that is at its path only when it is whole: until then it has no name, and is gone with whoever writes it.
 pub struct Draft {
     path: PathBuf,
     file: File,
     force: bool,
-    /// None: a pipe or a device, which is written to at once; or it has been published.
-    unfinished: Option<PathBuf>,
+    name: Name,
+}
+
+/// The name of a draft.
+enum Name {
+    /// Its path: a pipe or a device, which is written to at once, or a file that has been published.
+    Own,
+    /// None.
+    Nothing,
+    /// Another one, where the file system has no files without a name.
+    Unfinished(PathBuf),
 }
 
 impl Draft {
@@ -100,24 +131,56 @@ impl Draft {
     /// # Errors
     /// As [`look`], and whatever the system says; with the path.
     pub fn create(path: &Path, force: bool) -> io::Result<Self> {
-        Self::at(path, force).map_err(|error| about(path, "create", &error))
-    }
-
-    fn at(path: &Path, force: bool) -> io::Result<Self> {
-        let unfinished = match look(path, force)? {
-            Place::Stream => None,
-            Place::Free | Place::File => Some(unfinished(path)?),
+        let created = match look(path, force) {
+            Ok(Place::Stream) => options(OFlags::empty()).open(path).map(|file| (file, Name::Own)),
+            Ok(Place::Free | Place::File) => Self::without_name(path),
+            Err(error) => Err(error),
         };
-        let file = match &unfinished {
-            Some(unfinished) => options().create_new(true).open(unfinished)?,
-            None => options().open(path)?,
-        };
+        let (file, name) = created.map_err(|error| about(path, "create", &error))?;
         Ok(Self {
             path: path.to_owned(),
             file,
             force,
-            unfinished,
+            name,
         })
+    }
+
+    fn without_name(path: &Path) -> io::Result<(File, Name)> {
+        // What cannot be a name is found out now, not when everything is written.
+        let unfinished = unfinished(path)?;
+        match options(OFlags::TMPFILE).open(directory(path)) {
+            // A file system, or a kernel, that has no such files.
+            Err(error)
+                if [Errno::OPNOTSUPP, Errno::ISDIR]
+                    .map(Errno::raw_os_error)
+                    .map(Some)
+                    .contains(&error.raw_os_error()) =>
+            {
+                let file = options(OFlags::empty()).create_new(true).open(&unfinished)?;
+                Ok((file, Name::Unfinished(unfinished)))
+            }
+            other => Ok((other?, Name::Nothing)),
+        }
+    }
+
+    /// Where it is going to be.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file itself.
+    ///
+    /// # Errors
+    /// When there are too many open files.
+    pub fn file(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
+    /// Whether it is a file, and no pipe or device.
+    #[must_use]
+    pub fn is_file(&self) -> bool {
+        !matches!(self.name, Name::Own)
     }
 
     /// What writes to it, unbuffered; its errors tell the path.
@@ -127,7 +190,7 @@ impl Draft {
     pub fn writer(&self) -> io::Result<Writer> {
         Ok(Writer {
             path: self.path.clone(),
-            file: self.file.try_clone()?,
+            file: self.file()?,
         })
     }
 
@@ -140,36 +203,62 @@ impl Draft {
     }
 
     fn name(&mut self) -> io::Result<()> {
-        let Some(unfinished) = &self.unfinished else {
+        if !self.is_file() {
             return Ok(());
-        };
-        self.file.sync_data()?;
-        // Somebody may have been faster; with `force` the last one stays.
-        let flags = if self.force {
-            RenameFlags::empty()
-        } else {
-            RenameFlags::NOREPLACE
-        };
-        match renameat_with(CWD, unfinished, CWD, &self.path, flags) {
-            Err(Errno::EXIST) => return Err(there_already()),
-            // A file system that cannot look and rename at once.
-            Err(Errno::INVAL) => {
-                look(&self.path, self.force)?;
-                fs::rename(unfinished, &self.path)?;
-            }
-            other => other?,
         }
-        self.unfinished = None;
-        Ok(())
+        self.file.sync_data()?;
+        if matches!(self.name, Name::Nothing) {
+            // A link replaces nothing: what may be replaced is by the name that follows.
+            let name = if self.force {
+                &unfinished(&self.path)?
+            } else {
+                &self.path
+            };
+            let unnamed = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+            linkat(CWD, unnamed, CWD, name, AtFlags::SYMLINK_FOLLOW).map_err(taken)?;
+            if self.force {
+                self.name = Name::Unfinished(name.clone());
+            }
+        }
+        if let Name::Unfinished(unfinished) = &self.name {
+            rename(unfinished, &self.path, self.force)?;
+        }
+        self.name = Name::Own;
+        sync_names(&self.path)
     }
 }
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        if let Some(unfinished) = &self.unfinished {
+        if let Name::Unfinished(unfinished) = &self.name {
             // Its name says what it is.
             let _ = fs::remove_file(unfinished);
         }
+    }
+}
+
+fn rename(from: &Path, to: &Path, force: bool) -> io::Result<()> {
+    // Somebody may have been faster; with `force` the last one stays.
+    let flags = if force {
+        RenameFlags::empty()
+    } else {
+        RenameFlags::NOREPLACE
+    };
+    match renameat_with(CWD, from, CWD, to, flags) {
+        // A file system that cannot look and rename at once.
+        Err(Errno::INVAL) => {
+            look(to, force)?;
+            fs::rename(from, to)
+        }
+        other => other.map_err(taken),
+    }
+}
+
+/// Somebody may have been faster.
+fn taken(errno: Errno) -> io::Error {
+    match errno {
+        Errno::EXIST => there_already(),
+        other => other.into(),
     }
 }
 
@@ -228,7 +317,7 @@ mod tests {
         let path = dir.join("out.csv");
         let draft = Draft::create(&path, false).unwrap();
         draft.writer().unwrap().write_all(b"a row").unwrap();
-        assert!(!path.exists() && names(&dir).len() == 1);
+        assert!(draft.is_file() && names(&dir).is_empty());
         draft.publish().unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"a row");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
@@ -236,6 +325,31 @@ mod tests {
         drop(Draft::create(&path, true).unwrap());
         assert_eq!(names(&dir), ["out.csv"]);
         assert_eq!(fs::read(&path).unwrap(), b"a row");
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    /// As where there are no files without a name.
+    #[test]
+    fn an_unfinished_file_gets_its_name_or_goes() {
+        let dir = scratch("unfinished");
+        let path = dir.join("out.csv");
+        let draft = |force| {
+            let unfinished = unfinished(&path).unwrap();
+            Draft {
+                path: path.clone(),
+                file: options(OFlags::empty()).create_new(true).open(&unfinished).unwrap(),
+                force,
+                name: Name::Unfinished(unfinished),
+            }
+        };
+        drop(draft(false));
+        assert!(names(&dir).is_empty());
+        draft(false).publish().unwrap();
+        assert_eq!(names(&dir), ["out.csv"]);
+        let error = draft(false).publish().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        draft(true).publish().unwrap();
+        assert_eq!(names(&dir), ["out.csv"]);
         fs::remove_dir_all(&dir).unwrap();
     }
 

@@ -13,7 +13,7 @@ use std::{
 };
 
 use crate::sink::{
-    place::{self, Place, about},
+    place::{self, Draft, Place, about},
     recording::Store,
 };
 
@@ -63,12 +63,26 @@ impl Files {
             make_room(path, limit.keep, force)?;
         }
         let (file, place) = place::open(path, force).map_err(|error| about(path, "create", &error))?;
-        Ok(Self {
+        let files = Self {
             path: Some(path.to_owned()),
             regular: place != Place::Stream,
             limit,
             sync,
             ..Self::of(file)
+        };
+        files.synchronize_name()?;
+        Ok(files)
+    }
+
+    /// One file, which gets its name when it is whole.
+    ///
+    /// # Errors
+    /// When there are too many open files.
+    pub fn draft(draft: &Draft) -> io::Result<Self> {
+        Ok(Self {
+            path: Some(draft.path().to_owned()),
+            regular: draft.is_file(),
+            ..Self::of(draft.file()?)
         })
     }
 
@@ -118,6 +132,16 @@ impl Files {
             self.file.sync_data().map_err(|error| self.about(&error))?;
         }
         Ok(())
+    }
+
+    /// A file whose name is lost is lost as well.
+    fn synchronize_name(&self) -> io::Result<()> {
+        match &self.path {
+            Some(path) if self.regular && self.sync != Sync::Never => {
+                place::sync_names(path).map_err(|error| about(path, "create", &error))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -170,7 +194,7 @@ impl Store for Files {
         let (file, _) = place::open(path, false).map_err(|error| about(path, "create", &error))?;
         self.file = file;
         (self.good, self.written) = (0, 0);
-        Ok(())
+        self.synchronize_name()
     }
 
     fn block_done(&mut self) -> io::Result<()> {
