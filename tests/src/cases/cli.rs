@@ -133,7 +133,6 @@ fn help(env: &Env) -> Result<Outcome> {
         (&["--"], &["-p PID"]),
         (&["--nope", "-a"], &["--nope", "--help"]),
         (&["-a", "-p", "1"], &["--all", "--pid"]),
-        (&["-a", "--", "true"], &["--all", "COMMAND"]),
         (&["-p", "1", "--", "true"], &["--pid", "COMMAND"]),
         (&["-a", "--backend", "best"], &["best", "exact", "tracepoint"]),
         (&["-a", "-d", "0"], &["--duration", "more than 0"]),

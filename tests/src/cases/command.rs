@@ -14,6 +14,8 @@ use rustix::process::Signal;
 
 use super::program::{Program, SOON, public_copy, run, this_program, tracer, workload};
 use crate::case::{Case, Env, Needs, Outcome};
+use crate::child::Worker;
+use crate::provoke;
 use crate::tracing::{Trace, Tracing};
 use crate::truth::Report;
 
@@ -58,6 +60,12 @@ pub const CASES: &[Case] = &[
         what: "the same with --no-children: the child's moves are not reported",
         needs: Needs { nodes: 2, ..ROOT },
         run: |env| first_page(env, false),
+    },
+    Case {
+        name: "command/all",
+        what: "with -a every process is traced while the COMMAND runs",
+        needs: ROOT,
+        run: all,
     },
     Case {
         name: "command/duration",
@@ -231,6 +239,30 @@ fn idle(env: &Env, args: &[&str], be: &[&str]) -> Result<Program> {
     let mut program = Program::attached(command)?;
     program.wait_for("ready\n")?;
     Ok(program)
+}
+
+fn all(env: &Env) -> Result<Outcome> {
+    let mut punched = Worker::spawn("punched", &["16"])?;
+    punched.wait_ready(SOON)?;
+    let exe = this_program()?;
+    let words = [&["-a", "--json"], &workload(&exe, &["echo"])[..]].concat();
+    let mut command = tracer(env, &words);
+    command.stdin(Stdio::piped());
+    let mut program = Program::attached(command)?;
+    provoke::write("/proc/sys/vm/compact_memory", "1")?;
+    program.close_stdin();
+    let ended = program.wait()?;
+    ended.ensure_complete(true)?;
+    ensure!(ended.stderr.contains("every process, while "), "{}", ended.stderr);
+    let others = format!("\"pid\":{},", punched.pid());
+    ensure!(
+        ended.stdout.contains(&others),
+        "no page of {} moved: {}",
+        punched.pid(),
+        ended.stdout
+    );
+    punched.exit(SOON)?;
+    Ok(Outcome::Passed)
 }
 
 fn duration(env: &Env) -> Result<Outcome> {

@@ -26,6 +26,7 @@ Examples:
   sudo tracer record -a -d 60                     everything of a minute
   sudo tracer record -o db.data -p 4711           one process and its children, until Ctrl-C
   sudo tracer record -- ./server --port 80        a program from its first page on
+  sudo tracer record -a -- make -j8                every process while a program runs
   sudo tracer record -a --max-size 100M --rotate 5
                                                   for days: the last 600 MB at most
   sudo tracer record -a -d 10 -o - | tracer cat - --json

@@ -90,8 +90,8 @@ pub fn run(args: &Args, open: impl FnOnce(&Header) -> anyhow::Result<Output>) ->
     let names = types.names();
     let lineage = match (&targets, &held) {
         (Some(targets), _) => targets.tgids.clone(),
-        (None, Some(held)) => BTreeSet::from([held.tgid]),
-        (None, None) => BTreeSet::new(),
+        (None, Some(held)) if !args.all => BTreeSet::from([held.tgid]),
+        (None, _) => BTreeSet::new(),
     };
     let wanted = args.filters.compile(!lineage.is_empty(), follow, &names, &topology)?;
 
@@ -122,7 +122,7 @@ pub fn run(args: &Args, open: impl FnOnce(&Header) -> anyhow::Result<Output>) ->
         kinds: capture.kinds,
         fallbacks,
         refused: capture.refused.iter().map(MissingHook::from).collect(),
-        targets: describe(targets.as_ref(), held.as_ref()) + &wanted.words,
+        targets: describe(targets.as_ref(), held.as_ref(), args.all) + &wanted.words,
         clock_offset: clock_offset(),
     };
     let find_owners = capture.backend == Backend::Tracepoint;
@@ -357,10 +357,12 @@ fn refused(backend: Backend, error: &CaptureError) -> anyhow::Error {
     Refused(format!("{error}\n  {hint}")).into()
 }
 
-fn describe(targets: Option<&Targets>, held: Option<&Held>) -> String {
+fn describe(targets: Option<&Targets>, held: Option<&Held>, all: bool) -> String {
+    let held = held.map(|held| format!("{}[{}]", Printable(&held.name().to_string_lossy()), held.tgid));
     match (targets, held) {
         (Some(targets), _) => targets.describe(),
-        (None, Some(held)) => format!("{}[{}]", Printable(&held.name().to_string_lossy()), held.tgid),
+        (None, Some(held)) if all => format!("every process, while {held} runs"),
+        (None, Some(held)) => held,
         (None, None) => "every process".to_owned(),
     }
 }

@@ -57,8 +57,9 @@ pub struct Args {
     #[arg(short, long, conflicts_with = "verbose")]
     pub quiet: bool,
 
-    /// A program to start and trace from its first page, as the user who called sudo
-    #[arg(last = true, value_name = "COMMAND", conflicts_with_all = ["pid", "all"])]
+    /// A program to start and trace from its first page, as the user who called sudo; with --all every process while it
+    /// runs
+    #[arg(last = true, value_name = "COMMAND", conflicts_with = "pid")]
     pub command: Vec<OsString>,
 
     /// Which of their moves
