@@ -13,7 +13,7 @@ use crate::{
     render::made_up,
     sink::{
         Sink as _,
-        recording::{Recording, blocks::Blocks},
+        recording::{Recording, Store, blocks::Blocks},
     },
     units::VirtAddr,
 };
@@ -36,17 +36,79 @@ fn batches() -> Vec<Vec<Event>> {
 /// As tracer leaves it.
 fn recorded() -> Vec<u8> {
     let mut bytes = Vec::new();
-    let mut sink = Recording::new(&mut bytes).unwrap();
-    sink.begin(&made_up::header()).unwrap();
-    for batch in batches() {
-        for event in &batch {
-            sink.event(event).unwrap();
-        }
-        sink.flush().unwrap();
-        sink.interval(&made_up::interval()).unwrap();
-    }
-    sink.finish(&made_up::summary()).unwrap();
+    record(&mut bytes).unwrap();
     bytes
+}
+
+/// As tracer does it: what happens first ends the run, which is finished all the same.
+fn record(store: impl Store) -> io::Result<()> {
+    let mut sink = Recording::new(store).unwrap();
+    sink.begin(&made_up::header())?;
+    let fed = batches().iter().try_for_each(|batch| {
+        batch.iter().try_for_each(|event| sink.event(event))?;
+        sink.flush()?;
+        sink.interval(&made_up::interval())
+    });
+    fed.and(sink.finish(&made_up::summary()))
+}
+
+/// A disk that writes a few bytes at a time, is interrupted, and once cannot write at all.
+struct Reluctant<'a> {
+    bytes: &'a mut Vec<u8>,
+    /// Bytes of whole blocks.
+    good: usize,
+    /// Bytes before the error; None: it has been, or never comes.
+    fails_at: Option<usize>,
+    can_cut_back: bool,
+    interrupted: bool,
+}
+
+impl<'a> Reluctant<'a> {
+    fn new(bytes: &'a mut Vec<u8>, fails_at: Option<usize>, can_cut_back: bool) -> Self {
+        Self {
+            bytes,
+            good: 0,
+            fails_at,
+            can_cut_back,
+            interrupted: false,
+        }
+    }
+}
+
+impl io::Write for Reluctant<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.interrupted = !self.interrupted;
+        if self.interrupted {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        let room = self.fails_at.map_or(7, |at| at - self.bytes.len());
+        if room == 0 {
+            self.fails_at = None;
+            return Err(rustix::io::Errno::IO.into());
+        }
+        let written = bytes.len().min(room).min(7);
+        self.bytes.extend(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Store for Reluctant<'_> {
+    fn block_done(&mut self) -> io::Result<()> {
+        self.good = self.bytes.len();
+        Ok(())
+    }
+
+    fn cut_back(&mut self) -> io::Result<()> {
+        if !self.can_cut_back {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        self.bytes.truncate(self.good);
+        Ok(())
+    }
 }
 
 #[derive(Debug, Default, PartialEq)]
@@ -187,6 +249,60 @@ fn what_could_not_be_written_is_missing() {
         panic!("{:?}", found.missing)
     };
     assert_eq!(missing.events, Some(7));
+}
+
+#[test]
+fn a_disk_that_writes_by_and_by_makes_the_same_recording() {
+    let mut bytes = Vec::new();
+    record(Reluctant::new(&mut bytes, None, false)).unwrap();
+    assert!(bytes == recorded());
+}
+
+#[test]
+fn an_error_of_the_disk_at_any_byte_is_told_and_costs_what_was_being_written() {
+    let whole = recorded();
+    let bounds = bounds(&whole);
+    for fails_at in 0..whole.len() {
+        for can_cut_back in [true, false] {
+            let mut bytes = Vec::new();
+            let error = record(Reluctant::new(&mut bytes, Some(fails_at), can_cut_back)).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::IO.raw_os_error()));
+            let good = *bounds.range(..=fails_at).next_back().unwrap();
+            assert!(bytes[..good] == whole[..good]);
+            let found = match read(&bytes) {
+                Ok(found) => found,
+                // Not even a header: it has not begun.
+                Err(error) => {
+                    assert!(good == 0, "{error}");
+                    continue;
+                }
+            };
+            let batches = batches();
+            let before = read(&whole[..good]).map(|found| found.batches).unwrap_or_default();
+            assert_eq!(found.batches, before);
+            if bytes.len() == good && found.end.is_none() {
+                // What was cut off is the end itself, or nothing comes after the begin.
+                assert!(
+                    found.missing.iter().any(|missing| missing.what.contains("no end")),
+                    "{found:?}"
+                );
+                continue;
+            }
+            assert_eq!(found.end.is_some(), can_cut_back, "at byte {fails_at}");
+            if let Some(end) = found.end {
+                let read: usize = found.batches.iter().map(Vec::len).sum();
+                let unwritten = batches.get(found.batches.len()).map_or(0, Vec::len) as u64;
+                // An interval of the books may have been it as well.
+                assert!(
+                    end.events == read as u64 && [0, unwritten].contains(&end.unwritten),
+                    "{end:?}"
+                );
+                assert_eq!(end.unwritten > 0, !found.missing.is_empty());
+            } else {
+                assert!(!found.missing.is_empty());
+            }
+        }
+    }
 }
 
 #[test]
