@@ -1,5 +1,6 @@
 //! Exports as other programs read them: their sums are those of `tracer report`.
-//! Input: made-up recordings of three hosts (`tracer-tests work fleet`); the readers, from PyPI into the cache.
+//! Input: the golden recordings, of a machine, of a VM and of neither; made-up recordings of three hosts more, with whatever
+//! makes trouble (`tracer-tests work fleet`); the readers, from PyPI into the cache.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -59,8 +60,10 @@ pub fn check() -> Result<Tally> {
 fn export(programs: &Programs, dir: &Path) -> Result<()> {
     process::run(Command::new(&programs.tests).args(["work", "fleet"]).arg(dir))?;
     let mut recordings = Vec::new();
-    for entry in fs::read_dir(dir).context("list the recordings")? {
-        recordings.push(entry?.path());
+    for dir in [dir, &process::root().join("tests/golden/v1")] {
+        for entry in fs::read_dir(dir).context("list the recordings")? {
+            recordings.push(entry?.path());
+        }
     }
     let tracer = |action: &str| {
         let mut tracer = Command::new(&programs.tracer);
