@@ -6,7 +6,7 @@ use std::io::{self, Cursor};
 
 use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
 use tracer_user::{
-    analysis::contents::Contents,
+    analysis::{contents::Contents, parts::Parts},
     pipeline::{merge, replay::replay},
     recording::{
         block::{BlockHeader, HEADER, MAGIC, Packer, Span, Unpacker},
@@ -37,7 +37,7 @@ fuzz_target!(|bytes: &[u8]| {
 fn show(bytes: &[u8], sink: &mut dyn Sink) {
     if let Ok(mut recording) = RecordingFile::new(bytes) {
         // What cannot be read is an error, and what cannot be written again, too.
-        let _ = replay(&mut recording, sink, |_| {});
+        let _ = replay(&mut recording, sink, &mut Parts::default(), |_| {});
     }
 }
 

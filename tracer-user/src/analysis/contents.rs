@@ -6,6 +6,7 @@ use std::io::Read;
 use serde::Serialize;
 
 use crate::{
+    analysis::parts::Parts,
     event::Event,
     recording::{
         block::Kind,
@@ -15,6 +16,9 @@ use crate::{
     source::recording::{Item, Missing, RecordingFile},
     units::Nanos,
 };
+
+/// Parts that cannot be read and are told one by one; of more of them only how many there are.
+const TOLD: usize = 1000;
 
 /// Blocks of one kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -57,8 +61,14 @@ pub struct Contents {
     pub runs: Vec<RunContents>,
     /// Header, events, books, end.
     pub blocks: [Blocks; 4],
-    /// What cannot be read.
+    /// What cannot be read: the first parts of it.
     pub missing: Vec<Missing>,
+    /// How many parts cannot be read.
+    pub missing_parts: u64,
+    /// Events that are known to have been in them.
+    pub missing_events: u64,
+    /// Which files of runs there are.
+    pub parts: Parts,
 }
 
 /// What it holds of one run, or of one file of a run.
@@ -110,6 +120,7 @@ impl Contents {
     pub fn add<R: Read>(&mut self, item: &Item, recording: &mut RecordingFile<R>) {
         let kind = match item {
             Item::Begin(begin) => {
+                self.parts.begin(begin);
                 let starts = |run: &RunContents| run.begin.as_ref().is_none_or(|known| known.same_file(begin));
                 let run = self.run(starts);
                 run.begin.get_or_insert_with(|| begin.as_ref().clone());
@@ -127,12 +138,17 @@ impl Contents {
             }
             Item::Interval(_) => Kind::Interval,
             Item::End(end) => {
+                self.parts.end(end);
                 self.run(|_| true).end = Some(end.as_ref().clone());
                 Kind::End
             }
             Item::Unknown => return,
             Item::Missing(missing) => {
-                self.missing.push(missing.clone());
+                self.missing_parts += 1;
+                self.missing_events = self.missing_events.saturating_add(missing.events.unwrap_or(0));
+                if self.missing.len() < TOLD {
+                    self.missing.push(missing.clone());
+                }
                 return;
             }
         };
@@ -171,10 +187,37 @@ impl Contents {
         self.runs.iter().fold(0, |sum, run| sum.saturating_add(run.pages))
     }
 
-    /// Events that are known to be missing.
+    /// Whether nothing is missing. Before the first file of a run and behind the last one it may be as it was meant.
     #[must_use]
-    pub fn missing_events(&self) -> u64 {
-        let events = self.missing.iter().filter_map(|missing| missing.events);
-        events.fold(0, u64::saturating_add)
+    pub fn is_whole(&self) -> bool {
+        self.missing_parts == 0 && !self.parts.have_gaps()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_much_damage_the_first_parts_are_kept_and_all_are_counted() {
+        let (mut contents, parts) = (Contents::default(), 2 * TOLD as u64);
+        let mut recording = RecordingFile::new(&b""[..]).unwrap();
+        for at in 0..parts {
+            let missing = Missing {
+                at,
+                bytes: 1,
+                events: (at % 2 == 0).then_some(3),
+                what: "gone",
+            };
+            contents.add(&Item::Missing(missing), &mut recording);
+        }
+        assert!(contents.missing.iter().map(|missing| missing.at).eq(0..TOLD as u64));
+        assert_eq!(
+            (contents.missing_parts, contents.missing_events),
+            (parts, parts / 2 * 3)
+        );
+        assert!(!contents.is_whole());
+        let shown = crate::render::contents::text(&contents, "damaged");
+        assert!(shown.contains("\nMISSING   1000 more parts\n"), "{shown}");
     }
 }

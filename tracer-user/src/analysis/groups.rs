@@ -1,8 +1,10 @@
-//! Moves by what they have in common: process, mapping, actor, reason, address, second.
+//! Moves by what they have in common: process, mapping, actor, reason, address, second. Processes of several machines are
+//! never taken for one.
 //! Input: moves of one or several recordings.
 
 use std::{
     cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     hash::{BuildHasher as _, Hash as _, Hasher as _},
     sync::Arc,
 };
@@ -97,13 +99,19 @@ impl Key {
                 let owner = moved.owner.as_ref();
                 Value::Address(owner.map(|owner| owner.tgid), moved.vaddr)
             }
-            Self::Second => Value::Second(run.second(moved.at)),
+            Self::Second => {
+                let second = run.second(moved.at);
+                Value::Seconds(second, second)
+            }
             Self::Host => Value::Text(run.host.clone()),
         }
     }
-}
 
-impl Key {
+    /// Whether what it is of a move says nothing without the machine.
+    fn is_of_one_machine(self) -> bool {
+        matches!(self, Self::Process | Self::Actor | Self::Address)
+    }
+
     /// Whether it is that of a move, without making it again.
     fn is(self, value: &Value, moved: &Move, run: &Run) -> bool {
         let is_task =
@@ -124,8 +132,9 @@ impl Key {
                 matches!(value, Value::Address(tgid, vaddr) if *vaddr == moved.vaddr
                     && *tgid == moved.owner.as_ref().map(|owner| owner.tgid))
             }
-            Self::Second => matches!(value, Value::Second(second) if *second == run.second(moved.at)),
-            Self::Comm | Self::Nodes | Self::Order | Self::Verdict | Self::Host => *value == self.of(moved, run),
+            Self::Second => matches!(value, Value::Seconds(second, _) if *second == run.second(moved.at)),
+            Self::Host => matches!(value, Value::Text(host) if *host == run.host),
+            Self::Comm | Self::Nodes | Self::Order | Self::Verdict => *value == self.of(moved, run),
         }
     }
 }
@@ -174,8 +183,8 @@ pub enum Value {
     Verdict(Verdict),
     /// A page of a process.
     Address(Option<Tgid>, VirtAddr),
-    /// Seconds from the run's begin.
-    Second(u64),
+    /// Seconds from the run's begin, the first and the last.
+    Seconds(u64, u64),
 }
 
 impl Value {
@@ -207,6 +216,17 @@ pub struct Group {
 }
 
 impl Group {
+    /// Adds another group.
+    pub fn merge(&mut self, other: &Self) {
+        self.events += other.events;
+        self.pages = self.pages.saturating_add(other.pages);
+        self.longest = self.longest.max(other.longest);
+        match (&mut self.blackout, &other.blackout) {
+            (Some(durations), Some(others)) => durations.merge(others),
+            _ => self.blackout = None,
+        }
+    }
+
     /// The blackout that `quantile` (0 to 1) of them do not exceed, if that is known.
     #[must_use]
     pub fn quantile(&self, quantile: f64) -> Option<Nanos> {
@@ -231,7 +251,9 @@ impl Group {
 #[derive(Clone, Debug)]
 pub struct Groups {
     /// In their order.
-    pub keys: Vec<Key>,
+    keys: Vec<Key>,
+    /// The first of them, the machine, was not asked for.
+    implied: bool,
     /// What each group has in common, one behind the other: a value for each key.
     values: Vec<Value>,
     sums: Vec<Group>,
@@ -252,11 +274,16 @@ const MOST: usize = 1 << 18;
 const DETAILED: usize = 1 << 12;
 
 impl Groups {
-    /// By these keys.
+    /// By these keys; where they need it, by machine first.
     #[must_use]
-    pub fn new(keys: Vec<Key>) -> Self {
+    pub fn new(mut keys: Vec<Key>) -> Self {
+        let implied = keys.iter().any(|key| key.is_of_one_machine()) && !keys.contains(&Key::Host);
+        if implied {
+            keys.insert(0, Key::Host);
+        }
         Self {
             keys,
+            implied,
             values: Vec::new(),
             sums: Vec::new(),
             places: HashTable::new(),
@@ -317,6 +344,25 @@ impl Groups {
         Some(place)
     }
 
+    /// What groups have in common.
+    #[must_use]
+    pub fn keys(&self) -> &[Key] {
+        &self.keys
+    }
+
+    /// What was asked for of that.
+    #[must_use]
+    pub fn asked(&self) -> &[Key] {
+        &self.keys[usize::from(self.implied)..]
+    }
+
+    /// From which key on they are worth showing: the machine is not where there is but one, and nobody asked for it.
+    #[must_use]
+    pub fn shown_from(&self) -> usize {
+        let machine = |place: usize| self.of(place).first();
+        usize::from(self.implied && (0..self.sums.len()).all(|place| machine(place) == machine(0)))
+    }
+
     /// Whether no move was added.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -343,6 +389,38 @@ impl Groups {
         });
         rows
     }
+}
+
+/// Stretches of a time line, seconds.
+const STEPS: [u64; 17] = [
+    1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 21_600, 43_200, 86_400,
+];
+
+/// Joins seconds, which are the whole of these groups' values, into at most `most` stretches, all of one length; days
+/// are the longest.
+#[must_use]
+pub fn time_line(seconds: &[(&[Value], &Group)], most: usize) -> Vec<(Value, Group)> {
+    let begins = |step: u64| {
+        seconds.iter().filter_map(move |(values, group)| match values.first() {
+            Some(Value::Seconds(second, _)) => Some((second - second % step, *group)),
+            _ => None,
+        })
+    };
+    let fits = |step: &&u64| begins(**step).map(|(begin, _)| begin).collect::<BTreeSet<_>>().len() <= most;
+    let step = STEPS.iter().find(fits).copied().unwrap_or(86_400);
+    let mut stretches: BTreeMap<u64, Group> = BTreeMap::new();
+    for (begin, group) in begins(step) {
+        match stretches.entry(begin) {
+            Entry::Vacant(free) => {
+                free.insert(group.clone());
+            }
+            Entry::Occupied(mut there) => there.get_mut().merge(group),
+        }
+    }
+    stretches
+        .into_iter()
+        .map(|(begin, group)| (Value::Seconds(begin, begin.saturating_add(step - 1)), group))
+        .collect()
 }
 
 /// The values of one group, of which each has so many.

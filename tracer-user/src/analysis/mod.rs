@@ -7,4 +7,5 @@ pub mod groups;
 pub mod health;
 pub mod intervals;
 pub mod losses;
+pub mod parts;
 pub mod totals;

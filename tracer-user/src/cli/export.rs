@@ -12,7 +12,11 @@ use clap::{ValueEnum, builder::PossibleValue};
 
 use crate::{
     analysis::{groups::Key, intervals::Interval},
-    cli::{Refused, progress, recorded, view},
+    cli::{
+        Refused, progress,
+        recorded::{self, Reading},
+        view,
+    },
     event::Event,
     sink::{
         Header, Sink, Summary,
@@ -219,9 +223,9 @@ impl Args {
             left_out: BTreeMap::new(),
         };
         let progress = !(self.to_stdout() && io::stdout().is_terminal());
-        let mut whole = true;
+        let mut reading = Reading::new(progress);
         for path in &self.files {
-            whole &= recorded::replay(path, &mut taken, progress)?;
+            reading.replay(path, &mut taken)?;
         }
         taken.export()?.close()?;
         let left_out = std::mem::take(&mut taken.left_out);
@@ -230,7 +234,7 @@ impl Args {
             draft.publish()?;
         }
         tell(&left_out);
-        Ok(ExitCode::from(u8::from(!whole)))
+        Ok(reading.end())
     }
 
     /// What the host is, a data set says by its directories.

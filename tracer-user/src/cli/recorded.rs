@@ -13,14 +13,14 @@ use std::{
 use anyhow::Context as _;
 
 use crate::{
-    analysis::contents::Contents,
+    analysis::{contents::Contents, parts::Parts},
     cli::{
         Refused,
         progress::{self, Progress},
         view,
     },
     pipeline::replay::{self, ReplayError},
-    render::{contents, escape::Printable},
+    render::{contents, escape::Printable, parts},
     sink::Sink,
     source::recording::{Missing, ReadError, RecordingFile},
 };
@@ -53,8 +53,9 @@ pub struct InfoArgs {
 pub fn cat(args: &CatArgs) -> anyhow::Result<ExitCode> {
     // Rows show by themselves how far it is.
     let progress = !io::stdout().is_terminal();
-    match replay(&args.file, args.view.sink().as_mut(), progress) {
-        Ok(whole) => Ok(ExitCode::from(u8::from(!whole))),
+    let mut reading = Reading::new(progress);
+    match reading.replay(&args.file, args.view.sink().as_mut()) {
+        Ok(()) => Ok(reading.end()),
         Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
         Err(error) => Err(error),
     }
@@ -66,14 +67,51 @@ pub(super) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     io.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// Feeds the recording at `path` into a sink, and says on standard error what is missing, and how far it is if `progress`.
-/// Returns whether nothing was missing.
-pub(super) fn replay(path: &Path, sink: &mut dyn Sink, progress: bool) -> anyhow::Result<bool> {
-    let mut recording = open(path, progress)?;
-    replay::replay(&mut recording, sink, |missing| complain(path, missing)).map_err(|error| match error {
-        ReplayError::Read(error) => unreadable(path, error),
-        ReplayError::Sink(error) => error.into(),
-    })
+/// Recordings that are read one after the other, and what comes to light of them.
+pub(super) struct Reading {
+    /// Nothing is missing from the recordings that were read so far.
+    pub undamaged: bool,
+    /// Which files of runs there are.
+    pub parts: Parts,
+    /// Whether to show how far it is.
+    progress: bool,
+}
+
+impl Reading {
+    /// Shows how far it is if `progress`.
+    pub fn new(progress: bool) -> Self {
+        Self {
+            undamaged: true,
+            parts: Parts::default(),
+            progress,
+        }
+    }
+
+    /// Feeds the recording at `path` into a sink, and says on standard error what is missing from it.
+    pub fn replay(&mut self, path: &Path, sink: &mut dyn Sink) -> anyhow::Result<()> {
+        let mut recording = open(path, self.progress)?;
+        let replayed = replay::replay(&mut recording, sink, &mut self.parts, |missing| complain(path, missing));
+        self.undamaged &= replayed.map_err(|error| match error {
+            ReplayError::Read(error) => unreadable(path, error),
+            ReplayError::Sink(error) => error.into(),
+        })?;
+        Ok(())
+    }
+
+    /// After the last one: says which files of runs are not there. The exit code is 1 where something is missing; before
+    /// the first file and behind the last one it may be as it was meant.
+    pub fn end(&self) -> ExitCode {
+        progress::clear();
+        for missing in self.parts.runs().iter().filter_map(parts::missing) {
+            let _ = writeln!(io::stderr(), "tracer: not there: {missing}");
+        }
+        ExitCode::from(u8::from(!self.is_whole()))
+    }
+
+    /// Whether nothing is missing so far.
+    pub fn is_whole(&self) -> bool {
+        self.undamaged && !self.parts.have_gaps()
+    }
 }
 
 /// Runs `tracer info`. The exit code is 1 where something is missing from the recording.
@@ -93,7 +131,7 @@ pub fn info(args: &InfoArgs) -> anyhow::Result<ExitCode> {
         contents::text(&found, &name(&args.file))
     };
     view::print(&text)?;
-    Ok(ExitCode::from(u8::from(!found.missing.is_empty())))
+    Ok(ExitCode::from(u8::from(!found.is_whole())))
 }
 
 /// That no recording is given twice: all of it would count twice.

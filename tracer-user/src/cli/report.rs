@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
+    time::Duration,
 };
 
 use clap::{ValueEnum, builder::PossibleValue};
@@ -17,17 +18,21 @@ use crate::{
         groups::{Groups, Key, Run, Sort},
         intervals::Interval,
         losses::Losses,
+        parts::Files,
         totals::Totals,
     },
-    cli::{recorded, view},
+    cli::{
+        recorded::{self, Reading},
+        view,
+    },
     event::{Event, Move},
     render::{
         escape::{self, Printable},
-        groups, losses,
+        groups, losses, parts,
         quantity::Count,
         summary,
     },
-    sink::{Header, Sink, Summary},
+    sink::{Header, Sink, Summary, json::TotalsKeys},
     units::Nanos,
 };
 
@@ -39,7 +44,9 @@ Examples:
                                                  the files of a run that was rotated, by time
   tracer report a.data b.data --by host,nodes    several machines
   tracer report tracer.data --pid 4711 --since 10 --until 20 --where reason=compaction
-                                                 ten seconds of one process";
+                                                 ten seconds of one process
+  tracer report tracer.data --where process=postgres --by vma
+                                                 where in the processes of one name";
 
 /// The tables of a report, unless others are asked for.
 const TABLES: [Key; 5] = [Key::Process, Key::Vma, Key::Actor, Key::Address, Key::Second];
@@ -59,23 +66,23 @@ pub struct Args {
     #[arg(long, value_name = "WHAT", value_enum, default_value = "pages")]
     pub sort: Sort,
 
-    /// So many rows of each table
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
-    pub rows: usize,
+    /// So many rows of each table [default: 20, and all with --json]
+    #[arg(short = 'n', long, value_name = "N")]
+    pub rows: Option<usize>,
 
     /// Only moves of these processes (comma-separated)
     #[arg(short, long, value_name = "PID", value_delimiter = ',')]
     pub pid: Vec<u32>,
 
     /// Only what happened so many seconds after the begin, or later
-    #[arg(long, value_name = "SECONDS")]
-    pub since: Option<f64>,
+    #[arg(long, value_name = "SECONDS", value_parser = moment)]
+    pub since: Option<Nanos>,
 
     /// Only what happened before so many seconds after the begin
-    #[arg(long, value_name = "SECONDS")]
-    pub until: Option<f64>,
+    #[arg(long, value_name = "SECONDS", value_parser = moment)]
+    pub until: Option<Nanos>,
 
-    /// Only moves of which KEY is VALUE, as the tables show it; of several all must hold
+    /// Only moves of which KEY is VALUE, as the tables show it, or a process's number or name; of several all must hold
     #[arg(long = "where", value_name = "KEY=VALUE", value_parser = condition)]
     pub conditions: Vec<(Key, String)>,
 
@@ -114,6 +121,15 @@ fn condition(text: &str) -> Result<(Key, String), String> {
     Ok((Key::from_str(key, true)?, value.to_owned()))
 }
 
+/// Seconds from the begin of a run.
+fn moment(text: &str) -> Result<Nanos, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    let time = Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?;
+    u64::try_from(time.as_nanos())
+        .map(Nanos)
+        .map_err(|error| error.to_string())
+}
+
 impl Args {
     /// Whether some of a run is left out.
     fn filters(&self) -> bool {
@@ -125,10 +141,9 @@ impl Args {
         !self.pid.is_empty() || !self.conditions.is_empty()
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "fractions of a second are enough")]
     fn in_time(&self, at: Nanos, run: &Run) -> bool {
-        let seconds = || at.since(run.begun).0 as f64 / 1e9;
-        self.since.is_none_or(|since| seconds() >= since) && self.until.is_none_or(|until| seconds() < until)
+        let after = at.since(run.begun);
+        self.since.is_none_or(|since| after >= since) && self.until.is_none_or(|until| after < until)
     }
 
     fn wants(&self, event: &Event, run: &Run) -> bool {
@@ -145,7 +160,7 @@ impl Args {
             && self
                 .conditions
                 .iter()
-                .all(|(key, value)| groups::words(&key.of(moved, run)) == *value)
+                .all(|(key, value)| groups::is_called(&key.of(moved, run), value))
     }
 }
 
@@ -265,36 +280,43 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         tables: keys.into_iter().map(Groups::new).collect(),
     };
     recorded::ensure_distinct(&args.files)?;
-    let mut whole = true;
+    let mut reading = Reading::new(true);
     for path in &args.files {
         gathering.path = path;
-        whole &= recorded::replay(path, &mut gathering, true)?;
+        reading.replay(path, &mut gathering)?;
     }
     let Gathering { recorded, tables, .. } = gathering;
     let text = if args.json {
-        json(args, &recorded, &tables, whole)
+        json(args, &recorded, &tables, &reading)
     } else {
-        text(args, &recorded, &tables, whole)?
+        text(args, &recorded, &tables, &reading)?
     };
     view::print(&text)?;
-    Ok(ExitCode::from(u8::from(!whole)))
+    Ok(reading.end())
 }
 
+/// Rows of a table for a person.
+const ROWS: usize = 20;
+
 /// Each recording's closing page, unless something else is asked for, then the tables.
-fn text(args: &Args, recordings: &[Recorded], tables: &[Groups], whole: bool) -> anyhow::Result<String> {
+fn text(args: &Args, recordings: &[Recorded], tables: &[Groups], reading: &Reading) -> anyhow::Result<String> {
     let mut out = String::new();
-    if !whole {
+    let rows = args.rows.unwrap_or(ROWS);
+    if !reading.undamaged {
         writeln!(
             out,
             "MISSING   not everything is there: tracer info FILE shows what is missing"
         )?;
+    }
+    for missing in reading.parts.runs().iter().filter_map(parts::missing) {
+        writeln!(out, "NOT HERE  {missing}")?;
     }
     for recorded in recordings {
         let name = Printable(&recorded.path.to_string_lossy()).to_string();
         let lost = recorded.lost();
         if lost > 0 {
             writeln!(out, "LOST      {} events of {name}", Count(lost))?;
-            losses::write(&mut out, &recorded.losses, args.rows)?;
+            losses::write(&mut out, &recorded.losses, rows)?;
         }
         if recorded.balanced() == Some(false) {
             writeln!(out, "WARNING   the books of {name} do not balance")?;
@@ -315,11 +337,11 @@ fn text(args: &Args, recordings: &[Recorded], tables: &[Groups], whole: bool) ->
         }
     }
     for table in tables {
-        let sort = match table.keys[..] {
+        let sort = match table.keys() {
             [Key::Second] if args.by.is_empty() => Sort::Name,
             _ => args.sort,
         };
-        groups::write(&mut out, table, sort, args.rows)?;
+        groups::write(&mut out, table, sort, rows)?;
     }
     if tables.iter().all(Groups::is_empty) {
         writeln!(out, "no move of a page in it that is asked for")?;
@@ -327,7 +349,7 @@ fn text(args: &Args, recordings: &[Recorded], tables: &[Groups], whole: bool) ->
     Ok(out)
 }
 
-fn json(args: &Args, recordings: &[Recorded], tables: &[Groups], whole: bool) -> String {
+fn json(args: &Args, recordings: &[Recorded], tables: &[Groups], reading: &Reading) -> String {
     let recordings: Vec<_> = recordings
         .iter()
         .map(|recorded| {
@@ -336,12 +358,12 @@ fn json(args: &Args, recordings: &[Recorded], tables: &[Groups], whole: bool) ->
                 "file": recorded.path.to_string_lossy(),
                 "host": recorded.header.host,
                 "kernel": recorded.header.kernel,
-                "events": recorded.totals.events,
-                "pages": recorded.totals.pages,
+                "gaps": reading.parts.of(&recorded.header).map(Files::gaps),
                 "duration_ns": summary.map(|summary| summary.duration.0),
                 "lost_events": summary.map(|_| recorded.lost()),
                 "losses": losses::json(&recorded.losses),
                 "balanced": recorded.balanced(),
+                "totals": TotalsKeys::new(&recorded.totals, None),
             })
         })
         .collect();
@@ -349,17 +371,26 @@ fn json(args: &Args, recordings: &[Recorded], tables: &[Groups], whole: bool) ->
         .iter()
         .map(|table| {
             json!({
-                "by": table.keys.iter().map(|key| key.name()).collect::<Vec<_>>(),
+                "by": table.asked().iter().map(|key| key.name()).collect::<Vec<_>>(),
                 "rows": groups::json(table, args.sort, args.rows),
             })
         })
         .collect();
-    escape::json_text(&json!({ "whole": whole, "recordings": recordings, "tables": tables }))
+    escape::json_text(&json!({ "whole": reading.is_whole(), "recordings": recordings, "tables": tables }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn moments_are_seconds_from_the_begin() {
+        assert_eq!(moment("1.5"), Ok(Nanos(1_500_000_000)));
+        assert_eq!(moment("0"), Ok(Nanos(0)));
+        for bad in ["nan", "-1", "inf", "1e30", "", "soon"] {
+            assert!(moment(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn conditions_are_keys_with_values() {

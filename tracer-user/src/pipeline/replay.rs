@@ -4,7 +4,7 @@
 use std::io::{self, Read};
 
 use crate::{
-    analysis::totals::Totals,
+    analysis::{parts::Parts, totals::Totals},
     recording::{
         header::{Begin, Finished},
         rows::Step,
@@ -40,13 +40,14 @@ impl Run {
 }
 
 /// Feeds all runs of a recording into a sink: each is begun, and finished or abandoned. Tells `missing` what is missing,
-/// after what came before has been flushed. Returns whether nothing was.
+/// after what came before has been flushed, and `parts` which files of runs are there. Returns whether nothing was missing.
 ///
 /// # Errors
 /// [`ReplayError`]: the sink was not finished.
 pub fn replay<R: Read>(
     recording: &mut RecordingFile<R>,
     sink: &mut dyn Sink,
+    parts: &mut Parts,
     mut missing: impl FnMut(&Missing),
 ) -> Result<bool, ReplayError> {
     let mut whole = true;
@@ -54,6 +55,7 @@ pub fn replay<R: Read>(
     while let Some(item) = recording.next_item()? {
         match item {
             Item::Begin(begin) => {
+                parts.begin(&begin);
                 let Begin { header, .. } = *begin;
                 if run.as_ref().is_none_or(|run| !run.header.same_run(&header)) {
                     abandon(&mut run, sink)?;
@@ -82,6 +84,7 @@ pub fn replay<R: Read>(
                 sink.interval(&interval)?;
             }
             Item::End(end) => {
+                parts.end(&end);
                 // Else the run goes on in the next file of its rotation.
                 if let Some(finished) = end.finished {
                     let totals = std::mem::take(&mut started(&mut run, sink)?.totals);
@@ -191,7 +194,15 @@ mod tests {
         feed(&mut Text::new(&mut live, true, None));
         feed(&mut Recording::new(&mut file).unwrap());
         let mut recording = RecordingFile::new(&file[..]).unwrap();
-        assert!(replay(&mut recording, &mut Text::new(&mut again, true, None), |_| {}).unwrap());
+        assert!(
+            replay(
+                &mut recording,
+                &mut Text::new(&mut again, true, None),
+                &mut Parts::default(),
+                |_| {}
+            )
+            .unwrap()
+        );
         assert_eq!(String::from_utf8(again).unwrap(), String::from_utf8(live).unwrap());
     }
 
@@ -211,7 +222,13 @@ mod tests {
         let read = |bytes: &[u8]| {
             let (mut shown, mut missing) = (Vec::new(), 0);
             let mut recording = RecordingFile::new(bytes).unwrap();
-            let whole = replay(&mut recording, &mut JsonLines::new(&mut shown), |_| missing += 1).unwrap();
+            let whole = replay(
+                &mut recording,
+                &mut JsonLines::new(&mut shown),
+                &mut Parts::default(),
+                |_| missing += 1,
+            )
+            .unwrap();
             assert_eq!(whole, missing == 0);
             (shown, missing)
         };
@@ -235,7 +252,15 @@ mod tests {
         };
         let mut shown = Vec::new();
         let mut recording = RecordingFile::new(&there[..]).unwrap();
-        assert!(replay(&mut recording, &mut JsonLines::new(&mut shown), |_| {}).unwrap());
+        assert!(
+            replay(
+                &mut recording,
+                &mut JsonLines::new(&mut shown),
+                &mut Parts::default(),
+                |_| {}
+            )
+            .unwrap()
+        );
     }
 
     /// The file with the content of one block changed, and checksums that are right.
@@ -289,7 +314,7 @@ mod tests {
             for sink in sinks {
                 let mut recording = RecordingFile::new(&file[..]).unwrap();
                 // That it cannot be written again is an error, no panic.
-                let _ = replay(&mut recording, sink, |_| {});
+                let _ = replay(&mut recording, sink, &mut Parts::default(), |_| {});
             }
         }
     }

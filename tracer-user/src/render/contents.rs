@@ -3,20 +3,19 @@
 
 use std::fmt::{self, Write as _};
 
-use jiff::{Timestamp, tz::TimeZone};
 use serde::Serialize;
 
 use crate::{
     analysis::contents::{Blocks, Contents, EventCounts, RunContents},
     recording::{VERSION, block::Kind, header::Begin},
     render::{
+        clock,
         escape::{self, Printable},
+        parts,
         quantity::Bytes,
         summary,
     },
-    sink::Header,
     source::recording::Missing,
-    units::Nanos,
 };
 
 /// A page for a person.
@@ -36,10 +35,9 @@ fn page(out: &mut String, contents: &Contents, name: &str) -> fmt::Result {
         compactions,
     } = contents.events();
     let events = contents.events().sum();
-    let last_end = contents.runs.last().and_then(|run| run.end.as_ref());
-    let state = match last_end {
-        _ if !contents.missing.is_empty() => "something is missing",
-        Some(end) if end.finished.is_none() => "whole, the run goes on in another file",
+    let state = match contents.parts.runs().last() {
+        _ if !contents.is_whole() => "something is missing",
+        Some(files) if files.goes_on() => "whole, the run goes on in another file",
         _ => "whole",
     };
     write!(out, "{name}: {state}; {events} events")?;
@@ -49,6 +47,13 @@ fn page(out: &mut String, contents: &Contents, name: &str) -> fmt::Result {
     writeln!(out, " in {}", Bytes(contents.bytes))?;
     for missing in &contents.missing {
         writeln!(out, "MISSING   {}", self::missing(missing))?;
+    }
+    let more = contents.missing_parts - contents.missing.len() as u64;
+    if more > 0 {
+        writeln!(out, "MISSING   {more} more parts")?;
+    }
+    for missing in contents.parts.runs().iter().filter_map(parts::missing) {
+        writeln!(out, "NOT HERE  {missing}")?;
     }
     for run in &contents.runs {
         self::run(out, run)?;
@@ -86,9 +91,9 @@ fn run(out: &mut String, run: &RunContents) -> fmt::Result {
 
 fn made(out: &mut String, run: &RunContents, begin: &Begin) -> fmt::Result {
     let header = &begin.header;
-    write!(out, "run       {}", clock(header, header.begun))?;
+    write!(out, "run       {}", clock::date(header, header.begun))?;
     if let Some((_, last)) = run.span {
-        write!(out, " to {}", clock(header, last))?;
+        write!(out, " to {}", clock::date(header, last))?;
     }
     match (begin.part, begin.joined) {
         (0, 0) => {}
@@ -155,17 +160,6 @@ pub fn missing(missing: &Missing) -> String {
     text
 }
 
-/// A time of the run as clock time.
-fn clock(header: &Header, at: Nanos) -> String {
-    match Timestamp::from_nanosecond(header.clock_offset.saturating_add(at.0.into())) {
-        Ok(time) => {
-            let zoned = time.to_zoned(TimeZone::system());
-            zoned.strftime("%Y-%m-%d %H:%M:%S").to_string()
-        }
-        Err(_) => format!("+{} ns", at.0),
-    }
-}
-
 #[derive(Serialize)]
 struct MissingObject {
     at: u64,
@@ -220,6 +214,7 @@ struct ContentsObject<'a> {
     bytes: u64,
     whole: bool,
     missing: Vec<MissingObject>,
+    missing_parts: u64,
     missing_events: u64,
     events: EventCounts,
     pages: u64,
@@ -246,9 +241,10 @@ pub fn json(contents: &Contents) -> String {
     let object = ContentsObject {
         format: VERSION,
         bytes: contents.bytes,
-        whole: contents.missing.is_empty(),
+        whole: contents.is_whole(),
         missing: missing.collect(),
-        missing_events: contents.missing_events(),
+        missing_parts: contents.missing_parts,
+        missing_events: contents.missing_events,
         events: contents.events(),
         pages: contents.pages(),
         blocks: blocks.collect(),

@@ -1,6 +1,7 @@
 //! Answers to text for people. No analysis, no I/O of its own.
 
 pub mod books;
+pub mod clock;
 pub mod contents;
 pub mod escape;
 pub mod failure;
@@ -11,6 +12,7 @@ pub mod losses;
 #[cfg(test)]
 pub(crate) mod made_up;
 pub mod others;
+pub mod parts;
 pub mod quantity;
 pub mod rows;
 pub mod summary;

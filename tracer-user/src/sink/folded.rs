@@ -70,9 +70,13 @@ impl<W: Write> Export for Folded<W> {
     }
 
     fn close(&mut self) -> io::Result<()> {
+        let from = self.groups.shown_from();
         for (values, group) in self.groups.sorted(Sort::Name) {
             // What separates frames is in none of them.
-            let frames: Vec<String> = values.iter().map(|value| words(value).replace(';', "\\x3b")).collect();
+            let frames: Vec<String> = values[from..]
+                .iter()
+                .map(|value| words(value).replace(';', "\\x3b"))
+                .collect();
             writeln!(self.writer, "{} {}", frames.join(";"), group.pages)?;
         }
         if self.groups.others.pages > 0 {

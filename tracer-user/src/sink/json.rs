@@ -3,6 +3,7 @@
 
 mod books;
 mod others;
+mod totals;
 
 use std::io::{self, Write};
 
@@ -10,7 +11,7 @@ use serde::{Serialize, Serializer};
 
 use crate::{
     analysis::intervals::Interval,
-    event::{Event, Move, Task, failure::cause_name},
+    event::{Event, Move, Task},
     proc::maps::Vma,
     render::escape,
     sink::{
@@ -21,6 +22,7 @@ use crate::{
 };
 
 use books::{BooksLine, IntervalLine};
+pub use totals::TotalsKeys;
 
 /// Writes JSON lines.
 pub struct JsonLines<W> {
@@ -173,46 +175,6 @@ impl<'a> From<&'a Move> for MoveLine<'a> {
 }
 
 #[derive(Serialize)]
-struct FailureCount {
-    reason: String,
-    cause: &'static str,
-    folios: u64,
-    pages: u64,
-}
-
-#[derive(Serialize)]
-struct CompactionSums {
-    runs: u64,
-    time_ns: u64,
-    moved_pages: u64,
-    failed_pages: u64,
-    deferred: u64,
-    direct: u64,
-    direct_time_ns: u64,
-    direct_p50_ns: Option<u64>,
-    direct_max_ns: Option<u64>,
-}
-
-#[derive(Serialize)]
-struct NodesLine {
-    old_node: Option<u32>,
-    new_node: Option<u32>,
-    pages: u64,
-}
-
-#[derive(Serialize)]
-struct ReasonLine {
-    reason: String,
-    pages: u64,
-    nodes: Vec<NodesLine>,
-    blackout_p50_ns: Option<u64>,
-    blackout_p99_ns: Option<u64>,
-    blackout_max_ns: Option<u64>,
-    /// Lower bound, upper bound, count.
-    blackout_histogram: Vec<(u64, u64, u64)>,
-}
-
-#[derive(Serialize)]
 struct LostLine<'a> {
     events: u64,
     mappings_by_cpu: &'a [u64],
@@ -272,14 +234,8 @@ struct SummaryLine<'a> {
     #[serde(flatten)]
     run: Option<RunKeys<'a>>,
     duration_ns: u64,
-    events: u64,
-    pages: u64,
-    ambiguous_pages: u64,
-    reasons: Vec<ReasonLine>,
-    verdicts: serde_json::Map<String, serde_json::Value>,
-    unmapped_pages: u64,
-    failures: Vec<FailureCount>,
-    compaction: CompactionSums,
+    #[serde(flatten)]
+    totals: TotalsKeys,
     lost: LostLine<'a>,
     books: BooksLine,
     startup_cpu_ns: u64,
@@ -290,63 +246,11 @@ struct SummaryLine<'a> {
 impl<'a> SummaryLine<'a> {
     fn new(header: Option<&'a Header>, summary: &'a Summary) -> Self {
         let lost = &summary.books.lost;
-        let totals = &summary.totals;
-        let reasons = totals.by_reason.iter().map(|(reason, sums)| ReasonLine {
-            reason: reason.to_string(),
-            pages: sums.pages,
-            nodes: sums
-                .by_nodes
-                .iter()
-                .map(|(&(old, new), &pages)| NodesLine {
-                    old_node: old.map(|node| node.0),
-                    new_node: new.map(|node| node.0),
-                    pages,
-                })
-                .collect(),
-            blackout_p50_ns: sums.blackout.quantile(0.5).map(|nanos| nanos.0),
-            blackout_p99_ns: sums.blackout.quantile(0.99).map(|nanos| nanos.0),
-            blackout_max_ns: sums.blackout.max().map(|nanos| nanos.0),
-            blackout_histogram: sums
-                .blackout
-                .buckets()
-                .map(|(lower, upper, count)| (lower.0, upper.0, count))
-                .collect(),
-        });
         Self {
             kind: "summary",
             run: header.map(RunKeys::from),
             duration_ns: summary.duration.0,
-            events: totals.events,
-            pages: totals.pages,
-            ambiguous_pages: totals.ambiguous,
-            reasons: reasons.collect(),
-            verdicts: totals
-                .verdicts
-                .iter()
-                .map(|(v, &pages)| (v.name().to_owned(), pages.into()))
-                .collect(),
-            unmapped_pages: totals.unmapped,
-            failures: totals
-                .failures
-                .iter()
-                .map(|((reason, cause), sums)| FailureCount {
-                    reason: reason.to_string(),
-                    cause: cause_name(*cause),
-                    folios: sums.folios,
-                    pages: sums.pages,
-                })
-                .collect(),
-            compaction: CompactionSums {
-                runs: totals.compaction.runs,
-                time_ns: totals.compaction.time.0,
-                moved_pages: totals.compaction.moved,
-                failed_pages: totals.compaction.failed,
-                deferred: summary.books.compaction_deferred,
-                direct: totals.compaction.direct.len(),
-                direct_time_ns: totals.compaction.direct_time.0,
-                direct_p50_ns: totals.compaction.direct.quantile(0.5).map(|nanos| nanos.0),
-                direct_max_ns: totals.compaction.direct.max().map(|nanos| nanos.0),
-            },
+            totals: TotalsKeys::new(&summary.totals, Some(summary.books.compaction_deferred)),
             lost: LostLine {
                 events: lost.events(),
                 mappings_by_cpu: &lost.mappings_by_cpu,

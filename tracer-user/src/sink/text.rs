@@ -4,13 +4,13 @@
 use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::tz::TimeZone;
 
 use crate::{
     analysis::intervals::Interval,
     event::{Event, Verdict},
     render::{
-        books,
+        books, clock,
         others::{self, FailureRow},
         rows::{Layout, Row},
         summary,
@@ -48,8 +48,8 @@ pub struct Text<W> {
     /// None: as wide as it takes, one heading.
     terminal: Option<Terminal>,
     layout: Layout,
-    /// Kept for the closing page.
-    header: Option<Header>,
+    /// Kept for times and for the closing page.
+    header: Header,
     zone: TimeZone,
     row: Option<Pending>,
     /// Lines written since the last heading, with it; None before the first.
@@ -65,7 +65,7 @@ impl<W: Write> Text<W> {
             fold,
             terminal,
             layout: Layout::new(None, 0),
-            header: None,
+            header: Header::unknown(),
             zone: TimeZone::system(),
             row: None,
             since_heading: None,
@@ -110,18 +110,14 @@ impl<W: Write> Text<W> {
     }
 
     fn clock(&self, at: Nanos) -> String {
-        let offset = self.header.as_ref().map_or(0, |header| header.clock_offset);
-        match Timestamp::from_nanosecond(offset.saturating_add(at.0.into())) {
-            Ok(time) => time.to_zoned(self.zone.clone()).strftime("%H:%M:%S.%3f").to_string(),
-            Err(_) => format!("+{} ns", at.0),
-        }
+        clock::time(&self.header, at, &self.zone, "%H:%M:%S.%3f")
     }
 }
 
 impl<W: Write> Sink for Text<W> {
     fn begin(&mut self, header: &Header) -> io::Result<()> {
         self.layout = Layout::new(self.terminal.map(|terminal| terminal.columns), header.nodes);
-        self.header = Some(header.clone());
+        self.header = header.clone();
         Ok(())
     }
 
@@ -175,7 +171,7 @@ impl<W: Write> Sink for Text<W> {
         if self.since_heading.is_some() {
             writeln!(self.writer)?;
         }
-        for line in summary::text(self.header.as_ref(), summary, self.terminal.is_some()).lines() {
+        for line in summary::text(Some(&self.header), summary, self.terminal.is_some()).lines() {
             let style = if line.starts_with("LOST") || line.starts_with("WARNING") {
                 ALARM
             } else if ["REASON", "NOT MOVED", "BLACKOUT"]

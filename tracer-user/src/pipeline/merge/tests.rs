@@ -5,7 +5,7 @@ use std::io::Cursor;
 
 use super::*;
 use crate::{
-    analysis::contents::Contents,
+    analysis::{contents::Contents, parts::Parts},
     event::Event,
     pipeline::replay::replay,
     recording::{
@@ -94,7 +94,13 @@ fn shown(files: &[&[u8]]) -> (String, usize) {
     let (mut shown, mut missing) = (Vec::new(), 0);
     for file in files {
         let mut recording = RecordingFile::new(*file).unwrap();
-        replay(&mut recording, &mut JsonLines::new(&mut shown), |_| missing += 1).unwrap();
+        replay(
+            &mut recording,
+            &mut JsonLines::new(&mut shown),
+            &mut Parts::default(),
+            |_| missing += 1,
+        )
+        .unwrap();
     }
     (String::from_utf8(shown).unwrap(), missing)
 }
@@ -179,7 +185,7 @@ fn what_is_missing_is_said_of_the_joined_one_too() {
     let lacking = [part_lacking(0, 1, false, 2), part_lacking(1, 1, true, 5)];
     let (merged, ..) = joined(&[&lacking[0], &lacking[1]], None);
     let found = contents(&merged);
-    assert_eq!((found.missing.len(), found.missing_events()), (1, 7));
+    assert_eq!((found.missing.len(), found.missing_events), (1, 7));
     // No end.
     let mut cut = recorded(1);
     cut.truncate(cut.len() - 1);

@@ -1,0 +1,169 @@
+//! Which files of runs there are: a run that was rotated has several, which can be read without the others.
+//! Input: the begins and ends that recordings hold.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    recording::header::{Begin, End},
+    sink::Header,
+};
+
+/// The files of one run.
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// How the run was made.
+    pub header: Header,
+    /// From the number of a file, from 0, to that of the last of those that are joined to it.
+    spans: BTreeMap<u32, u32>,
+    /// Its last file is there, and ended.
+    ended: bool,
+    /// Whether the file that was read last has an end.
+    closed: bool,
+}
+
+impl Files {
+    /// The first and the last of the files, from 0; None: there is none.
+    #[must_use]
+    pub fn ends(&self) -> Option<(u32, u32)> {
+        Some((*self.spans.keys().next()?, *self.spans.values().max()?))
+    }
+
+    /// Whether the run goes on in a file that is not there.
+    #[must_use]
+    pub fn goes_on(&self) -> bool {
+        self.closed && !self.ended
+    }
+
+    /// Stretches of files, the first and the last, that are missing between others.
+    #[must_use]
+    pub fn gaps(&self) -> Vec<(u32, u32)> {
+        let mut gaps = Vec::new();
+        let mut next = None;
+        for (&first, &last) in &self.spans {
+            if let Some(next) = next.filter(|next| *next < first) {
+                gaps.push((next, first - 1));
+            }
+            next = next.max(Some(last.saturating_add(1)));
+        }
+        gaps
+    }
+}
+
+/// The files of runs, in the order in which the runs came.
+#[derive(Clone, Debug, Default)]
+pub struct Parts(Vec<Files>);
+
+impl Parts {
+    /// A file begins, or says again how it began.
+    pub fn begin(&mut self, begin: &Begin) {
+        // That of a run that has just been read, most often.
+        let known = self.0.iter().rposition(|files| files.header.same_run(&begin.header));
+        let mut files = match known {
+            Some(known) => self.0.remove(known),
+            None => Files {
+                header: begin.header.clone(),
+                spans: BTreeMap::new(),
+                ended: false,
+                closed: false,
+            },
+        };
+        let last = files.spans.entry(begin.part).or_default();
+        *last = begin.last_part().max(*last);
+        files.closed = false;
+        self.0.push(files);
+    }
+
+    /// The file that began last ends.
+    pub fn end(&mut self, end: &End) {
+        if let Some(files) = self.0.last_mut() {
+            files.closed = true;
+            files.ended |= end.finished.is_some();
+        }
+    }
+
+    /// Of each run.
+    #[must_use]
+    pub fn runs(&self) -> &[Files] {
+        &self.0
+    }
+
+    /// Of that run.
+    #[must_use]
+    pub fn of(&self, header: &Header) -> Option<&Files> {
+        self.0.iter().find(|files| files.header.same_run(header))
+    }
+
+    /// Whether files are missing between others.
+    #[must_use]
+    pub fn have_gaps(&self) -> bool {
+        self.0.iter().any(|files| !files.gaps().is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{recording::header::Finished, render::made_up};
+
+    fn end(parts: &mut Parts, last: bool) {
+        parts.end(&End {
+            events: 1,
+            unwritten: 0,
+            finished: last.then(|| Finished::from(&made_up::summary())),
+        });
+    }
+
+    #[test]
+    fn gaps_are_between_files() {
+        let (mut parts, one) = (Parts::default(), made_up::header());
+        let mut other = one.clone();
+        other.begun.0 += 1;
+        for (header, part, joined, last) in [
+            (&one, 7, 0, true),
+            (&one, 2, 1, false),
+            (&other, 0, 0, true),
+            (&one, 6, 0, false),
+        ] {
+            let header = header.clone();
+            let begin = Begin {
+                part,
+                joined,
+                ..Begin::of(header)
+            };
+            // The header comes again and again.
+            parts.begin(&begin);
+            parts.begin(&begin);
+            end(&mut parts, last);
+        }
+        let files = parts.of(&one).unwrap();
+        assert_eq!((files.ends(), files.gaps()), (Some((2, 7)), vec![(4, 5)]));
+        assert!(parts.have_gaps() && !files.goes_on());
+        let files = parts.of(&other).unwrap();
+        assert_eq!((files.ends(), files.gaps()), (Some((0, 0)), vec![]));
+    }
+
+    #[test]
+    fn a_run_goes_on_where_its_last_file_is_missing() {
+        let mut parts = Parts::default();
+        parts.begin(&Begin::of(made_up::header()));
+        // A file without an end is cut off: its reader says so.
+        assert!(!parts.runs()[0].goes_on());
+        end(&mut parts, false);
+        assert!(parts.runs()[0].goes_on() && !parts.have_gaps());
+    }
+
+    #[test]
+    fn numbers_of_files_may_be_whatever_can_be_written() {
+        let mut parts = Parts::default();
+        for (part, joined) in [(u32::MAX, u32::MAX), (0, u32::MAX), (5, 0), (u32::MAX, 0)] {
+            parts.begin(&Begin {
+                part,
+                joined,
+                ..Begin::of(made_up::header())
+            });
+            end(&mut parts, false);
+        }
+        let files = &parts.runs()[0];
+        assert_eq!((files.ends(), files.gaps()), (Some((0, u32::MAX)), vec![]));
+    }
+}
