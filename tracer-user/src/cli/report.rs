@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::{
     analysis::{
-        groups::{Groups, Key, Run, Sort},
+        groups::{Groups, Key, Run, Sort, Tables},
         intervals::Interval,
         losses::Losses,
         parts::Files,
@@ -195,12 +195,13 @@ struct Gathering<'a> {
     recorded: Vec<Recorded>,
     /// Which of them.
     current: usize,
-    tables: Vec<Groups>,
+    tables: Tables,
 }
 
 impl Sink for Gathering<'_> {
     fn begin(&mut self, header: &Header) -> io::Result<()> {
         self.run = Run::from(header);
+        self.tables.begin_run();
         // The files of a rotation are of one run.
         let known = self
             .recorded
@@ -229,9 +230,7 @@ impl Sink for Gathering<'_> {
             return Ok(());
         }
         if let Event::Move(moved) = event {
-            for table in &mut self.tables {
-                table.add(moved, &self.run);
-            }
+            self.tables.add(moved, &self.run);
         }
         if let Some(recorded) = self.recorded.get_mut(self.current) {
             recorded.totals.add(event);
@@ -277,7 +276,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         },
         recorded: Vec::new(),
         current: 0,
-        tables: keys.into_iter().map(Groups::new).collect(),
+        tables: Tables::new(keys),
     };
     recorded::ensure_distinct(&args.files)?;
     let mut reading = Reading::new(true);
@@ -287,7 +286,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let Gathering { recorded, tables, .. } = gathering;
     let text = if args.json {
-        json(args, &recorded, &tables, &reading)
+        json(args, &recorded, &tables.tables, &reading)
     } else {
         text(args, &recorded, &tables, &reading)?
     };
@@ -299,7 +298,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 const ROWS: usize = 20;
 
 /// Each recording's closing page, unless something else is asked for, then the tables.
-fn text(args: &Args, recordings: &[Recorded], tables: &[Groups], reading: &Reading) -> anyhow::Result<String> {
+fn text(args: &Args, recordings: &[Recorded], tables: &Tables, reading: &Reading) -> anyhow::Result<String> {
     let mut out = String::new();
     let rows = args.rows.unwrap_or(ROWS);
     if !reading.undamaged {
@@ -336,14 +335,14 @@ fn text(args: &Args, recordings: &[Recorded], tables: &[Groups], reading: &Readi
             };
         }
     }
-    for table in tables {
+    for table in &tables.tables {
         let sort = match table.keys() {
             [Key::Second] if args.by.is_empty() => Sort::Name,
             _ => args.sort,
         };
         groups::write(&mut out, table, sort, rows)?;
     }
-    if tables.iter().all(Groups::is_empty) {
+    if tables.are_empty() {
         writeln!(out, "no move of a page in it that is asked for")?;
     }
     Ok(out)

@@ -1,12 +1,12 @@
 //! Tables of moves by what they have in common.
 //! Input: groups.
 
-use std::{fmt, slice};
+use std::fmt;
 
 use serde_json::{Map, Value as Json, json};
 
 use crate::{
-    analysis::groups::{self, Group, Groups, Key, Sort, Value},
+    analysis::groups::{Group, Groups, Key, Row, Sort, Value, time_line},
     render::{
         escape::Printable,
         quantity::{Bytes, Count, Duration, PageSize},
@@ -55,72 +55,75 @@ pub fn is_called(value: &Value, text: &str) -> bool {
 /// # Errors
 /// Those of `out`.
 pub fn write(out: &mut impl fmt::Write, groups: &Groups, sort: Sort, most: usize) -> fmt::Result {
-    let sorted = groups.sorted(sort);
+    let sorted = groups.sorted(sort, most);
     if sorted.is_empty() {
         return Ok(());
     }
     let from = groups.shown_from();
-    let stretches = match (&groups.keys()[from..], sort) {
-        ([Key::Second], Sort::Name) => groups::time_line(&sorted, most),
-        _ => Vec::new(),
-    };
-    let rows: Vec<(&[Value], &Group)> = if stretches.is_empty() {
-        sorted.iter().map(|(values, group)| (&values[from..], *group)).collect()
+    let keys = &groups.keys()[from..];
+    let mut table = Table::default();
+    if (keys, sort) == (&[Key::Second], Sort::Name) {
+        let stretches = time_line::stretches(&sorted, most);
+        let (shown, left_out) = stretches.split_at(most.min(stretches.len()));
+        table.rows.extend(shown.iter().map(|(value, group)| (vec![words(value)], group.clone())));
+        left_out.iter().for_each(|(_, group)| table.leave_out(group));
     } else {
-        stretches
-            .iter()
-            .map(|(value, group)| (slice::from_ref(value), group))
-            .collect()
-    };
-    table(out, &groups.keys()[from..], &rows, &groups.others, most)
+        let (shown, left_out) = sorted.split_at(most.min(sorted.len()));
+        let names = |row: &Row<'_>| row.values().skip(from).map(|value| words(&value)).collect();
+        table.rows.extend(shown.iter().map(|row| (names(row), row.group().clone())));
+        left_out.iter().for_each(|row| table.leave_out(row.group()));
+    }
+    table.write(out, keys, &groups.others)
 }
 
-fn table(
-    out: &mut impl fmt::Write,
-    keys: &[Key],
-    rows: &[(&[Value], &Group)],
-    others: &Group,
-    most: usize,
-) -> fmt::Result {
-    let (shown, left_out) = rows.split_at(most.min(rows.len()));
-    let names: Vec<Vec<String>> = shown
-        .iter()
-        .map(|(values, _)| values.iter().map(words).collect())
-        .collect();
-    let mut widths: Vec<usize> = keys.iter().map(|key| key.name().len()).collect();
-    for name in &names {
-        for (width, word) in widths.iter_mut().zip(name) {
-            *width = (*width).max(word.chars().count());
+/// What a table shows.
+#[derive(Default)]
+struct Table {
+    rows: Vec<(Vec<String>, Group)>,
+    /// The sums of those that it leaves out, and how many they are.
+    rest: Group,
+    left_out: u64,
+}
+
+impl Table {
+    fn leave_out(&mut self, group: &Group) {
+        self.rest.merge(group);
+        self.left_out += 1;
+    }
+
+    fn write(mut self, out: &mut impl fmt::Write, keys: &[Key], others: &Group) -> fmt::Result {
+        let mut widths: Vec<usize> = keys.iter().map(|key| key.name().len()).collect();
+        for (name, _) in &self.rows {
+            for (width, word) in widths.iter_mut().zip(name) {
+                *width = (*width).max(word.chars().count());
+            }
         }
-    }
-    writeln!(out)?;
-    for (key, width) in keys.iter().zip(&widths) {
-        write!(out, "{:<width$}  ", key.name().to_uppercase())?;
-    }
-    writeln!(
-        out,
-        "{:>11} {:>10} {:>11} {:>13} {:>8} {:>8}",
-        "PAGES", "SIZE", "EVENTS", "BLACKOUT p50", "p99", "max"
-    )?;
-    for (name, (_, group)) in names.iter().zip(shown) {
-        for (word, width) in name.iter().zip(&widths) {
-            write!(out, "{word:<width$}  ")?;
+        writeln!(out)?;
+        for (key, width) in keys.iter().zip(&widths) {
+            write!(out, "{:<width$}  ", key.name().to_uppercase())?;
         }
-        numbers(out, group)?;
+        writeln!(
+            out,
+            "{:>11} {:>10} {:>11} {:>13} {:>8} {:>8}",
+            "PAGES", "SIZE", "EVENTS", "BLACKOUT p50", "p99", "max"
+        )?;
+        for (name, group) in &self.rows {
+            for (word, width) in name.iter().zip(&widths) {
+                write!(out, "{word:<width$}  ")?;
+            }
+            numbers(out, group)?;
+        }
+        self.rest.merge(others);
+        // Of what found no place nobody knows how many they are.
+        let name = match (self.rest.events, others.events) {
+            (0, _) => return Ok(()),
+            (_, 0) => format!("{} others", Count(self.left_out)),
+            (..) => "all others".to_owned(),
+        };
+        let width = widths.iter().map(|width| width + 2).sum::<usize>() - 2;
+        write!(out, "{name:<width$}  ")?;
+        numbers(out, &self.rest)
     }
-    let mut rest = others.clone();
-    for (_, group) in left_out {
-        rest.merge(group);
-    }
-    // Of what found no place nobody knows how many they are.
-    let name = match (rest.events, others.events) {
-        (0, _) => return Ok(()),
-        (_, 0) => format!("{} others", Count(left_out.len() as u64)),
-        (..) => "all others".to_owned(),
-    };
-    let width = widths.iter().map(|width| width + 2).sum::<usize>() - 2;
-    write!(out, "{name:<width$}  ")?;
-    numbers(out, &rest)
 }
 
 fn numbers(out: &mut impl fmt::Write, group: &Group) -> fmt::Result {
@@ -145,11 +148,12 @@ fn numbers(out: &mut impl fmt::Write, group: &Group) -> fmt::Result {
 /// The first groups, at most so many, as an array of objects. Those of processes tell their machine.
 #[must_use]
 pub fn json(groups: &Groups, sort: Sort, most: Option<usize>) -> Json {
-    let rows = groups.sorted(sort);
-    let rows = rows.iter().take(most.unwrap_or(usize::MAX)).map(|(values, group)| {
-        let mut row = Map::new();
-        for (key, value) in groups.keys().iter().zip(*values) {
-            row.extend(keys(*key, value));
+    let most = most.unwrap_or(usize::MAX);
+    let rows = groups.sorted(sort, most);
+    let rows = rows.iter().take(most).map(|of| {
+        let (mut row, group) = (Map::new(), of.group());
+        for (key, value) in groups.keys().iter().zip(of.values()) {
+            row.extend(keys(*key, &value));
         }
         let quantile = |q| group.quantile(q).map(|nanos| nanos.0);
         row.insert("pages".to_owned(), group.pages.into());
@@ -191,30 +195,30 @@ mod tests {
 
     use super::*;
     use crate::{
-        analysis::groups::Run,
+        analysis::groups::{Run, Tables},
         render::made_up,
         units::{Nanos, Tgid},
     };
 
-    fn groups(keys: &[Key]) -> Groups {
+    fn groups(keys: &[Key]) -> Tables {
         let run = Run {
             begun: Nanos(3_000_000_000),
             host: Arc::from("db-1"),
         };
-        let mut groups = Groups::new(keys.to_vec());
+        let mut tables = Tables::new([keys.to_vec()]);
         for moved in [made_up::moved(), made_up::unknown(), made_up::moved()] {
-            groups.add(&moved, &run);
+            tables.add(&moved, &run);
         }
-        groups
+        tables
     }
 
     #[test]
     fn tables() {
         let mut text = String::new();
         for key in Key::ALL {
-            write(&mut text, &groups(&[key]), Sort::Pages, 10).unwrap();
+            write(&mut text, &groups(&[key]).tables[0], Sort::Pages, 10).unwrap();
         }
-        write(&mut text, &groups(&[Key::Reason, Key::Nodes]), Sort::Name, 1).unwrap();
+        write(&mut text, &groups(&[Key::Reason, Key::Nodes]).tables[0], Sort::Name, 1).unwrap();
         insta::assert_snapshot!(text);
     }
 
@@ -224,7 +228,7 @@ mod tests {
             begun: Nanos(0),
             host: Arc::from("db-1"),
         };
-        let mut groups = Groups::new(vec![Key::Second]);
+        let mut groups = Tables::new([vec![Key::Second]]);
         for second in (0..100).chain([3000]) {
             let mut moved = made_up::moved();
             moved.at = Nanos(second * 1_000_000_000);
@@ -232,7 +236,7 @@ mod tests {
         }
         let stretches = |most| {
             let mut text = String::new();
-            write(&mut text, &groups, Sort::Name, most).unwrap();
+            write(&mut text, &groups.tables[0], Sort::Name, most).unwrap();
             let rows = text.lines().skip(2);
             rows.map(|row| row.split("  ").next().unwrap().to_owned())
                 .collect::<Vec<_>>()
@@ -245,16 +249,17 @@ mod tests {
 
     #[test]
     fn machines_are_told_apart_where_there_are_several() {
-        let mut groups = Groups::new(vec![Key::Process, Key::Reason]);
+        let mut groups = Tables::new([vec![Key::Process, Key::Reason]]);
         let mut shown = Vec::new();
         for host in ["db-1", "db-2"] {
             let run = Run {
                 begun: Nanos(0),
                 host: Arc::from(host),
             };
+            groups.begin_run();
             groups.add(&made_up::moved(), &run);
             let mut text = String::new();
-            write(&mut text, &groups, Sort::Name, 5).unwrap();
+            write(&mut text, &groups.tables[0], Sort::Name, 5).unwrap();
             shown.push(text.lines().skip(1).map(str::to_owned).collect::<Vec<_>>());
         }
         assert!(shown[0].len() == 2 && shown[0][0].starts_with("PROCESS"), "{shown:?}");
@@ -282,7 +287,7 @@ mod tests {
     fn rows_as_json() {
         let all: Vec<Json> = Key::ALL
             .iter()
-            .map(|key| json(&groups(&[*key]), Sort::Events, Some(2)))
+            .map(|key| json(&groups(&[*key]).tables[0], Sort::Events, Some(2)))
             .collect();
         insta::assert_snapshot!(serde_json::to_string_pretty(&all).unwrap());
     }

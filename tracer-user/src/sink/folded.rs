@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     analysis::{
-        groups::{Groups, Key, Run, Sort},
+        groups::{Key, Run, Sort, Tables},
         intervals::Interval,
     },
     event::Event,
@@ -20,7 +20,7 @@ use crate::{
 /// Sums up moves, and writes the sums at the end.
 pub struct Folded<W> {
     writer: W,
-    groups: Groups,
+    tables: Tables,
     run: Run,
 }
 
@@ -29,7 +29,7 @@ impl<W: Write> Folded<W> {
     pub fn new(writer: W, keys: Vec<Key>) -> Self {
         Self {
             writer,
-            groups: Groups::new(keys),
+            tables: Tables::new([keys]),
             run: Run {
                 begun: Nanos(0),
                 host: Arc::default(),
@@ -41,12 +41,13 @@ impl<W: Write> Folded<W> {
 impl<W: Write> Sink for Folded<W> {
     fn begin(&mut self, header: &Header) -> io::Result<()> {
         self.run = Run::from(header);
+        self.tables.begin_run();
         Ok(())
     }
 
     fn event(&mut self, event: &Event) -> io::Result<()> {
         if let Event::Move(moved) = event {
-            self.groups.add(moved, &self.run);
+            self.tables.add(moved, &self.run);
         }
         Ok(())
     }
@@ -70,17 +71,17 @@ impl<W: Write> Export for Folded<W> {
     }
 
     fn close(&mut self) -> io::Result<()> {
-        let from = self.groups.shown_from();
-        for (values, group) in self.groups.sorted(Sort::Name) {
-            // What separates frames is in none of them.
-            let frames: Vec<String> = values[from..]
-                .iter()
-                .map(|value| words(value).replace(';', "\\x3b"))
-                .collect();
-            writeln!(self.writer, "{} {}", frames.join(";"), group.pages)?;
-        }
-        if self.groups.others.pages > 0 {
-            writeln!(self.writer, "all others {}", self.groups.others.pages)?;
+        for groups in &self.tables.tables {
+            let from = groups.shown_from();
+            for row in groups.sorted(Sort::Name, usize::MAX) {
+                // What separates frames is in none of them.
+                let frame = |value| words(&value).replace(';', "\\x3b");
+                let frames: Vec<String> = row.values().skip(from).map(frame).collect();
+                writeln!(self.writer, "{} {}", frames.join(";"), row.group().pages)?;
+            }
+            if groups.others.pages > 0 {
+                writeln!(self.writer, "all others {}", groups.others.pages)?;
+            }
         }
         self.writer.flush()
     }

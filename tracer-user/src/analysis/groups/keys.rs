@@ -1,0 +1,219 @@
+//! What moves can have in common, and what it is of one.
+//! Input: a move of a run.
+
+use std::sync::Arc;
+
+use crate::{
+    event::{Move, Reason, Task, Verdict},
+    proc::maps::Vma,
+    sink::Header,
+    units::{Nanos, NodeId, Order, Tgid, VirtAddr},
+};
+
+/// What moves can have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Key {
+    /// The owner.
+    Process,
+    /// The owner's name.
+    Comm,
+    /// The mapping.
+    Vma,
+    /// Why.
+    Reason,
+    /// Who did it.
+    Actor,
+    /// From which node to which.
+    Nodes,
+    /// The folio's order.
+    Order,
+    /// What pagemap said.
+    Verdict,
+    /// The page, of its process.
+    Address,
+    /// The second of the run.
+    Second,
+    /// The machine.
+    Host,
+}
+
+impl Key {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::Process,
+        Self::Comm,
+        Self::Vma,
+        Self::Reason,
+        Self::Actor,
+        Self::Nodes,
+        Self::Order,
+        Self::Verdict,
+        Self::Address,
+        Self::Second,
+        Self::Host,
+    ];
+
+    /// The name on the command line and in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Process => "process",
+            Self::Comm => "comm",
+            Self::Vma => "vma",
+            Self::Reason => "reason",
+            Self::Actor => "actor",
+            Self::Nodes => "nodes",
+            Self::Order => "order",
+            Self::Verdict => "verdict",
+            Self::Address => "address",
+            Self::Second => "second",
+            Self::Host => "host",
+        }
+    }
+
+    /// What it is of a move.
+    #[must_use]
+    pub fn of(self, moved: &Move, run: &Run) -> Value {
+        match self {
+            Self::Process => moved.owner.as_ref().map_or(Value::Nothing, Value::process),
+            Self::Comm => {
+                let comm = moved.owner.as_ref().and_then(|owner| owner.comm.clone());
+                comm.map_or(Value::Nothing, Value::Text)
+            }
+            Self::Vma => moved.vma.as_ref().map_or(Value::Nothing, Value::vma),
+            Self::Reason => Value::Reason(moved.reason.clone()),
+            Self::Actor => Value::process(&moved.actor),
+            Self::Nodes => Value::Nodes(moved.old_node, moved.new_node),
+            Self::Order => Value::Order(moved.order),
+            Self::Verdict => Value::Verdict(moved.verdict),
+            Self::Address => {
+                let owner = moved.owner.as_ref();
+                Value::Address(owner.map(|owner| owner.tgid), moved.vaddr)
+            }
+            Self::Second => {
+                let second = run.second(moved.at);
+                Value::Seconds(second, second)
+            }
+            Self::Host => Value::Text(run.host.clone()),
+        }
+    }
+
+    /// Whether what it is of a move says nothing without the machine.
+    pub(super) fn is_of_one_machine(self) -> bool {
+        matches!(self, Self::Process | Self::Actor | Self::Address)
+    }
+}
+
+/// What a run's events have in common.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// When it began.
+    pub begun: Nanos,
+    /// On which machine.
+    pub host: Arc<str>,
+}
+
+impl Run {
+    /// Whole seconds from its begin.
+    pub(super) fn second(&self, at: Nanos) -> u64 {
+        at.since(self.begun).0 / 1_000_000_000
+    }
+}
+
+impl From<&Header> for Run {
+    fn from(header: &Header) -> Self {
+        Self {
+            begun: header.begun,
+            host: Arc::from(&*header.host),
+        }
+    }
+}
+
+/// What a key is of a move.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Value {
+    /// Nobody knows.
+    Nothing,
+    /// A process by name.
+    Process(Tgid, Option<Arc<str>>),
+    /// A name.
+    Text(Arc<str>),
+    /// A reason.
+    Reason(Reason),
+    /// From a node to a node.
+    Nodes(Option<NodeId>, Option<NodeId>),
+    /// A folio's order.
+    Order(Order),
+    /// A verdict.
+    Verdict(Verdict),
+    /// A page of a process.
+    Address(Option<Tgid>, VirtAddr),
+    /// Seconds from the run's begin, the first and the last.
+    Seconds(u64, u64),
+}
+
+impl Value {
+    fn process(task: &Task) -> Self {
+        Self::Process(task.tgid, task.comm.clone())
+    }
+
+    /// Its name.
+    fn vma(vma: &Arc<Vma>) -> Self {
+        Self::Text(if vma.name.is_empty() {
+            Arc::from(vma.label())
+        } else {
+            vma.name.clone()
+        })
+    }
+}
+
+/// What a move has in common with those that it came with: all that a key can be but where it was and when.
+#[derive(Debug)]
+pub(super) struct Common {
+    owner: Option<Task>,
+    vma: Option<Arc<Vma>>,
+    reason: Reason,
+    actor: Task,
+    nodes: (Option<NodeId>, Option<NodeId>),
+    order: Order,
+    verdict: Verdict,
+}
+
+impl From<&Move> for Common {
+    fn from(moved: &Move) -> Self {
+        Self {
+            owner: moved.owner.clone(),
+            vma: moved.vma.clone(),
+            reason: moved.reason.clone(),
+            actor: moved.actor.clone(),
+            nodes: (moved.old_node, moved.new_node),
+            order: moved.order,
+            verdict: moved.verdict,
+        }
+    }
+}
+
+impl Common {
+    /// Whether a move has the same. Names are not compared but for being one: there may be more that have the same.
+    pub(super) fn is_of(&self, moved: &Move) -> bool {
+        let one = |a: &Option<Arc<str>>, b: &Option<Arc<str>>| match (a, b) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (a, b) => a.is_none() && b.is_none(),
+        };
+        let task = |a: &Task, b: &Task| a.tgid == b.tgid && one(&a.comm, &b.comm);
+        let owner = match (&self.owner, &moved.owner) {
+            (Some(a), Some(b)) => task(a, b),
+            (a, b) => a.is_none() && b.is_none(),
+        };
+        let vma = match (&self.vma, &moved.vma) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (a, b) => a.is_none() && b.is_none(),
+        };
+        owner
+            && vma
+            && task(&self.actor, &moved.actor)
+            && self.nodes == (moved.old_node, moved.new_node)
+            && (self.order, self.verdict) == (moved.order, moved.verdict)
+            && self.reason == moved.reason
+    }
+}
