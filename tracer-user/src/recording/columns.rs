@@ -48,13 +48,22 @@ struct Writing {
 impl Writing {
     #[inline]
     fn push(&mut self, codec: Codec, value: u64) {
+        if codec == Codec::Runs && self.run != 0 && self.last == value {
+            self.run += 1;
+        } else {
+            self.write(codec, value);
+        }
+    }
+
+    /// What is more than another one of a run: apart, so that the common case is short enough to stand where it is used.
+    #[inline(never)]
+    fn write(&mut self, codec: Codec, value: u64) {
         match codec {
             Codec::Plain => put(&mut self.bytes, value),
             Codec::Delta => {
                 put(&mut self.bytes, zigzag(value.wrapping_sub(self.last)));
                 self.last = value;
             }
-            Codec::Runs if self.run != 0 && self.last == value => self.run += 1,
             Codec::Runs => {
                 self.end_run();
                 (self.last, self.run) = (value, 1);

@@ -30,6 +30,9 @@ const FAILURES: u64 = 2;
 const COMPACTIONS: u64 = 3;
 /// No event: what came before was shown before what comes after had come.
 const TURN: u64 = 4;
+/// After so many rows their bytes are counted again: until then they cannot become many.
+const WEIGHED: u32 = 256;
+
 /// Rows that are being written.
 pub struct Batch {
     tables: Filling,
@@ -42,6 +45,8 @@ pub struct Batch {
     compactions: Writer<13>,
     /// Nothing has come since the last turn.
     turned: bool,
+    /// Bytes when they were counted last, but for text.
+    weighed: usize,
     span: Span,
 }
 
@@ -58,6 +63,7 @@ impl Default for Batch {
             places: Writer::new(&PLACE),
             compactions: Writer::new(&COMPACTION),
             turned: true,
+            weighed: 0,
             span: Span::default(),
         }
     }
@@ -79,8 +85,13 @@ impl Batch {
     /// Bytes so far, about.
     #[must_use]
     pub fn bytes(&self) -> usize {
+        self.tables.text() + self.weighed
+    }
+
+    fn weigh(&mut self) {
         let places = self.places.bytes() + self.failures.bytes();
-        self.tables.bytes() + self.moves.bytes() + self.unmapped.bytes() + places + self.compactions.bytes()
+        let moves = self.moves.bytes() + self.unmapped.bytes();
+        self.weighed = self.tables.columns() + moves + places + self.compactions.bytes();
     }
 
     /// Adds an event.
@@ -116,6 +127,9 @@ impl Batch {
         };
         self.kinds.push([kind]);
         self.turned = false;
+        if self.span.rows.is_multiple_of(WEIGHED) {
+            self.weigh();
+        }
     }
 
     /// Notes that what has come is shown now, before anything else comes.
@@ -136,6 +150,7 @@ impl Batch {
         self.compactions.finish(out);
         self.expected = Expected::default();
         self.turned = true;
+        self.weighed = 0;
         std::mem::take(&mut self.span)
     }
 }

@@ -152,10 +152,16 @@ impl Filling {
         self.string_numbers.len().max(others)
     }
 
-    /// Bytes so far, about.
+    /// Bytes of text so far.
     #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.strings.len() + self.tasks.bytes() + self.vmas.bytes()
+    pub fn text(&self) -> usize {
+        self.strings.len()
+    }
+
+    /// Bytes of the rest so far, about.
+    #[must_use]
+    pub fn columns(&self) -> usize {
+        self.tasks.bytes() + self.vmas.bytes()
     }
 
     /// Appends the tables and begins anew.

@@ -65,12 +65,16 @@ pub fn write(out: &mut impl fmt::Write, groups: &Groups, sort: Sort, most: usize
     if (keys, sort) == (&[Key::Second], Sort::Name) {
         let stretches = time_line::stretches(&sorted, most);
         let (shown, left_out) = stretches.split_at(most.min(stretches.len()));
-        table.rows.extend(shown.iter().map(|(value, group)| (vec![words(value)], group.clone())));
+        table
+            .rows
+            .extend(shown.iter().map(|(value, group)| (vec![words(value)], group.clone())));
         left_out.iter().for_each(|(_, group)| table.leave_out(group));
     } else {
         let (shown, left_out) = sorted.split_at(most.min(sorted.len()));
         let names = |row: &Row<'_>| row.values().skip(from).map(|value| words(&value)).collect();
-        table.rows.extend(shown.iter().map(|row| (names(row), row.group().clone())));
+        table
+            .rows
+            .extend(shown.iter().map(|row| (names(row), row.group().clone())));
         left_out.iter().for_each(|row| table.leave_out(row.group()));
     }
     table.write(out, keys, &groups.others)
