@@ -259,10 +259,12 @@ fn a_disk_that_writes_by_and_by_makes_the_same_recording() {
 }
 
 #[test]
-fn an_error_of_the_disk_at_any_byte_is_told_and_costs_what_was_being_written() {
+fn an_error_of_the_disk_is_told_and_costs_what_was_being_written() {
     let whole = recorded();
     let bounds = bounds(&whole);
-    for fails_at in 0..whole.len() {
+    // Before each block, in its header, behind that, in its content, before its last byte.
+    let within = |(begin, end): (&usize, &usize)| [*begin, begin + 1, begin + HEADER, (begin + end) / 2, end - 1];
+    for fails_at in bounds.iter().zip(bounds.iter().skip(1)).flat_map(within) {
         for can_cut_back in [true, false] {
             let mut bytes = Vec::new();
             let error = record(Reluctant::new(&mut bytes, Some(fails_at), can_cut_back)).unwrap_err();
