@@ -15,6 +15,12 @@ KEYS = ["host", "pid", "reason"]
 SUMS = "host, pid, reason, sum(pages) AS pages, count(*) AS events, max(blackout_ns) AS longest"
 
 
+def hosts(directory):
+    """The machines of the recordings, as they are named."""
+    with open(f"{directory}/report.json") as file:
+        return {recording["host"] for recording in json.load(file)["recordings"]}
+
+
 def report(directory):
     """What `tracer report --json --by host,process,reason` says: (host, pid, reason) -> (pages, events, longest)."""
     found = {}
@@ -76,8 +82,25 @@ def duckdb(directory):
         yield sums(db.sql(f"SELECT {SUMS} FROM {source} GROUP BY ALL").fetchall())
     # Each failure once, although it has a row for each of its mappings.
     query = f"SELECT count(*) FILTER (place = 1), count(*) FROM '{directory}/failures.parquet'"
-    [(folios, rows)] = db.sql(query).fetchall()
-    assert (folios, rows) == (1200, 1599), (folios, rows)
+    [found] = db.sql(query).fetchall()
+    with open(f"{directory}/all.jsonl") as file:
+        lines = [line for line in map(json.loads, file) if line["kind"] == "failure"]
+    assert found == (len(lines), sum(max(1, len(line["owners"])) for line in lines)), found
+
+
+def pandas(directory):
+    import pandas as pd
+
+    for frame in (
+        pd.read_parquet(f"{directory}/moves.parquet"),
+        pd.read_parquet(f"{directory}/set"),
+        pd.read_csv(f"{directory}/moves.csv", parse_dates=["time"], dtype_backend="numpy_nullable", low_memory=False),
+    ):
+        assert isinstance(frame["time"].dtype, pd.DatetimeTZDtype), frame.dtypes
+        grouped = frame.groupby(KEYS, dropna=False, observed=True)
+        found = grouped.agg(pages=("pages", "sum"), events=("pages", "size"), longest=("blackout_ns", "max"))
+        found = found.reset_index().astype(object)
+        yield sums(found.where(found.notna(), None).itertuples(index=False))
 
 
 def polars(directory):
@@ -111,13 +134,14 @@ def pyspark(directory):
     session.read.parquet(f"{directory}/set").createOrReplaceTempView("moves")
     yield sums(session.sql(f"SELECT {SUMS} FROM moves GROUP BY host, pid, reason").collect())
     days = session.sql("SELECT date, min(time), max(time) FROM moves GROUP BY date").collect()
-    assert all(str(day) == str(first)[:10] == str(last)[:10] for day, first, last in days) and len(days) == 2, days
+    assert all(str(day) == str(first)[:10] == str(last)[:10] for day, first, last in days), days
+    assert len(days) == len(glob.glob(f"{directory}/set/date=*")) > 2, days
     session.stop()
 
 
 def perfetto(directory):
     events, runs = timeline(f"{directory}/moves.pftrace")
-    assert len(runs) == len({event["machine"] for event in events}) == 3, runs
+    assert len(runs) == len({event["machine"] for event in events}) == len(hosts(directory)), runs
     moves = [event for event in events if event["category"] == "moves,owner"]
     for kind in ("moves", "unmapped", "failures", "compactions"):
         with open(f"{directory}/{kind}.csv", newline="") as file:

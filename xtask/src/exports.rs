@@ -1,6 +1,6 @@
 //! Exports as other programs read them: their sums are those of `tracer report`.
-//! Input: the golden recordings, of a machine, of a VM and of neither; made-up recordings of three hosts more, with whatever
-//! makes trouble (`tracer-tests work fleet`); the readers, from PyPI into the cache.
+//! Input: the golden recordings of a machine and of a VM; made-up ones of three hosts more, with whatever makes trouble
+//! (`tracer-tests work fleet`); the readers, from PyPI into the cache.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -13,8 +13,9 @@ use crate::report::{Tally, Verdict};
 use crate::{apt, cache, process};
 
 /// What is installed. Each has a function of its name in tests/python/read_exports.py.
-const READERS: [(&str, &str); 5] = [
+const READERS: [(&str, &str); 6] = [
     ("pyarrow", "26.0.1"),
+    ("pandas", "3.1.1"),
     ("duckdb", "2.0.0"),
     ("polars", "2.1.0"),
     ("pyspark", "4.3.0"),
@@ -60,11 +61,10 @@ pub fn check() -> Result<Tally> {
 fn export(programs: &Programs, dir: &Path) -> Result<()> {
     process::run(Command::new(&programs.tests).args(["work", "fleet"]).arg(dir))?;
     let mut recordings = Vec::new();
-    for dir in [dir, &process::root().join("tests/golden/v1")] {
-        for entry in fs::read_dir(dir).context("list the recordings")? {
-            recordings.push(entry?.path());
-        }
+    for entry in fs::read_dir(dir).context("list the recordings")? {
+        recordings.push(entry?.path());
     }
+    recordings.extend(["exact", "tracepoint"].map(|name| process::root().join(format!("tests/golden/v1/{name}.data"))));
     let tracer = |action: &str| {
         let mut tracer = Command::new(&programs.tracer);
         tracer.arg(action).args(&recordings);
@@ -75,6 +75,7 @@ fn export(programs: &Programs, dir: &Path) -> Result<()> {
     keys.args(["--json", "--by", "host,process,reason", "--rows", "1000000"]);
     process::run(keys.stdout(report))?;
     for (name, options) in [
+        ("all.jsonl", "--format jsonl"),
         ("moves.parquet", "--format parquet"),
         ("moves.csv", "--format csv"),
         ("failures.parquet", "--format parquet --kind failures"),
