@@ -32,7 +32,7 @@ const MATRIX: [(&str, Needed); 5] = [
 
 /// The topics that depend on the kernel. Where no test is named, the kernels that CI could do without run these alone:
 /// the command line is the same on all.
-const OF_KERNELS: [&str; 9] = [
+const OF_KERNELS: [&str; 10] = [
     "doctor/",
     "moves/",
     "kinds/",
@@ -41,6 +41,7 @@ const OF_KERNELS: [&str; 9] = [
     "outside/",
     "failures/",
     "compaction/",
+    "filters/",
     "books/",
 ];
 

@@ -385,12 +385,28 @@ fn full_node_thp_once(env: &Env) -> Result<usize> {
         failure.reason == "mempolicy_mbind" && places.any(|place| report.range().contains(&place.vaddr.0))
     };
     let failures: Vec<&FailureLine> = trace.failures.iter().filter(mine).collect();
+    let mut told = BTreeSet::new();
     for failure in &failures {
         ensure!(
             failure.cause == "no_target" || failure.cause == "not_tried",
             "cause: {failure:?}"
         );
+        for place in &failure.owners {
+            let end = place.vaddr.0 + failure.pages * rustix::param::page_size() as u64;
+            told.extend((place.vaddr.0..end).step_by(rustix::param::page_size()));
+        }
     }
+    let silent: Vec<u64> = report
+        .range()
+        .step_by(rustix::param::page_size())
+        .filter(|vaddr| !report.moves.0.contains_key(vaddr) && !told.contains(vaddr))
+        .collect();
+    ensure!(
+        silent.is_empty(),
+        "{} pages stayed untold: {:x?}",
+        silent.len(),
+        silent.first()
+    );
     // The first page of a huge page was its folio: it alone could be taken for one that was unmapped to be moved.
     let is_first = |failure: &&&FailureLine| {
         let mut places = failure.owners.iter();
@@ -490,7 +506,10 @@ fn refuse_once(env: &Env) -> Result<usize> {
         let [place] = &failure.owners[..] else {
             bail!("one owner: {failure:?}")
         };
-        ensure!(place.pid == pid, "owner: {failure:?}");
+        ensure!(
+            place.pid == pid && report.range().contains(&place.vaddr.0),
+            "owner: {failure:?}"
+        );
         ensure!(
             failure.reason == "numa_misplaced" && failure.node == Some(0),
             "{failure:?}"

@@ -1,7 +1,8 @@
 //! Every kind of page, moved by every system call that moves pages: the set of moves must be the truth's.
 //! Input: the workload `mover`, which maps the pages, asks for the move, and reads its own pagemap.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 
@@ -9,7 +10,7 @@ use crate::case::{Case, Env, Needs, Outcome};
 use crate::cases::moves::ensure_same;
 use crate::child::Worker;
 use crate::tracing::{MoveLine, Tracing};
-use crate::truth::Reports;
+use crate::truth::{Report, Reports};
 use crate::workloads::mover::{MTHP, mthp_order};
 
 const SOON: Duration = Duration::from_mins(1);
@@ -33,6 +34,8 @@ pub struct Kind {
     pub actor: Option<&'static str>,
     /// Of those who share the pages only the child forked last is asked for.
     pub of_youngest: bool,
+    /// Lines of each folio that moves: one for each run of its pages that a page table maps.
+    pub runs: usize,
 }
 
 /// How many pages.
@@ -64,6 +67,7 @@ impl Kind {
         nodes: (0, 1),
         actor: None,
         of_youngest: false,
+        runs: 1,
     };
 }
 
@@ -131,14 +135,20 @@ kinds! {
         };
     move_pages_thp: "move_pages(2) of huge pages", Kind { pages: "thp", order: |_| 9, ..Kind::BASE };
     move_pages_pte_mapped_thp: "move_pages(2) of huge pages in three VMAs each",
-        Kind { pages: "pte_mapped_thp", order: |_| 9, ..Kind::BASE };
+        Kind { pages: "pte_mapped_thp", order: |_| 9, runs: 3, ..Kind::BASE };
+    move_pages_thp_fork_shared: "move_pages(2) of huge pages that two processes share by fork",
+        Kind { pages: "thp_fork_shared", order: |_| 9, runs: 2, ..Kind::BASE };
+    move_pages_thp_file_shared: "move_pages(2) of huge pages of tmpfs that two processes map",
+        Kind { pages: "thp_file_shared", order: |_| 9, runs: 2, ..Kind::BASE };
     move_pages_hugetlb: "move_pages(2) of hugetlb pages", Kind { pages: "hugetlb", order: |_| 9, ..Kind::BASE };
+    move_pages_hugetlb_shared: "move_pages(2) of hugetlb pages of a file",
+        Kind { pages: "hugetlb_shared", order: |_| 9, ..Kind::BASE };
     move_pages_fork_shared: "move_pages(2) of pages that two processes share by fork",
-        Kind { pages: "fork_shared", ..Kind::BASE };
+        Kind { pages: "fork_shared", runs: 2, ..Kind::BASE };
     move_pages_one_of_six: "move_pages(2) of pages that six processes share by fork, of which the last is asked for",
         Kind { pages: "shared_by_six", mib: 1, of_youngest: true, ..Kind::BASE };
     move_pages_file_shared: "move_pages(2) of tmpfs pages that two processes map",
-        Kind { pages: "file_shared", ..Kind::BASE };
+        Kind { pages: "file_shared", runs: 2, ..Kind::BASE };
     move_pages_prot_none: "move_pages(2) of pages in a mapping that was made PROT_NONE",
         Kind {
             pages: "prot_none",
@@ -174,8 +184,10 @@ pub fn check(env: &Env, kind: &Kind, backend: &str) -> Result<Outcome> {
     let tracing = Tracing::start(&env.tracer, &["-p", &pid.to_string(), "--backend", backend])?;
     worker.send("mark")?;
     worker.read_line(SOON)?;
+    let asked = Instant::now();
     worker.send("move")?;
     let truth = Reports::parse(&worker.read_line(SOON)?)?;
+    let took = asked.elapsed();
     let trace = tracing.finish()?;
     let truth = if kind.of_youngest { truth.only_of(pid)? } else { truth };
     let traced: Vec<u32> = truth.0.iter().map(|(pid, _)| *pid).collect();
@@ -208,6 +220,16 @@ pub fn check(env: &Env, kind: &Kind, backend: &str) -> Result<Outcome> {
             if backend == "exact" {
                 let order = (kind.order)(line.vaddr.0 - report.start);
                 ensure!(line.order == order, "order, not {order}: {line:?}");
+                ensure!(
+                    line.owner_source.as_deref() == Some("kernel"),
+                    "owner's source: {line:?}"
+                );
+                ensure!(
+                    line.blackout_ns
+                        .is_some_and(|nanos| nanos > 0 && u128::from(nanos) < took.as_nanos())
+                        || line.blackout_ns.is_none() && trace.summary.lost.missed_detail_runs > 0,
+                    "blackout, of a move that took {took:?}: {line:?}"
+                );
             }
             let (from, to) = kind.nodes;
             ensure!(
@@ -218,11 +240,45 @@ pub fn check(env: &Env, kind: &Kind, backend: &str) -> Result<Outcome> {
     }
     if backend == "exact" {
         trace.ensure_exact_books()?;
+        if !kind.of_youngest {
+            ensure_numbered(&trace.moves, &truth, kind)?;
+        }
     } else {
         trace.ensure_sound()?;
+        ensure!(trace.moves.iter().all(|line| line.nth.is_none()), "a folio was seen");
     }
     worker.exit(SOON)?;
     Ok(Outcome::Passed)
+}
+
+/// Lines of a folio are numbered from 1, and as many as there are runs of it: so a reader can count folios.
+fn ensure_numbered(lines: &[MoveLine], truth: &Reports, kind: &Kind) -> Result<()> {
+    let mut folios: BTreeMap<(u64, u64), Vec<u8>> = BTreeMap::new();
+    for line in lines.iter().filter(|line| line.reason == kind.reason) {
+        let mine = |(pid, report): &(u32, Report)| line.pid == Some(*pid) && report.range().contains(&line.vaddr.0);
+        if !truth.0.iter().any(mine) {
+            continue;
+        }
+        let (Some(old), Some(new), Some(nth)) = (line.old_pfn, line.new_pfn, line.nth) else {
+            bail!("no frame, or no number: {line:?}")
+        };
+        folios
+            .entry((old.0 >> line.order, new.0 >> line.order))
+            .or_default()
+            .push(nth);
+    }
+    for (frames, mut numbers) in folios {
+        numbers.sort_unstable();
+        ensure!(
+            numbers.iter().map(|nth| usize::from(*nth)).eq(1..=kind.runs),
+            "{} lines, not {}, of the folio that went from block {:#x} to {:#x}: {numbers:?}",
+            numbers.len(),
+            kind.runs,
+            frames.0,
+            frames.1
+        );
+    }
+    Ok(())
 }
 
 /// Each page has so many lines, and they are what the child saw.

@@ -120,7 +120,9 @@ fn unmapped_cache(env: &Env, backend: &str) -> Result<Outcome> {
     let path = env.scratch.join("file");
     let mut worker = Worker::spawn("cached", &[&MORE_THAN_ELSEWHERE.to_string(), &path.to_string_lossy()])?;
     worker.wait_ready(SOON)?;
-    let inode = fs::metadata(&path).context("look at the file")?.ino();
+    let metadata = fs::metadata(&path).context("look at the file")?;
+    let (major, minor) = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
+    let place = (format!("{major:02x}:{minor:02x}"), metadata.ino());
     let tracing = Tracing::start(&env.tracer, &["-a", "--backend", backend])?;
     worker.send("move")?;
     let answer = worker.read_line(SOON)?;
@@ -144,7 +146,7 @@ fn unmapped_cache(env: &Env, backend: &str) -> Result<Outcome> {
             books.unmapped_pages == unmapped && pages == unmapped,
             "{unmapped} unmapped pages moved, {pages} reported: {books:?}"
         );
-        ensure_same_file(&trace, inode, &truth)
+        ensure_same_file(&trace, &place, &truth)
     } else {
         trace.ensure_sound()?;
         ensure!(trace.unmapped.is_empty(), "invented: {:?}", trace.unmapped.first());
@@ -158,11 +160,15 @@ fn unmapped_cache(env: &Env, backend: &str) -> Result<Outcome> {
 }
 
 /// What is reported of the file is what moved of it.
-fn ensure_same_file(trace: &Trace, inode: u64, truth: &Report) -> Result<Outcome> {
+fn ensure_same_file(trace: &Trace, (dev, inode): &(String, u64), truth: &Report) -> Result<Outcome> {
     let page = rustix::param::page_size() as u64;
     let mut seen = BTreeMap::new();
     for line in &trace.unmapped {
-        let Some(file) = line.file.as_ref().filter(|file| file.inode == inode) else {
+        let Some(file) = line
+            .file
+            .as_ref()
+            .filter(|file| (&file.dev, &file.inode) == (dev, inode))
+        else {
             continue;
         };
         ensure!(file.name.as_deref() == Some("file"), "name: {line:?}");

@@ -57,8 +57,12 @@ pub enum Pages {
     ForkShared,
     /// Base pages shared with five forked children.
     SharedBySix,
+    /// Huge pages shared with a forked child.
+    ThpForkShared,
     /// tmpfs pages shared with a forked child.
     FileShared,
+    /// Huge pages of tmpfs shared with a forked child.
+    ThpFileShared,
     /// Pages of memfd_secret(2).
     Secret,
 }
@@ -76,7 +80,9 @@ impl Pages {
             "hugetlb_shared" => Self::HugetlbShared,
             "fork_shared" => Self::ForkShared,
             "shared_by_six" => Self::SharedBySix,
+            "thp_fork_shared" => Self::ThpForkShared,
             "file_shared" => Self::FileShared,
+            "thp_file_shared" => Self::ThpFileShared,
             "secret" => Self::Secret,
             other => bail!("no pages {other}"),
         })
@@ -85,7 +91,7 @@ impl Pages {
     /// Forked children that map the same pages.
     fn children(self) -> usize {
         match self {
-            Self::ForkShared | Self::FileShared => 1,
+            Self::ForkShared | Self::ThpForkShared | Self::FileShared | Self::ThpFileShared => 1,
             Self::SharedBySix => 5,
             _ => 0,
         }
@@ -96,7 +102,13 @@ impl Pages {
         match self {
             Self::Base | Self::ProtNone | Self::ForkShared | Self::SharedBySix | Self::FileShared | Self::Secret => 0,
             Self::Mthp => mthp_order(offset),
-            Self::Thp | Self::PteMappedThp | Self::ThpProtNone | Self::Hugetlb | Self::HugetlbShared => HUGE_ORDER,
+            Self::Thp
+            | Self::PteMappedThp
+            | Self::ThpProtNone
+            | Self::ThpForkShared
+            | Self::ThpFileShared
+            | Self::Hugetlb
+            | Self::HugetlbShared => HUGE_ORDER,
         }
     }
 
@@ -105,9 +117,14 @@ impl Pages {
         let mut memory = match self {
             Self::Base | Self::ProtNone | Self::ForkShared | Self::SharedBySix => Memory::base_pages(len)?,
             Self::Mthp => Memory::huge_pages(len)?,
-            Self::Thp | Self::PteMappedThp | Self::ThpProtNone => {
+            Self::Thp | Self::PteMappedThp | Self::ThpProtNone | Self::ThpForkShared => {
                 huge_pages_of(HUGE_ORDER)?;
                 Memory::huge_pages(len)?
+            }
+            Self::ThpFileShared => {
+                // Since 6.11 each size has a knob of its own, which inherits this one for huge pages.
+                provoke::write("/sys/kernel/mm/transparent_hugepage/shmem_enabled", "always")?;
+                Memory::shared(len)?
             }
             Self::Hugetlb | Self::HugetlbShared => {
                 let pages = (2 * len / HUGE).to_string();

@@ -15,7 +15,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use crate::{
     analysis::totals::Durations,
     event::Move,
-    units::{Nanos, PAGE_SIZE},
+    units::{Nanos, PAGE_SIZE, VirtAddr},
 };
 use keys::Common;
 pub use keys::{Key, Run, Value};
@@ -125,7 +125,7 @@ pub struct Groups {
     blocks: HashTable<usize>,
     hasher: DefaultHashBuilder,
     /// The block of the last move, with its address and second; None: there was no room for it.
-    last: (Option<usize>, u64, u64),
+    last: (Option<usize>, VirtAddr, u64),
     /// Of the move that is looked up.
     wanted: Vec<Value>,
     /// What found no place any more.
@@ -137,7 +137,18 @@ const MOST: usize = 1 << 20;
 /// So many groups have their blackouts kept apart.
 const DETAILED: usize = 1 << 12;
 /// Pages of a block: moves come in rows of neighbours.
-const NEIGHBOURS: u64 = 16;
+const NEIGHBOURS: usize = 16;
+
+/// The first address of its block.
+fn first(vaddr: VirtAddr) -> VirtAddr {
+    VirtAddr(vaddr.0 & !(NEIGHBOURS as u64 * PAGE_SIZE - 1))
+}
+
+/// Which page of its block it is.
+#[expect(clippy::cast_possible_truncation, reason = "a block has few")]
+fn page(vaddr: VirtAddr) -> usize {
+    (vaddr.page() % NEIGHBOURS as u64) as usize
+}
 
 /// A group, with what it has in common.
 #[derive(Clone, Copy, Debug)]
@@ -184,7 +195,7 @@ impl Groups {
             sums: Vec::new(),
             blocks: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
-            last: (None, 0, 0),
+            last: (None, VirtAddr(0), 0),
             wanted: Vec::new(),
             others: Group::default(),
         }
@@ -192,15 +203,15 @@ impl Groups {
 
     /// Adds a move, which `goes_on` where the last one was but for its address and its time.
     fn add(&mut self, moved: &Move, run: &Run, goes_on: bool) {
-        let page = self.address.map_or(0, |_| moved.vaddr.page());
+        let first = self.address.map_or(VirtAddr(0), |_| first(moved.vaddr));
         let second = self.second.map_or(0, |_| run.second(moved.at));
-        let (block, slot) = (page / NEIGHBOURS, (page % NEIGHBOURS) as usize);
-        if !goes_on || (block, second) != (self.last.1, self.last.2) {
-            self.last = (self.block(moved, run), block, second);
+        if !goes_on || (first, second) != (self.last.1, self.last.2) {
+            self.last = (self.block(moved, run), first, second);
         }
         match self.last.0 {
             Some(number) => {
-                let place = number * self.each() + slot;
+                let page = self.address.map_or(0, |_| page(moved.vaddr));
+                let place = number * self.each() + page;
                 self.sums[place].add(moved);
             }
             None => self.others.add(moved),
@@ -209,7 +220,7 @@ impl Groups {
 
     /// Groups of a block.
     fn each(&self) -> usize {
-        self.address.map_or(1, |_| NEIGHBOURS as usize)
+        self.address.map_or(1, |_| NEIGHBOURS)
     }
 
     /// What the groups of a block have in common.
@@ -222,7 +233,7 @@ impl Groups {
         self.wanted.clear();
         self.wanted.extend(self.keys.iter().map(|key| key.of(moved, run)));
         if let Some(Value::Address(_, vaddr)) = self.address.and_then(|key| self.wanted.get_mut(key)) {
-            vaddr.0 -= vaddr.0 % (NEIGHBOURS * PAGE_SIZE);
+            *vaddr = first(*vaddr);
         }
         let digest = self.hasher.hash_one(&self.wanted);
         let known = self.blocks.find(digest, |block| self.of(*block) == self.wanted);

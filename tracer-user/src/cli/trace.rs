@@ -383,6 +383,9 @@ fn greet(header: &Header, duration: Option<Duration>) {
             }
         );
     }
+    if header.fallbacks.is_empty() && header.backend == Backend::Tracepoint && header.kinds.any_of(Kinds::COLLAPSE) {
+        let _ = writeln!(err, "note: the tracepoint backend does not see collapses");
+    }
     for refusal in &header.refused {
         let _ = writeln!(
             err,

@@ -68,14 +68,18 @@ pub fn write(out: &mut impl fmt::Write, groups: &Groups, sort: Sort, most: usize
         table
             .rows
             .extend(shown.iter().map(|(value, group)| (vec![words(value)], group.clone())));
-        left_out.iter().for_each(|(_, group)| table.leave_out(group));
+        for (_, group) in left_out {
+            table.leave_out(group);
+        }
     } else {
         let (shown, left_out) = sorted.split_at(most.min(sorted.len()));
         let names = |row: &Row<'_>| row.values().skip(from).map(|value| words(&value)).collect();
         table
             .rows
             .extend(shown.iter().map(|row| (names(row), row.group().clone())));
-        left_out.iter().for_each(|row| table.leave_out(row.group()));
+        for row in left_out {
+            table.leave_out(row.group());
+        }
     }
     table.write(out, keys, &groups.others)
 }
