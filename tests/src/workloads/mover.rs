@@ -121,11 +121,6 @@ impl Pages {
                 huge_pages_of(HUGE_ORDER)?;
                 Memory::huge_pages(len)?
             }
-            Self::ThpFileShared => {
-                // Since 6.11 each size has a knob of its own, which inherits this one for huge pages.
-                provoke::write("/sys/kernel/mm/transparent_hugepage/shmem_enabled", "always")?;
-                Memory::shared(len)?
-            }
             Self::Hugetlb | Self::HugetlbShared => {
                 let pages = (2 * len / HUGE).to_string();
                 fs::write("/proc/sys/vm/nr_hugepages", &pages).context("reserve hugetlb pages")?;
@@ -134,7 +129,12 @@ impl Pages {
                     _ => Memory::hugetlb(len)?,
                 }
             }
-            Self::FileShared => Memory::shared(len)?,
+            Self::FileShared | Self::ThpFileShared => {
+                // Since 6.11 each size has a knob of its own, of which that of huge pages inherits this one.
+                let huge = if self == Self::ThpFileShared { "always" } else { "never" };
+                provoke::write("/sys/kernel/mm/transparent_hugepage/shmem_enabled", huge)?;
+                Memory::shared(len)?
+            }
             Self::Secret => Memory::secret(len)?,
         };
         if node != 0 {

@@ -122,6 +122,10 @@ pub fn put_back(call: &Call, folio: u64, owner_tgid: u32, vaddr: u64, pages: u32
         return;
     }
     trouble.wanted = 1;
+    // Its process is being forked or torn down: nobody to be told, and 0 is a place that is free.
+    if owner_tgid == 0 {
+        return;
+    }
     let mut i = 0;
     while i < FAILED_MAPPINGS {
         let place = &mut trouble.places[i];
