@@ -109,6 +109,16 @@ fn every_report_of_every_recording() {
 }
 
 #[test]
+fn a_recording_without_an_end_is_reported_as_far_as_it_goes() {
+    for path in recordings() {
+        let mut bytes = fs::read(golden().join(&path)).unwrap();
+        bytes.pop();
+        expect("cut-report", &path, &tracer(&["report", "-"], &bytes));
+        expect("cut-report-json", &path, &tracer(&["report", "--json", "-"], &bytes));
+    }
+}
+
+#[test]
 fn a_joined_recording_shows_what_its_files_show() {
     let paths = recordings();
     let paths: Vec<&str> = paths.iter().map(String::as_str).collect();

@@ -64,12 +64,12 @@ fn refused(env: &Env) -> Result<Outcome> {
     fs::create_dir(&folder).context("create a directory")?;
     let inputs = [
         (folder, "is a directory, not a recording"),
-        (file("empty", b"")?, "empty: not a recording"),
-        (file("other", b"PERFILE2")?, "not a recording"),
+        (file("empty", b"")?, "is empty: not a recording"),
+        (file("other", b"PERFILE2")?, "is not a recording"),
         (file("zeros", &vec![0; 1 << 20])?, "not a recording"),
         (file("newer", &newer)?, "version 9 of the format"),
         (env.scratch.join("nowhere"), "No such file"),
-        (PathBuf::from("/dev/null"), "empty: not a recording"),
+        (PathBuf::from("/dev/null"), "is empty: not a recording"),
         (
             PathBuf::from("/proc/self/mem"),
             "cannot read /proc/self/mem: Input/output error",
@@ -82,7 +82,10 @@ fn refused(env: &Env) -> Result<Outcome> {
     }
     let fifo = env.scratch.join("fifo");
     mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).context("make a fifo")?;
-    for (bytes, says) in [(&b""[..], "empty: not a recording"), (b"PERFILE2", "not a recording")] {
+    for (bytes, says) in [
+        (&b""[..], "is empty: not a recording"),
+        (b"PERFILE2", "is not a recording"),
+    ] {
         for reader in READERS {
             let program = Program::start(tracer(env, &words(reader, &fifo)))?;
             let mut writer = File::options().write(true).open(&fifo).context("open the fifo")?;

@@ -3,14 +3,14 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 use tracer_user::event::Event;
 use tracer_user::pipeline::now;
 use tracer_user::recording::header::End;
@@ -407,6 +407,16 @@ fn unwritable(env: &Env) -> Result<Outcome> {
     }
 
     mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).context("make a fifo")?;
+    // Nobody reads it, and tracer waits for that until it is told not to.
+    let mut program = Program::start(record(&fifo))?;
+    let waits = PathBuf::from(format!("/proc/{}/wchan", program.pid()));
+    while fs::read_to_string(&waits).context("where tracer waits")? != "wait_for_partner" {
+        ensure!(program.runs()?, "it did not wait for a reader");
+        thread::sleep(Duration::from_millis(100));
+    }
+    program.signal(Signal::TERM)?;
+    let ended = program.ended()?;
+    ensure!(ended.signal() == Some(Signal::TERM.as_raw()), "{ended}");
     let path = fifo.clone();
     let reader = thread::spawn(move || File::open(path));
     // Without -q: the greeting tells when it has begun.

@@ -273,6 +273,12 @@ impl Groups {
         usize::from(self.implied && machines.all(|machine| Some(machine) == first))
     }
 
+    /// Runs of pages of the group that has most of them.
+    #[must_use]
+    pub fn most_events(&self) -> u64 {
+        self.sums.iter().map(|group| group.events).max().unwrap_or_default()
+    }
+
     /// Every group: the first `most` of them in their order, then the others.
     #[must_use]
     pub fn sorted(&self, by: Sort, most: usize) -> Vec<Row<'_>> {

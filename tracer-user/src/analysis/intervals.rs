@@ -3,7 +3,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::analysis::account::{Account, Reading, Terms};
+use crate::{
+    analysis::account::{Account, Reading, Terms},
+    units::Nanos,
+};
 
 /// A closed interval.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +40,30 @@ impl IntervalTotals {
         if self.worst.as_ref().is_none_or(|worst| size(worst) < size(account)) {
             self.worst = Some(account.clone());
         }
+    }
+}
+
+/// What the intervals of a recording come to: all that is known of the books where it does not say how its run ended.
+#[derive(Clone, Debug, Default)]
+pub struct SoFar {
+    /// The end of the last one.
+    pub until: Nanos,
+    /// Base pages that the kernel counted in them.
+    pub kernel: u64,
+    /// Base pages that were seen to move in them.
+    pub moved: u64,
+    /// Whether they balance.
+    pub totals: IntervalTotals,
+}
+
+impl SoFar {
+    /// Takes in the next one.
+    pub fn add(&mut self, interval: &Interval) {
+        let account = &interval.account;
+        self.until = self.until.max(account.end);
+        self.kernel = self.kernel.saturating_add(account.kernel.unwrap_or(0));
+        self.moved = self.moved.saturating_add(account.moved);
+        self.totals.add(account);
     }
 }
 

@@ -82,6 +82,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         whole &= matches!(&note, Note::Twice(piece, taken) if piece.parts().1 <= taken.parts().1);
         tell(args, &note);
     });
+    if runs.is_empty() {
+        return Err(Refused("there is no whole block in what is to be joined".to_owned()).into());
+    }
     let key = if args.redact {
         Some(Key::new().context("cannot make stand-ins")?)
     } else {

@@ -25,7 +25,22 @@ use crate::{
     source::recording::{Missing, ReadError, RecordingFile},
 };
 
+const CAT_EXAMPLES: &str = "\
+Examples:
+  tracer cat tracer.data                         the rows that tracing would have shown
+  tracer cat tracer.data --json | jq -c 'select(.kind == \"failure\")'
+                                                 what could not be moved, for programs
+  ssh db-1 cat tracer.data | tracer cat -        from elsewhere";
+
+const INFO_EXAMPLES: &str = "\
+Examples:
+  tracer info tracer.data                        how it was made, and whether all of it is there
+  tracer info tracer.data --json | jq .whole     for programs
+
+The exit code is 1 where something is missing.";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = CAT_EXAMPLES)]
 pub struct CatArgs {
     /// The recording; - is standard input
     #[arg(value_name = "FILE", default_value = "tracer.data")]
@@ -36,6 +51,7 @@ pub struct CatArgs {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = INFO_EXAMPLES)]
 pub struct InfoArgs {
     /// The recording; - is standard input
     #[arg(value_name = "FILE", default_value = "tracer.data")]
@@ -169,7 +185,7 @@ fn open(path: &Path, progress: bool) -> anyhow::Result<RecordingFile<Box<dyn Rea
 /// Why a recording cannot be read, for a person.
 pub(super) fn unreadable(path: &Path, error: ReadError) -> anyhow::Error {
     match error {
-        ReadError::Foreign | ReadError::Empty => Refused(format!("{}: {error}", name(path))).into(),
+        ReadError::Foreign | ReadError::Empty => Refused(format!("{} is {error}", name(path))).into(),
         ReadError::Newer(_) => Refused(format!("{} was {error}", name(path))).into(),
         ReadError::Io(error) => anyhow::Error::from(error).context(format!("cannot read {}", name(path))),
     }

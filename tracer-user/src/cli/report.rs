@@ -16,17 +16,19 @@ use serde_json::json;
 use crate::{
     analysis::{
         groups::{Groups, Key, Run, Sort, Tables},
-        intervals::Interval,
+        intervals::{Interval, SoFar},
         losses::Losses,
         parts::Files,
         totals::Totals,
     },
     cli::{
+        Refused,
         recorded::{self, Reading},
         view,
     },
     event::{Event, Move},
     render::{
+        books,
         escape::{self, Printable},
         groups, losses, parts,
         quantity::Count,
@@ -118,7 +120,9 @@ impl ValueEnum for Sort {
 
 fn condition(text: &str) -> Result<(Key, String), String> {
     let (key, value) = text.split_once('=').ok_or("KEY=VALUE, as in reason=compaction")?;
-    Ok((Key::from_str(key, true)?, value.to_owned()))
+    let known = || Key::ALL.map(Key::name).join(", ");
+    let key = Key::from_str(key, true).map_err(|_| format!("no key {key:?}; there are {}", known()))?;
+    Ok((key, value.to_owned()))
 }
 
 /// Seconds from the begin of a run.
@@ -170,6 +174,7 @@ struct Recorded {
     header: Header,
     totals: Totals,
     losses: Losses,
+    so_far: SoFar,
     /// None: nobody knows how it ended.
     summary: Option<Summary>,
 }
@@ -214,6 +219,7 @@ impl Sink for Gathering<'_> {
                 header: header.clone(),
                 totals: Totals::default(),
                 losses: Losses::default(),
+                so_far: SoFar::default(),
                 summary: None,
             });
         }
@@ -241,6 +247,7 @@ impl Sink for Gathering<'_> {
     fn interval(&mut self, interval: &Interval) -> io::Result<()> {
         if let Some(recorded) = self.recorded.get_mut(self.current) {
             recorded.losses.add(interval, self.run.begun);
+            recorded.so_far.add(interval);
         }
         Ok(())
     }
@@ -278,6 +285,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         current: 0,
         tables: Tables::new(keys),
     };
+    if args.since.zip(args.until).is_some_and(|(since, until)| since >= until) {
+        return Err(Refused("--until is not after --since: nothing is between them".to_owned()).into());
+    }
     recorded::ensure_distinct(&args.files)?;
     let mut reading = Reading::new(true);
     for path in &args.files {
@@ -319,6 +329,8 @@ fn text(args: &Args, recordings: &[Recorded], tables: &Tables, reading: &Reading
         }
         if recorded.balanced() == Some(false) {
             writeln!(out, "WARNING   the books of {name} do not balance")?;
+        } else if let Some(unbalanced) = books::unbalanced(&recorded.so_far.totals, recorded.header.begun) {
+            writeln!(out, "WARNING   {name}: {unbalanced}")?;
         }
     }
     if args.by.is_empty() {
@@ -326,23 +338,30 @@ fn text(args: &Args, recordings: &[Recorded], tables: &Tables, reading: &Reading
             if recordings.len() > 1 {
                 writeln!(out, "== {}", Printable(&recorded.path.to_string_lossy()))?;
             }
-            out += &match recorded.summary.clone().filter(|_| !args.filters()) {
-                Some(summary) => {
-                    let totals = recorded.totals.clone();
-                    summary::text(Some(&recorded.header), &Summary { totals, ..summary }, false)
-                }
-                None => summary::sums(&recorded.totals),
+            out += &if let Some(summary) = recorded.summary.clone().filter(|_| !args.filters()) {
+                let totals = recorded.totals.clone();
+                summary::text(Some(&recorded.header), &Summary { totals, ..summary }, false)
+            } else {
+                let so_far = Some(&recorded.so_far).filter(|_| !args.filters());
+                summary::sums(&recorded.header, &recorded.totals, so_far)
             };
         }
     }
     for table in &tables.tables {
-        let sort = match table.keys() {
+        let sort = match table.asked() {
             [Key::Second] if args.by.is_empty() => Sort::Name,
+            // Nobody asked for all pages.
+            [Key::Address] if args.by.is_empty() && table.most_events() < 2 => {
+                if !tables.are_empty() {
+                    writeln!(out, "\nADDRESS   no page moved twice")?;
+                }
+                continue;
+            }
             _ => args.sort,
         };
         groups::write(&mut out, table, sort, rows)?;
     }
-    if tables.are_empty() {
+    if tables.are_empty() && !args.by.is_empty() {
         writeln!(out, "no move of a page in it that is asked for")?;
     }
     Ok(out)
@@ -362,6 +381,13 @@ fn json(args: &Args, recordings: &[Recorded], tables: &[Groups], reading: &Readi
                 "lost_events": summary.map(|_| recorded.lost()),
                 "losses": losses::json(&recorded.losses),
                 "balanced": recorded.balanced(),
+                "so_far": recorded.summary.is_none().then(|| json!({
+                    "until_ns": recorded.so_far.until.since(recorded.header.begun).0,
+                    "kernel_pages": recorded.so_far.kernel,
+                    "moved_pages": recorded.so_far.moved,
+                    "intervals": recorded.so_far.totals.closed,
+                    "unbalanced": recorded.so_far.totals.unbalanced,
+                })),
                 "totals": TotalsKeys::new(&recorded.totals, None),
             })
         })

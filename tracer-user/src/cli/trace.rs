@@ -131,12 +131,13 @@ pub fn run(args: &Args, open: impl FnOnce(&Header) -> anyhow::Result<Output>) ->
     let correlator = Correlator::new(processes, topology, names, find_owners, unowned);
     drop(types); // the kernel's BTF: several MiB
 
+    // A fifo is open when somebody reads it: until then signals end the process by themselves.
+    let Output { sinks, to_stdout } = open(&header)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let signals = {
         let _context = runtime.enter();
         Signals::catch().context("cannot catch signals")?
     };
-    let Output { sinks, to_stdout } = open(&header)?;
     let pipeline = Pipeline::begin(capture, correlator, sinks, &header).context("cannot begin")?;
     if !args.quiet {
         greet(&header, args.duration);

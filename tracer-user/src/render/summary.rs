@@ -6,6 +6,7 @@ use std::fmt::{self, Write as _};
 use crate::{
     analysis::{
         books::{Books, Unasked},
+        intervals::SoFar,
         totals::{Durations, NodePair, Totals},
     },
     kernel::hooks::Kinds,
@@ -52,22 +53,32 @@ pub fn nodes(nodes: usize) -> String {
     }
 }
 
-/// What events come to, where it is not known how their run ended, or where they are some of a run.
+/// What events come to, where they are some of a run, or with `so_far` where it is not known how their run ended.
 #[must_use]
-pub fn sums(totals: &Totals) -> String {
+pub fn sums(header: &Header, totals: &Totals, so_far: Option<&SoFar>) -> String {
     let mut out = String::new();
     // Writing to a String cannot fail.
-    let _ = write_sums(&mut out, totals);
+    let _ = write_sums(&mut out, header, totals, so_far);
     out
 }
 
-fn write_sums(out: &mut String, totals: &Totals) -> fmt::Result {
+fn write_sums(out: &mut String, header: &Header, totals: &Totals, so_far: Option<&SoFar>) -> fmt::Result {
     moved(out, totals)?;
     writeln!(out, " moved")?;
     unmapped(out, totals)?;
     tables(out, totals, &Books::default())?;
     writeln!(out)?;
-    pagemap(out, totals)
+    if let Some(books) = so_far.filter(|books| books.totals.closed > 0) {
+        writeln!(
+            out,
+            "books     until {} after the begin the kernel counted {}, tracer saw {}; how it ended is not known",
+            Duration(books.until.since(header.begun)),
+            Count(books.kernel),
+            Count(books.moved)
+        )?;
+    }
+    pagemap(out, totals)?;
+    how(out, header)
 }
 
 fn write(out: &mut String, header: Option<&Header>, summary: &Summary, hints: bool) -> fmt::Result {

@@ -12,9 +12,12 @@ use std::{
     },
 };
 
-use crate::sink::{
-    place::{self, Draft, Place, about},
-    recording::Store,
+use crate::{
+    render::escape::Printable,
+    sink::{
+        place::{self, Draft, Place, about},
+        recording::Store,
+    },
 };
 
 /// When what was written is to survive a power failure, too.
@@ -116,7 +119,7 @@ impl Files {
 
     fn about(&self, error: &io::Error) -> io::Error {
         let message = match &self.path {
-            Some(path) => format!("cannot write {}: {error}", path.display()),
+            Some(path) => format!("cannot write {}: {error}", Printable(&path.to_string_lossy())),
             None => format!("cannot write to standard output: {error}"),
         };
         let kind = match error.kind() {
