@@ -203,7 +203,7 @@ mod tests {
             Raw,
             tests::{NOBODY, correlator},
         },
-        event::failure::cause_name,
+        event::{Names, failure::cause_name},
     };
 
     fn failed(errno: i32, refs: i32) -> FolioFailed {
@@ -246,6 +246,45 @@ mod tests {
         assert_eq!(pinned(-11, 10), ("pinned", true));
         assert_eq!(pinned(0, 0), ("pinned", true));
         assert_eq!(pinned(-5, 1), ("error", false));
+    }
+
+    #[test]
+    fn what_nobody_saw_is_told_by_its_flags_in_their_order() {
+        let mut correlator = correlator(false);
+        let names = [("locked", 0), ("lru", 5), ("writeback", 15)];
+        correlator.names.page_flags = Names::new(names.into_iter(), |name| Some(name.to_owned()));
+        let (locked, writeback) = (1 << 0, 1 << 15);
+        let (put_back, no_memory) = (failure_flags::PUT_BACK, failure_flags::NO_MEMORY);
+        let cause = |seen, flags| {
+            let raw = FolioFailed {
+                attempts: 0,
+                seen,
+                flags,
+                ..failed(0, 0)
+            };
+            let (cause, inferred) = correlator.cause(&raw);
+            (cause_name(cause), inferred)
+        };
+        // Each with all that comes after it, and alone.
+        for later in [0, writeback | locked] {
+            assert_eq!(cause(put_back, later), ("still_mapped", true));
+            assert_eq!(cause(put_back | no_memory, later), ("still_mapped", true));
+        }
+        for seen in [0, no_memory] {
+            assert_eq!(cause(seen, writeback | locked), ("writeback", true));
+            assert_eq!(cause(seen, writeback), ("writeback", true));
+            assert_eq!(cause(seen, locked), ("locked", true));
+        }
+        let others = !(writeback | locked);
+        for flags in [0, others] {
+            assert_eq!(cause(no_memory, flags), ("not_tried", true));
+            assert_eq!(cause(0, flags), ("unknown", true));
+        }
+        // What was seen comes before all of them.
+        let all = put_back | no_memory;
+        assert_eq!(cause(all | failure_flags::NO_TARGET, !0), ("no_target", false));
+        let refused = all | failure_flags::NO_TARGET | failure_flags::NUMA_REFUSED;
+        assert_eq!(cause(refused, !0), ("numa_refused", false));
     }
 
     /// The failure's owners, of a batch in which they are renamed and then exit.
