@@ -13,6 +13,7 @@
 mod case;
 mod cases;
 mod child;
+mod fuse;
 mod init;
 mod lives;
 mod memory;

@@ -1,7 +1,7 @@
 //! What makes the kernel move pages for its own reasons, on the pages of this very process.
 //! Input: the range; sysfs, cgroupfs, io_uring. Each is for a VM alone, and undoes what it set up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
@@ -93,6 +93,15 @@ impl Block {
         }
         write(&state, "online_movable")
     }
+}
+
+/// The frames with one of these flags in /proc/kpageflags (Documentation/admin-guide/mm/pagemap.rst).
+pub fn frames_with(wanted: u64) -> Result<BTreeSet<u64>> {
+    let flags = fs::read("/proc/kpageflags").context("read /proc/kpageflags")?;
+    let (words, _) = flags.as_chunks::<8>();
+    let flags = words.iter().map(|word| u64::from_ne_bytes(*word));
+    let frames = (0..).zip(flags).filter(|(_, flags)| flags & wanted != 0);
+    Ok(frames.map(|(frame, _)| frame).collect())
 }
 
 /// The gigabyte that becomes a page: moves all that is in it.

@@ -1,6 +1,7 @@
 //! Debian packages without installing them: searched, downloaded and unpacked into the cache.
 //! Input: the machine's own package lists, or those of one more suite from the machine's own mirror.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -85,21 +86,26 @@ impl Apt {
 
     /// Downloads packages and unpacks them into `dir`, without kernel modules: `unpack_modules` has those.
     pub fn unpack(&self, packages: &[&str], dir: &Path) -> Result<()> {
-        self.extract(packages, dir, &["--exclude=*.ko", "--exclude=*.ko.*"])
+        self.each_tar(packages, dir, |tar| {
+            extract(tar, dir, ["--exclude=*.ko", "--exclude=*.ko.*"])
+        })
     }
 
     /// Downloads a package and unpacks these kernel modules alone, compressed or not.
     ///
     /// # Errors
-    /// Also when the package lacks one of them.
-    pub fn unpack_modules(&self, package: &str, modules: &[&str], dir: &Path) -> Result<()> {
-        let patterns: Vec<String> = modules.iter().map(|module| format!("*/{module}.ko*")).collect();
-        let patterns = patterns.iter().map(String::as_str);
-        let options: Vec<&str> = std::iter::once("--wildcards").chain(patterns).collect();
-        self.extract(&[package], dir, &options)
+    /// Also when the package lacks one of them, unless it is one of `if_any`.
+    pub fn unpack_modules(&self, package: &str, modules: &[&str], if_any: &[&str], dir: &Path) -> Result<()> {
+        self.each_tar(&[package], dir, |tar| {
+            let listing = process::output(Command::new("tar").arg("--list").arg("--file").arg(tar))?;
+            let there = |module: &&&str| listing.contains(&format!("/{module}.ko"));
+            let wanted = modules.iter().chain(if_any.iter().filter(there));
+            let patterns = wanted.map(|module| format!("*/{module}.ko*"));
+            extract(tar, dir, std::iter::once("--wildcards".to_owned()).chain(patterns))
+        })
     }
 
-    fn extract(&self, packages: &[&str], dir: &Path, options: &[&str]) -> Result<()> {
+    fn each_tar(&self, packages: &[&str], dir: &Path, unpack: impl Fn(&Path) -> Result<()>) -> Result<()> {
         let download = cache::Scratch::new_in(dir)?;
         let mut get = self.command("apt-get");
         process::output(get.args(["-q", "download"]).args(packages).current_dir(download.path()))?;
@@ -108,14 +114,7 @@ impl Apt {
             let tar = deb.with_extension("tar");
             let file = fs::File::create(&tar).with_context(|| format!("create {}", tar.display()))?;
             process::run(Command::new("dpkg-deb").arg("--fsys-tarfile").arg(deb).stdout(file))?;
-            let mut extract = Command::new("tar");
-            extract
-                .arg("--extract")
-                .arg("--file")
-                .arg(&tar)
-                .arg("--directory")
-                .arg(dir);
-            process::run(extract.args(options))?;
+            unpack(&tar)?;
             fs::remove_file(&tar).with_context(|| format!("remove {}", tar.display()))?;
         }
         Ok(())
@@ -130,6 +129,17 @@ impl Apt {
         }
         command
     }
+}
+
+fn extract(tar: &Path, dir: &Path, options: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<()> {
+    let mut extract = Command::new("tar");
+    extract
+        .arg("--extract")
+        .arg("--file")
+        .arg(tar)
+        .arg("--directory")
+        .arg(dir);
+    process::run(extract.args(options))
 }
 
 /// Installs packages on this machine.

@@ -88,6 +88,9 @@ pub struct Kernel {
 /// What tests load: brd, a RAM disk to swap on; null_blk, a disk as slow as one likes, and configfs, which it needs.
 const MODULES: &[&str] = &["brd", "configfs", "null_blk"];
 
+/// The same of what some kernels have built in, and others as a module: fuse, for files as slow as one likes.
+const MODULES_IF_ANY: &[&str] = &["fuse"];
+
 impl Kernel {
     /// How it calls itself, as in /proc/version: release, builder, package version and date. None: no bzImage.
     pub fn banner(&self) -> Option<String> {
@@ -136,10 +139,10 @@ pub fn resolve(spec: &Spec) -> Result<Kernel> {
             let kernel = image_in(&dir).with_context(|| format!("find the kernel in {}", dir.display()))?;
             // Where the image has a package of its own, so have the modules.
             let package = package.replace("linux-binary", "linux-modules");
-            let wanted = MODULES.join("+");
+            let wanted = [MODULES, MODULES_IF_ANY].concat().join("+");
             let dir = cache::filled(&cache::dir()?.join("modules").join(&package).join(wanted), |dir| {
                 eprintln!("xtask: downloading modules of {package}");
-                apt.unpack_modules(&package, MODULES, dir)
+                apt.unpack_modules(&package, MODULES, MODULES_IF_ANY, dir)
             });
             let modules = dir.and_then(|dir| read_modules(&dir)).unwrap_or_else(|error| {
                 eprintln!("xtask: going on without the modules of {package}: {error:#}");

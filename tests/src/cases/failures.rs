@@ -1,6 +1,8 @@
 //! Folios that could not be moved: each of them once a call, with its owner, its address and the cause.
 //! Input: the workload `mover`, which makes moves fail, knows which, and reads its own pagemap.
 
+mod stuck;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::time::Duration;
@@ -13,7 +15,6 @@ use crate::child::Worker;
 use crate::memory::{HUGE, Memory};
 use crate::tracing::{FailureLine, Trace, Tracing};
 use crate::truth::{Report, Reports};
-use crate::workloads::stuck;
 
 const SOON: Duration = Duration::from_mins(1);
 const NEEDS: Needs = Needs { nodes: 2, ..Needs::VM };
@@ -119,7 +120,13 @@ pub const CASES: &[Case] = &[
         name: "failures/writeback",
         what: "page cache that is being written to a slow disk: each page is reported as under writeback",
         needs: NEEDS,
-        run: writeback,
+        run: stuck::writeback,
+    },
+    Case {
+        name: "failures/locked",
+        what: "page cache that waits for its content: compaction leaves it, and it is reported as locked",
+        needs: NEEDS,
+        run: stuck::locked,
     },
 ];
 
@@ -538,53 +545,5 @@ fn refused_by_file(env: &Env) -> Result<Outcome> {
         );
         ensure!(failure.reason == "mempolicy_mbind", "reason: {failure:?}");
     }
-    Ok(Outcome::Passed)
-}
-
-fn writeback(env: &Env) -> Result<Outcome> {
-    const STATE: &str = "writeback";
-    if env.version() < (6, 12) {
-        return Ok(Outcome::NotApplicable("DAMON's migrate_cold came with 6.11".into()));
-    }
-    if !fs::exists(stuck::MODULE)? {
-        return Ok(Outcome::NotApplicable(
-            "the initramfs has no module null_blk of this kernel".to_owned(),
-        ));
-    }
-    let mut worker = Worker::spawn("stuck", &[])?;
-    worker.wait_ready(SOON)?;
-    let tracing = Tracing::start(&env.tracer, &["-a", "--backend", "exact"])?;
-    worker.send("move")?;
-    let answer = worker.read_line(SOON)?;
-    let trace = tracing.finish()?;
-    worker.exit(SOON)?;
-    let frames: Result<BTreeSet<u64>, _> = answer.split(' ').map(str::parse).collect();
-    let frames = frames.with_context(|| format!("no frames: {answer:?}"))?;
-    trace.ensure_exact_books()?;
-    let mut seen = BTreeSet::new();
-    for failure in &trace.failures {
-        let first = failure.pfn.context("no frame")?.0;
-        let (mine, others): (Vec<u64>, Vec<u64>) = (first..first + failure.pages).partition(|pfn| frames.contains(pfn));
-        if mine.is_empty() {
-            ensure!(failure.cause != STATE, "invented: {failure:?}");
-            continue;
-        }
-        ensure!(others.is_empty(), "pages of others: {failure:?}");
-        seen.extend(mine);
-        ensure!(failure.cause == STATE && failure.inferred, "cause: {failure:?}");
-        ensure!(failure.flags.iter().any(|flag| flag == STATE), "flags: {failure:?}");
-        ensure!(
-            (failure.reason.as_str(), failure.mode.as_str()) == ("damon", "async"),
-            "{failure:?}"
-        );
-    }
-    println!("{} frames, {} failures", frames.len(), trace.failures.len());
-    ensure!(
-        seen == frames,
-        "{} of {} frames: {:?}",
-        seen.len(),
-        frames.len(),
-        trace.summary.books
-    );
     Ok(Outcome::Passed)
 }

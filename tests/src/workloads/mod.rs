@@ -22,6 +22,7 @@ mod recorder;
 mod sharer;
 pub mod stuck;
 pub mod swapped;
+mod unread;
 
 use std::io::{self, BufRead, Write};
 use std::ops::Range;
@@ -60,6 +61,7 @@ pub const ALL: &[Workload] = &[
     recorder::WORKLOAD,
     stuck::WORKLOAD,
     swapped::WORKLOAD,
+    unread::WORKLOAD,
 ];
 
 #[derive(clap::Args)]

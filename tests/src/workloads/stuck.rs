@@ -73,10 +73,5 @@ fn run(args: &[String]) -> Result<()> {
 
 /// The frames with the flag WRITEBACK in /proc/kpageflags (Documentation/admin-guide/mm/pagemap.rst).
 fn under_writeback() -> Result<BTreeSet<u64>> {
-    const WRITEBACK: u64 = 1 << 8;
-    let flags = fs::read("/proc/kpageflags").context("read /proc/kpageflags")?;
-    let (words, _) = flags.as_chunks::<8>();
-    let flags = words.iter().map(|word| u64::from_ne_bytes(*word));
-    let frames = (0..).zip(flags).filter(|(_, flags)| flags & WRITEBACK != 0);
-    Ok(frames.map(|(frame, _)| frame).collect())
+    provoke::frames_with(1 << 8)
 }

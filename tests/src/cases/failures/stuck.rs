@@ -1,0 +1,144 @@
+//! Folios whose flags tell why they could not be moved: under writeback, or locked.
+//! Input: the workloads `stuck` and `unread`, which say which frames those are.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::SOON;
+use crate::case::{Env, Outcome};
+use crate::child::Worker;
+use crate::fuse;
+use crate::tracing::{FailureLine, Tracing};
+use crate::workloads::stuck;
+
+pub fn writeback(env: &Env) -> Result<Outcome> {
+    const STATE: &str = "writeback";
+    if env.version() < (6, 12) {
+        return Ok(Outcome::NotApplicable("DAMON's migrate_cold came with 6.11".into()));
+    }
+    if !fs::exists(stuck::MODULE)? {
+        return Ok(Outcome::NotApplicable(
+            "the initramfs has no module null_blk of this kernel".to_owned(),
+        ));
+    }
+    let mut worker = Worker::spawn("stuck", &[])?;
+    worker.wait_ready(SOON)?;
+    let tracing = Tracing::start(&env.tracer, &["-a", "--backend", "exact"])?;
+    worker.send("move")?;
+    let answer = worker.read_line(SOON)?;
+    let trace = tracing.finish()?;
+    worker.exit(SOON)?;
+    let frames: Result<BTreeSet<u64>, _> = answer.split(' ').map(str::parse).collect();
+    let frames = frames.with_context(|| format!("no frames: {answer:?}"))?;
+    trace.ensure_exact_books()?;
+    let mut seen = BTreeSet::new();
+    for failure in &trace.failures {
+        let first = failure.pfn.context("no frame")?.0;
+        let (mine, others): (Vec<u64>, Vec<u64>) = (first..first + failure.pages).partition(|pfn| frames.contains(pfn));
+        if mine.is_empty() {
+            ensure!(failure.cause != STATE, "invented: {failure:?}");
+            continue;
+        }
+        ensure!(others.is_empty(), "pages of others: {failure:?}");
+        seen.extend(mine);
+        ensure!(failure.cause == STATE && failure.inferred, "cause: {failure:?}");
+        ensure!(failure.flags.iter().any(|flag| flag == STATE), "flags: {failure:?}");
+        ensure!(
+            (failure.reason.as_str(), failure.mode.as_str()) == ("damon", "async"),
+            "{failure:?}"
+        );
+    }
+    println!("{} frames, {} failures", frames.len(), trace.failures.len());
+    ensure!(
+        seen == frames,
+        "{} of {} frames: {:?}",
+        seen.len(),
+        frames.len(),
+        trace.summary.books
+    );
+    Ok(Outcome::Passed)
+}
+
+/// Compaction may find enough elsewhere: several tries.
+pub fn locked(env: &Env) -> Result<Outcome> {
+    if env.version() < (6, 12) {
+        return Ok(Outcome::NotApplicable(
+            "kcompactd of 6.1 waits for the lock, where later ones leave a page without content".to_owned(),
+        ));
+    }
+    if !fuse::is_there()? {
+        return Ok(Outcome::NotApplicable(
+            "neither this kernel nor the initramfs has fuse".to_owned(),
+        ));
+    }
+    for _ in 0..5 {
+        if locked_once(env)? > 0 {
+            return Ok(Outcome::Passed);
+        }
+    }
+    bail!("compaction met no locked page, five times: nothing is proven")
+}
+
+/// How many of the locked pages were reported.
+fn locked_once(env: &Env) -> Result<usize> {
+    const STATE: &str = "locked";
+    let mut worker = Worker::spawn("unread", &[])?;
+    worker.wait_ready(SOON)?;
+    let tracing = Tracing::start(&env.tracer, &["-a", "--backend", "exact"])?;
+    worker.send("compact")?;
+    let answer = worker.read_line(SOON)?;
+    let trace = tracing.finish()?;
+    worker.exit(SOON)?;
+    let numbers: Result<Vec<u64>, _> = answer.split(' ').map(str::parse).collect();
+    let numbers = numbers.with_context(|| format!("no numbers: {answer:?}"))?;
+    let [from, until, frames @ ..] = &numbers[..] else {
+        bail!("no times: {answer:?}")
+    };
+    let frames: BTreeSet<u64> = frames.iter().copied().collect();
+    trace.ensure_exact_books()?;
+    let is_state = |failure: &FailureLine| failure.flags.iter().any(|flag| flag == STATE);
+    let mut seen = BTreeSet::new();
+    for failure in &trace.failures {
+        let first = failure.pfn.context("no frame")?.0;
+        let held = (*from..*until).contains(&failure.ts_ns);
+        // Before and after, they are others' frames.
+        if !held || !frames.contains(&first) {
+            ensure!(failure.cause != STATE || is_state(failure), "invented: {failure:?}");
+            continue;
+        }
+        let kind = (failure.pages, failure.reason.as_str(), failure.owners.len());
+        ensure!(kind == (1, "compaction", 0), "{failure:?}");
+        // A page for the copy is asked for before the lock is.
+        if failure.cause == "no_target" {
+            ensure!(!failure.inferred && failure.errno == Some(12), "no target: {failure:?}");
+            continue;
+        }
+        ensure!(
+            failure.cause == STATE && failure.inferred && is_state(failure),
+            "cause: {failure:?}"
+        );
+        ensure!(
+            (failure.attempts, failure.errno) == (0, None),
+            "it was never unmapped: {failure:?}"
+        );
+        seen.insert(first);
+    }
+    let moved = trace
+        .unmapped
+        .iter()
+        .filter(|line| (*from..*until).contains(&line.ts_ns));
+    let moved = moved
+        .filter_map(|line| line.old_pfn)
+        .find(|pfn| frames.contains(&pfn.0));
+    ensure!(moved.is_none(), "locked, and moved: {moved:?}");
+    println!(
+        "{} of {} frames, {} failures, {} runs of compaction",
+        seen.len(),
+        frames.len(),
+        trace.failures.len(),
+        trace.compactions.len()
+    );
+    Ok(seen.len())
+}
