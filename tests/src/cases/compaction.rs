@@ -2,8 +2,7 @@
 //! Input: memory with holes, and the kernel asked to mend it.
 
 use std::fs;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -13,8 +12,6 @@ use crate::provoke;
 use crate::tracing::{CompactionLine, Tracing};
 
 const SOON: Duration = Duration::from_mins(1);
-/// By then kcompactd has begun.
-const MENDING: Duration = Duration::from_secs(20);
 const NEEDS: Needs = Needs { nodes: 2, ..Needs::VM };
 
 pub const CASES: &[Case] = &[
@@ -35,12 +32,6 @@ pub const CASES: &[Case] = &[
         what: "huge pages where there is no room for them: the allocating task waits, and is named",
         needs: NEEDS,
         run: direct,
-    },
-    Case {
-        name: "compaction/proactive",
-        what: "kcompactd mends a node of its own accord: the run says so, and who it was",
-        needs: NEEDS,
-        run: proactive,
     },
 ];
 
@@ -96,39 +87,6 @@ fn asked_for(env: &Env, backend: &str) -> Result<Outcome> {
         "{moved} moved in runs: {:?}",
         trace.summary.books
     );
-    Ok(Outcome::Passed)
-}
-
-/// Writing the knob wakes kcompactd of each node, which looks whether there are holes enough
-/// (`compaction_proactiveness_sysctl_handler`, mm/compaction.c).
-fn proactive(env: &Env) -> Result<Outcome> {
-    const KNOB: &str = "/proc/sys/vm/compaction_proactiveness";
-    let before = fs::read_to_string(KNOB).with_context(|| format!("read {KNOB}"))?;
-    let mut worker = Worker::spawn("punched", &["100"])?;
-    worker.wait_ready(SOON)?;
-    let tracing = Tracing::start(&env.tracer, &["-a"])?;
-    let scanned = vmstat("compact_migrate_scanned")?;
-    provoke::write(KNOB, "100")?;
-    let deadline = Instant::now() + MENDING;
-    while vmstat("compact_migrate_scanned")? == scanned && Instant::now() < deadline {
-        thread::sleep(Duration::from_millis(100));
-    }
-    // It goes on zone by zone.
-    thread::sleep(Duration::from_secs(1));
-    provoke::write(KNOB, before.trim())?;
-    let trace = tracing.finish()?;
-    worker.exit(SOON)?;
-    let runs: Vec<_> = trace.compactions.iter().filter(|run| run.proactive).collect();
-    ensure!(!runs.is_empty(), "no proactive run: {:?}", trace.compactions);
-    for run in runs {
-        ensure_likely(run)?;
-        let node = run.node.context("a node")?;
-        ensure!(
-            run.actor_comm.as_deref() == Some(&*format!("kcompactd{node}")),
-            "actor: {run:?}"
-        );
-        ensure!(run.sync && !run.direct && run.order.is_none(), "{run:?}");
-    }
     Ok(Outcome::Passed)
 }
 
