@@ -335,3 +335,66 @@ pub enum Sort {
     /// By what they have in common.
     Name,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, sync::Arc};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{render::made_up, units::Tgid};
+
+    /// Few of each, so that they come again and alternate.
+    fn any_move() -> impl Strategy<Value = Move> {
+        (0u32..3, 0u64..40, 0u64..3, 0u64..3, any::<bool>()).prop_map(|(owner, page, second, pages, known)| {
+            let mut moved = if known { made_up::moved() } else { made_up::unknown() };
+            if let Some(task) = &mut moved.owner {
+                task.tgid = Tgid(owner);
+                // Another pointer to the same name now and then.
+                task.comm = (owner > 0).then(|| Arc::from(if second == 1 { "b" } else { "a" }));
+            }
+            moved.vaddr = VirtAddr(page * PAGE_SIZE + 0x7f00_0000);
+            moved.at = Nanos(second * 1_000_000_000);
+            moved.pages = pages;
+            moved
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn tables_have_the_sums_of_each_group(runs in prop::collection::vec(prop::collection::vec(any_move(), 0..60), 1..4)) {
+            let asked = Key::ALL.map(|key| vec![key]).into_iter().chain([
+                vec![Key::Address, Key::Reason],
+                vec![Key::Second, Key::Process, Key::Host],
+                vec![Key::Nodes, Key::Address, Key::Second],
+            ]);
+            let mut tables = Tables::new(asked);
+            let mut expected = vec![BTreeMap::new(); tables.tables.len()];
+            for (moves, host) in runs.iter().zip(["db-1", "db-2", "db-1"]) {
+                let run = Run { begun: Nanos(0), host: Arc::from(host) };
+                tables.begin_run();
+                for moved in moves {
+                    tables.add(moved, &run);
+                    for (table, groups) in tables.tables.iter().zip(&mut expected) {
+                        let values: Vec<Value> = table.keys().iter().map(|key| key.of(moved, &run)).collect();
+                        let (events, pages, longest) = groups.entry(values).or_insert((0, 0, None));
+                        (*events, *pages) = (*events + 1, *pages + moved.pages);
+                        *longest = (*longest).max(moved.blackout);
+                    }
+                }
+            }
+            for (table, expected) in tables.tables.iter().zip(expected) {
+                let sums = |row: &Row<'_>| (row.group().events, row.group().pages, row.group().longest);
+                let rows = table.sorted(Sort::Name, usize::MAX);
+                let found: Vec<_> = rows.iter().map(|row| (row.values().collect::<Vec<_>>(), sums(row))).collect();
+                prop_assert_eq!(found, expected.into_iter().collect::<Vec<_>>());
+                // The first ones are the same, however many are asked for.
+                let all = table.sorted(Sort::Pages, usize::MAX);
+                let some = table.sorted(Sort::Pages, 2);
+                prop_assert!(all.iter().zip(&some).take(2).all(|(a, b)| a.place == b.place));
+                prop_assert_eq!(all.len(), some.len());
+            }
+        }
+    }
+}
