@@ -4,7 +4,7 @@
 use std::fs;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::case::{Case, Env, Needs, Outcome};
 use crate::child::Worker;
@@ -31,7 +31,7 @@ pub const CASES: &[Case] = &[
         name: "compaction/direct",
         what: "huge pages where there is no room for them: the allocating task waits, and is named",
         needs: NEEDS,
-        run: direct,
+        run: |env| Outcome::of_tries(5, "no allocation waited for a run", || direct(env)),
     },
 ];
 
@@ -90,18 +90,8 @@ fn asked_for(env: &Env, backend: &str) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// The kernel counts a stall also where it then finds that no zone is worth compacting: several tries.
-fn direct(env: &Env) -> Result<Outcome> {
-    for _ in 0..5 {
-        if direct_once(env)? {
-            return Ok(Outcome::Passed);
-        }
-    }
-    bail!("no run that an allocation waited for, five times: nothing is proven")
-}
-
-/// Whether there was a direct run.
-fn direct_once(env: &Env) -> Result<bool> {
+/// Whether there was a direct run. The kernel counts a stall also where it then finds that no zone is worth compacting.
+fn direct(env: &Env) -> Result<bool> {
     let mut worker = Worker::spawn("punched", &["100"])?;
     worker.wait_ready(SOON)?;
     let tracing = Tracing::start(&env.tracer, &["-a"])?;
