@@ -506,8 +506,9 @@ fn refuse(env: &Env) -> Result<bool> {
         );
     }
     // Its stack and the like are balanced as well.
-    let of_range = |failure: &FailureLine| report.range().contains(&failure.owners[0].vaddr.0);
-    Ok(refused.iter().any(|failure| of_range(failure)))
+    Ok(refused
+        .iter()
+        .any(|failure| report.range().contains(&failure.owners[0].vaddr.0)))
 }
 
 fn refused_by_file(env: &Env) -> Result<Outcome> {

@@ -150,12 +150,7 @@ impl Draft {
         let unfinished = unfinished(path)?;
         match options(OFlags::TMPFILE).open(directory(path)) {
             // A file system, or a kernel, that has no such files.
-            Err(error)
-                if [Errno::OPNOTSUPP, Errno::ISDIR]
-                    .map(Errno::raw_os_error)
-                    .map(Some)
-                    .contains(&error.raw_os_error()) =>
-            {
+            Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::OPNOTSUPP | Errno::ISDIR)) => {
                 let file = options(OFlags::empty()).create_new(true).open(&unfinished)?;
                 Ok((file, Name::Unfinished(unfinished)))
             }

@@ -10,8 +10,23 @@ use super::SOON;
 use crate::case::{Env, Outcome};
 use crate::child::Worker;
 use crate::fuse;
-use crate::tracing::{FailureLine, Tracing};
+use crate::tracing::{FailureLine, Trace, Tracing};
 use crate::workloads::stuck;
+
+/// What a workload answers to its order, and what was traced meanwhile.
+fn traced(env: &Env, workload: &str) -> Result<(Vec<u64>, Trace)> {
+    let mut worker = Worker::spawn(workload, &[])?;
+    worker.wait_ready(SOON)?;
+    let tracing = Tracing::start(&env.tracer, &["-a", "--backend", "exact"])?;
+    worker.send("go")?;
+    let answer = worker.read_line(SOON)?;
+    let trace = tracing.finish()?;
+    worker.exit(SOON)?;
+    let numbers: Result<Vec<u64>, _> = answer.split(' ').map(str::parse).collect();
+    let numbers = numbers.with_context(|| format!("no numbers: {answer:?}"))?;
+    trace.ensure_exact_books()?;
+    Ok((numbers, trace))
+}
 
 pub fn writeback(env: &Env) -> Result<Outcome> {
     const STATE: &str = "writeback";
@@ -23,16 +38,8 @@ pub fn writeback(env: &Env) -> Result<Outcome> {
             "the initramfs has no module null_blk of this kernel".to_owned(),
         ));
     }
-    let mut worker = Worker::spawn("stuck", &[])?;
-    worker.wait_ready(SOON)?;
-    let tracing = Tracing::start(&env.tracer, &["-a", "--backend", "exact"])?;
-    worker.send("move")?;
-    let answer = worker.read_line(SOON)?;
-    let trace = tracing.finish()?;
-    worker.exit(SOON)?;
-    let frames: Result<BTreeSet<u64>, _> = answer.split(' ').map(str::parse).collect();
-    let frames = frames.with_context(|| format!("no frames: {answer:?}"))?;
-    trace.ensure_exact_books()?;
+    let (numbers, trace) = traced(env, "stuck")?;
+    let frames = BTreeSet::from_iter(numbers);
     let mut seen = BTreeSet::new();
     for failure in &trace.failures {
         let first = failure.pfn.context("no frame")?.0;
@@ -79,20 +86,11 @@ pub fn locked(env: &Env) -> Result<Outcome> {
 /// Whether locked pages were reported.
 fn locked_once(env: &Env) -> Result<bool> {
     const STATE: &str = "locked";
-    let mut worker = Worker::spawn("unread", &[])?;
-    worker.wait_ready(SOON)?;
-    let tracing = Tracing::start(&env.tracer, &["-a", "--backend", "exact"])?;
-    worker.send("compact")?;
-    let answer = worker.read_line(SOON)?;
-    let trace = tracing.finish()?;
-    worker.exit(SOON)?;
-    let numbers: Result<Vec<u64>, _> = answer.split(' ').map(str::parse).collect();
-    let numbers = numbers.with_context(|| format!("no numbers: {answer:?}"))?;
+    let (numbers, trace) = traced(env, "unread")?;
     let [from, until, frames @ ..] = &numbers[..] else {
-        bail!("no times: {answer:?}")
+        bail!("no times: {numbers:?}")
     };
     let frames: BTreeSet<u64> = frames.iter().copied().collect();
-    trace.ensure_exact_books()?;
     let is_state = |failure: &FailureLine| failure.flags.iter().any(|flag| flag == STATE);
     let mut seen = BTreeSet::new();
     for failure in &trace.failures {

@@ -196,24 +196,21 @@ impl From<&Move> for Common {
 impl Common {
     /// Whether a move has the same. Names are not compared but for being one: there may be more that have the same.
     pub(super) fn is_of(&self, moved: &Move) -> bool {
-        let one = |a: &Option<Arc<str>>, b: &Option<Arc<str>>| match (a, b) {
-            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
-            (a, b) => a.is_none() && b.is_none(),
-        };
-        let task = |a: &Task, b: &Task| a.tgid == b.tgid && one(&a.comm, &b.comm);
-        let owner = match (&self.owner, &moved.owner) {
-            (Some(a), Some(b)) => task(a, b),
-            (a, b) => a.is_none() && b.is_none(),
-        };
-        let vma = match (&self.vma, &moved.vma) {
-            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
-            (a, b) => a.is_none() && b.is_none(),
-        };
-        owner
-            && vma
+        let task = |a: &Task, b: &Task| a.tgid == b.tgid && alike(a.comm.as_ref(), b.comm.as_ref(), Arc::ptr_eq);
+        alike(self.owner.as_ref(), moved.owner.as_ref(), task)
+            && alike(self.vma.as_ref(), moved.vma.as_ref(), Arc::ptr_eq)
             && task(&self.actor, &moved.actor)
             && self.nodes == (moved.old_node, moved.new_node)
             && (self.order, self.verdict) == (moved.order, moved.verdict)
             && self.reason == moved.reason
+    }
+}
+
+/// Whether both are there and the same, or neither is.
+#[inline]
+fn alike<T>(a: Option<&T>, b: Option<&T>, same: impl Fn(&T, &T) -> bool) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => same(a, b),
+        (a, b) => a.is_none() && b.is_none(),
     }
 }

@@ -12,12 +12,9 @@ use std::{
     },
 };
 
-use crate::{
-    render::escape::Printable,
-    sink::{
-        place::{self, Draft, Place, about},
-        recording::Store,
-    },
+use crate::sink::{
+    place::{self, Draft, Place, about},
+    recording::Store,
 };
 
 /// When what was written is to survive a power failure, too.
@@ -119,7 +116,7 @@ impl Files {
 
     fn about(&self, error: &io::Error) -> io::Error {
         let message = match &self.path {
-            Some(path) => format!("cannot write {}: {error}", Printable(&path.to_string_lossy())),
+            Some(path) => about(path, "write", error).to_string(),
             None => format!("cannot write to standard output: {error}"),
         };
         let kind = match error.kind() {
