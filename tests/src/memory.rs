@@ -166,8 +166,7 @@ impl Memory {
 
     /// Writes to every page of a part too, but no more than it takes.
     pub fn touch(&mut self, part: &Range<u64>) {
-        let start = self.addresses().start;
-        self.bytes_mut()[(part.start - start) as usize..(part.end - start) as usize]
+        self.part_mut(part)
             .iter_mut()
             .step_by(rustix::param::page_size())
             .for_each(|byte| *byte = 1);
@@ -182,6 +181,13 @@ impl Memory {
                 .context("give pages back")?;
         }
         Ok(())
+    }
+
+    /// Takes a part of a shared mapping out of its file, too; there it reads as zeros afterwards.
+    pub fn take_out(&mut self, part: &Range<u64>) -> Result<()> {
+        let part = self.part_mut(part);
+        // SAFETY: whole pages of a mapping that is borrowed here; whatever they hold, they are bytes.
+        unsafe { madvise(part.as_mut_ptr().cast(), part.len(), Advice::LinuxRemove) }.context("take pages out")
     }
 
     /// Reads one byte of every page; returned so that the compiler keeps the reads.
@@ -202,6 +208,12 @@ impl Memory {
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: the mapping is `len` readable bytes, zeroed by the kernel, and lives as long as `self`.
         unsafe { std::slice::from_raw_parts(self.start, self.len) }
+    }
+
+    /// The bytes at these addresses.
+    fn part_mut(&mut self, part: &Range<u64>) -> &mut [u8] {
+        let start = self.addresses().start;
+        &mut self.bytes_mut()[(part.start - start) as usize..(part.end - start) as usize]
     }
 
     pub fn bytes_mut(&mut self) -> &mut [u8] {

@@ -318,8 +318,8 @@ unsafe impl Wire for FolioFailed {
 pub mod failure_flags {
     /// No page was found for the copy.
     pub const NO_TARGET: u8 = 1;
-    /// It was unmapped and put back.
-    pub const PUT_BACK: u8 = 2;
+    /// One of its mappings could not be unmapped.
+    pub const STILL_MAPPED: u8 = 2;
     /// The call's last look for a page found none, which ends a call early.
     pub const NO_MEMORY: u8 = 4;
     /// NUMA balancing did not even isolate it (`migrate_misplaced_folio_prepare`): no call has tried.

@@ -97,7 +97,9 @@ pub struct Call {
     pub no_memory: u8,
     /// 0: its reason or its actor is filtered out, and nothing in it is looked at.
     pub wanted: u8,
-    pub pad: [u8; 4],
+    /// A folio of it could not be moved at once.
+    pub troubled: u8,
+    pub pad: [u8; 3],
 }
 
 impl Call {
@@ -120,7 +122,8 @@ impl Call {
             mode,
             no_memory: 0,
             wanted: u8::from(wanted),
-            pad: [0; 4],
+            troubled: 0,
+            pad: [0; 3],
         }
     }
 
@@ -334,6 +337,7 @@ static EMPTY_TASK: Task = Task {
         mode: 0,
         no_memory: 0,
         wanted: 0,
-        pad: [0; 4],
+        troubled: 0,
+        pad: [0; 3],
     }; MAX_DEPTH as usize],
 };

@@ -130,6 +130,18 @@ pub const CASES: &[Case] = &[
         needs: NEEDS,
         run: stuck::locked,
     },
+    Case {
+        name: "failures/still_mapped",
+        what: "a hugetlb page of a file while its VMA is locked: each call that could not unmap it is told, with that cause",
+        needs: NEEDS,
+        run: |env| stuck::still_mapped(env, "alone"),
+    },
+    Case {
+        name: "failures/still_mapped_shared",
+        what: "the same where another process maps it, too",
+        needs: NEEDS,
+        run: |env| stuck::still_mapped(env, "shared"),
+    },
 ];
 
 /// `pgmigrate_fail` of /proc/vmstat.

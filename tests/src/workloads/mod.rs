@@ -8,6 +8,7 @@ mod changing;
 mod churn;
 pub mod collapser;
 mod contained;
+mod contended;
 pub mod copied;
 mod echo;
 mod end;
@@ -48,6 +49,7 @@ pub const ALL: &[Workload] = &[
     churn::REBORN,
     collapser::WORKLOAD,
     contained::WORKLOAD,
+    contended::WORKLOAD,
     copied::WORKLOAD,
     echo::WORKLOAD,
     end::WORKLOAD,

@@ -60,6 +60,20 @@ fn unmapping(ctx: &FEntryContext) {
 }
 twice!(#[fentry(function = "try_to_migrate_one")] unmapping, unmapping_again: FEntryContext);
 
+/// The same function returns. False: the mapping stays, and with it the folio where it is, since none of the others is
+/// looked for any more (`rmap_walk`, mm/rmap.c). The folio may be pinned, or the mapping's lock be held (hugetlb).
+#[inline(never)]
+fn unmapping_ended(ctx: &FExitContext) {
+    if kernel::arg(ctx, 4) as u8 != 0 || kernel::arg(ctx, 3) as u32 & config!(ttu_sync) != 0 {
+        return;
+    }
+    let (_, tid) = kernel::current();
+    if let Some(call) = state::wanted_call(tid) {
+        failure::still_mapped(call, kernel::arg(ctx, 0), kernel::arg(ctx, 1), kernel::arg(ctx, 2));
+    }
+}
+twice!(#[fexit(function = "try_to_migrate_one")] unmapping_ended, unmapping_ended_again: FExitContext);
+
 /// `int move_to_new_folio(struct folio *dst, struct folio *src, enum migrate_mode mode)`, 6.1 to 7.3,
 /// mm/migrate.c. Returns 0 exactly once per folio that moved.
 #[inline(never)]
@@ -75,6 +89,7 @@ fn folio_moved(ctx: &FExitContext) {
         return;
     }
     call.finish_folio();
+    failure::moved_after_all(call, src);
     // The copy's order: the source may already be stripped of it.
     let order = kernel::folio_order(dst);
     call.folio = Folio {
@@ -113,14 +128,11 @@ fn restoring(ctx: &FEntryContext) {
     let src = kernel::migration_source(kernel::arg(ctx, 3));
     let vma = kernel::arg(ctx, 1);
     if src == dst {
-        let unmapped_at = take_unmapped_at(Unmapping { folio: src, vma });
         task.window = Window {
             open: Window::PUT_BACK,
             owner_tgid: kernel::mm_owner(kernel::vma_mm(vma)).tgid,
             folio: src,
             end: rmap::end_in(src, vma),
-            // As `unmapping` has seen it, in this call.
-            unmapped_at: if unmapped_at < begun { 0 } else { unmapped_at },
             ..Window::CLOSED
         };
         return;
@@ -241,17 +253,13 @@ fn extend(task: &mut Task, tid: u32, addr: u64, new_pfn: u64, pages: u32) {
         Window::MOVED => {}
         Window::PUT_BACK => {
             let Window {
-                folio,
-                owner_tgid,
-                unmapped_at,
-                end,
-                ..
+                folio, owner_tgid, end, ..
             } = task.window;
             let pages = (end.wrapping_sub(addr) >> 12) as u32;
             // One mapping of a VMA is enough.
             task.window.open = 0;
             if let Some(call) = state::innermost(task) {
-                failure::put_back(call, folio, owner_tgid, addr, pages, unmapped_at != 0);
+                failure::mapped_by(call, folio, owner_tgid, addr, pages);
             }
             return;
         }

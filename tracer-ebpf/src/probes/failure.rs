@@ -77,7 +77,8 @@ fn lists_are_seen() -> bool {
 }
 
 #[inline(always)]
-fn trouble(call: &Call, folio: u64) -> Option<&'static mut Trouble> {
+fn trouble(call: &mut Call, folio: u64) -> Option<&'static mut Trouble> {
+    call.troubled = 1;
     if TROUBLE.get_ptr(folio).is_none() {
         // By value it would be copied.
         let nothing: &Trouble = &NOTHING;
@@ -98,7 +99,7 @@ fn trouble(call: &Call, folio: u64) -> Option<&'static mut Trouble> {
 
 /// `move_to_new_folio` gave an error.
 #[inline(always)]
-pub fn not_copied(call: &Call, src: u64, errno: i32) {
+pub fn not_copied(call: &mut Call, src: u64, errno: i32) {
     if let Some(trouble) = trouble(call, src) {
         trouble.attempts += 1;
         trouble.errno = errno;
@@ -107,16 +108,31 @@ pub fn not_copied(call: &Call, src: u64, errno: i32) {
     }
 }
 
-/// A mapping of the folio was put back where it was, from there on at most so many pages. `unmapped`: it was unmapped to be
-/// moved, not to be split.
+/// A folio that had been in trouble was moved.
 #[inline(always)]
-pub fn put_back(call: &Call, folio: u64, owner_tgid: u32, vaddr: u64, pages: u32, unmapped: bool) {
+pub fn moved_after_all(call: &Call, folio: u64) {
+    if call.troubled != 0 {
+        let _ = TROUBLE.remove(folio);
+    }
+}
+
+/// `try_to_migrate_one` could not unmap the folio from the VMA, where it begins at that address.
+#[inline(always)]
+pub fn still_mapped(call: &mut Call, folio: u64, vma: u64, vaddr: u64) {
+    let owner = kernel::mm_owner(kernel::vma_mm(vma));
+    let pages = (rmap::end_in(folio, vma).wrapping_sub(vaddr) >> 12) as u32;
+    mapped_by(call, folio, owner.tgid, vaddr, pages);
+    if let Some(trouble) = trouble(call, folio) {
+        trouble.seen |= u32::from(failure_flags::STILL_MAPPED);
+    }
+}
+
+/// A mapping of the folio stays, or was put back where it was: from that address on at most so many pages.
+#[inline(always)]
+pub fn mapped_by(call: &mut Call, folio: u64, owner_tgid: u32, vaddr: u64, pages: u32) {
     let Some(trouble) = trouble(call, folio) else {
         return;
     };
-    if unmapped {
-        trouble.seen |= u32::from(failure_flags::PUT_BACK);
-    }
     // There is not room for everybody's.
     if !filter::wants(owner_tgid) || !filter::wants_address(vaddr, pages) {
         return;

@@ -234,12 +234,14 @@ fn compile_nodes(filter: &mut Filter, pairs: &[NodePair], topology: &Topology) -
     filter.elsewhere = masks(None);
     let mut spans: Vec<Span> = Vec::new();
     for (frames, node) in topology.frames() {
+        // Frame 0 is never anybody's: it stands for one that is not known.
+        let first = frames.start.0.max(1);
         let [from, to] = masks(Some(node));
         match spans.last_mut() {
             _ if [from, to] == filter.elsewhere => {}
-            Some(last) if last.end == frames.start.0 && [last.from, last.to] == [from, to] => last.end = frames.end.0,
+            Some(last) if last.end == first && [last.from, last.to] == [from, to] => last.end = frames.end.0,
             _ => spans.push(Span {
-                start: frames.start.0,
+                start: first,
                 end: frames.end.0,
                 from,
                 to,
@@ -345,14 +347,15 @@ mod tests {
             })
             .map(|compiled| compiled.filter)
         };
-        let (zero, one, zero_too, nowhere) = (0x1ff, 0x200, 0x3ff, 0x400);
+        let (unknown, zero, one, zero_too, nowhere) = (0, 0x1ff, 0x200, 0x3ff, 0x400);
         let filter = of("0:1").unwrap();
         assert!(wanted(&filter, zero, one) && wanted(&filter, zero_too, one));
         assert!(!wanted(&filter, one, zero) && !wanted(&filter, zero, zero_too) && !wanted(&filter, nowhere, one));
+        assert!(!wanted(&filter, unknown, one));
         let filter = of("0->1,any:0").unwrap();
         assert!(wanted(&filter, zero, one) && wanted(&filter, one, zero) && wanted(&filter, nowhere, zero));
         assert!(!wanted(&filter, one, one) && !wanted(&filter, zero, nowhere));
-        assert!(wanted(&of("any:any").unwrap(), nowhere, nowhere));
+        assert!(wanted(&of("any:any").unwrap(), nowhere, unknown));
         assert_eq!(of("any:any").unwrap().span_count, 0);
         assert_eq!(of("0:7").unwrap_err(), "--nodes: no node 7; this machine has 0, 1");
     }

@@ -96,7 +96,7 @@ impl Correlator {
             Cause::References
         } else if raw.attempts != 0 {
             Cause::Error
-        } else if seen(failure_flags::PUT_BACK) {
+        } else if seen(failure_flags::STILL_MAPPED) {
             Cause::StillMapped
         } else if has("writeback") {
             Cause::Writeback
@@ -254,7 +254,7 @@ mod tests {
         let names = [("locked", 0), ("lru", 5), ("writeback", 15)];
         correlator.names.page_flags = Names::new(names.into_iter(), |name| Some(name.to_owned()));
         let (locked, writeback) = (1 << 0, 1 << 15);
-        let (put_back, no_memory) = (failure_flags::PUT_BACK, failure_flags::NO_MEMORY);
+        let (still_mapped, no_memory) = (failure_flags::STILL_MAPPED, failure_flags::NO_MEMORY);
         let cause = |seen, flags| {
             let raw = FolioFailed {
                 attempts: 0,
@@ -267,8 +267,8 @@ mod tests {
         };
         // Each with all that comes after it, and alone.
         for later in [0, writeback | locked] {
-            assert_eq!(cause(put_back, later), ("still_mapped", true));
-            assert_eq!(cause(put_back | no_memory, later), ("still_mapped", true));
+            assert_eq!(cause(still_mapped, later), ("still_mapped", false));
+            assert_eq!(cause(still_mapped | no_memory, later), ("still_mapped", false));
         }
         for seen in [0, no_memory] {
             assert_eq!(cause(seen, writeback | locked), ("writeback", true));
@@ -281,7 +281,7 @@ mod tests {
             assert_eq!(cause(0, flags), ("unknown", true));
         }
         // What was seen comes before all of them.
-        let all = put_back | no_memory;
+        let all = still_mapped | no_memory;
         assert_eq!(cause(all | failure_flags::NO_TARGET, !0), ("no_target", false));
         let refused = all | failure_flags::NO_TARGET | failure_flags::NUMA_REFUSED;
         assert_eq!(cause(refused, !0), ("numa_refused", false));

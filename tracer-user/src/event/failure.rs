@@ -58,7 +58,7 @@ pub enum Cause {
     Error,
     /// No free page on the target.
     NoTarget,
-    /// It was unmapped and put back without an attempt to copy it: some mapping was left.
+    /// One of its mappings could not be unmapped (`try_to_migrate_one`).
     StillMapped,
     /// Somebody holds its lock, by its flags.
     Locked,
@@ -139,9 +139,7 @@ pub fn cause_name(cause: Cause) -> &'static str {
 #[must_use]
 pub fn is_concluded(cause: Cause) -> bool {
     match cause {
-        Cause::References | Cause::Error | Cause::NoTarget | Cause::NumaRefused => false,
-        Cause::Unknown | Cause::StillMapped | Cause::Locked | Cause::Writeback | Cause::NotTried | Cause::Pinned => {
-            true
-        }
+        Cause::References | Cause::Error | Cause::NoTarget | Cause::StillMapped | Cause::NumaRefused => false,
+        Cause::Unknown | Cause::Locked | Cause::Writeback | Cause::NotTried | Cause::Pinned => true,
     }
 }

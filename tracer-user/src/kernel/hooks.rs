@@ -262,6 +262,15 @@ pub const HOOKS: &[Hook] = &[
     )
     .of_details(),
     hook(
+        "unmapping_ended",
+        Attach::Fexit,
+        "try_to_migrate_one",
+        &["folio", "vma", "address", "arg"],
+        Used::Exact,
+        Some("the cause \"a mapping was left\" of failures"),
+    )
+    .of_details(),
+    hook(
         "folio_done",
         Attach::Fentry,
         "migrate_folio_done",

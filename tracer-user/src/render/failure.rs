@@ -16,7 +16,7 @@ pub fn words(cause: Cause) -> &'static str {
         Cause::References => "in use: extra references",
         Cause::Error => "the copy failed",
         Cause::NoTarget => "no free page on the target",
-        Cause::StillMapped => "a mapping was left (inferred)",
+        Cause::StillMapped => "a mapping was left",
         Cause::Locked => "locked by somebody (inferred)",
         Cause::Writeback => "under writeback (inferred)",
         Cause::NotTried => "not tried: memory had run out (inferred)",

@@ -171,7 +171,7 @@ mod tests {
         PID namespace   the machine's own                                                             ok
         lockdown        none                                                                          ok
         BTF             /sys/kernel/btf/vmlinux, 5.3 MiB; every needed structure member is in it      ok
-        exact           43 of 43 hooks attach                                                         ok
+        exact           44 of 44 hooks attach                                                         ok
         tracepoint      15 of 15 hooks attach                                                         ok
         BPF settings    kernel.unprivileged_bpf_disabled=2 (does not concern root); the ring counts   ok
                         against the cgroup's memory, not ulimit -l
@@ -194,20 +194,20 @@ mod tests {
         PID namespace   the machine's own                                                             ok
         lockdown        integrity; some kernels then refuse function hooks                            note
         BTF             /sys/kernel/btf/vmlinux, 5.3 MiB; every needed structure member is in it      ok
-        exact           16 of 43 hooks attach; fexit/move_to_new_folio, fentry/remove_migration_pte,  NO
+        exact           16 of 44 hooks attach; fexit/move_to_new_folio, fentry/remove_migration_pte,  NO
                         fexit/remove_migration_pte, fentry/try_to_migrate_one,
-                        fentry/migrate_folio_done, fexit/alloc_migration_target,
-                        fexit/alloc_migration_target_by_mpol, fexit/alloc_misplaced_dst_folio,
-                        fexit/compaction_alloc, fexit/alloc_demote_folio,
-                        fexit/migrate_misplaced_folio_prepare, fentry/mm_update_next_owner,
-                        fentry/collapse_huge_page, fentry/pgtable_trans_huge_deposit,
-                        fexit/try_to_merge_one_page, fentry/folio_add_new_anon_rmap,
-                        fexit/do_wp_page, fentry/do_wp_page, fentry/hugetlb_add_new_anon_rmap,
-                        fentry/copy_user_large_folio, fentry/folio_remove_rmap_ptes,
-                        fexit/try_to_unmap_one, fentry/try_to_unmap_one,
-                        fentry/folio_add_anon_rmap_ptes, fentry/folio_add_new_anon_rmap,
-                        fexit/do_swap_page, fentry/do_swap_page: `bpf_raw_tracepoint_open` failed:
-                        Operation not permitted (os error 1)
+                        fexit/try_to_migrate_one, fentry/migrate_folio_done,
+                        fexit/alloc_migration_target, fexit/alloc_migration_target_by_mpol,
+                        fexit/alloc_misplaced_dst_folio, fexit/compaction_alloc,
+                        fexit/alloc_demote_folio, fexit/migrate_misplaced_folio_prepare,
+                        fentry/mm_update_next_owner, fentry/collapse_huge_page,
+                        fentry/pgtable_trans_huge_deposit, fexit/try_to_merge_one_page,
+                        fentry/folio_add_new_anon_rmap, fexit/do_wp_page, fentry/do_wp_page,
+                        fentry/hugetlb_add_new_anon_rmap, fentry/copy_user_large_folio,
+                        fentry/folio_remove_rmap_ptes, fexit/try_to_unmap_one,
+                        fentry/try_to_unmap_one, fentry/folio_add_anon_rmap_ptes,
+                        fentry/folio_add_new_anon_rmap, fexit/do_swap_page, fentry/do_swap_page:
+                        `bpf_raw_tracepoint_open` failed: Operation not permitted (os error 1)
                         loses: owners from the kernel itself (the tracepoint backend asks pagemap a moment
                                later); moves of page cache that nobody maps
                         do: boot with lockdown off, which most likely refuses them: Secure Boot off, no

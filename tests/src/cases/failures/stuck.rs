@@ -1,5 +1,5 @@
-//! Folios whose flags tell why they could not be moved: under writeback, or locked.
-//! Input: the workloads `stuck` and `unread`, which say which frames those are.
+//! Folios that cannot be moved for what somebody else does with them: under writeback, locked, or in a VMA that is locked.
+//! Input: the workloads `stuck`, `unread` and `contended`, which say which frames those are.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,8 +14,8 @@ use crate::tracing::{FailureLine, Trace, Tracing};
 use crate::workloads::stuck;
 
 /// What a workload answers to its order, and what was traced meanwhile.
-fn traced(env: &Env, workload: &str) -> Result<(Vec<u64>, Trace)> {
-    let mut worker = Worker::spawn(workload, &[])?;
+fn traced(env: &Env, workload: &str, args: &[&str]) -> Result<(Vec<u64>, Trace)> {
+    let mut worker = Worker::spawn(workload, args)?;
     worker.wait_ready(SOON)?;
     let tracing = Tracing::start(&env.tracer, &["-a", "--backend", "exact"])?;
     worker.send("go")?;
@@ -38,7 +38,7 @@ pub fn writeback(env: &Env) -> Result<Outcome> {
             "the initramfs has no module null_blk of this kernel".to_owned(),
         ));
     }
-    let (numbers, trace) = traced(env, "stuck")?;
+    let (numbers, trace) = traced(env, "stuck", &[])?;
     let frames = BTreeSet::from_iter(numbers);
     let mut seen = BTreeSet::new();
     for failure in &trace.failures {
@@ -86,7 +86,7 @@ pub fn locked(env: &Env) -> Result<Outcome> {
 /// Whether locked pages were reported.
 fn locked_once(env: &Env) -> Result<bool> {
     const STATE: &str = "locked";
-    let (numbers, trace) = traced(env, "unread")?;
+    let (numbers, trace) = traced(env, "unread", &[])?;
     let [from, until, frames @ ..] = &numbers[..] else {
         bail!("no times: {numbers:?}")
     };
@@ -134,4 +134,58 @@ fn locked_once(env: &Env) -> Result<bool> {
         trace.compactions.len()
     );
     Ok(!seen.is_empty())
+}
+
+pub fn still_mapped(env: &Env, who: &str) -> Result<Outcome> {
+    const HUGE_ORDER: u8 = 9;
+    let (numbers, trace) = traced(env, "contended", &[who])?;
+    let [address, stayed, frames @ ..] = &numbers[..] else {
+        bail!("no address: {numbers:?}")
+    };
+    // On its way it had these frames, one after the other.
+    let mut moves: Vec<_> = trace.moves.iter().filter(|line| line.vaddr.0 == *address).collect();
+    moves.sort_by_key(|line| line.ts_ns);
+    let mut path: Vec<_> = moves
+        .iter()
+        .map(|line| (line.old_pfn.map(|pfn| pfn.0), line.new_pfn.map(|pfn| pfn.0)))
+        .collect();
+    // One for each who maps it.
+    path.dedup();
+    let expected = frames
+        .windows(2)
+        .map(|pair| (pair.first().copied(), pair.last().copied()));
+    ensure!(expected.eq(path.iter().copied()), "{path:x?}, not {frames:x?}");
+    let at = |failure: &&FailureLine| failure.owners.iter().any(|place| place.vaddr.0 == *address);
+    let failures: Vec<_> = trace.failures.iter().filter(at).collect();
+    let still_mapped = failures
+        .iter()
+        .filter(|failure| failure.cause == "still_mapped")
+        .count();
+    println!(
+        "{} moves, stayed {stayed} times, {still_mapped} still mapped",
+        path.len()
+    );
+    ensure!(
+        failures.len() as u64 == *stayed,
+        "it stayed {stayed} times: {failures:?}"
+    );
+    for failure in &failures {
+        ensure!(failure.pages == 1 << HUGE_ORDER, "size: {failure:?}");
+        ensure!(
+            failure.pfn.is_some_and(|pfn| frames.contains(&pfn.0)) && failure.errno.is_none() && failure.attempts == 0,
+            "{failure:?}"
+        );
+        ensure!(
+            failure.cause == "still_mapped" && !failure.inferred,
+            "cause: {failure:?}"
+        );
+        ensure!(
+            failure
+                .owners
+                .iter()
+                .all(|place| !place.inferred && place.vma.is_some()),
+            "places: {failure:?}"
+        );
+    }
+    Ok(Outcome::Passed)
 }

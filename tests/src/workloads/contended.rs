@@ -1,0 +1,84 @@
+//! A hugetlb page that is to be moved while other pages of its VMA are faulted in, which holds the VMA's lock: without it
+//! the page cannot be unmapped (`hugetlb_vma_trylock_write`, mm/rmap.c, 6.1 to 7.3).
+//! Input: on stdin any order, answered by where the page is, how often it stayed, and its frames.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::mover::Pages;
+use super::sharer::Sharer;
+use super::{Workload, next_order, say};
+use crate::numa;
+use crate::truth::Snapshot;
+
+pub const WORKLOAD: Workload = Workload {
+    name: "contended",
+    what: "contended alone|shared: hugetlb pages of a file; any order moves the first between nodes while the others are \
+           faulted in; tells its address, how often it stayed, and its first frames",
+    run,
+};
+
+const HUGE: usize = 2 << 20;
+/// The first, and those that are faulted in.
+const PAGES: usize = 9;
+/// The page moves until it has stayed so often.
+const STAYED: usize = 8;
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn run(args: &[String]) -> Result<()> {
+    let sharers = match args {
+        [who] if who == "alone" => 0,
+        [who] if who == "shared" => 1,
+        _ => bail!("usage: contended alone|shared"),
+    };
+    numa::run_on(0)?;
+    let mut memory = Pages::HugetlbShared.map(PAGES * HUGE, 0)?;
+    let first = memory.addresses().start;
+    let others = first + HUGE as u64..memory.addresses().end;
+    let _children = (0..sharers)
+        .map(|_| Sharer::fork(first..others.start, || Ok(())))
+        .collect::<Result<Vec<_>>>()?;
+    say("ready")?;
+    while next_order()?.is_some() {
+        let over = AtomicBool::new(false);
+        let (stayed, frames) = thread::scope(|scope| {
+            let moving = scope.spawn(|| {
+                let moved = move_about(first);
+                over.store(true, Ordering::Relaxed);
+                moved
+            });
+            while !over.load(Ordering::Relaxed) {
+                memory.take_out(&others)?;
+                memory.touch(&others);
+            }
+            moving.join().ok().context("the mover panicked")?
+        })?;
+        let frames: Vec<String> = frames.iter().map(u64::to_string).collect();
+        say(&format!("{first} {stayed} {}", frames.join(" ")))?;
+    }
+    Ok(())
+}
+
+/// Moves the page at the address from node to node until it has stayed often enough. Returns how often it has, and the
+/// frames that it had, one after the other.
+fn move_about(first: u64) -> Result<(usize, Vec<u64>)> {
+    numa::run_on(1)?;
+    let page = first..first + rustix::param::page_size() as u64;
+    let frame = || Snapshot::take(page.clone())?.frame_at(first).context("it is not there");
+    let (started, mut stayed, mut frames) = (Instant::now(), 0, vec![frame()?]);
+    while stayed < STAYED {
+        ensure!(started.elapsed() < PATIENCE, "it stayed {stayed} times");
+        let there = numa::node_of(first)?;
+        numa::move_pages(page.clone(), i32::from(there == 0), true)?;
+        let now = frame()?;
+        if frames.last() == Some(&now) {
+            stayed += 1;
+        } else {
+            frames.push(now);
+        }
+    }
+    Ok((stayed, frames))
+}
