@@ -1,6 +1,8 @@
 //! Folios that could not be moved: each of them once a call, with its owner, its address and the cause.
 //! Input: the workload `mover`, which makes moves fail, knows which, and reads its own pagemap.
 
+mod full_node;
+mod pinned;
 mod stuck;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,9 +12,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::case::{Case, Env, Needs, Outcome};
-use crate::cases::moves::{balance_eagerly, ensure_same};
 use crate::child::Worker;
-use crate::memory::{HUGE, Memory};
+use crate::memory::Memory;
 use crate::tracing::{FailureLine, Trace, Tracing};
 use crate::truth::{Report, Reports};
 
@@ -26,91 +27,91 @@ pub const CASES: &[Case] = &[
         name: "failures/pinned",
         what: "pages that a pipe holds: each reported once, with the references that are too many",
         needs: NEEDS,
-        run: |env| pinned(env, "base", 1, false),
+        run: |env| pinned::held(env, "base", 1, false),
     },
     Case {
         name: "failures/pinned_shared",
         what: "the same pages, which a forked child maps too: both owners are told",
         needs: NEEDS,
-        run: |env| pinned(env, "fork_shared", 2, false),
+        run: |env| pinned::held(env, "fork_shared", 2, false),
     },
     Case {
         name: "failures/pinned_one_of_six",
         what: "the same pages, which six processes map, of which the last is asked for: it alone is told",
         needs: NEEDS,
-        run: |env| pinned(env, "shared_by_six", 6, true),
+        run: |env| pinned::held(env, "shared_by_six", 6, true),
     },
     Case {
         name: "failures/pinned_hugetlb",
         what: "a hugetlb page that a pipe holds, of which a move allows one reference",
         needs: NEEDS,
-        run: |env| pinned_hugetlb(env, "hugetlb", 1),
+        run: |env| pinned::hugetlb(env, "hugetlb", 1),
     },
     Case {
         name: "failures/pinned_hugetlb_shared",
         what: "the same of a file: the page cache holds one reference, since 6.7 one for each base page",
         needs: NEEDS,
-        run: |env| pinned_hugetlb(env, "hugetlb_shared", if env.version() < (6, 7) { 2 } else { 513 }),
+        run: |env| pinned::hugetlb(env, "hugetlb_shared", if env.version() < (6, 7) { 2 } else { 513 }),
     },
     Case {
         name: "failures/registered",
         what: "base pages of a registered buffer, pinned as for RDMA: each stays, is reported as pinned, with its references",
         needs: NEEDS,
-        run: |env| registered(env, "base", Some((1 + 1024 + 1, 2))),
+        run: |env| pinned::registered(env, "base", Some((1 + 1024 + 1, 2))),
     },
     Case {
         name: "failures/registered_thp",
         what: "the same with huge pages",
         needs: NEEDS,
-        run: |env| registered(env, "thp", None),
+        run: |env| pinned::registered(env, "thp", None),
     },
     Case {
         name: "failures/registered_file",
         what: "the same with pages of a file that six processes map",
         needs: NEEDS,
-        run: |env| registered(env, "file_shared", Some((1 + 1 + 1024, 2))),
+        run: |env| pinned::registered(env, "file_shared", Some((1 + 1 + 1024, 2))),
     },
     Case {
         name: "failures/pinned_thp_address",
         what: "of two pinned huge pages the one with --address in its middle is told",
         needs: NEEDS,
-        run: pinned_thp_address,
+        run: pinned::thp_address,
     },
     Case {
         name: "failures/full_node",
         what: "the target has no free page: what did not move is reported, and nothing else",
         needs: NEEDS,
-        run: full_node,
+        run: full_node::base,
     },
     Case {
         name: "failures/full_node_shared",
         what: "the same, of pages that a forked child maps too, and only the child is traced: it is found among those who do",
         needs: NEEDS,
-        run: full_node_shared,
+        run: full_node::shared,
     },
     Case {
         name: "failures/full_node_hugetlb",
         what: "the target has no free huge page: a hugetlb page that was not even unmapped is found by its reverse mapping",
         needs: NEEDS,
-        run: |env| Outcome::of_tries(3, HAD_ROOM, || full_node_hugetlb(env, "hugetlb")),
+        run: |env| Outcome::of_tries(3, HAD_ROOM, || full_node::hugetlb(env, "hugetlb")),
     },
     Case {
         name: "failures/full_node_hugetlb_shared",
         what: "the same of a file",
         needs: NEEDS,
-        run: |env| Outcome::of_tries(3, HAD_ROOM, || full_node_hugetlb(env, "hugetlb_shared")),
+        run: |env| Outcome::of_tries(3, HAD_ROOM, || full_node::hugetlb(env, "hugetlb_shared")),
     },
     Case {
         name: "failures/full_node_thp",
         what: "huge pages that are split for a full node: what is left of them has no target, or was not tried",
         needs: NEEDS,
-        run: |env| Outcome::of_tries(3, "no huge page was split and left", || full_node_thp(env)),
+        run: |env| Outcome::of_tries(3, "no huge page was split and left", || full_node::thp(env)),
     },
     Case {
         name: "failures/refused_hint_fault",
         what: "NUMA balancing wants pages on a full node, and refuses to move them",
         needs: NEEDS,
-        run: refused_hint_fault,
+        run: full_node::hint_fault,
     },
     Case {
         name: "failures/refused_by_file",
@@ -153,6 +154,12 @@ fn kernel_failed() -> Result<u64> {
         .context("parse pgmigrate_fail")
 }
 
+/// The addresses of the pages that did not move.
+fn stayed(truth: &Report) -> BTreeSet<u64> {
+    let pages = truth.range().step_by(rustix::param::page_size());
+    pages.filter(|vaddr| !truth.moves.0.contains_key(vaddr)).collect()
+}
+
 /// Every address that did not move has one failure, and no other has one. Compaction tries for itself, where there is
 /// little room, and may fail, too.
 fn ensure_failed(trace: &Trace, pid: u32, truth: &Report) -> Result<Vec<FailureLine>> {
@@ -172,11 +179,7 @@ fn ensure_failed(trace: &Trace, pid: u32, truth: &Report) -> Result<Vec<FailureL
             failures.push(failure.clone());
         }
     }
-    let stayed: BTreeSet<u64> = truth
-        .range()
-        .step_by(rustix::param::page_size())
-        .filter(|vaddr| !truth.moves.0.contains_key(vaddr))
-        .collect();
+    let stayed = stayed(truth);
     let missed: Vec<_> = stayed
         .iter()
         .filter(|vaddr| !seen.contains_key(vaddr))
@@ -222,305 +225,6 @@ fn traced(env: &Env, mover: &[&str], of_youngest: bool) -> Result<(u32, Reports,
     worker.exit(SOON)?;
     let truth = if of_youngest { truth.only_of(asked)? } else { truth };
     Ok((pid, truth, trace))
-}
-
-fn pinned(env: &Env, pages: &str, mappings: u32, of_youngest: bool) -> Result<Outcome> {
-    let before = kernel_failed()?;
-    let (pid, truth, trace) = traced(env, &[pages, "move_pinned", "0"], of_youngest)?;
-    let failed = kernel_failed()? - before;
-    ensure!(trace.moves.is_empty(), "invented: {:?}", trace.moves);
-    trace.ensure_exact_books()?;
-    let owners = truth.0.len();
-    for (owner, report) in &truth.0 {
-        ensure!(report.moves.len() == 0, "pinned pages moved: {report:?}");
-        for failure in ensure_failed(&trace, *owner, report)? {
-            ensure!(failure.cause == "references" && !failure.inferred, "cause: {failure:?}");
-            // Three passes without waiting, then seven that wait (NR_MAX_MIGRATE_*_RETRY, mm/migrate.c).
-            ensure!(
-                (failure.errno, failure.attempts) == (Some(11), 10),
-                "attempts: {failure:?}"
-            );
-            // move_pages holds one, the pipe another.
-            ensure!(
-                (failure.refs, failure.expected_refs) == (Some(2), Some(1)),
-                "references: {failure:?}"
-            );
-            ensure!(failure.map_count == Some(mappings), "mappings: {failure:?}");
-            ensure!(failure.owners.len() == owners, "owners: {failure:?}");
-            ensure!(failure.reason == "syscall_or_cpuset", "reason: {failure:?}");
-            ensure!(
-                (failure.node, failure.actor_pid) == (Some(0), pid),
-                "node, actor: {failure:?}"
-            );
-            ensure!(failure.pfn.is_some(), "frame: {failure:?}");
-            ensure!(
-                failure.flags.iter().any(|flag| flag == "swapbacked"),
-                "flags: {failure:?}"
-            );
-            for place in &failure.owners {
-                ensure!(!place.inferred && place.vma.is_some(), "place: {failure:?}");
-            }
-        }
-    }
-    let books = &trace.summary.books;
-    ensure!(
-        books.failed_seen_pages == failed,
-        "the kernel counted {failed}: {books:?}"
-    );
-    Ok(Outcome::Passed)
-}
-
-fn pinned_hugetlb(env: &Env, pages: &str, expected: u32) -> Result<Outcome> {
-    let before = kernel_failed()?;
-    let (pid, truth, trace) = traced(env, &[pages, "move_pinned_huge", "2"], false)?;
-    let failed = kernel_failed()? - before;
-    let [(_, report)] = &truth.0[..] else {
-        bail!("one process was expected")
-    };
-    ensure!(report.moves.len() == 0 && trace.moves.is_empty(), "moved: {report:?}");
-    trace.ensure_exact_books()?;
-    let failures = ensure_failed(&trace, pid, report)?;
-    let [failure] = &failures[..] else {
-        bail!("one huge page: {failures:?}")
-    };
-    ensure!(failure.cause == "references" && !failure.inferred, "cause: {failure:?}");
-    ensure!(
-        (failure.refs, failure.expected_refs) == (Some(expected + 1), Some(expected)),
-        "references, not {expected}: {failure:?}"
-    );
-    ensure!(failure.pages == 512 && failure.owners.len() == 1, "{failure:?}");
-    ensure!(failure.owners.iter().all(|place| !place.inferred), "place: {failure:?}");
-    let books = &trace.summary.books;
-    ensure!(
-        books.failed_seen_pages == failed,
-        "the kernel counted {failed}: {books:?}"
-    );
-    Ok(Outcome::Passed)
-}
-
-/// `refs`: references of each page, and how many a move expects.
-fn registered(env: &Env, pages: &str, refs: Option<(u32, u32)>) -> Result<Outcome> {
-    let before = kernel_failed()?;
-    let (pid, truth, trace) = traced(env, &[pages, "move_registered", "2"], false)?;
-    let failed = kernel_failed()? - before;
-    trace.ensure_exact_books()?;
-    let (_, report) = truth.0.iter().find(|(owner, _)| *owner == pid).context("no report")?;
-    ensure!(
-        report.moves.len() == 0 && trace.moves.is_empty(),
-        "pinned pages moved: {report:?}"
-    );
-    for failure in ensure_failed(&trace, pid, report)? {
-        ensure!(failure.cause == "pinned" && failure.inferred, "cause: {failure:?}");
-        ensure!(
-            failure.refs.zip(failure.expected_refs) == refs,
-            "references, not {refs:?}: {failure:?}"
-        );
-        ensure!(failure.reason == "syscall_or_cpuset", "reason: {failure:?}");
-    }
-    let books = &trace.summary.books;
-    ensure!(
-        books.failed_seen_pages == failed,
-        "the kernel counted {failed}: {books:?}"
-    );
-    Ok(Outcome::Passed)
-}
-
-fn pinned_thp_address(env: &Env) -> Result<Outcome> {
-    let mut worker = Worker::spawn("changing", &["pinned", "huge"])?;
-    let pid = worker.pid().to_string();
-    worker.wait_ready(SOON)?;
-    worker.send("where")?;
-    let range = Report::parse(&worker.read_line(SOON)?)?.range();
-    let middle = range.start + HUGE as u64 / 2;
-    let address = format!("{middle:#x}-{:#x}", middle + rustix::param::page_size() as u64);
-    let args = ["-p", &pid, "--address", &address, "--backend", "exact"];
-    let tracing = Tracing::start(&env.tracer, &args)?;
-    worker.send("move move_pinned 1")?;
-    let truth = Report::parse(&worker.read_line(SOON)?)?;
-    let trace = tracing.finish()?;
-    worker.exit(SOON)?;
-    ensure!(truth.moves.len() == 0, "pinned pages moved: {truth:?}");
-    trace.ensure_exact_books()?;
-    let [failure] = &trace.failures[..] else {
-        bail!(
-            "one failure at {address}: {:?}, {:?}",
-            trace.failures,
-            trace.summary.books
-        )
-    };
-    ensure!(failure.pages == 512 && failure.cause == "references", "{failure:?}");
-    ensure!(
-        failure.owners.len() == 1 && failure.owners.iter().all(|place| place.vaddr.0 == range.start),
-        "place: {failure:?}"
-    );
-    Ok(Outcome::Passed)
-}
-
-/// Whether the node was full.
-fn full_node_hugetlb(env: &Env, pages: &str) -> Result<bool> {
-    let (pid, truth, trace) = traced(env, &[pages, "move_hugetlb_to_full_node", "4"], false)?;
-    let [(_, report)] = &truth.0[..] else {
-        bail!("one process was expected")
-    };
-    ensure_same(&trace, pid, report)?;
-    trace.ensure_exact_books()?;
-    if report.moves.len() != 0 {
-        return Ok(false);
-    }
-    let mine = |failure: &&FailureLine| failure.reason == "syscall_or_cpuset";
-    let failures: Vec<&FailureLine> = trace.failures.iter().filter(mine).collect();
-    let [failure] = &failures[..] else {
-        bail!("one huge page: {failures:?}, {:?}", trace.summary.books)
-    };
-    ensure!(
-        failure.pages == 512 && (failure.cause == "no_target" || failure.cause == "not_tried"),
-        "cause: {failure:?}"
-    );
-    let [place] = &failure.owners[..] else {
-        bail!("one owner: {failure:?}")
-    };
-    ensure!(
-        place.inferred && place.vaddr.0 == report.end - HUGE as u64,
-        "place: {failure:?}"
-    );
-    Ok(true)
-}
-
-/// Whether the first page of a huge page was left.
-fn full_node_thp(env: &Env) -> Result<bool> {
-    let (pid, truth, trace) = traced(env, &["thp", "mbind_to_full_node", "32"], false)?;
-    let [(_, report)] = &truth.0[..] else {
-        bail!("one process was expected")
-    };
-    ensure_same(&trace, pid, report)?;
-    trace.ensure_exact_books()?;
-    let mine = |failure: &&FailureLine| {
-        let mut places = failure.owners.iter();
-        failure.reason == "mempolicy_mbind" && places.any(|place| report.range().contains(&place.vaddr.0))
-    };
-    let failures: Vec<&FailureLine> = trace.failures.iter().filter(mine).collect();
-    let mut told = BTreeSet::new();
-    for failure in &failures {
-        ensure!(
-            failure.cause == "no_target" || failure.cause == "not_tried",
-            "cause: {failure:?}"
-        );
-        for place in &failure.owners {
-            let end = place.vaddr.0 + failure.pages * rustix::param::page_size() as u64;
-            told.extend((place.vaddr.0..end).step_by(rustix::param::page_size()));
-        }
-    }
-    let silent: Vec<u64> = report
-        .range()
-        .step_by(rustix::param::page_size())
-        .filter(|vaddr| !report.moves.0.contains_key(vaddr) && !told.contains(vaddr))
-        .collect();
-    ensure!(
-        silent.is_empty(),
-        "{} pages stayed untold: {:x?}",
-        silent.len(),
-        silent.first()
-    );
-    // The first page of a huge page was its folio: it alone could be taken for one that was unmapped to be moved.
-    let is_first = |failure: &&&FailureLine| {
-        let mut places = failure.owners.iter();
-        failure.pages == 1 && places.any(|place| place.vaddr.0.is_multiple_of(HUGE as u64))
-    };
-    let firsts = failures.iter().filter(is_first);
-    let firsts = firsts.filter(|failure| failure.cause == "not_tried").count();
-    println!("{} failures, {firsts} first pages that were not tried", failures.len());
-    Ok(firsts > 0)
-}
-
-fn full_node(env: &Env) -> Result<Outcome> {
-    let (pid, truth, trace) = traced(env, &["base", "move_to_full_node", "32"], false)?;
-    let [(_, report)] = &truth.0[..] else {
-        bail!("one process was expected")
-    };
-    ensure_same(&trace, pid, report)?;
-    trace.ensure_exact_books()?;
-    let failures = ensure_failed(&trace, pid, report)?;
-    let of = |cause: &str| failures.iter().filter(|failure| failure.cause == cause).count();
-    println!("{} without a target, {} not tried", of("no_target"), of("not_tried"));
-    ensure!(of("no_target") > 0, "the node was not full: nothing is proven");
-    ensure!(
-        of("no_target") + of("not_tried") == failures.len(),
-        "other causes: {:?}",
-        failures
-            .iter()
-            .find(|failure| failure.cause != "no_target" && failure.cause != "not_tried")
-    );
-    for failure in &failures {
-        ensure!(
-            failure.inferred == (failure.cause == "not_tried"),
-            "inferred: {failure:?}"
-        );
-        if failure.cause == "no_target" {
-            ensure!(failure.errno == Some(12) && failure.attempts > 0, "error: {failure:?}");
-        }
-    }
-    Ok(Outcome::Passed)
-}
-
-fn full_node_shared(env: &Env) -> Result<Outcome> {
-    let (_, truth, trace) = traced(env, &["fork_shared", "move_to_full_node", "32"], true)?;
-    let [(child, report)] = &truth.0[..] else {
-        bail!("one child was expected")
-    };
-    let child = *child;
-    ensure_same(&trace, child, report)?;
-    trace.ensure_exact_books()?;
-    let failures = ensure_failed(&trace, child, report)?;
-    let inferred = |failure: &FailureLine| failure.owners.iter().any(|place| place.inferred);
-    ensure!(
-        failures.iter().any(inferred),
-        "all had been unmapped: nothing is proven"
-    );
-    for failure in &failures {
-        ensure!(
-            failure.owners.iter().all(|place| place.pid == child),
-            "owners: {failure:?}"
-        );
-    }
-    Ok(Outcome::Passed)
-}
-
-fn refused_hint_fault(env: &Env) -> Result<Outcome> {
-    balance_eagerly()?;
-    // When the kernel marks pages for hint faults depends on how long the workload has run (`task_tick_numa`,
-    // kernel/sched/fair.c).
-    let outcome = Outcome::of_tries(3, "no page was refused", || refuse(env));
-    fs::write("/proc/sys/kernel/numa_balancing", "0").context("switch NUMA balancing off")?;
-    outcome
-}
-
-/// Whether there were refusals.
-fn refuse(env: &Env) -> Result<bool> {
-    let (pid, truth, trace) = traced(env, &["base", "balance_to_full_node", "8"], false)?;
-    let [(_, report)] = &truth.0[..] else {
-        bail!("one process was expected")
-    };
-    ensure_same(&trace, pid, report)?;
-    trace.ensure_exact_books()?;
-    let refused: Vec<&FailureLine> = trace
-        .failures
-        .iter()
-        .filter(|failure| failure.cause == "numa_refused")
-        .collect();
-    for failure in &refused {
-        let [place] = &failure.owners[..] else {
-            bail!("one owner: {failure:?}")
-        };
-        ensure!(place.pid == pid, "owner: {failure:?}");
-        ensure!(
-            failure.reason == "numa_misplaced" && failure.node == Some(0),
-            "{failure:?}"
-        );
-    }
-    // Its stack and the like are balanced as well.
-    Ok(refused
-        .iter()
-        .any(|failure| report.range().contains(&failure.owners[0].vaddr.0)))
 }
 
 fn refused_by_file(env: &Env) -> Result<Outcome> {

@@ -134,6 +134,14 @@ fn remember(fault: Fault) {
     }
 }
 
+/// The task is gone, perhaps after a copy of a hugetlb page that came too late to be mapped.
+#[inline(always)]
+pub fn forget(tid: u32) {
+    if config!(kinds) & kinds::COW != 0 {
+        let _ = FAULTS.remove(tid);
+    }
+}
+
 /// `void folio_add_new_anon_rmap(struct folio *folio, struct vm_area_struct *vma, unsigned long address, ...)`, 6.12
 /// to 7.3, mm/rmap.c; `page_add_new_anon_rmap` with a page on 6.1. Within a write fault it maps the copy: the entry
 /// was compared before, under its lock, and is set right after. A fault that need not copy, or came too late, does not

@@ -17,6 +17,7 @@ use tracer_common::{
 use crate::{
     counters, emit, filter,
     kernel::{self, config},
+    probes::copy,
     state,
     turn::twice,
 };
@@ -124,6 +125,7 @@ fn exited(ctx: &RawTracePointContext) {
     let task: u64 = ctx.arg(0);
     let (tgid, tid) = kernel::current();
     state::forget(tid);
+    copy::forget(tid);
     let signal: u64 = kernel::read(task, config!(task_signal));
     let live: u32 = kernel::read(signal, config!(signal_live));
     if live == 0 && (filter::wants_everybody() || filter::fulfils(tgid) != 0) {
