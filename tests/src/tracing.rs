@@ -184,6 +184,7 @@ pub struct Books {
     pub kernel_pages: Option<u64>,
     pub moved_pages: u64,
     pub unmapped_pages: u64,
+    pub released_pages: u64,
     pub failed_seen_pages: u64,
     pub failed_reported_pages: u64,
     pub failed_filtered_pages: u64,

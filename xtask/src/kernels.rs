@@ -85,11 +85,13 @@ pub struct Kernel {
     pub modules: Vec<(String, Vec<u8>)>,
 }
 
-/// What tests load: brd, a RAM disk to swap on; null_blk, a disk as slow as one likes, and configfs, which it needs.
-const MODULES: &[&str] = &["brd", "configfs", "null_blk"];
+/// What tests load: brd, a RAM disk to swap on; null_blk, a disk as slow as one likes, and configfs, which it needs; zram,
+/// a RAM disk whose pages are a driver's.
+const MODULES: &[&str] = &["brd", "configfs", "null_blk", "zram"];
 
-/// The same of what some kernels have built in, and others as a module: fuse, for files as slow as one likes.
-const MODULES_IF_ANY: &[&str] = &["fuse"];
+/// The same of what some kernels have built in, and others as a module: fuse, for files as slow as one likes; what zram
+/// needs.
+const MODULES_IF_ANY: &[&str] = &["fuse", "zsmalloc", "lz4_compress", "lz4hc_compress"];
 
 impl Kernel {
     /// How it calls itself, as in /proc/version: release, builder, package version and date. None: no bzImage.

@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, memfd_create};
 
-use crate::case::{Case, Env, Needs, Outcome};
-use crate::cases::moves::balance_eagerly;
+use crate::case::{Case, Env, Needs, Outcome, Shape};
+use crate::cases::moves::{balance_eagerly, ensure_same};
 use crate::child::Worker;
 use crate::tracing::{Check, Trace, Tracing};
+use crate::truth::Report;
+use crate::workloads::compressed;
 
 const SOON: Duration = Duration::from_mins(1);
 const NEEDS: Needs = Needs { nodes: 2, ..Needs::VM };
@@ -47,6 +49,15 @@ pub const CASES: &[Case] = &[
         what: "the same with --strict: exit code 1",
         needs: Needs::VM,
         run: |env| unmapped_page_cache(env, "tracepoint", true, 1),
+    },
+    Case {
+        name: "books/zram",
+        what: "pages of zram move, which are a driver's: the exact books have them, too",
+        needs: Needs {
+            shape: Shape::Movable,
+            ..NEEDS
+        },
+        run: zram,
     },
 ];
 
@@ -228,6 +239,38 @@ fn unmapped_page_cache(env: &Env, backend: &str, strict: bool, code: i32) -> Res
         "nothing unmapped moved: nothing is proven; {books:?}"
     );
     ensure!(books.proven == (backend == "exact") && books.balanced, "{books:?}");
+    Ok(Outcome::Passed)
+}
+
+/// Pages of a driver are moved by the driver: on 6.1 within `move_to_new_folio`, later without it.
+fn zram(env: &Env) -> Result<Outcome> {
+    if !fs::exists(compressed::MODULE)? {
+        return Ok(Outcome::NotApplicable(
+            "the initramfs has no module zram of this kernel".to_owned(),
+        ));
+    }
+    let mut worker = Worker::spawn("compressed", &[])?;
+    let pid = worker.pid();
+    worker.wait_ready(SOON)?;
+    let tracing = Tracing::start(&env.tracer, &["-a", "--strict", "--backend", "exact"])?;
+    worker.send("offline")?;
+    let truth = Report::parse(&worker.read_line(SOON)?)?;
+    let trace = tracing.finish()?;
+    worker.exit(SOON)?;
+    ensure_same(&trace, pid, &truth)?;
+    trace.ensure_exact_books()?;
+    let books = &trace.summary.books;
+    let seen = trace.unmapped.iter().filter(|line| line.file.is_none()).count() as u64;
+    println!("{seen} pages of no file, {} released; {books:?}", books.released_pages);
+    let (drivers, others) = if env.version() < (6, 12) {
+        (seen, books.released_pages)
+    } else {
+        (books.released_pages, seen)
+    };
+    ensure!(
+        drivers > ENOUGH && others < ENOUGH,
+        "{drivers} and {others} pages; {books:?}"
+    );
     Ok(Outcome::Passed)
 }
 

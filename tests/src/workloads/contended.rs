@@ -2,6 +2,7 @@
 //! the page cannot be unmapped (`hugetlb_vma_trylock_write`, mm/rmap.c, 6.1 to 7.3).
 //! Input: on stdin any order, answered by where the page is, how often it stayed, and its frames.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -44,14 +45,19 @@ fn run(args: &[String]) -> Result<()> {
     say("ready")?;
     while next_order()?.is_some() {
         let over = AtomicBool::new(false);
+        // What takes pages out of a file locks all of its mappings, another reason why a page stays.
+        let taking_out = Mutex::new(());
         let (stayed, frames) = thread::scope(|scope| {
             let moving = scope.spawn(|| {
-                let moved = move_about(first);
+                let moved = move_about(first, &taking_out);
                 over.store(true, Ordering::Relaxed);
                 moved
             });
             while !over.load(Ordering::Relaxed) {
-                memory.take_out(&others)?;
+                {
+                    let _alone = taking_out.lock();
+                    memory.take_out(&others)?;
+                }
                 memory.touch(&others);
             }
             moving.join().ok().context("the mover panicked")?
@@ -64,7 +70,7 @@ fn run(args: &[String]) -> Result<()> {
 
 /// Moves the page at the address from node to node until it has stayed often enough. Returns how often it has, and the
 /// frames that it had, one after the other.
-fn move_about(first: u64) -> Result<(usize, Vec<u64>)> {
+fn move_about(first: u64, taking_out: &Mutex<()>) -> Result<(usize, Vec<u64>)> {
     numa::run_on(1)?;
     let page = first..first + rustix::param::page_size() as u64;
     let frame = || Snapshot::take(page.clone())?.frame_at(first).context("it is not there");
@@ -72,7 +78,9 @@ fn move_about(first: u64) -> Result<(usize, Vec<u64>)> {
     while stayed < STAYED {
         ensure!(started.elapsed() < PATIENCE, "it stayed {stayed} times");
         let there = numa::node_of(first)?;
+        let alone = taking_out.lock();
         numa::move_pages(page.clone(), i32::from(there == 0), true)?;
+        drop(alone);
         let now = frame()?;
         if frames.last() == Some(&now) {
             stayed += 1;

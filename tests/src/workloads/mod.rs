@@ -7,6 +7,7 @@ mod cached;
 mod changing;
 mod churn;
 pub mod collapser;
+pub mod compressed;
 mod contained;
 mod contended;
 pub mod copied;
@@ -48,6 +49,7 @@ pub const ALL: &[Workload] = &[
     churn::WORKLOAD,
     churn::REBORN,
     collapser::WORKLOAD,
+    compressed::WORKLOAD,
     contained::WORKLOAD,
     contended::WORKLOAD,
     copied::WORKLOAD,

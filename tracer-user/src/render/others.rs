@@ -30,7 +30,7 @@ pub fn unmapped(event: &UnmappedMove, time: &str, layout: &Layout) -> String {
         NONE,
     ];
     let file = match &event.file {
-        None => "unmapped meanwhile".to_owned(),
+        None => "unmapped meanwhile, or a driver's".to_owned(),
         Some(file) => {
             let name = file.name.as_deref().unwrap_or("?");
             format!(

@@ -374,9 +374,12 @@ fn books(out: &mut String, books: &Books) -> fmt::Result {
     part(books.unowned, "of a process that was being forked or torn down")?;
     part(
         books.unmapped,
-        "of nobody (page cache without a mapping, or unmapped meanwhile)",
+        "of nobody (page cache without a mapping, a driver's, or unmapped meanwhile)",
     )?;
-    part(whole.released, "counted by the kernel, but freed before they moved")?;
+    part(
+        whole.released,
+        "counted by the kernel, but freed before they moved, or a driver's (zram, balloon)",
+    )?;
     part(whole.unseen, "in calls that had begun before tracing")?;
     let without_owner = books.lost.unattributed;
     part(
