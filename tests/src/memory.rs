@@ -7,10 +7,18 @@ use std::os::fd::FromRawFd as _;
 use std::ptr;
 
 use anyhow::{Context, Result, ensure};
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags, madvise, mmap, mmap_anonymous, mprotect, munmap};
 
 /// What a PMD maps, bytes.
 pub const HUGE: usize = 2 << 20;
+
+/// A file in tmpfs without a name, of `len` zeros that have no pages yet.
+pub fn tmpfs(len: usize) -> Result<File> {
+    let file = File::from(memfd_create("pages", MemfdFlags::CLOEXEC).context("make a file in tmpfs")?);
+    file.set_len(len as u64).context("make a file in tmpfs")?;
+    Ok(file)
+}
 
 /// A mapping of this process's own, unmapped on drop.
 pub struct Memory {
@@ -51,13 +59,24 @@ impl Memory {
 
     /// Maps the first `len` bytes of a file, shared, not populated yet.
     pub fn of_file(file: &File, len: usize) -> Result<Self> {
+        Self::raw_of_file(file, len, MapFlags::SHARED)
+    }
+
+    /// Maps `len` bytes of tmpfs, half of which are the file's and the other half the same once more.
+    pub fn twice(len: usize) -> Result<Self> {
+        let half = len / 2;
+        let file = tmpfs(half)?;
+        let memory = Self::raw(len, MapFlags::SHARED)?;
         let access = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: a new mapping at an address of the kernel's choice touches no memory that exists.
-        let start = unsafe { mmap(ptr::null_mut(), len, access, MapFlags::SHARED, file, 0) }.context("map a file")?;
-        Ok(Self {
-            start: start.cast(),
-            len,
-        })
+        for start in [0, half] {
+            // SAFETY: within our own fresh mapping, to which no reference exists.
+            unsafe {
+                let start = memory.start.add(start).cast();
+                mmap(start, half, access, MapFlags::SHARED | MapFlags::FIXED, &file, 0)
+            }
+            .context("map a file twice")?;
+        }
+        Ok(memory)
     }
 
     /// Maps `len` bytes that the kernel itself keeps out of (memfd_secret(2)): pages of a file that refuses to move them.
@@ -106,6 +125,16 @@ impl Memory {
             Ok(()) | Err(rustix::io::Errno::INVAL) => Ok(slack),
             Err(error) => Err(error).context("advise the kernel on huge pages"),
         }
+    }
+
+    fn raw_of_file(file: &File, len: usize, flags: MapFlags) -> Result<Self> {
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice touches no memory that exists.
+        let start = unsafe { mmap(ptr::null_mut(), len, access, flags, file, 0) }.context("map a file")?;
+        Ok(Self {
+            start: start.cast(),
+            len,
+        })
     }
 
     fn raw(len: usize, flags: MapFlags) -> Result<Self> {

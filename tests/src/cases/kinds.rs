@@ -149,6 +149,8 @@ kinds! {
         Kind { pages: "shared_by_six", mib: 1, of_youngest: true, ..Kind::BASE };
     move_pages_file_shared: "move_pages(2) of tmpfs pages that two processes map",
         Kind { pages: "file_shared", runs: 2, ..Kind::BASE };
+    move_pages_file_twice: "move_pages(2) of tmpfs pages that one process maps twice: a line for each address",
+        Kind { pages: "file_twice", runs: 2, ..Kind::BASE };
     move_pages_prot_none: "move_pages(2) of pages in a mapping that was made PROT_NONE",
         Kind {
             pages: "prot_none",

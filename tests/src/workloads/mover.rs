@@ -63,6 +63,8 @@ pub enum Pages {
     FileShared,
     /// Huge pages of tmpfs shared with a forked child.
     ThpFileShared,
+    /// tmpfs pages that two VMAs of this process map.
+    FileTwice,
     /// Pages of memfd_secret(2).
     Secret,
 }
@@ -83,6 +85,7 @@ impl Pages {
             "thp_fork_shared" => Self::ThpForkShared,
             "file_shared" => Self::FileShared,
             "thp_file_shared" => Self::ThpFileShared,
+            "file_twice" => Self::FileTwice,
             "secret" => Self::Secret,
             other => bail!("no pages {other}"),
         })
@@ -100,7 +103,13 @@ impl Pages {
     /// The order of the folio at an offset into the memory.
     fn order_at(self, offset: u64) -> u8 {
         match self {
-            Self::Base | Self::ProtNone | Self::ForkShared | Self::SharedBySix | Self::FileShared | Self::Secret => 0,
+            Self::Base
+            | Self::ProtNone
+            | Self::ForkShared
+            | Self::SharedBySix
+            | Self::FileShared
+            | Self::FileTwice
+            | Self::Secret => 0,
             Self::Mthp => mthp_order(offset),
             Self::Thp
             | Self::PteMappedThp
@@ -129,11 +138,14 @@ impl Pages {
                     _ => Memory::hugetlb(len)?,
                 }
             }
-            Self::FileShared | Self::ThpFileShared => {
+            Self::FileShared | Self::ThpFileShared | Self::FileTwice => {
                 // Since 6.11 each size has a knob of its own, of which that of huge pages inherits this one.
                 let huge = if self == Self::ThpFileShared { "always" } else { "never" };
                 provoke::write("/sys/kernel/mm/transparent_hugepage/shmem_enabled", huge)?;
-                Memory::shared(len)?
+                match self {
+                    Self::FileTwice => Memory::twice(len)?,
+                    _ => Memory::shared(len)?,
+                }
             }
             Self::Secret => Memory::secret(len)?,
         };
@@ -215,7 +227,8 @@ fn run(args: &[String]) -> Result<()> {
         match (call.as_str(), &group) {
             ("demote", Some(group)) => provoke::demote(group, &range)?,
             ("change_cpuset", Some(group)) => provoke::change_cpuset(group, &range)?,
-            _ => move_by(call, &range, !children.is_empty())?,
+            // A page with more than one mapping counts as shared, whoever has them.
+            _ => move_by(call, &range, !children.is_empty() || pages == Pages::FileTwice)?,
         }
         let moves = Moves::between(before, &Snapshot::take(range.clone())?)?;
         let mut reports = vec![(std::process::id(), Report::new(range.clone(), moves))];
@@ -390,7 +403,7 @@ fn top_up(node: u32) -> Result<Vec<Memory>> {
 }
 
 /// Reads a byte of every page.
-fn read(range: &Range<u64>) {
+pub fn read(range: &Range<u64>) {
     for address in range.clone().step_by(rustix::param::page_size()) {
         // SAFETY: the range is a live mapping of this process.
         std::hint::black_box(unsafe { std::ptr::with_exposed_provenance::<u8>(address as usize).read_volatile() });
