@@ -62,6 +62,11 @@ impl Memory {
         Self::raw_of_file(file, len, MapFlags::SHARED)
     }
 
+    /// The same, private: a page that is written to becomes anonymous.
+    pub fn private_of_file(file: &File, len: usize) -> Result<Self> {
+        Self::raw_of_file(file, len, MapFlags::PRIVATE)
+    }
+
     /// Maps `len` bytes of tmpfs, half of which are the file's and the other half the same once more.
     pub fn twice(len: usize) -> Result<Self> {
         let half = len / 2;

@@ -243,7 +243,7 @@ pub fn check(env: &Env, kind: &Kind, backend: &str) -> Result<Outcome> {
     if backend == "exact" {
         trace.ensure_exact_books()?;
         if !kind.of_youngest {
-            ensure_numbered(&trace.moves, &truth, kind)?;
+            ensure_numbered(&trace.moves, &truth, kind.reason, kind.runs)?;
         }
     } else {
         trace.ensure_sound()?;
@@ -254,9 +254,9 @@ pub fn check(env: &Env, kind: &Kind, backend: &str) -> Result<Outcome> {
 }
 
 /// Lines of a folio are numbered from 1, and as many as there are runs of it: so a reader can count folios.
-fn ensure_numbered(lines: &[MoveLine], truth: &Reports, kind: &Kind) -> Result<()> {
+pub fn ensure_numbered(lines: &[MoveLine], truth: &Reports, reason: &str, runs: usize) -> Result<()> {
     let mut folios: BTreeMap<(u64, u64), Vec<u8>> = BTreeMap::new();
-    for line in lines.iter().filter(|line| line.reason == kind.reason) {
+    for line in lines.iter().filter(|line| line.reason == reason) {
         let mine = |(pid, report): &(u32, Report)| line.pid == Some(*pid) && report.range().contains(&line.vaddr.0);
         if !truth.0.iter().any(mine) {
             continue;
@@ -272,10 +272,9 @@ fn ensure_numbered(lines: &[MoveLine], truth: &Reports, kind: &Kind) -> Result<(
     for (frames, mut numbers) in folios {
         numbers.sort_unstable();
         ensure!(
-            numbers.iter().map(|nth| usize::from(*nth)).eq(1..=kind.runs),
-            "{} lines, not {}, of the folio that went from block {:#x} to {:#x}: {numbers:?}",
+            numbers.iter().map(|nth| usize::from(*nth)).eq(1..=runs),
+            "{} lines, not {runs}, of the folio that went from block {:#x} to {:#x}: {numbers:?}",
             numbers.len(),
-            kind.runs,
             frames.0,
             frames.1
         );

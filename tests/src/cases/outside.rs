@@ -1,18 +1,24 @@
 //! Frames that change without migrate_pages: each change is reported, with its frames and its owner, and no other.
 //! Input: workloads that cause them and read their own pagemap, against `tracer --json --kinds`.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+mod copies;
+mod ksm;
+mod swap;
+
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, ensure};
 
+use self::copies::{cow_file, cow_fork, cow_zero};
+use self::ksm::{ksm, ksm_shared, ksm_shared_tracepoint};
+use self::swap::{swap, swap_slot_reused};
 use crate::case::{Case, Env, Needs, Outcome};
 use crate::cases::moves::ensure_same;
 use crate::child::Worker;
 use crate::tracing::{MoveLine, Trace, Tracing};
-use crate::truth::{Report, Reports};
-use crate::workloads::{collapser, copied, merged, swapped};
+use crate::truth::Report;
+use crate::workloads::{collapser, copied};
 
 const SOON: Duration = Duration::from_mins(2);
 
@@ -21,19 +27,31 @@ pub const CASES: &[Case] = &[
         name: "outside/madv_collapse",
         what: "MADV_COLLAPSE of base pages with gaps: each page that had a frame goes to its place in the huge page",
         needs: Needs::VM,
-        run: |env| collapse(env, "madvise"),
+        run: |env| collapse(env, "madvise", 9),
     },
     Case {
         name: "outside/khugepaged",
         what: "the same by khugepaged",
         needs: Needs::VM,
-        run: |env| collapse(env, "khugepaged"),
+        run: |env| collapse(env, "khugepaged", 9),
+    },
+    Case {
+        name: "outside/khugepaged_mthp",
+        what: "khugepaged makes folios of 64 KiB of them",
+        needs: Needs::VM,
+        run: |env| collapse(env, "khugepaged", 4),
     },
     Case {
         name: "outside/cow_fork",
         what: "pages shared by fork, written by the parent and by the child: who copies moves, who is left alone does not",
         needs: Needs::VM,
         run: |env| cow_fork(env, "fork", copied::PAGES, 0),
+    },
+    Case {
+        name: "outside/cow_thp",
+        what: "the same with huge pages, which are split to be copied page by page",
+        needs: Needs::VM,
+        run: |env| cow_fork(env, "thp", copied::HUGE_PAGES << 9, 0),
     },
     Case {
         name: "outside/cow_hugetlb",
@@ -48,16 +66,46 @@ pub const CASES: &[Case] = &[
         run: cow_zero,
     },
     Case {
+        name: "outside/cow_file",
+        what: "pages of a file that is mapped privately, written to: those that had been read leave the file's frames",
+        needs: Needs::VM,
+        run: cow_file,
+    },
+    Case {
         name: "outside/ksm",
         what: "KSM: merged, written to, moved to another node while merged, unmerged",
         needs: Needs { nodes: 2, ..Needs::VM },
         run: ksm,
     },
     Case {
+        name: "outside/ksm_shared",
+        what: "KSM pages of two processes: moved, a line for each mapping of both; written to and unmerged by one of them",
+        needs: Needs { nodes: 2, ..Needs::VM },
+        run: ksm_shared,
+    },
+    Case {
+        name: "outside/ksm_shared_tracepoint",
+        what: "the same pages moved, with the tracepoint backend",
+        needs: Needs { nodes: 2, ..Needs::VM },
+        run: ksm_shared_tracepoint,
+    },
+    Case {
         name: "outside/swap",
         what: "pages that go to swap and come back: each leaves its frame, and comes back from it to another",
         needs: Needs::VM,
-        run: swap,
+        run: |env| swap(env, "base"),
+    },
+    Case {
+        name: "outside/swap_mthp",
+        what: "the same with folios of each order between base pages and huge pages",
+        needs: Needs::VM,
+        run: |env| swap(env, "mthp"),
+    },
+    Case {
+        name: "outside/swap_thp",
+        what: "the same with huge pages",
+        needs: Needs::VM,
+        run: |env| swap(env, "thp"),
     },
     Case {
         name: "outside/swap_slot_reused",
@@ -79,8 +127,13 @@ pub const CASES: &[Case] = &[
     },
 ];
 
-fn collapse(env: &Env, by: &str) -> Result<Outcome> {
-    let mut worker = Worker::spawn("collapser", &[by])?;
+fn collapse(env: &Env, by: &str, order: u8) -> Result<Outcome> {
+    if order < 9 && env.version() < (7, 2) {
+        return Ok(Outcome::NotApplicable(
+            "before 7.2 khugepaged makes huge pages only".to_owned(),
+        ));
+    }
+    let mut worker = Worker::spawn("collapser", &[by, &order.to_string()])?;
     let pid = worker.pid();
     worker.wait_ready(SOON)?;
     // Without --kinds: collapses are shown by default.
@@ -95,7 +148,7 @@ fn collapse(env: &Env, by: &str) -> Result<Outcome> {
     );
     ensure_exact(&trace, pid, &truth, &["collapse"])?;
     for line in trace.moves.iter().filter(|line| truth.range().contains(&line.vaddr.0)) {
-        ensure!(line.order == 9, "order: {line:?}");
+        ensure!(line.order == order, "order: {line:?}");
         ensure!(line.blackout_ns.is_some_and(|ns| ns > 0), "blackout: {line:?}");
         let itself = line.actor_pid == pid;
         ensure!(itself == (by == "madvise"), "actor: {line:?}");
@@ -112,194 +165,6 @@ fn kinds<'a>(pid: &'a str, kinds: &'a str) -> [&'a str; 6] {
     ["-p", pid, "--backend", "exact", "--kinds", kinds]
 }
 
-fn cow_fork(env: &Env, what: &str, pages: usize, order: u8) -> Result<Outcome> {
-    let (trace, truth) = copied(env, what)?;
-    for (pid, report) in &truth.0 {
-        ensure!(
-            report.moves.len() == pages / 2,
-            "{} pages of {pid} were copied, not half of them",
-            report.moves.len()
-        );
-        ensure_same(&trace, *pid, report)?;
-        let of_another = trace
-            .moves
-            .iter()
-            .find(|line| report.range().contains(&line.vaddr.0) && line.order != order);
-        ensure!(of_another.is_none(), "order: {of_another:?}");
-    }
-    // The books of moves are not drawn up, and nothing else may have been seen of these two.
-    let pids: Vec<u32> = truth.0.iter().map(|(pid, _)| *pid).collect();
-    trace.ensure_only(&pids)?;
-    trace.ensure_sound()?;
-    Ok(Outcome::Passed)
-}
-
-fn cow_zero(env: &Env) -> Result<Outcome> {
-    let (trace, truth) = copied(env, "zero")?;
-    let [(pid, report)] = &truth.0[..] else {
-        bail!("one process was expected")
-    };
-    let zero: BTreeSet<u64> = report.moves.0.values().map(|moved| moved.old).collect();
-    ensure!(
-        zero.len() == 1 && report.moves.len() == copied::PAGES,
-        "not all from the zero page: {zero:x?}"
-    );
-    ensure!(
-        trace.moves.iter().all(|line| line.order == 0),
-        "orders: {:?}",
-        trace.moves
-    );
-    ensure_exact(&trace, *pid, report, &["cow"])?;
-    Ok(Outcome::Passed)
-}
-
-fn copied(env: &Env, what: &str) -> Result<(Trace, Reports)> {
-    let mut worker = Worker::spawn("copied", &[what])?;
-    let pid = worker.pid().to_string();
-    worker.wait_ready(SOON)?;
-    let tracing = Tracing::start(&env.tracer, &kinds(&pid, "cow"))?;
-    worker.send("mark")?;
-    worker.read_line(SOON)?;
-    worker.send("write")?;
-    let truth = Reports::parse(&worker.read_line(SOON)?)?;
-    let trace = tracing.finish()?;
-    for line in &trace.moves {
-        ensure!(line.reason == "cow", "reason: {line:?}");
-        ensure!(Some(line.actor_pid) == line.pid, "actor: {line:?}");
-    }
-    worker.exit(SOON)?;
-    Ok((trace, truth))
-}
-
-fn ksm(env: &Env) -> Result<Outcome> {
-    if !fs::exists("/sys/kernel/mm/ksm/run")? {
-        return Ok(Outcome::NotApplicable("this kernel has no KSM".to_owned()));
-    }
-    let mut worker = Worker::spawn("merged", &[])?;
-    let pid = worker.pid();
-    worker.wait_ready(SOON)?;
-    let merged = merged::PAGES - merged::WRITTEN;
-    let steps = [
-        // At least one page of each content stays where it is.
-        ("merge", "ksm", "ksm_merge", merged::PAGES - merged::CONTENTS),
-        ("write", "ksm", "ksm_unmerge", merged::WRITTEN),
-        ("move", "move,ksm", "syscall_or_cpuset", merged::PAGES),
-        ("unmerge", "ksm,cow", "ksm_unmerge", merged),
-    ];
-    for (order, wanted, reason, pages) in steps {
-        let tracing = Tracing::start(&env.tracer, &kinds(&pid.to_string(), wanted))?;
-        worker.send(order)?;
-        let truth = Report::parse(&worker.read_line(SOON)?)?;
-        let trace = tracing.finish()?;
-        println!("{order}:");
-        ensure!(
-            truth.moves.len() == pages,
-            "{order}: {} pages, not {pages}",
-            truth.moves.len()
-        );
-        ensure_exact(&trace, pid, &truth, &[reason])?;
-        for line in trace.moves.iter().filter(|line| line.reason == "ksm_merge") {
-            ensure!(line.actor_comm.as_deref() == Some("ksmd"), "actor: {line:?}");
-        }
-    }
-    worker.exit(SOON)?;
-    Ok(Outcome::Passed)
-}
-
-fn swap(env: &Env) -> Result<Outcome> {
-    if !fs::exists(swapped::MODULE)? {
-        return Ok(Outcome::NotApplicable(
-            "the initramfs has no module brd of this kernel".to_owned(),
-        ));
-    }
-    let mut worker = Worker::spawn("swapped", &[])?;
-    let pid = worker.pid();
-    worker.wait_ready(SOON)?;
-    let tracing = Tracing::start(&env.tracer, &kinds(&pid.to_string(), "swap"))?;
-    let truth = act(&mut worker, "swap")?;
-    let trace = tracing.finish()?;
-    // A page may get the frame back that it had; nearly all do not.
-    ensure!(
-        truth.moves.len() > swapped::PAGES / 2,
-        "{} pages moved",
-        truth.moves.len()
-    );
-    trace.ensure_only(&[pid])?;
-    ensure_same(&trace, pid, &truth)?;
-    trace.ensure_sound()?;
-    let mut gone = BTreeSet::new();
-    for line in trace.moves.iter().filter(|line| truth.range().contains(&line.vaddr.0)) {
-        match line.reason.as_str() {
-            "swap_out" => {
-                ensure!(line.new_pfn.is_none() && line.new_node.is_none(), "{line:?}");
-                let left = line.old_pfn.map(|pfn| pfn.0);
-                for page in 0..line.pages {
-                    let vaddr = line.vaddr.0 + page * rustix::param::page_size() as u64;
-                    ensure!(gone.insert(vaddr), "{vaddr:#x} left twice: {line:?}");
-                    let was = truth.moves.0.get(&vaddr).map(|moved| moved.old);
-                    ensure!(
-                        was.is_none() || was == left.map(|pfn| pfn + page),
-                        "{vaddr:#x}: {line:?}"
-                    );
-                }
-            }
-            "swap_in" => ensure!(line.verdict == "confirmed" && line.actor_pid == pid, "{line:?}"),
-            other => bail!("reason {other}: {line:?}"),
-        }
-    }
-    ensure!(
-        gone.len() == swapped::PAGES,
-        "{} of {} pages left",
-        gone.len(),
-        swapped::PAGES
-    );
-    worker.exit(SOON)?;
-    Ok(Outcome::Passed)
-}
-
-fn swap_slot_reused(env: &Env) -> Result<Outcome> {
-    if !fs::exists(swapped::MODULE)? {
-        return Ok(Outcome::NotApplicable(
-            "the initramfs has no module brd of this kernel".to_owned(),
-        ));
-    }
-    let mut worker = Worker::spawn("swapped", &["reuse"])?;
-    let pid = worker.pid();
-    worker.wait_ready(SOON)?;
-    let args = ["--comm", swapped::ASKED_FOR, "--backend", "exact", "--kinds", "swap"];
-    let tracing = Tracing::start(&env.tracer, &args)?;
-    let truth = act(&mut worker, "swap")?;
-    let trace = tracing.finish()?;
-    worker.exit(SOON)?;
-    trace.ensure_only(&[pid])?;
-    trace.ensure_sound()?;
-    let back = |line: &&MoveLine| line.reason == "swap_in" && truth.range().contains(&line.vaddr.0);
-    let mut last: BTreeMap<u64, &MoveLine> = BTreeMap::new();
-    for line in trace.moves.iter().filter(back) {
-        let of = last.entry(line.vaddr.0).or_insert(line);
-        if of.ts_ns < line.ts_ns {
-            *of = line;
-        }
-    }
-    let mut known = 0;
-    for (vaddr, moved) in &truth.moves.0 {
-        let line = last
-            .get(vaddr)
-            .with_context(|| format!("{vaddr:#x} did not come back"))?;
-        ensure!(
-            line.new_pfn.map(|pfn| pfn.0) == Some(moved.new),
-            "{vaddr:#x} {moved:x?}: {line:?}"
-        );
-        if let Some(old) = line.old_pfn {
-            known += 1;
-            ensure!(old.0 == moved.old, "{vaddr:#x} {moved:x?}: {line:?}");
-        }
-    }
-    println!("{} pages came back, {known} from a known frame", truth.moves.len());
-    ensure!(known > 0, "no slot was used again: nothing is proven");
-    Ok(Outcome::Passed)
-}
-
 /// Tells the workload to look, then to act.
 fn act(worker: &mut Worker, order: &str) -> Result<Report> {
     worker.send("mark")?;
@@ -308,9 +173,14 @@ fn act(worker: &mut Worker, order: &str) -> Result<Report> {
     Report::parse(&worker.read_line(SOON)?)
 }
 
-/// The moves are the truth's, they are of these reasons, and nothing is lost.
+/// The moves are the truth's and of nobody else, they are of these reasons, and nothing is lost.
 fn ensure_exact(trace: &Trace, pid: u32, truth: &Report, reasons: &[&str]) -> Result<()> {
     trace.ensure_only(&[pid])?;
+    ensure_exact_of(trace, pid, truth, reasons)
+}
+
+/// The same of one of several.
+fn ensure_exact_of(trace: &Trace, pid: u32, truth: &Report, reasons: &[&str]) -> Result<()> {
     ensure_same(trace, pid, truth)?;
     trace.ensure_sound()?;
     // Without `move` among the kinds there is nothing to hold against the kernel's count.
@@ -320,7 +190,8 @@ fn ensure_exact(trace: &Trace, pid: u32, truth: &Report, reasons: &[&str]) -> Re
         "the books: {:?}",
         trace.summary.books
     );
-    for line in trace.moves.iter().filter(|line| truth.range().contains(&line.vaddr.0)) {
+    let mine = |line: &&MoveLine| line.pid == Some(pid) && truth.range().contains(&line.vaddr.0);
+    for line in trace.moves.iter().filter(mine) {
         ensure!(reasons.contains(&line.reason.as_str()), "reason: {line:?}");
         ensure!(line.owner_source.as_deref() == Some("kernel"), "owner: {line:?}");
         ensure!(line.verdict == "confirmed", "verdict: {line:?}");

@@ -1,4 +1,4 @@
-//! Base pages with gaps among them, made into huge pages by the kernel.
+//! Base pages with gaps among them, made into huge pages or smaller large folios by the kernel.
 //! Input: who is to do it; on stdin `mark`, then `collapse`, answered by the report.
 
 use std::fs;
@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::mover::MTHP;
 use super::{Workload, serve};
 use crate::memory::{HUGE, Memory};
 use crate::truth::{Moves, Report, Snapshot};
 
 pub const WORKLOAD: Workload = Workload {
     name: "collapser",
-    what: "collapser madvise|khugepaged: `mark`, then `collapse` waits until base pages with gaps are huge pages",
+    what: "collapser madvise|khugepaged ORDER: `mark`, then `collapse` waits until base pages with gaps are large folios",
     run,
 };
 
@@ -28,9 +29,10 @@ pub const WITH_FRAME: usize = 512 - 17 - 3;
 const PATIENCE: Duration = Duration::from_mins(1);
 
 fn run(args: &[String]) -> Result<()> {
-    let [by] = args else {
-        bail!("usage: collapser madvise|khugepaged")
+    let [by, order] = args else {
+        bail!("usage: collapser madvise|khugepaged ORDER")
     };
+    let order: u8 = order.parse().context("parse ORDER")?;
     let by_madvise = match by.as_str() {
         "madvise" => true,
         "khugepaged" => false,
@@ -42,10 +44,10 @@ fn run(args: &[String]) -> Result<()> {
         fs::write(format!("{knobs}/{knob}"), value).with_context(|| format!("write {value} to {knob}"))
     };
     // Since 6.8 each size has a knob of its own, which other cases may have set.
-    for (size, value) in [(64, "never"), (2048, "inherit")] {
-        let knob = format!("hugepages-{size}kB/enabled");
+    for each in MTHP.into_iter().chain([9]) {
+        let knob = format!("hugepages-{}kB/enabled", 4 << each);
         if fs::exists(format!("{knobs}/{knob}"))? {
-            set(&knob, value)?;
+            set(&knob, if each == order { "inherit" } else { "never" })?;
         }
     }
     // MADV_COLLAPSE does not ask whether huge pages are enabled; khugepaged does.
@@ -75,10 +77,10 @@ fn run(args: &[String]) -> Result<()> {
         let started = Instant::now();
         let after = loop {
             let now = Snapshot::take(range.clone())?;
-            if now.in_runs_of(512) {
+            if now.in_runs_of(1 << order) {
                 break now;
             }
-            ensure!(started.elapsed() < PATIENCE, "no huge pages after {PATIENCE:?}");
+            ensure!(started.elapsed() < PATIENCE, "not all collapsed after {PATIENCE:?}");
             thread::sleep(Duration::from_millis(20));
         };
         let mut moves = Moves::between(before, &after)?;

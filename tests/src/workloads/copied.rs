@@ -1,4 +1,4 @@
-//! Pages that are copied on write: of a fork's two sides, and of the zero page.
+//! Pages that are copied on write: of a fork's two sides, of a file that is mapped privately, and of the zero page.
 //! Input: which; on stdin `mark`, then `write`, answered by the reports of all who map them.
 
 use std::fs;
@@ -6,14 +6,16 @@ use std::ops::Range;
 
 use anyhow::{Context, Result, bail};
 
+use super::mover::{Pages, read};
 use super::sharer::Sharer;
 use super::{Workload, serve};
-use crate::memory::{HUGE, Memory};
+use crate::memory::{HUGE, Memory, tmpfs};
+use crate::provoke;
 use crate::truth::{Moves, Report, Reports, Snapshot};
 
 pub const WORKLOAD: Workload = Workload {
     name: "copied",
-    what: "copied fork|hugetlb|zero: `mark`, then `write` writes to pages that are another's too, or the zero page",
+    what: "copied fork|thp|hugetlb|file|zero: `mark`, then `write` writes to pages that are not this process's alone",
     run,
 };
 
@@ -27,12 +29,20 @@ fn run(args: &[String]) -> Result<()> {
             fs::write("/proc/sys/vm/nr_hugepages", (2 * HUGE_PAGES).to_string()).context("reserve hugetlb pages")?;
             Memory::hugetlb(HUGE_PAGES * HUGE)?
         }
+        [what] if what == "thp" => Pages::Thp.map(HUGE_PAGES * HUGE, 0)?,
+        [what] if what == "file" => {
+            provoke::write("/sys/kernel/mm/transparent_hugepage/shmem_enabled", "never")?;
+            let len = PAGES * rustix::param::page_size();
+            Memory::private_of_file(&tmpfs(len)?, len)?
+        }
         _ => Memory::base_pages(PAGES * rustix::param::page_size())?,
     };
+    // khugepaged would put together again what a write has split.
+    rustix::thread::disable_transparent_huge_pages(true).context("keep khugepaged away")?;
     let range = memory.addresses();
     let half = range.start + (range.end - range.start) / 2;
     let mut child = match args {
-        [what] if what == "fork" || what == "hugetlb" => {
+        [what] if ["fork", "thp", "hugetlb"].contains(&what.as_str()) => {
             memory.fill();
             // The parent has copied the first half by then, so that its old pages are the child's alone.
             let all = range.clone();
@@ -45,7 +55,12 @@ fn run(args: &[String]) -> Result<()> {
             std::hint::black_box(memory.read());
             None
         }
-        _ => bail!("usage: copied fork|hugetlb|zero"),
+        [what] if what == "file" => {
+            // What is written to without having been read had no frame before.
+            read(&(range.start..half));
+            None
+        }
+        _ => bail!("usage: copied fork|thp|hugetlb|file|zero"),
     };
     serve(&range, "write", |before| {
         let mut reports = Vec::new();
@@ -62,7 +77,7 @@ fn run(args: &[String]) -> Result<()> {
 }
 
 /// Writes a byte to each page.
-fn write(range: &Range<u64>) {
+pub fn write(range: &Range<u64>) {
     for address in range.clone().step_by(rustix::param::page_size()) {
         // SAFETY: within a live private mapping of this process, to which no reference exists now.
         unsafe { std::ptr::with_exposed_provenance_mut::<u8>(address as usize).write_volatile(7) };

@@ -1,5 +1,6 @@
 //! Identical pages, merged by KSM, then written to, moved, and unmerged.
-//! Input: on stdin `merge`, `write`, `move`, `unmerge` in this order, each answered by the report.
+//! Input: on stdin `merge`, `write`, `move`, `unmerge`, each answered by the report; `wait`, which waits for another line
+//! and is answered by what became of the pages meanwhile.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{Workload, serve_steps};
+use super::{Workload, next_order, say, serve_steps};
 use crate::memory::Memory;
 use crate::numa;
 use crate::truth::Snapshot;
@@ -60,6 +61,11 @@ fn run(args: &[String]) -> Result<()> {
             Ok(())
         }
         "move" => numa::move_pages(range.clone(), 1, true),
+        // Somebody else acts on pages that are shared with this process.
+        "wait" => {
+            say("waiting")?;
+            next_order().map(drop)
+        }
         "unmerge" => memory.advise(libc::MADV_UNMERGEABLE).context("MADV_UNMERGEABLE"),
         other => bail!("unknown order {other:?}"),
     })

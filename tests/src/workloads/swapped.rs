@@ -1,5 +1,5 @@
 //! Pages that go to swap, on a RAM disk of this VM, and come back.
-//! Input: the module brd in the initramfs; how often, and under which names; on stdin `mark`, then `swap`, answered by the
+//! Input: the module brd in the initramfs; what pages, or under which names; on stdin `mark`, then `swap`, answered by the
 //! report.
 
 use std::ffi::CString;
@@ -11,14 +11,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::thread::set_name;
 
+use super::mover::{MTHP, Pages};
 use super::{Workload, serve};
-use crate::memory::Memory;
+use crate::memory::{HUGE, Memory};
 use crate::provoke;
 use crate::truth::{Moves, Report, Snapshot};
 
 pub const WORKLOAD: Workload = Workload {
     name: "swapped",
-    what: "swapped [reuse]: `mark`, then `swap` sends pages to swap and reads them back; reuse: under several names",
+    what: "swapped [reuse|mthp|thp]: `mark`, then `swap` sends pages to swap and back; reuse: under several names",
     run,
 };
 
@@ -38,11 +39,12 @@ const OTHERS: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn run(args: &[String]) -> Result<()> {
-    let reuse = match args {
-        [] => false,
-        [how] if how == "reuse" => true,
-        _ => bail!("usage: swapped [reuse]"),
+    let what = match args {
+        [] => "base",
+        [what] => what.as_str(),
+        _ => bail!("usage: swapped [reuse|mthp|thp]"),
     };
+    let reuse = what == "reuse";
     if !fs::exists(DEVICE)? {
         provoke::load_module(MODULE, &format!("rd_nr=1 rd_size={}", DEVICE_PAGES * 4))?;
     }
@@ -50,8 +52,15 @@ fn run(args: &[String]) -> Result<()> {
     if reuse {
         rename(ASKED_FOR)?;
     }
-    let pages = if reuse { MANY_PAGES } else { PAGES };
-    let mut memory = Memory::base_pages(pages * rustix::param::page_size())?;
+    let mut memory = match what {
+        "base" => Memory::base_pages(PAGES * rustix::param::page_size())?,
+        "reuse" => Memory::base_pages(MANY_PAGES * rustix::param::page_size())?,
+        "mthp" => Pages::Mthp.map(MTHP.len() * HUGE, 0)?,
+        "thp" => Pages::Thp.map(2 * HUGE, 0)?,
+        other => bail!("no pages {other}"),
+    };
+    // khugepaged would bring pages back to make huge ones of them.
+    rustix::thread::disable_transparent_huge_pages(true).context("keep khugepaged away")?;
     memory.fill();
     let range = memory.addresses();
     serve(&range, "swap", |before| {

@@ -1,0 +1,158 @@
+//! Pages that KSM merges, of one process and of two; what becomes of them when they are moved and written to.
+//! Input: the workload `merged`, against `tracer --json --kinds ksm`.
+
+use std::fs;
+
+use anyhow::{Result, ensure};
+
+use super::{SOON, ensure_exact, ensure_exact_of, kinds};
+use crate::case::{Env, Outcome};
+use crate::cases::kinds::ensure_numbered;
+use crate::cases::moves::ensure_same;
+use crate::child::Worker;
+use crate::tracing::Tracing;
+use crate::truth::{Report, Reports};
+use crate::workloads::merged;
+
+/// Why there is nothing to prove where the kernel has no KSM.
+fn without_ksm() -> Result<Option<Outcome>> {
+    let there = fs::exists("/sys/kernel/mm/ksm/run")?;
+    Ok((!there).then(|| Outcome::NotApplicable("this kernel has no KSM".to_owned())))
+}
+
+pub fn ksm(env: &Env) -> Result<Outcome> {
+    if let Some(outcome) = without_ksm()? {
+        return Ok(outcome);
+    }
+    let mut worker = Worker::spawn("merged", &[])?;
+    let pid = worker.pid();
+    worker.wait_ready(SOON)?;
+    let merged = merged::PAGES - merged::WRITTEN;
+    let steps = [
+        // At least one page of each content stays where it is.
+        ("merge", "ksm", "ksm_merge", merged::PAGES - merged::CONTENTS),
+        ("write", "ksm", "ksm_unmerge", merged::WRITTEN),
+        ("move", "move,ksm", "syscall_or_cpuset", merged::PAGES),
+        ("unmerge", "ksm,cow", "ksm_unmerge", merged),
+    ];
+    for (order, wanted, reason, pages) in steps {
+        let tracing = Tracing::start(&env.tracer, &kinds(&pid.to_string(), wanted))?;
+        worker.send(order)?;
+        let truth = Report::parse(&worker.read_line(SOON)?)?;
+        let trace = tracing.finish()?;
+        println!("{order}:");
+        ensure!(
+            truth.moves.len() == pages,
+            "{order}: {} pages, not {pages}",
+            truth.moves.len()
+        );
+        ensure_exact(&trace, pid, &truth, &[reason])?;
+        for line in trace.moves.iter().filter(|line| line.reason == "ksm_merge") {
+            ensure!(line.actor_comm.as_deref() == Some("ksmd"), "actor: {line:?}");
+        }
+    }
+    worker.exit(SOON)?;
+    Ok(Outcome::Passed)
+}
+
+/// Two processes with the same contents; the second merges its pages with those of the first.
+struct Pair([Worker; 2]);
+
+impl Pair {
+    fn start() -> Result<Self> {
+        let mut pair = [Worker::spawn("merged", &[])?, Worker::spawn("merged", &[])?];
+        pair.iter_mut().try_for_each(|worker| worker.wait_ready(SOON))?;
+        Ok(Self(pair))
+    }
+
+    fn pids(&self) -> String {
+        format!("{},{}", self.0[0].pid(), self.0[1].pid())
+    }
+
+    /// One acts, the other only looks; what became of the pages of each, in that order.
+    fn step(&mut self, actor: usize, order: &str) -> Result<Reports> {
+        let [one, two] = &mut self.0;
+        let (actor, witness) = if actor == 0 { (one, two) } else { (two, one) };
+        witness.send("wait")?;
+        ensure!(witness.read_line(SOON)? == "waiting", "does not wait");
+        actor.send(order)?;
+        let acted = Report::parse(&actor.read_line(SOON)?)?;
+        witness.send("done")?;
+        let seen = Report::parse(&witness.read_line(SOON)?)?;
+        Ok(Reports(vec![(actor.pid(), acted), (witness.pid(), seen)]))
+    }
+
+    fn exit(self) -> Result<()> {
+        self.0.into_iter().try_for_each(|worker| worker.exit(SOON))
+    }
+}
+
+/// Mappings of each KSM page of a pair.
+const SHARERS: usize = 2 * merged::PAGES / merged::CONTENTS;
+
+pub fn ksm_shared(env: &Env) -> Result<Outcome> {
+    if let Some(outcome) = without_ksm()? {
+        return Ok(outcome);
+    }
+    let mut pair = Pair::start()?;
+    let left = merged::PAGES - merged::WRITTEN;
+    let steps = [
+        (0, "merge", "ksm", "ksm_merge", [merged::PAGES - merged::CONTENTS, 0]),
+        (1, "merge", "ksm", "ksm_merge", [merged::PAGES, 0]),
+        (
+            0,
+            "move",
+            "move,ksm",
+            "syscall_or_cpuset",
+            [merged::PAGES, merged::PAGES],
+        ),
+        (1, "write", "ksm", "ksm_unmerge", [merged::WRITTEN, 0]),
+        (1, "unmerge", "ksm,cow", "ksm_unmerge", [left, 0]),
+    ];
+    for (actor, order, wanted, reason, pages) in steps {
+        let tracing = Tracing::start(&env.tracer, &kinds(&pair.pids(), wanted))?;
+        let truth = pair.step(actor, order)?;
+        let trace = tracing.finish()?;
+        println!("{order}:");
+        let pids: Vec<u32> = truth.0.iter().map(|(pid, _)| *pid).collect();
+        trace.ensure_only(&pids)?;
+        for ((pid, report), pages) in truth.0.iter().zip(pages) {
+            ensure!(
+                report.moves.len() == pages,
+                "{order}: {} pages of {pid}, not {pages}",
+                report.moves.len()
+            );
+            ensure_exact_of(&trace, *pid, report, &[reason])?;
+        }
+        if order == "move" {
+            ensure_numbered(&trace.moves, &truth, reason, SHARERS)?;
+        }
+    }
+    pair.exit()?;
+    Ok(Outcome::Passed)
+}
+
+pub fn ksm_shared_tracepoint(env: &Env) -> Result<Outcome> {
+    if let Some(outcome) = without_ksm()? {
+        return Ok(outcome);
+    }
+    let mut pair = Pair::start()?;
+    pair.step(0, "merge")?;
+    pair.step(1, "merge")?;
+    let tracing = Tracing::start(&env.tracer, &["-p", &pair.pids(), "--backend", "tracepoint"])?;
+    let truth = pair.step(0, "move")?;
+    let trace = tracing.finish()?;
+    let pids: Vec<u32> = truth.0.iter().map(|(pid, _)| *pid).collect();
+    trace.ensure_only(&pids)?;
+    for (pid, report) in &truth.0 {
+        ensure!(
+            report.moves.len() == merged::PAGES,
+            "{} pages of {pid} moved: nothing is proven",
+            report.moves.len()
+        );
+        ensure_same(&trace, *pid, report)?;
+    }
+    trace.ensure_sound()?;
+    pair.exit()?;
+    Ok(Outcome::Passed)
+}
