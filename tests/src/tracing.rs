@@ -192,6 +192,7 @@ pub struct Books {
     pub settled: bool,
     pub reported_pages: u64,
     pub filtered_pages: u64,
+    pub outside_filtered_pages: u64,
     pub imbalance: Option<i64>,
     pub checks: Vec<Check>,
     pub intervals: Intervals,

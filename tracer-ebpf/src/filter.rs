@@ -6,7 +6,7 @@ use core::arch::asm;
 use aya_ebpf::{btf_maps::HashMap, helpers::bpf_get_current_comm, macros::btf_map};
 use tracer_common::{
     event::MappingMoved,
-    filter::{Filter, MAX_ACTORS, MAX_CGROUP_LEVELS, MAX_CGROUPS, MAX_RANGES, MAX_SPANS, Span, membership},
+    filter::{Filter, MAX_ACTORS, MAX_CGROUP_LEVELS, MAX_CGROUPS, MAX_RANGES, MAX_SPANS, membership},
     names::{self, COMM_LEN, Names},
 };
 
@@ -206,19 +206,23 @@ pub fn wants_frames(old_pfn: u64, new_pfn: u64) -> bool {
     filter!(by_nodes) == 0 || pairs_of(old_pfn).0 & pairs_of(new_pfn).1 != 0
 }
 
-/// The pairs that the frame's node is the old one of, and those that it is the new one of.
+/// The pairs that the frame's node is the old one of, and those that it is the new one of. Copied by the helper, so that
+/// the verifier does not know them. Where it does, it decides [`wants_frames`] when the program is loaded, and on 6.1 did
+/// so for all frames as for those of one node: no copy on write passed `--nodes 1:0`.
 #[inline(always)]
 fn pairs_of(pfn: u64) -> (u32, u32) {
+    let mut pairs = (&raw const FILTER.elsewhere).cast::<u32>();
     let count = filter!(span_count) as usize;
     let mut i = 0;
     while i < MAX_SPANS && i < count {
-        let Span { start, end, from, to } = filter!(spans[i]);
-        if pfn >= start && pfn < end {
-            return (from, to);
+        if pfn >= filter!(spans[i].start) && pfn < filter!(spans[i].end) {
+            pairs = &raw const FILTER.spans[i].from;
+            break;
         }
         i += 1;
     }
-    (filter!(elsewhere[0]), filter!(elsewhere[1]))
+    let pairs = kernel::peek(pairs as u64, 0);
+    (pairs as u32, (pairs >> 32) as u32)
 }
 
 /// The task's v2 cgroup, or one above it, is wanted: `task->cgroups->dfl_cgrp->ancestors[..=level]` (`struct cgroup`,

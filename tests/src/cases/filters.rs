@@ -159,7 +159,12 @@ fn reason(env: &Env, backend: &str) -> Result<Outcome> {
 }
 
 fn nodes(env: &Env, backend: &str) -> Result<Outcome> {
-    for (pairs, there, back) in [("0:1", true, false), ("any:0", false, true), ("1->0,0:any", true, true)] {
+    for (pairs, there, back) in [
+        ("0:1", true, false),
+        ("1:0", false, true),
+        ("any:0", false, true),
+        ("1->0,0:any", true, true),
+    ] {
         let mut a = Changing::start("a")?;
         let tracing = start(env, backend, &["-p", &a.pid.to_string(), "--nodes", pairs])?;
         let steps = [

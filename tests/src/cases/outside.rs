@@ -2,6 +2,7 @@
 //! Input: workloads that cause them and read their own pagemap, against `tracer --json --kinds`.
 
 mod copies;
+mod filters;
 mod ksm;
 mod swap;
 
@@ -11,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use self::copies::{cow_file, cow_fork, cow_zero};
+use self::filters::filters;
 use self::ksm::{ksm, ksm_shared, ksm_shared_tracepoint};
 use self::swap::{swap, swap_slot_reused};
 use crate::case::{Case, Env, Needs, Outcome};
@@ -112,6 +114,17 @@ pub const CASES: &[Case] = &[
         what: "slots that pages of nobody who was asked for took meanwhile: a page comes back from the frame that it had",
         needs: Needs::VM,
         run: swap_slot_reused,
+    },
+    Case {
+        name: "outside/filters",
+        what: "each filter with moves, copies and collapses: what it lets through is shown, what it keeps out is counted",
+        needs: Needs {
+            nodes: 2,
+            // Six times the programs are verified, under software emulation.
+            timeout: Duration::from_mins(10),
+            ..Needs::VM
+        },
+        run: filters,
     },
     Case {
         name: "outside/hooks",

@@ -1,4 +1,4 @@
-//! A process that changes under tracer's eyes: its name, its children, and the node its pages are on.
+//! A process that changes under tracer's eyes: its name, its children, and where its pages are.
 //! Input: on stdin `move CALL NODE`, answered by what moved; `rename NAME`; `fork`; `where`.
 
 use std::ffi::CString;
@@ -7,6 +7,8 @@ use std::io;
 use anyhow::{Context, Result, bail, ensure};
 use rustix::thread::set_name;
 
+use super::copied::write;
+use super::sharer::Sharer;
 use super::{Workload, next_order, say};
 use crate::memory::{HUGE, Memory};
 use crate::numa;
@@ -14,17 +16,17 @@ use crate::truth::{Moves, Report, Snapshot};
 
 pub const WORKLOAD: Workload = Workload {
     name: "changing",
-    what: "changing NAME [huge]: `move CALL NODE` moves its 1 or 4 MiB and tells; `rename NAME`; `fork`: the child goes on",
+    what: "changing NAME [huge|collapsible]: `move CALL NODE` moves its memory and tells; `rename NAME`; `fork`",
     run,
 };
 
 fn run(args: &[String]) -> Result<()> {
-    let [name, huge @ ..] = args else {
-        bail!("usage: changing NAME [huge]")
+    let [name, pages @ ..] = args else {
+        bail!("usage: changing NAME [huge|collapsible]")
     };
     rename(name)?;
     numa::run_on(0)?;
-    let mut memory = fresh(!huge.is_empty())?;
+    let mut memory = fresh(pages.first().map(String::as_str))?;
     say("ready")?;
     while let Some(order) = next_order()? {
         let words: Vec<&str> = order.split(' ').collect();
@@ -43,7 +45,7 @@ fn run(args: &[String]) -> Result<()> {
                     return child_ended();
                 }
                 // Pages that it shares with nobody.
-                memory = fresh(false)?;
+                memory = fresh(None)?;
                 say(&std::process::id().to_string())?;
             }
             _ => bail!("unknown order {order:?}"),
@@ -56,14 +58,16 @@ fn rename(name: &str) -> Result<()> {
     set_name(&CString::new(name)?).context("change this process's name")
 }
 
-fn fresh(huge: bool) -> Result<Memory> {
-    let mut memory = if huge {
-        Memory::huge_pages(4 << 20)?
-    } else {
-        Memory::base_pages(1 << 20)?
+fn fresh(pages: Option<&str>) -> Result<Memory> {
+    let mut memory = match pages {
+        None => Memory::base_pages(1 << 20)?,
+        Some("huge") => Memory::huge_pages(2 * HUGE)?,
+        // Base pages of which huge ones can be made.
+        Some("collapsible") => Memory::base_pages(2 * HUGE)?,
+        Some(other) => bail!("no pages {other}"),
     };
     memory.fill();
-    if huge {
+    if pages == Some("huge") {
         let frames = Snapshot::take(memory.addresses())?;
         ensure!(frames.in_runs_of(512), "the kernel gave no huge pages");
     }
@@ -80,6 +84,15 @@ fn moved(memory: &Memory, call: &str, node: u32) -> Result<String> {
             numa::move_pages(range.clone(), node.cast_signed(), false)?;
         }
         "mbind" => numa::mbind(range.clone(), node, false)?,
+        // The node is that of this CPU.
+        "copy" => {
+            let _sharer = Sharer::fork(range.clone(), || Ok(()))?;
+            write(&range);
+        }
+        "collapse" => {
+            memory.allow_huge_pages()?;
+            memory.collapse()?;
+        }
         // Somebody else moves them meanwhile.
         "wait" => {
             say("waiting")?;
