@@ -115,11 +115,14 @@ impl Machine<'_> {
         Guard::spawn(&mut qemu)
     }
 
-    /// A panic ends the VM (`panic=-1` restarts at once, which `-no-reboot` turns into an exit), an oops panics.
+    /// A panic ends the VM (`panic=-1` restarts at once, which `-no-reboot` turns into an exit), an oops panics. Up to 6.4
+    /// memfd_secret(2) is switched on here only (mm/secretmem.c).
     fn command_line(&self) -> String {
         let layout = self.shape.layout(self.nodes, self.per_node);
         let (nodes, shape) = (layout.nodes.len(), self.shape.name());
-        let mut line = format!("console=ttyS0 panic=-1 oops=panic quiet tracer.nodes={nodes} tracer.shape={shape}");
+        let mut line = format!(
+            "console=ttyS0 panic=-1 oops=panic quiet secretmem.enable=1 tracer.nodes={nodes} tracer.shape={shape}"
+        );
         for (word, value) in [
             (" tracer.tests=", self.tests.join(",")),
             (" ", layout.words.to_owned()),

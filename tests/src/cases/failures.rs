@@ -13,7 +13,6 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::case::{Case, Env, Needs, Outcome};
 use crate::child::Worker;
-use crate::memory::Memory;
 use crate::tracing::{FailureLine, Trace, Tracing};
 use crate::truth::{Report, Reports};
 
@@ -228,12 +227,6 @@ fn traced(env: &Env, mover: &[&str], of_youngest: bool) -> Result<(u32, Reports,
 }
 
 fn refused_by_file(env: &Env) -> Result<Outcome> {
-    if let Err(error) = Memory::secret(rustix::param::page_size()) {
-        ensure!(env.version() < (6, 5), "{error:#}");
-        return Ok(Outcome::NotApplicable(
-            "before 6.5 memfd_secret(2) is switched on at boot only".into(),
-        ));
-    }
     let (pid, truth, trace) = traced(env, &["secret", "mbind_refused", "1"], false)?;
     let [(_, report)] = &truth.0[..] else {
         bail!("one process was expected")
@@ -241,9 +234,11 @@ fn refused_by_file(env: &Env) -> Result<Outcome> {
     ensure!(report.moves.len() == 0 && trace.moves.is_empty(), "moved: {report:?}");
     trace.ensure_exact_books()?;
     for failure in ensure_failed(&trace, pid, report)? {
-        // `secretmem_migrate_folio`, mm/secretmem.c: EBUSY; once among others, once alone (`migrate_pages_sync`).
+        // `secretmem_migrate_folio`, mm/secretmem.c: EBUSY; once among others, and since 6.3 once alone
+        // (`migrate_pages_sync`).
+        let attempts = if env.version() < (6, 3) { 1 } else { 2 };
         ensure!(
-            failure.cause == "error" && !failure.inferred && (failure.errno, failure.attempts) == (Some(16), 2),
+            failure.cause == "error" && !failure.inferred && (failure.errno, failure.attempts) == (Some(16), attempts),
             "cause: {failure:?}"
         );
         ensure!(failure.reason == "mempolicy_mbind", "reason: {failure:?}");
