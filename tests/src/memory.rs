@@ -84,6 +84,18 @@ impl Memory {
         Ok(memory)
     }
 
+    /// Maps all of a file, every page of it that there is, to stay as it is: nothing here may write to it.
+    pub fn of_all_pages(file: &File) -> Result<Self> {
+        let len = usize::try_from(file.metadata().context("ask for the size")?.len()).context("too large a file")?;
+        let flags = MapFlags::SHARED | MapFlags::POPULATE;
+        // SAFETY: a new mapping at an address of the kernel's choice touches no memory that exists.
+        let start = unsafe { mmap(ptr::null_mut(), len, ProtFlags::READ, flags, file, 0) }.context("map a file")?;
+        Ok(Self {
+            start: start.cast(),
+            len,
+        })
+    }
+
     /// Maps `len` bytes that the kernel itself keeps out of (memfd_secret(2)): pages of a file that refuses to move them.
     pub fn secret(len: usize) -> Result<Self> {
         // SAFETY: no memory is touched.
