@@ -24,6 +24,7 @@ mod run_one;
 mod runner;
 mod tracing;
 mod truth;
+mod withheld;
 mod workloads;
 
 use std::process::ExitCode;

@@ -45,6 +45,11 @@ pub fn move_pages(range: Range<u64>, node: i32, everybodys: bool) -> Result<()> 
 /// The same with another process's pages.
 pub fn move_pages_of(pid: u32, range: Range<u64>, node: i32, everybodys: bool) -> Result<()> {
     let pages: Vec<u64> = range.step_by(rustix::param::page_size()).collect();
+    move_listed(pid, &pages, node, everybodys)
+}
+
+/// The same with the pages at these addresses.
+pub fn move_listed(pid: u32, pages: &[u64], node: i32, everybodys: bool) -> Result<()> {
     let nodes = vec![node; pages.len()];
     let mut status = vec![0i32; pages.len()];
     // SAFETY: three arrays of as many elements as the second argument says.

@@ -1,5 +1,5 @@
 //! What really moved: the differences between two looks of a process at its own page tables.
-//! Input: /proc/self/pagemap; as text, one JSON line.
+//! Input: /proc/PID/pagemap; as text, one JSON line.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -25,7 +25,16 @@ impl Snapshot {
     /// # Errors
     /// When pagemap cannot be read, or hides the frames (without CAP_SYS_ADMIN it shows frame 0).
     pub fn take(range: Range<u64>) -> Result<Self> {
-        let frames = frames(range.clone())?;
+        let pagemap = File::open("/proc/self/pagemap").context("open /proc/self/pagemap")?;
+        Self::of(&pagemap, range)
+    }
+
+    /// Looks at the memory of the process whose pagemap this is.
+    ///
+    /// # Errors
+    /// As [`Snapshot::take`].
+    pub fn of(pagemap: &File, range: Range<u64>) -> Result<Self> {
+        let frames = frames(pagemap, range.clone())?;
         ensure!(
             !frames.contains(&Some(0)),
             "pagemap hides the frames: this needs CAP_SYS_ADMIN"
@@ -57,14 +66,13 @@ impl Snapshot {
 }
 
 /// The frame of every page in the range; `None` where no page is present.
-fn frames(range: Range<u64>) -> Result<Vec<Option<u64>>> {
+fn frames(pagemap: &File, range: Range<u64>) -> Result<Vec<Option<u64>>> {
     let page = rustix::param::page_size() as u64;
     let count = usize::try_from((range.end - range.start).div_ceil(page)).context("the range is too large")?;
     let mut bytes = vec![0; count * 8];
-    let pagemap = File::open("/proc/self/pagemap").context("open /proc/self/pagemap")?;
     pagemap
         .read_exact_at(&mut bytes, range.start / page * 8)
-        .context("read /proc/self/pagemap")?;
+        .context("read pagemap")?;
     let (entries, _) = bytes.as_chunks::<8>();
     Ok(entries.iter().map(|entry| frame(u64::from_ne_bytes(*entry))).collect())
 }
@@ -136,6 +144,12 @@ impl Report {
             end: range.end,
             moves,
         }
+    }
+
+    /// What it says of a part of its range.
+    pub fn within(&self, part: Range<u64>) -> Self {
+        let moves = self.moves.0.range(part.clone());
+        Self::new(part, Moves(moves.map(|(vaddr, moved)| (*vaddr, *moved)).collect()))
     }
 
     /// One JSON line, without its newline.

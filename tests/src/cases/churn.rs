@@ -3,14 +3,17 @@
 
 use std::fs;
 use std::path::Path;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::case::{Case, Env, Needs, Outcome};
+use crate::cases::moves::ensure_same;
 use crate::child::Worker;
 use crate::lives::Lives;
-use crate::tracing::Tracing;
+use crate::tracing::{Hex, MoveLine, Trace, Tracing};
+use crate::truth::Report;
 
 const LONG: Duration = Duration::from_secs(90);
 const SOON: Duration = Duration::from_mins(1);
@@ -64,6 +67,30 @@ pub const CASES: &[Case] = &[
         what: "the same with the tracepoint backend",
         needs: NEEDS,
         run: |env| churn(env, true, &TRACEPOINT),
+    },
+    Case {
+        name: "churn/exiting",
+        what: "-a while a process is killed in the middle of a call that moves its pages: those that move when it has ended are its own, too",
+        needs: NEEDS,
+        run: |env| exiting(env, false, "exact"),
+    },
+    Case {
+        name: "churn/exiting_tracepoint",
+        what: "the same with the tracepoint backend, which gives them to nobody else",
+        needs: NEEDS,
+        run: |env| exiting(env, false, "tracepoint"),
+    },
+    Case {
+        name: "churn/exiting_child",
+        what: "the same with -p and a child",
+        needs: NEEDS,
+        run: |env| exiting(env, true, "exact"),
+    },
+    Case {
+        name: "churn/exiting_child_tracepoint",
+        what: "the same with -p, a child and the tracepoint backend",
+        needs: NEEDS,
+        run: |env| exiting(env, true, "tracepoint"),
     },
 ];
 
@@ -124,4 +151,81 @@ fn churn_once(env: &Env, scratch: &Path, one_tree: bool, ordeal: &Ordeal) -> Res
         trace.ensure_exact_books()?;
     }
     Ok(true)
+}
+
+/// Long enough for tracer to ask for the owners of what has moved, with or without others that keep the CPUs busy.
+const ASKING: Duration = Duration::from_secs(1);
+
+fn exiting(env: &Env, one_tree: bool, backend: &str) -> Result<Outcome> {
+    let mut worker = Worker::spawn("leaving", &[])?;
+    worker.wait_ready(SOON)?;
+    let child = worker.youngest_child()?;
+    let pid = worker.pid().to_string();
+    let target: &[&str] = if one_tree { &["-p", &pid] } else { &["-a"] };
+    let tracing = Tracing::start(&env.tracer, &[target, &["--backend", backend]].concat())?;
+    worker.send("move")?;
+    let half = worker.read_line(SOON)?;
+    ensure!(half == "half", "{half}");
+    thread::sleep(ASKING);
+    worker.send("end")?;
+    let truth = Report::parse(&worker.read_line(SOON)?)?;
+    let trace = tracing.finish()?;
+    let pages = truth.range().step_by(rustix::param::page_size()).count();
+    ensure!(
+        truth.moves.len() == pages,
+        "{} of {pages} pages moved: nothing is proven",
+        truth.moves.len()
+    );
+    if one_tree {
+        trace.ensure_only(&[worker.pid(), child])?;
+    }
+    let middle = truth.start.midpoint(truth.end);
+    let of_call = |line: &&MoveLine| line.pid == Some(child) && line.reason == "syscall_or_cpuset";
+    for line in trace.moves.iter().filter(of_call) {
+        ensure!(line.actor_pid == worker.pid(), "actor: {line:?}");
+        ensure!(line.comm.as_deref() == Some("tracer-tests"), "name: {line:?}");
+    }
+    if backend == "exact" {
+        trace.ensure_exact_books()?;
+        ensure_same(&trace, child, &truth)?;
+        for line in trace.moves.iter().filter(of_call) {
+            let (source, verdict) = if line.vaddr.0 < middle {
+                ("kernel", "confirmed")
+            } else {
+                ("kernel_exiting", "process_gone")
+            };
+            ensure!(line.owner_source.as_deref() == Some(source), "not {source}: {line:?}");
+            ensure!(line.verdict == verdict, "not {verdict}: {line:?}");
+        }
+    } else {
+        trace.ensure_sound()?;
+        ensure_same(&trace, child, &truth.within(truth.start..middle))?;
+        // Who has ended can hardly be asked any more.
+        let over = truth.within(middle..truth.end);
+        let told = lines_of(&trace, child, &over)?;
+        let dropped = if one_tree {
+            trace.summary.lost.unattributed_pages
+        } else {
+            0
+        };
+        println!("of {} pages {told} told, {dropped} dropped", over.moves.len());
+        ensure!(told + dropped >= over.moves.len() as u64, "pages are missing");
+    }
+    worker.exit(SOON)?;
+    Ok(Outcome::Passed)
+}
+
+/// How many pages of these are told, as that process's or as nobody's: never as another one's.
+fn lines_of(trace: &Trace, pid: u32, truth: &Report) -> Result<u64> {
+    let mut pages = 0;
+    for line in &trace.moves {
+        let Some(moved) = truth.moves.0.get(&line.vaddr.0) else {
+            continue;
+        };
+        if (line.old_pfn, line.new_pfn) == (Some(Hex(moved.old)), Some(Hex(moved.new))) {
+            ensure!(line.pid.is_none_or(|owner| owner == pid), "not of {pid}: {line:?}");
+            pages += line.pages;
+        }
+    }
+    Ok(pages)
 }

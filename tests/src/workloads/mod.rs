@@ -16,6 +16,7 @@ mod end;
 mod fleet;
 mod hasty;
 mod idle;
+mod leaving;
 pub mod merged;
 pub mod mover;
 mod own;
@@ -58,6 +59,7 @@ pub const ALL: &[Workload] = &[
     fleet::WORKLOAD,
     hasty::WORKLOAD,
     idle::WORKLOAD,
+    leaving::WORKLOAD,
     merged::WORKLOAD,
     mover::WORKLOAD,
     own::WORKLOAD,

@@ -1,0 +1,87 @@
+//! A child that is killed in the middle of a call that moves its pages: those of the second half move when it has ended.
+//! Input: on stdin `move`, answered when the first half has moved, then `end`, answered by where all went.
+
+use std::fs::File;
+use std::thread;
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process, waitid, waitpid};
+
+use super::sharer::Sharer;
+use super::{Workload, next_order, say};
+use crate::memory::Memory;
+use crate::numa;
+use crate::truth::{Moves, Report, Snapshot};
+use crate::withheld::Withheld;
+
+pub const WORKLOAD: Workload = Workload {
+    name: "leaving",
+    what: "leaving: `move` begins to move a child's pages from node 0 to 1, `end` kills it, moves the rest and tells",
+    run,
+};
+
+/// Where no process has a page: what the call has gathered so far moves when it comes to it
+/// (mm/migrate.c, `do_pages_move`, 6.1 to 7.3).
+const NOWHERE: u64 = 0;
+
+fn run(args: &[String]) -> Result<()> {
+    ensure!(args.is_empty(), "usage: leaving");
+    numa::run_on(0)?;
+    // Of each half as many pages as one page of the call's list has room for, but the last word.
+    let (page, half) = (rustix::param::page_size(), Withheld::per_page() - 1);
+    let mut memory = Memory::base_pages(2 * half * page)?;
+    memory.fill();
+    let range = memory.addresses();
+    let child = Sharer::fork(range.clone(), || Ok(()))?;
+    // They are the child's alone from now on.
+    drop(memory);
+    let pid = Pid::from_raw(child.pid.cast_signed()).context("a pid")?;
+    // Who moves a process's pages holds on to its address space, which can be looked at meanwhile by who has it open.
+    let pagemap = format!("/proc/{}/pagemap", child.pid);
+    let pagemap = File::open(&pagemap).with_context(|| format!("open {pagemap}"))?;
+    let addresses: Vec<u64> = range.clone().step_by(page).collect();
+    let (first, second) = addresses.split_at(half);
+
+    // After an error below the call still waits for it, until this process ends.
+    let list: &'static Withheld = Box::leak(Box::new(Withheld::new(3)?));
+    list.give(0, &[first, &[NOWHERE]].concat())?;
+    say("ready")?;
+    expect("move")?;
+    let before = Snapshot::of(&pagemap, range.clone())?;
+    let (number, words) = (child.pid, list.words(2 * Withheld::per_page() + 1));
+    let call = thread::spawn(move || numa::move_listed(number, words, 1, false));
+    wait_for(list, 1)?;
+    say("half")?;
+    expect("end")?;
+    kill_process(pid, Signal::KILL).context("kill the child")?;
+    // Its number stays until it is waited for.
+    waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).context("wait for its end")?;
+    list.give(1, &[second, &[NOWHERE]].concat())?;
+    wait_for(list, 2)?;
+    let moves = Moves::between(&before, &Snapshot::of(&pagemap, range.clone())?)?;
+    list.give(2, &[NOWHERE])?;
+    let Ok(called) = call.join() else {
+        bail!("the thread that moves pages panicked")
+    };
+    called?;
+    say(&Report::new(range, moves).to_line()?)?;
+    expect("exit")?;
+    waitpid(Some(pid), WaitOptions::empty()).context("bury the child")?;
+    Ok(())
+}
+
+fn expect(order: &str) -> Result<()> {
+    let next = next_order()?;
+    ensure!(
+        next.as_deref().unwrap_or("exit") == order,
+        "{next:?} instead of {order}"
+    );
+    Ok(())
+}
+
+/// Until the call needs this page of its list: what the pages before it say has been done.
+fn wait_for(list: &Withheld, page: usize) -> Result<()> {
+    let wanted = list.wanted()?;
+    ensure!(wanted == page, "page {wanted} of the list is wanted, not {page}");
+    Ok(())
+}
