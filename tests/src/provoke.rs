@@ -112,19 +112,36 @@ pub fn gigantic_page(node: u32) -> Result<()> {
     write(&knob, "0")
 }
 
-/// Asks for more huge pages than are free without the holes, but not for so many that somebody runs out of memory: this
-/// task makes room for them. Gives them back.
-pub fn direct_compaction() -> Result<()> {
+/// `MemFree` of /proc/meminfo, MiB.
+pub fn free_mib() -> Result<u64> {
     let meminfo = read("/proc/meminfo")?;
     let free = meminfo.lines().find_map(|line| line.strip_prefix("MemFree:"));
     let kib = free.context("no MemFree")?.trim().trim_end_matches(" kB");
-    let free_mib = kib.parse::<u64>().context("parse MemFree")? >> 10;
+    Ok(kib.parse::<u64>().context("parse MemFree")? >> 10)
+}
+
+/// Asks for more huge pages than are free without the holes, but not for so many that somebody runs out of memory: this
+/// task makes room for them. Gives them back.
+pub fn direct_compaction() -> Result<()> {
     let asked = write(
         "/proc/sys/vm/nr_hugepages",
-        &(free_mib.saturating_sub(64) / 2).to_string(),
+        &(free_mib()?.saturating_sub(64) / 2).to_string(),
     );
     write("/proc/sys/vm/nr_hugepages", "0")?;
     asked
+}
+
+/// Asks for huge pages, one at a time, until there was so many times no room for one.
+pub fn huge_pages_in_vain(times: u32) -> Result<()> {
+    const HUGE_PAGES: &str = "/proc/sys/vm/nr_hugepages";
+    let number = || -> Result<u64> { read(HUGE_PAGES)?.parse().context("parse nr_hugepages") };
+    let mut in_vain = 0;
+    while in_vain < times {
+        let pages = number()?;
+        write(HUGE_PAGES, &(pages + 1).to_string())?;
+        in_vain += u32::from(number()? == pages);
+    }
+    Ok(())
 }
 
 /// Registers the range as a buffer of an io_uring, which pins its pages for long: those in a movable zone have to leave

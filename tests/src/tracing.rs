@@ -153,8 +153,15 @@ impl TryFrom<String> for Hex {
 pub struct SummaryLine {
     pub backend: String,
     pub pages: u64,
+    pub compaction: Compactions,
     pub lost: Lost,
     pub books: Books,
+}
+
+/// Sums of the runs of compaction.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Compactions {
+    pub deferred: u64,
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -2,14 +2,20 @@
 //! Input: memory with holes, and the kernel asked to mend it.
 
 use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use crate::case::{Case, Env, Needs, Outcome};
+use crate::cases::moves::ensure_same;
 use crate::child::Worker;
+use crate::lives::now;
 use crate::provoke;
-use crate::tracing::{CompactionLine, Tracing};
+use crate::tracing::{CompactionLine, MoveLine, Tracing};
+use crate::truth::Report;
 
 const SOON: Duration = Duration::from_mins(1);
 const NEEDS: Needs = Needs { nodes: 2, ..Needs::VM };
@@ -32,6 +38,30 @@ pub const CASES: &[Case] = &[
         what: "huge pages where there is no room for them: the allocating task waits, and is named",
         needs: NEEDS,
         run: |env| Outcome::of_tries(5, "no allocation waited for a run", || direct(env)),
+    },
+    Case {
+        name: "compaction/proactive",
+        what: "kcompactd mends memory that nobody asks for: its runs say so, and its moves are the truth's",
+        needs: NEEDS,
+        run: |env| proactive(env, "exact"),
+    },
+    Case {
+        name: "compaction/proactive_tracepoint",
+        what: "the same with the tracepoint backend",
+        needs: NEEDS,
+        run: |env| proactive(env, "tracepoint"),
+    },
+    Case {
+        name: "compaction/deferred",
+        what: "huge pages where nothing can be moved: how often compaction was put off is what the kernel's own tracing counts",
+        needs: NEEDS,
+        run: |env| deferred(env, "exact"),
+    },
+    Case {
+        name: "compaction/deferred_tracepoint",
+        what: "the same with the tracepoint backend",
+        needs: NEEDS,
+        run: |env| deferred(env, "tracepoint"),
     },
 ];
 
@@ -124,4 +154,147 @@ fn direct(env: &Env) -> Result<bool> {
         ensure!(is_daemon(run, "kcompactd") && !run.direct, "{run:?}");
     }
     Ok(any)
+}
+
+/// Fewer moves than this prove little.
+const ENOUGH: usize = 256;
+/// Of the memory with holes.
+const CROWDED_MIB: &str = "128";
+/// kcompactd looks twice a second (`HPAGE_FRAG_CHECK_INTERVAL_MSEC`, mm/compaction.c, 6.1 to 7.3).
+const MENDING: Duration = Duration::from_secs(5);
+
+fn proactive(env: &Env, backend: &str) -> Result<Outcome> {
+    const PROACTIVENESS: &str = "/proc/sys/vm/compaction_proactiveness";
+    let usual = fs::read_to_string(PROACTIVENESS).context("read how proactive compaction is")?;
+    provoke::write(PROACTIVENESS, "0")?;
+    let mut worker = Worker::spawn("crowded", &[CROWDED_MIB])?;
+    worker.wait_ready(SOON)?;
+    let tracing = Tracing::start(&env.tracer, &["-a", "--backend", backend])?;
+    worker.send("crowd")?;
+    worker.wait_ready(SOON)?;
+    worker.send("mark")?;
+    worker.read_line(SOON)?;
+    let marked = now();
+    provoke::write(PROACTIVENESS, "100")?;
+    thread::sleep(MENDING);
+    provoke::write(PROACTIVENESS, "0")?;
+    settle()?;
+    worker.send("look")?;
+    let truth = Report::parse(&worker.read_line(SOON)?)?;
+    let mut trace = tracing.finish()?;
+    provoke::write(PROACTIVENESS, usual.trim())?;
+    let pid = worker.pid();
+    worker.exit(SOON)?;
+    let runs = trace.compactions.iter().filter(|run| run.proactive);
+    let moved: u64 = runs.clone().map(|run| run.moved_pages).sum();
+    println!(
+        "{} proactive runs of {}, which moved {moved} pages; {:?}",
+        runs.clone().count(),
+        trace.compactions.len(),
+        trace.summary.lost
+    );
+    for run in runs {
+        ensure_likely(run)?;
+        let name = run.actor_comm.as_deref().unwrap_or_default();
+        ensure!(name.starts_with("kcompactd") && run.order.is_none(), "{run:?}");
+        ensure!(run.ts_ns >= marked, "before it was to: {run:?}");
+    }
+    if backend == "exact" {
+        trace.ensure_exact_books()?;
+    } else {
+        trace.ensure_sound()?;
+    }
+    let all: u64 = trace.compactions.iter().map(|run| run.moved_pages).sum();
+    ensure!(
+        Some(all) == trace.summary.books.kernel_pages,
+        "{all} moved in runs: {:?}",
+        trace.summary.books
+    );
+    trace.moves.retain(|line| line.ts_ns >= marked);
+    ensure_same(&trace, pid, &truth)?;
+    let of_worker = |line: &&MoveLine| line.pid == Some(pid) && truth.range().contains(&line.vaddr.0);
+    for line in trace.moves.iter().filter(of_worker) {
+        let actor = line.actor_comm.as_deref().unwrap_or_default();
+        ensure!(
+            line.reason == "compaction" && actor.starts_with("kcompactd"),
+            "{line:?}"
+        );
+    }
+    ensure!(
+        truth.moves.len() >= ENOUGH && moved >= ENOUGH as u64,
+        "nothing is proven"
+    );
+    Ok(Outcome::Passed)
+}
+
+/// Waits until nothing has moved for a while.
+fn settle() -> Result<()> {
+    const STILL: Duration = Duration::from_secs(2);
+    let mut moved = None;
+    loop {
+        let so_far = Some(vmstat("pgmigrate_success")?);
+        if so_far == moved {
+            return Ok(());
+        }
+        moved = so_far;
+        thread::sleep(STILL);
+    }
+}
+
+/// How often a huge page is asked for that there is no room for.
+const IN_VAIN: u32 = 20;
+
+fn deferred(env: &Env, backend: &str) -> Result<Outcome> {
+    let mut worker = Worker::spawn("crowded", &[CROWDED_MIB, "stuck"])?;
+    worker.wait_ready(SOON)?;
+    let truth = Deferrals::count(&env.scratch.join("tracing"))?;
+    let tracing = Tracing::start(&env.tracer, &["-a", "--backend", backend])?;
+    worker.send("crowd")?;
+    worker.wait_ready(SOON)?;
+    let before = truth.so_far()?;
+    provoke::huge_pages_in_vain(IN_VAIN)?;
+    let within = truth.so_far()? - before;
+    let trace = tracing.finish()?;
+    let all = truth.so_far()?;
+    drop(truth);
+    worker.exit(SOON)?;
+    let told = trace.summary.compaction.deferred;
+    println!("{told} told, of {within} to {all}; {:?}", trace.summary.lost);
+    trace.ensure_sound()?;
+    ensure!(within > 0, "nothing was put off: nothing is proven");
+    ensure!(
+        (within..=all).contains(&told),
+        "{told} deferrals, not {within} to {all}"
+    );
+    Ok(Outcome::Passed)
+}
+
+/// The kernel's own tracing of how often it puts compaction off; switched off and unmounted on drop.
+struct Deferrals(PathBuf);
+
+impl Deferrals {
+    const SWITCH: &str = "events/compaction/mm_compaction_deferred/enable";
+
+    /// From now on, in a tracefs mounted there.
+    fn count(at: &Path) -> Result<Self> {
+        fs::create_dir(at).with_context(|| format!("create {}", at.display()))?;
+        mount("tracefs", at, "tracefs", MountFlags::empty(), None).context("mount tracefs")?;
+        let counting = Self(at.to_owned());
+        provoke::write(at.join("trace"), "")?;
+        provoke::write(at.join(Self::SWITCH), "1")?;
+        Ok(counting)
+    }
+
+    fn so_far(&self) -> Result<u64> {
+        let trace = fs::read_to_string(self.0.join("trace")).context("read the trace")?;
+        Ok(trace.matches(" mm_compaction_deferred: ").count() as u64)
+    }
+}
+
+impl Drop for Deferrals {
+    fn drop(&mut self) {
+        // What is left counts on, and harms nobody.
+        let _ = provoke::write(self.0.join(Self::SWITCH), "0");
+        let _ = unmount(&self.0, UnmountFlags::DETACH);
+    }
 }

@@ -11,6 +11,7 @@ pub mod compressed;
 mod contained;
 mod contended;
 pub mod copied;
+mod crowded;
 mod echo;
 mod end;
 mod fleet;
@@ -54,6 +55,7 @@ pub const ALL: &[Workload] = &[
     contained::WORKLOAD,
     contended::WORKLOAD,
     copied::WORKLOAD,
+    crowded::WORKLOAD,
     echo::WORKLOAD,
     end::WORKLOAD,
     fleet::WORKLOAD,

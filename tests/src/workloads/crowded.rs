@@ -1,0 +1,62 @@
+//! A machine whose free memory is holes: what is free as huge pages is taken, then of each four pages three are given back.
+//! Input: on stdin `crowd`, which makes it so, then `mark` to note where the pages are, `look` to tell which moved since.
+
+use std::fs;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::{Workload, next_order, say, serve};
+use crate::memory::Memory;
+use crate::numa;
+use crate::provoke;
+use crate::truth::{Moves, Report, Snapshot};
+
+pub const WORKLOAD: Workload = Workload {
+    name: "crowded",
+    what: "crowded MIB [stuck]: fills MIB of base pages; `crowd` takes the huge pages that are free and gives three of four \
+           base pages back; `mark`, then `look` tells which moved; stuck: compaction has to leave them",
+    run,
+};
+
+const HUGE_PAGES: &str = "/proc/sys/vm/nr_hugepages";
+/// Whether compaction takes pages that are locked into memory (Documentation/admin-guide/sysctl/vm.rst, 6.1 to 7.3).
+const TAKES_LOCKED: &str = "/proc/sys/vm/compact_unevictable_allowed";
+/// Left to everybody else, on both nodes.
+const LEFT_MIB: u64 = 64;
+
+fn run(args: &[String]) -> Result<()> {
+    let [mib, stuck @ ..] = args else {
+        bail!("usage: crowded MIB [stuck]")
+    };
+    let mib: usize = mib.parse().context("parse MIB")?;
+    let page = rustix::param::page_size();
+    numa::run_on(0)?;
+    let mut memory = Memory::base_pages(mib << 20)?;
+    memory.fill();
+    let range = memory.addresses();
+    say("ready")?;
+    ensure!(next_order()?.as_deref() == Some("crowd"), "crowd is the first order");
+    // While there is no hole that it could be made of, no huge page costs a move.
+    let whole = provoke::free_mib()?.saturating_sub(LEFT_MIB) / 2;
+    provoke::write(HUGE_PAGES, &whole.to_string())?;
+    memory.thin_out(4 * page, page)?;
+    let usual = fs::read_to_string(TAKES_LOCKED).context("read what compaction takes")?;
+    if !stuck.is_empty() {
+        provoke::write(TAKES_LOCKED, "0")?;
+        lock_what_is_there()?;
+    }
+    serve(&range, "look", |before| {
+        let after = Snapshot::take(range.clone())?;
+        Report::new(range.clone(), Moves::between(before, &after)?).to_line()
+    })?;
+    provoke::write(TAKES_LOCKED, usual.trim())?;
+    provoke::write(HUGE_PAGES, "0")
+}
+
+/// mlockall(2) of the pages that are there, and not of those that were given back.
+fn lock_what_is_there() -> Result<()> {
+    // SAFETY: changes no content.
+    let result = unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_ONFAULT) };
+    ensure!(result == 0, "mlockall: {}", std::io::Error::last_os_error());
+    Ok(())
+}
