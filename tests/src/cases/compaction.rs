@@ -20,18 +20,24 @@ use crate::truth::Report;
 const SOON: Duration = Duration::from_mins(1);
 const NEEDS: Needs = Needs { nodes: 2, ..Needs::VM };
 
+/// Where memory has hardly been used yet, there is hardly anything to mend.
+const NOTHING_MOVED: &str = "no run moved a page";
+
 pub const CASES: &[Case] = &[
     Case {
         name: "compaction/asked_for",
         what: "compact_memory: one run for each zone, by the writer, and its moves are those of the books",
         needs: NEEDS,
-        run: |env| asked_for(env, "exact"),
+        run: |env| Outcome::of_tries(5, NOTHING_MOVED, || asked_for(env, "exact")),
     },
     Case {
         name: "compaction/asked_for_tracepoint",
         what: "the same with the tracepoint backend",
-        needs: NEEDS,
-        run: |env| asked_for(env, "tracepoint"),
+        needs: Needs {
+            root: true,
+            ..Needs::NOTHING
+        },
+        run: |env| Outcome::of_tries(5, NOTHING_MOVED, || asked_for(env, "tracepoint")),
     },
     Case {
         name: "compaction/direct",
@@ -82,7 +88,8 @@ fn zones() -> Result<usize> {
 
 fn ensure_likely(run: &CompactionLine) -> Result<()> {
     ensure!(run.duration_ns > 0 && run.duration_ns < run.ts_ns, "duration: {run:?}");
-    ensure!(run.node.is_some_and(|node| node < 2), "node: {run:?}");
+    let is_node = |node| Path::new(&format!("/sys/devices/system/node/node{node}")).exists();
+    ensure!(run.node.is_some_and(is_node), "node: {run:?}");
     ensure!(
         ["DMA", "DMA32", "Normal", "Movable"].contains(&&*run.zone),
         "zone: {run:?}"
@@ -91,7 +98,8 @@ fn ensure_likely(run: &CompactionLine) -> Result<()> {
     Ok(())
 }
 
-fn asked_for(env: &Env, backend: &str) -> Result<Outcome> {
+/// Whether anything moved.
+fn asked_for(env: &Env, backend: &str) -> Result<bool> {
     let mut worker = Worker::spawn("punched", &["64"])?;
     worker.wait_ready(SOON)?;
     let tracing = Tracing::start(&env.tracer, &["-a", "--backend", backend])?;
@@ -111,13 +119,15 @@ fn asked_for(env: &Env, backend: &str) -> Result<Outcome> {
         );
     }
     let moved: u64 = trace.compactions.iter().map(|run| run.moved_pages).sum();
-    ensure!(moved > 0, "nothing moved: nothing is proven");
+    let kernel = trace.summary.books.kernel_pages.context("the kernel does not count")?;
+    // On a machine itself others may move pages, too.
     ensure!(
-        Some(moved) == trace.summary.books.kernel_pages,
+        moved == kernel || !env.in_vm && moved < kernel,
         "{moved} moved in runs: {:?}",
         trace.summary.books
     );
-    Ok(Outcome::Passed)
+    println!("{} runs moved {moved} pages", trace.compactions.len());
+    Ok(moved > 0)
 }
 
 /// Whether there was a direct run. The kernel counts a stall also where it then finds that no zone is worth compacting.

@@ -26,7 +26,10 @@ pub const CASES: &[Case] = &[
     Case {
         name: "moves/compaction_tracepoint",
         what: "the same with the tracepoint backend, where the other one works too",
-        needs: Needs::VM,
+        needs: Needs {
+            root: true,
+            ..Needs::NOTHING
+        },
         run: |env| compaction(env, "tracepoint"),
     },
     Case {
