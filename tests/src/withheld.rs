@@ -22,8 +22,7 @@ impl Withheld {
     }
 
     pub fn new(pages: usize) -> Result<Self> {
-        /// `UFFD_API`, without any feature.
-        const API: [u64; 3] = [0xaa, 0, 0];
+        const UFFD_API: u64 = 0xaa;
         const UFFDIO_API: u64 = 0xc018_aa3f;
         const UFFDIO_REGISTER: u64 = 0xc020_aa00;
         /// `UFFDIO_REGISTER_MODE_MISSING`.
@@ -35,7 +34,8 @@ impl Withheld {
         ensure!(fd >= 0, "userfaultfd: {}", io::Error::last_os_error());
         // SAFETY: a new file descriptor that nobody else has.
         let faults = unsafe { File::from_raw_fd(i32::try_from(fd)?) };
-        ioctl(&faults, UFFDIO_API, &mut API.clone()).context("UFFDIO_API")?;
+        // struct uffdio_api: api, features, ioctls.
+        ioctl(&faults, UFFDIO_API, &mut [UFFD_API, 0, 0]).context("UFFDIO_API")?;
         let range = memory.addresses();
         // struct uffdio_register: start, len, mode, ioctls.
         let mut register = [range.start, range.end - range.start, MISSING, 0];

@@ -39,7 +39,7 @@ fn run(args: &[String]) -> Result<()> {
 }
 
 /// fork(2) with the child's number, by `set_tid` of clone3(2), Linux 5.5 and later.
-fn fork_as(number: libc::pid_t) -> io::Result<libc::pid_t> {
+pub fn fork_as(number: libc::pid_t) -> io::Result<libc::pid_t> {
     // SAFETY: integers only; zero means: not wanted.
     let mut clone: libc::clone_args = unsafe { std::mem::zeroed() };
     clone.exit_signal = libc::SIGCHLD.cast_unsigned().into();

@@ -1,12 +1,15 @@
 //! A child that is killed in the middle of a call that moves its pages: those of the second half move when it has ended.
 //! Input: on stdin `move`, answered when the first half has moved, then `end`, answered by where all went.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::thread;
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process, waitid, waitpid};
+use rustix::thread::set_name;
 
+use super::contained::fork_as;
 use super::sharer::Sharer;
 use super::{Workload, next_order, say};
 use crate::memory::Memory;
@@ -16,16 +19,24 @@ use crate::withheld::Withheld;
 
 pub const WORKLOAD: Workload = Workload {
     name: "leaving",
-    what: "leaving: `move` begins to move a child's pages from node 0 to 1, `end` kills it, moves the rest and tells",
+    what: "leaving [heir]: `move` begins to move a child's pages from node 0 to 1, `end` kills it, moves the rest and tells; \
+           heir: its number is another's by then",
     run,
 };
+
+/// The name of who gets the child's number.
+const HEIR: &CStr = c"heir";
 
 /// Where no process has a page: what the call has gathered so far moves when it comes to it
 /// (mm/migrate.c, `do_pages_move`, 6.1 to 7.3).
 const NOWHERE: u64 = 0;
 
 fn run(args: &[String]) -> Result<()> {
-    ensure!(args.is_empty(), "usage: leaving");
+    let heir = match args {
+        [] => false,
+        [word] if word == "heir" => true,
+        _ => bail!("usage: leaving [heir]"),
+    };
     numa::run_on(0)?;
     // Of each half as many pages as one page of the call's list has room for, but the last word.
     let (page, half) = (rustix::param::page_size(), Withheld::per_page() - 1);
@@ -56,6 +67,10 @@ fn run(args: &[String]) -> Result<()> {
     kill_process(pid, Signal::KILL).context("kill the child")?;
     // Its number stays until it is waited for.
     waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).context("wait for its end")?;
+    if heir {
+        waitpid(Some(pid), WaitOptions::empty()).context("bury the child")?;
+        fork_heir(pid)?;
+    }
     list.give(1, &[second, &[NOWHERE]].concat())?;
     wait_for(list, 2)?;
     let moves = Moves::between(&before, &Snapshot::of(&pagemap, range.clone())?)?;
@@ -66,7 +81,23 @@ fn run(args: &[String]) -> Result<()> {
     called?;
     say(&Report::new(range, moves).to_line()?)?;
     expect("exit")?;
+    if heir {
+        kill_process(pid, Signal::KILL).context("kill the heir")?;
+    }
     waitpid(Some(pid), WaitOptions::empty()).context("bury the child")?;
+    Ok(())
+}
+
+/// Another process under the number, which lives on.
+fn fork_heir(number: Pid) -> Result<()> {
+    if fork_as(number.as_raw_pid()).context("fork an heir")? == 0 {
+        // There is another thread, which may have locked whatever can be: nothing but system calls from here on.
+        let _ = set_name(HEIR);
+        loop {
+            // SAFETY: returns after a signal only.
+            unsafe { libc::pause() };
+        }
+    }
     Ok(())
 }
 
