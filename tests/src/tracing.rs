@@ -477,9 +477,10 @@ impl Trace {
             self.stderr
         );
         ensure!(lost.events == 0 && lost.not_asked_pages == 0, "lost: {lost:?}");
+        let uneven: Vec<&BooksLine> = self.intervals.iter().filter(|second| !second.balanced).collect();
         ensure!(
             self.summary.books.balanced,
-            "the books do not balance: {:?}",
+            "the books do not balance: {:?}; seconds: {uneven:?}",
             self.summary.books
         );
         Ok(())

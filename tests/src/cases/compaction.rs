@@ -1,6 +1,7 @@
 //! Runs of compaction: who ran them, over which zone, for how long, and what they moved.
 //! Input: memory with holes, and the kernel asked to mend it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -254,8 +255,12 @@ fn settle() -> Result<()> {
 /// How often a huge page is asked for that there is no room for.
 const IN_VAIN: u32 = 20;
 
+/// What others have that can be moved fits into a part of the holes: then compaction finds no more, and is not given up for
+/// want of free memory.
+const STUCK_MIB: &str = "256";
+
 fn deferred(env: &Env, backend: &str) -> Result<Outcome> {
-    let mut worker = Worker::spawn("crowded", &[CROWDED_MIB, "stuck"])?;
+    let mut worker = Worker::spawn("crowded", &[STUCK_MIB, "stuck"])?;
     worker.wait_ready(SOON)?;
     let truth = Deferrals::count(&env.scratch.join("tracing"))?;
     let tracing = Tracing::start(&env.tracer, &["-a", "--backend", backend])?;
@@ -269,7 +274,11 @@ fn deferred(env: &Env, backend: &str) -> Result<Outcome> {
     drop(truth);
     worker.exit(SOON)?;
     let told = trace.summary.compaction.deferred;
-    println!("{told} told, of {within} to {all}; {:?}", trace.summary.lost);
+    let mut runs: BTreeMap<(bool, bool, &str, &str), usize> = BTreeMap::new();
+    for run in &trace.compactions {
+        *runs.entry((run.direct, run.sync, &run.zone, &run.result)).or_default() += 1;
+    }
+    println!("{told} told, of {within} to {all}; {runs:?}; {:?}", trace.summary.lost);
     trace.ensure_sound()?;
     ensure!(within > 0, "nothing was put off: nothing is proven");
     ensure!(
