@@ -69,17 +69,27 @@ pub const fn number(name: &str) -> u32 {
     hash
 }
 
-/// Declares the two programs of a function of this module: one of its name, and a second copy.
+/// Declares the two programs of a function of this module: one of its name, and a second copy. `if`: a function of the
+/// context that says whether there is anything to do, which saves most runs the look whose turn it is.
 macro_rules! twice {
     (#[$attach:meta] $name:ident, $again:ident: $context:ty) => {
+        $crate::turn::twice!(#[$attach] $name, $again: $context, if |_| true);
+    };
+    (#[$attach:meta] $name:ident, $again:ident: $context:ty, if $there_is:expr) => {
         mod $name {
             use super::*;
 
             const NUMBER: u32 = $crate::turn::number(stringify!($name));
 
+            #[inline(always)]
+            fn there_is(ctx: &$context) -> bool {
+                let there_is: fn(&$context) -> bool = $there_is;
+                there_is(ctx)
+            }
+
             #[$attach]
             pub fn $name(ctx: $context) -> i32 {
-                if $crate::turn::comes(&ctx, NUMBER, false) {
+                if there_is(&ctx) && $crate::turn::comes(&ctx, NUMBER, false) {
                     super::$name(&ctx);
                 }
                 0
@@ -87,7 +97,7 @@ macro_rules! twice {
 
             #[$attach]
             pub fn $again(ctx: $context) -> i32 {
-                if $crate::turn::comes(&ctx, NUMBER, true) {
+                if there_is(&ctx) && $crate::turn::comes(&ctx, NUMBER, true) {
                     super::$name(&ctx);
                 }
                 0

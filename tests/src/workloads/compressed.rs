@@ -43,8 +43,8 @@ fn run(args: &[String]) -> Result<()> {
             }
         }
         provoke::load_module(MODULE, "")?;
-        provoke::write("/sys/block/zram0/disksize", &BYTES.to_string())?;
     }
+    provoke::write("/sys/block/zram0/disksize", &BYTES.to_string())?;
     // Past the page cache, so that this task makes zram's pages, on its node.
     let disk = File::options().write(true).custom_flags(libc::O_DIRECT).open(DISK);
     let disk = disk.with_context(|| format!("open {DISK}"))?;
@@ -60,7 +60,10 @@ fn run(args: &[String]) -> Result<()> {
     }
     serve_steps(&range, |_| {
         Block::of_most(Snapshot::take(range.clone())?.frames())?.offline()
-    })
+    })?;
+    drop(disk);
+    // Its pages go with its content.
+    provoke::write("/sys/block/zram0/reset", "1")
 }
 
 /// Numbers without a pattern (xorshift64).

@@ -1,7 +1,8 @@
 //! A hugetlb page that is to be moved while other pages of its VMA are faulted in, which holds the VMA's lock: without it
 //! the page cannot be unmapped (`hugetlb_vma_trylock_write`, mm/rmap.c, 6.1 to 7.3).
-//! Input: on stdin any order, answered by where the page is, how often it stayed, and its frames.
+//! Input: on stdin any order, answered by who maps the page, where, how often it stayed, and its frames.
 
+use std::process;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -18,7 +19,7 @@ use crate::truth::Snapshot;
 pub const WORKLOAD: Workload = Workload {
     name: "contended",
     what: "contended alone|shared: hugetlb pages of a file; any order moves the first between nodes while the others are \
-           faulted in; tells its address, how often it stayed, and its first frames",
+           faulted in; tells the PIDs of those who map it (0: no child), its address, how often it stayed, and its frames",
     run,
 };
 
@@ -30,18 +31,19 @@ const STAYED: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn run(args: &[String]) -> Result<()> {
-    let sharers = match args {
-        [who] if who == "alone" => 0,
-        [who] if who == "shared" => 1,
+    let shared = match args {
+        [who] if who == "alone" => false,
+        [who] if who == "shared" => true,
         _ => bail!("usage: contended alone|shared"),
     };
     numa::run_on(0)?;
     let mut memory = Pages::HugetlbShared.map(PAGES * HUGE, 0)?;
     let first = memory.addresses().start;
     let others = first + HUGE as u64..memory.addresses().end;
-    let _children = (0..sharers)
-        .map(|_| Sharer::fork(first..others.start, || Ok(())))
-        .collect::<Result<Vec<_>>>()?;
+    let child = shared
+        .then(|| Sharer::fork(first..others.start, || Ok(())))
+        .transpose()?;
+    let pids = [process::id(), child.as_ref().map_or(0, |child| child.pid)];
     say("ready")?;
     while next_order()?.is_some() {
         let over = AtomicBool::new(false);
@@ -63,20 +65,24 @@ fn run(args: &[String]) -> Result<()> {
             moving.join().ok().context("the mover panicked")?
         })?;
         let frames: Vec<String> = frames.iter().map(u64::to_string).collect();
-        say(&format!("{first} {stayed} {}", frames.join(" ")))?;
+        let [pid, child] = pids;
+        say(&format!("{pid} {child} {first} {stayed} {}", frames.join(" ")))?;
     }
     Ok(())
 }
 
-/// Moves the page at the address from node to node until it has stayed often enough. Returns how often it has, and the
+/// Moves the page at the address from node to node until it has stayed often enough, and has moved. Returns how often it has, and the
 /// frames that it had, one after the other.
 fn move_about(first: u64, taking_out: &Mutex<()>) -> Result<(usize, Vec<u64>)> {
     numa::run_on(1)?;
     let page = first..first + rustix::param::page_size() as u64;
     let frame = || Snapshot::take(page.clone())?.frame_at(first).context("it is not there");
     let (started, mut stayed, mut frames) = (Instant::now(), 0, vec![frame()?]);
-    while stayed < STAYED {
-        ensure!(started.elapsed() < PATIENCE, "it stayed {stayed} times");
+    while stayed < STAYED || frames.len() < 2 {
+        ensure!(
+            started.elapsed() < PATIENCE,
+            "it stayed {stayed} times, and had {frames:x?}"
+        );
         let there = numa::node_of(first)?;
         let alone = taking_out.lock();
         numa::move_pages(page.clone(), i32::from(there == 0), true)?;

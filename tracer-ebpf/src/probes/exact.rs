@@ -64,15 +64,16 @@ twice!(#[fentry(function = "try_to_migrate_one")] unmapping, unmapping_again: FE
 /// looked for any more (`rmap_walk`, mm/rmap.c). The folio may be pinned, or the mapping's lock be held (hugetlb).
 #[inline(never)]
 fn unmapping_ended(ctx: &FExitContext) {
-    if kernel::arg(ctx, 4) as u8 != 0 || kernel::arg(ctx, 3) as u32 & config!(ttu_sync) != 0 {
-        return;
-    }
+    let (folio, vma) = (kernel::arg(ctx, 0), kernel::arg(ctx, 1));
     let (_, tid) = kernel::current();
     if let Some(call) = state::wanted_call(tid) {
-        failure::still_mapped(call, kernel::arg(ctx, 0), kernel::arg(ctx, 1), kernel::arg(ctx, 2));
+        take_unmapped_at(Unmapping { folio, vma });
+        failure::still_mapped(call, folio, vma, kernel::arg(ctx, 2));
     }
 }
-twice!(#[fexit(function = "try_to_migrate_one")] unmapping_ended, unmapping_ended_again: FExitContext);
+twice!(#[fexit(function = "try_to_migrate_one")] unmapping_ended, unmapping_ended_again: FExitContext, if |ctx| {
+    kernel::arg(ctx, 4) as u8 == 0 && kernel::arg(ctx, 3) as u32 & config!(ttu_sync) == 0
+});
 
 /// `int move_to_new_folio(struct folio *dst, struct folio *src, enum migrate_mode mode)`, 6.1 to 7.3,
 /// mm/migrate.c. Returns 0 exactly once per folio that moved.
@@ -128,6 +129,7 @@ fn restoring(ctx: &FEntryContext) {
     let src = kernel::migration_source(kernel::arg(ctx, 3));
     let vma = kernel::arg(ctx, 1);
     if src == dst {
+        take_unmapped_at(Unmapping { folio: src, vma });
         task.window = Window {
             open: Window::PUT_BACK,
             owner_tgid: kernel::mm_owner(kernel::vma_mm(vma)).tgid,
@@ -255,11 +257,10 @@ fn extend(task: &mut Task, tid: u32, addr: u64, new_pfn: u64, pages: u32) {
             let Window {
                 folio, owner_tgid, end, ..
             } = task.window;
-            let pages = (end.wrapping_sub(addr) >> 12) as u32;
             // One mapping of a VMA is enough.
             task.window.open = 0;
             if let Some(call) = state::innermost(task) {
-                failure::mapped_by(call, folio, owner_tgid, addr, pages);
+                failure::mapped_by(call, folio, owner_tgid, addr, end);
             }
             return;
         }

@@ -120,18 +120,23 @@ pub fn moved_after_all(call: &Call, folio: u64) {
 #[inline(always)]
 pub fn still_mapped(call: &mut Call, folio: u64, vma: u64, vaddr: u64) {
     let owner = kernel::mm_owner(kernel::vma_mm(vma));
-    let pages = (rmap::end_in(folio, vma).wrapping_sub(vaddr) >> 12) as u32;
-    mapped_by(call, folio, owner.tgid, vaddr, pages);
+    mapped_by(call, folio, owner.tgid, vaddr, rmap::end_in(folio, vma));
     if let Some(trouble) = trouble(call, folio) {
         trouble.seen |= u32::from(failure_flags::STILL_MAPPED);
     }
 }
 
-/// A mapping of the folio stays, or was put back where it was: from that address on at most so many pages.
+/// A mapping of the folio stays, or was put back where it was: from that address on, up to `end` at most.
 #[inline(always)]
-pub fn mapped_by(call: &mut Call, folio: u64, owner_tgid: u32, vaddr: u64, pages: u32) {
+pub fn mapped_by(call: &mut Call, folio: u64, owner_tgid: u32, vaddr: u64, end: u64) {
     let Some(trouble) = trouble(call, folio) else {
         return;
+    };
+    // A KSM page lies elsewhere than its index says, but is always a base page.
+    let pages = if trouble.order == 0 {
+        1
+    } else {
+        (end.wrapping_sub(vaddr) >> 12) as u32
     };
     // There is not room for everybody's.
     if !filter::wants(owner_tgid) || !filter::wants_address(vaddr, pages) {

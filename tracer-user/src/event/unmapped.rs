@@ -27,7 +27,7 @@ pub struct UnmappedMove {
     pub reason: Reason,
     /// Who did it.
     pub actor: Task,
-    /// The file; None: anonymous memory that was unmapped meanwhile, or on 6.1 a driver's (zram, balloon).
+    /// The file; None: anonymous memory that was unmapped meanwhile, or before 6.17 a driver's (zram, balloon).
     pub file: Option<FilePlace>,
     /// Where it was done.
     pub cpu: u16,

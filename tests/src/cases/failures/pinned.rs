@@ -102,6 +102,11 @@ pub fn registered(env: &Env, pages: &str, refs: Option<(u32, u32)>) -> Result<Ou
             "references, not {refs:?}: {failure:?}"
         );
         ensure!(failure.reason == "syscall_or_cpuset", "reason: {failure:?}");
+        // The kernel could not unmap it there, or put the mapping back.
+        ensure!(
+            failure.owners.iter().all(|place| !place.inferred),
+            "places: {failure:?}"
+        );
     }
     let books = &trace.summary.books;
     ensure!(

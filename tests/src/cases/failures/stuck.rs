@@ -10,7 +10,7 @@ use super::SOON;
 use crate::case::{Env, Outcome};
 use crate::child::Worker;
 use crate::fuse;
-use crate::tracing::{FailureLine, Trace, Tracing};
+use crate::tracing::{FailureLine, MoveLine, Trace, Tracing};
 use crate::workloads::stuck;
 
 /// What a workload answers to its order, and what was traced meanwhile.
@@ -139,32 +139,26 @@ fn locked_once(env: &Env) -> Result<bool> {
 pub fn still_mapped(env: &Env, who: &str) -> Result<Outcome> {
     const HUGE_ORDER: u8 = 9;
     let (numbers, trace) = traced(env, "contended", &[who])?;
-    let [address, stayed, frames @ ..] = &numbers[..] else {
+    let [parent, child, address, stayed, frames @ ..] = &numbers[..] else {
         bail!("no address: {numbers:?}")
     };
+    let pids: BTreeSet<u64> = [*parent, *child].into_iter().filter(|pid| *pid != 0).collect();
     // On its way it had these frames, one after the other.
-    let mut moves: Vec<_> = trace.moves.iter().filter(|line| line.vaddr.0 == *address).collect();
-    moves.sort_by_key(|line| line.ts_ns);
-    let mut path: Vec<_> = moves
-        .iter()
-        .map(|line| (line.old_pfn.map(|pfn| pfn.0), line.new_pfn.map(|pfn| pfn.0)))
-        .collect();
-    // One for each who maps it.
-    path.dedup();
-    let expected = frames
-        .windows(2)
-        .map(|pair| (pair.first().copied(), pair.last().copied()));
-    ensure!(expected.eq(path.iter().copied()), "{path:x?}, not {frames:x?}");
+    for pid in &pids {
+        let mine = |line: &&MoveLine| line.vaddr.0 == *address && line.pid.map(u64::from) == Some(*pid);
+        let mut moves: Vec<_> = trace.moves.iter().filter(mine).collect();
+        moves.sort_by_key(|line| line.ts_ns);
+        let path = moves
+            .iter()
+            .map(|line| (line.old_pfn.map(|pfn| pfn.0), line.new_pfn.map(|pfn| pfn.0)));
+        let expected = frames
+            .windows(2)
+            .map(|pair| (pair.first().copied(), pair.last().copied()));
+        ensure!(expected.eq(path), "of {pid}, not {frames:x?}: {moves:?}");
+    }
     let at = |failure: &&FailureLine| failure.owners.iter().any(|place| place.vaddr.0 == *address);
     let failures: Vec<_> = trace.failures.iter().filter(at).collect();
-    let still_mapped = failures
-        .iter()
-        .filter(|failure| failure.cause == "still_mapped")
-        .count();
-    println!(
-        "{} moves, stayed {stayed} times, {still_mapped} still mapped",
-        path.len()
-    );
+    println!("{} moves, stayed {stayed} times", frames.len() - 1);
     ensure!(
         failures.len() as u64 == *stayed,
         "it stayed {stayed} times: {failures:?}"
@@ -178,6 +172,12 @@ pub fn still_mapped(env: &Env, who: &str) -> Result<Outcome> {
         ensure!(
             failure.cause == "still_mapped" && !failure.inferred,
             "cause: {failure:?}"
+        );
+        // The lock is that of the parent's VMA; the child's mapping is told where it had been unmapped before.
+        let owners: BTreeSet<u64> = failure.owners.iter().map(|place| u64::from(place.pid)).collect();
+        ensure!(
+            owners.contains(parent) && owners.is_subset(&pids) && owners.len() == failure.owners.len(),
+            "owners: {failure:?}"
         );
         ensure!(
             failure
