@@ -53,7 +53,7 @@ pub const CASES: &[Case] = &[
         name: "outside/cow_thp",
         what: "the same with huge pages, which are split to be copied page by page",
         needs: Needs::VM,
-        run: |env| cow_fork(env, "thp", copied::HUGE_PAGES << 9, 0),
+        run: |env| cow_fork(env, "thp", copied::THPS << 9, 0),
     },
     Case {
         name: "outside/cow_hugetlb",

@@ -20,7 +20,10 @@ pub const WORKLOAD: Workload = Workload {
 };
 
 pub const PAGES: usize = 128;
+/// Of hugetlb.
 pub const HUGE_PAGES: usize = 4;
+/// An odd number: both write to the one in the middle.
+pub const THPS: usize = 3;
 
 fn run(args: &[String]) -> Result<()> {
     let mut memory = match args {
@@ -29,7 +32,7 @@ fn run(args: &[String]) -> Result<()> {
             fs::write("/proc/sys/vm/nr_hugepages", (2 * HUGE_PAGES).to_string()).context("reserve hugetlb pages")?;
             Memory::hugetlb(HUGE_PAGES * HUGE)?
         }
-        [what] if what == "thp" => Pages::Thp.map(HUGE_PAGES * HUGE, 0)?,
+        [what] if what == "thp" => Pages::Thp.map(THPS * HUGE, 0)?,
         [what] if what == "file" => {
             provoke::write("/sys/kernel/mm/transparent_hugepage/shmem_enabled", "never")?;
             let len = PAGES * rustix::param::page_size();

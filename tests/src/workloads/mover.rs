@@ -127,7 +127,7 @@ impl Pages {
             Self::Base | Self::ProtNone | Self::ForkShared | Self::SharedBySix => Memory::base_pages(len)?,
             Self::Mthp => Memory::huge_pages(len)?,
             Self::Thp | Self::PteMappedThp | Self::ThpProtNone | Self::ThpForkShared => {
-                huge_pages_of(HUGE_ORDER)?;
+                huge_pages_of(&[HUGE_ORDER])?;
                 Memory::huge_pages(len)?
             }
             Self::Hugetlb | Self::HugetlbShared => {
@@ -157,7 +157,7 @@ impl Pages {
             let part = start..range.end.min(start + HUGE as u64);
             let order = self.order_at(start - range.start);
             if self == Self::Mthp {
-                huge_pages_of(order)?;
+                huge_pages_of(&[order])?;
             }
             memory.touch(&part);
             ensure!(
@@ -176,15 +176,15 @@ impl Pages {
     }
 }
 
-/// Lets anonymous memory have huge pages of one order only, by the per-size knobs
+/// Lets anonymous memory have huge pages of these orders only, by the per-size knobs
 /// (since 6.8, mm/huge_memory.c `thpsize_init`) where there are any.
-fn huge_pages_of(order: u8) -> Result<()> {
+pub fn huge_pages_of(orders: &[u8]) -> Result<()> {
     let thp = "/sys/kernel/mm/transparent_hugepage";
     fs::write(format!("{thp}/enabled"), "always").context("switch THP on")?;
     for each in MTHP.into_iter().chain([HUGE_ORDER]) {
         let knob = format!("{thp}/hugepages-{}kB/enabled", 4 << each);
         if fs::exists(&knob)? {
-            fs::write(&knob, if each == order { "always" } else { "never" })
+            fs::write(&knob, if orders.contains(&each) { "always" } else { "never" })
                 .with_context(|| format!("write {knob}"))?;
         }
     }

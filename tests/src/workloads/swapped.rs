@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::thread::set_name;
 
-use super::mover::{MTHP, Pages};
+use super::mover::{MTHP, Pages, huge_pages_of};
 use super::{Workload, serve};
 use crate::memory::{HUGE, Memory};
 use crate::provoke;
@@ -52,6 +52,9 @@ fn run(args: &[String]) -> Result<()> {
     if reuse {
         rename(ASKED_FOR)?;
     }
+    // khugepaged would bring pages back to make huge ones of them.
+    let khugepaged = "/sys/kernel/mm/transparent_hugepage/khugepaged";
+    provoke::write(format!("{khugepaged}/scan_sleep_millisecs"), "1000000")?;
     let mut memory = match what {
         "base" => Memory::base_pages(PAGES * rustix::param::page_size())?,
         "reuse" => Memory::base_pages(MANY_PAGES * rustix::param::page_size())?,
@@ -59,8 +62,10 @@ fn run(args: &[String]) -> Result<()> {
         "thp" => Pages::Thp.map(2 * HUGE, 0)?,
         other => bail!("no pages {other}"),
     };
-    // khugepaged would bring pages back to make huge ones of them.
-    rustix::thread::disable_transparent_huge_pages(true).context("keep khugepaged away")?;
+    if what == "mthp" {
+        // They may come back whole, too.
+        huge_pages_of(&MTHP)?;
+    }
     memory.fill();
     let range = memory.addresses();
     serve(&range, "swap", |before| {

@@ -16,7 +16,8 @@ use crate::workloads::copied;
 pub fn cow_fork(env: &Env, what: &str, pages: usize, order: u8) -> Result<Outcome> {
     let (trace, truth) = copied(env, what)?;
     for (pid, report) in &truth.0 {
-        // Of a huge page the one who is left may have to copy its share too: until 6.15 a part of it counts as shared.
+        // Of the huge page that both write to, either has to copy what the other has copied already: it counts as shared
+        // while the other maps a page of it, and until 6.15 always.
         let copied = report.moves.len();
         ensure!(
             copied == pages / 2 || what == "thp" && copied > pages / 2,

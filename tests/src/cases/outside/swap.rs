@@ -63,7 +63,11 @@ pub fn swap(env: &Env, what: &str) -> Result<Outcome> {
         }
     }
     ensure!(gone.len() == pages, "{} of {pages} pages left", gone.len());
-    println!("pages by reason and order: {orders:?}");
+    let whole = |reason| orders.keys().any(|(of, order)| *of == reason && *order > 0);
+    ensure!(
+        whole("swap_out") == (what != "base") && (what != "mthp" || whole("swap_in")),
+        "pages by reason and order: {orders:?}: nothing is proven of large folios"
+    );
     worker.exit(SOON)?;
     Ok(Outcome::Passed)
 }
