@@ -10,7 +10,7 @@ use tracer_common::{
     names::{self, COMM_LEN, Names},
 };
 
-use crate::kernel::{self, config};
+use crate::kernel::{self, Owner, config};
 
 /// Most processes that can be followed at once; one beyond it is not followed.
 const MAX_TARGETS: usize = 1 << 16;
@@ -37,6 +37,17 @@ macro_rules! filter {
 pub fn wants(tgid: u32) -> bool {
     let need = filter!(need);
     need == 0 || fulfils(tgid) & need == need
+}
+
+/// The same of an address space's owner, who may have left it.
+#[inline(always)]
+pub fn wants_owner(owner: Owner) -> bool {
+    if owner.exiting {
+        let need = filter!(need);
+        owner.fulfilled & need == need
+    } else {
+        wants(owner.tgid)
+    }
 }
 
 /// Whether moves of memory that is nobody's are wanted: no filter asks for an owner or an address.
@@ -171,9 +182,9 @@ pub fn wants_outside(event: &MappingMoved) -> bool {
 /// Whether moves outside migrate_pages by the current task are wanted, of this owner's pages. Asked where such a move
 /// begins: what is asked for each of its runs must be short, for the verifier's sake.
 #[inline(always)]
-pub fn wants_outside_of(owner_tgid: u32) -> bool {
+pub fn wants_outside_of(owner: Owner) -> bool {
     let (tgid, _) = kernel::current();
-    wants(owner_tgid) && wants_actor(tgid, bpf_get_current_comm().unwrap_or_default())
+    wants_owner(owner) && wants_actor(tgid, bpf_get_current_comm().unwrap_or_default())
 }
 
 /// Whether moves are wanted of all orders.

@@ -10,6 +10,8 @@ use aya_ebpf::{
 };
 use tracer_common::{arch, config::Config};
 
+use crate::filter;
+
 /// Overridden by user space before loading, then frozen.
 #[unsafe(no_mangle)]
 pub static CONFIG: Config = Config::UNSET;
@@ -23,10 +25,19 @@ macro_rules! config {
 }
 pub(crate) use config;
 
+/// Who owned an address space last.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct LastOwner {
+    tgid: u32,
+    /// [`Owner::fulfilled`].
+    fulfilled: u32,
+}
+
 /// The last owner of an mm whose owner is exiting: the kernel clears `mm->owner` before it tears
 /// the mm down, and pages may move in between. Key: `struct mm_struct *`.
 #[btf_map]
-static LAST_OWNER: LruHashMap<u64, u32, 4096> = LruHashMap::new();
+static LAST_OWNER: LruHashMap<u64, LastOwner, 4096> = LruHashMap::new();
 
 /// The owner of an address space.
 #[derive(Clone, Copy)]
@@ -34,6 +45,9 @@ pub struct Owner {
     /// 0: not known.
     pub tgid: u32,
     pub exiting: bool,
+    /// What it fulfilled when it left, bits of `membership`: by now another process may have its number, or it runs
+    /// another program. 0 of one that has not left.
+    pub fulfilled: u32,
 }
 
 /// `bpf_ktime_get_ns`: `CLOCK_MONOTONIC`, nanoseconds.
@@ -89,17 +103,26 @@ pub fn mm_owner(mm: u64) -> Owner {
         return Owner {
             tgid: if own { read(task, config!(task_tgid)) } else { 0 },
             exiting: false,
+            fulfilled: 0,
         };
     }
-    // SAFETY: a u32 of the map, read once.
-    let tgid = LAST_OWNER.get_ptr(mm).map_or(0, |p| unsafe { *p });
-    Owner { tgid, exiting: true }
+    // SAFETY: a value of the map, read once.
+    let last = LAST_OWNER
+        .get_ptr(mm)
+        .map_or(LastOwner::default(), |last| unsafe { *last });
+    Owner {
+        tgid: last.tgid,
+        exiting: true,
+        fulfilled: last.fulfilled,
+    }
 }
 
 /// Remembers the current process as the last owner of `mm`.
 #[inline(always)]
 pub fn remember_owner(mm: u64) {
-    let _ = LAST_OWNER.insert(mm, current().0, 0);
+    let tgid = current().0;
+    let fulfilled = filter::fulfils(tgid);
+    let _ = LAST_OWNER.insert(mm, LastOwner { tgid, fulfilled }, 0);
 }
 
 /// Order of a folio: 0 unless `PG_head` is set.

@@ -72,49 +72,73 @@ pub const CASES: &[Case] = &[
         name: "churn/exiting",
         what: "-a while a process is killed in the middle of a call that moves its pages: those that move when it has ended are its own, too",
         needs: NEEDS,
-        run: |env| exiting(env, false, &[], "exact"),
+        run: |env| exiting(env, Asked::Everybody, &[], "exact"),
     },
     Case {
         name: "churn/exiting_tracepoint",
         what: "the same with the tracepoint backend, which gives them to nobody else",
         needs: NEEDS,
-        run: |env| exiting(env, false, &[], "tracepoint"),
+        run: |env| exiting(env, Asked::Everybody, &[], "tracepoint"),
     },
     Case {
         name: "churn/exiting_child",
         what: "the same with -p and a child",
         needs: NEEDS,
-        run: |env| exiting(env, true, &[], "exact"),
+        run: |env| exiting(env, Asked::Tree, &[], "exact"),
     },
     Case {
         name: "churn/exiting_child_tracepoint",
         what: "the same with -p, a child and the tracepoint backend",
         needs: NEEDS,
-        run: |env| exiting(env, true, &[], "tracepoint"),
+        run: |env| exiting(env, Asked::Tree, &[], "tracepoint"),
     },
     Case {
         name: "churn/exiting_heir",
         what: "the same with -a, and another process that has its number by then",
         needs: NEEDS,
-        run: |env| exiting(env, false, &["heir"], "exact"),
+        run: |env| exiting(env, Asked::Everybody, &["heir"], "exact"),
     },
     Case {
         name: "churn/exiting_heir_tracepoint",
         what: "the same with -a, another process that has its number by then, and the tracepoint backend",
         needs: NEEDS,
-        run: |env| exiting(env, false, &["heir"], "tracepoint"),
+        run: |env| exiting(env, Asked::Everybody, &["heir"], "tracepoint"),
     },
     Case {
         name: "churn/exiting_child_heir",
         what: "the same with -p, a child, and another one that has its number by then",
         needs: NEEDS,
-        run: |env| exiting(env, true, &["heir"], "exact"),
+        run: |env| exiting(env, Asked::Tree, &["heir"], "exact"),
     },
     Case {
         name: "churn/exiting_child_heir_tracepoint",
         what: "the same with -p, a child, another one that has its number by then, and the tracepoint backend",
         needs: NEEDS,
-        run: |env| exiting(env, true, &["heir"], "tracepoint"),
+        run: |env| exiting(env, Asked::Tree, &["heir"], "tracepoint"),
+    },
+    Case {
+        name: "churn/exiting_wanted",
+        what: "the process that is killed is asked for, and not the other one that has its number by then",
+        needs: NEEDS,
+        run: |env| exiting(env, Asked::Child, &["heir"], "exact"),
+    },
+    Case {
+        name: "churn/exiting_wanted_tracepoint",
+        what: "the same with the tracepoint backend",
+        needs: NEEDS,
+        run: |env| exiting(env, Asked::Child, &["heir"], "tracepoint"),
+    },
+    Case {
+        name: "churn/exiting_unwanted",
+        what: "the other way round: of the one that is killed nothing is told",
+        needs: NEEDS,
+        run: |env| exiting(env, Asked::Heir, &["heir"], "exact"),
+    },
+    Case {
+        name: "churn/exiting_unwanted_tracepoint",
+        what: "the same with the tracepoint backend",
+        needs: NEEDS,
+        run: |env| exiting(env, Asked::Heir, &["heir"], "tracepoint"),
     },
 ];
 
@@ -177,15 +201,35 @@ fn churn_once(env: &Env, scratch: &Path, one_tree: bool, ordeal: &Ordeal) -> Res
     Ok(true)
 }
 
+/// The child's, which is its parent's.
+const NAME: &str = "tracer-tests";
+
 /// Long enough for tracer to ask for the owners of what has moved, with or without others that keep the CPUs busy.
 const ASKING: Duration = Duration::from_secs(1);
 
-fn exiting(env: &Env, one_tree: bool, heir: &[&str], backend: &str) -> Result<Outcome> {
+/// Who is asked for, where a process ends in the middle.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Everybody,
+    /// The child that is killed, by its parent.
+    Tree,
+    /// The child, by its name.
+    Child,
+    /// Who has its number then, by name.
+    Heir,
+}
+
+fn exiting(env: &Env, asked: Asked, heir: &[&str], backend: &str) -> Result<Outcome> {
     let mut worker = Worker::spawn("leaving", heir)?;
     worker.wait_ready(SOON)?;
-    let child = worker.youngest_child()?;
-    let pid = worker.pid().to_string();
-    let target: &[&str] = if one_tree { &["-p", &pid] } else { &["-a"] };
+    let (parent, child) = (worker.pid(), worker.youngest_child()?);
+    let pid = parent.to_string();
+    let target: &[&str] = match asked {
+        Asked::Everybody => &["-a"],
+        Asked::Tree => &["-p", &pid],
+        Asked::Child => &["--comm", NAME],
+        Asked::Heir => &["--comm", "heir"],
+    };
     let tracing = Tracing::start(&env.tracer, &[target, &["--backend", backend]].concat())?;
     worker.send("move")?;
     let half = worker.read_line(SOON)?;
@@ -200,22 +244,31 @@ fn exiting(env: &Env, one_tree: bool, heir: &[&str], backend: &str) -> Result<Ou
         "{} of {pages} pages moved: nothing is proven",
         truth.moves.len()
     );
-    if one_tree {
-        trace.ensure_only(&[worker.pid(), child])?;
+    if backend == "exact" {
+        trace.ensure_exact_books()?;
+    } else {
+        trace.ensure_sound()?;
+    }
+    worker.exit(SOON)?;
+    if asked == Asked::Heir {
+        ensure!(
+            lines_of(&trace, child, &truth)? == 0,
+            "told of {child}, who was another one"
+        );
+        return Ok(Outcome::Passed);
+    }
+    if asked == Asked::Tree {
+        trace.ensure_only(&[parent, child])?;
     }
     let middle = truth.start.midpoint(truth.end);
     let of_call = |line: &&MoveLine| line.pid == Some(child) && line.reason == "syscall_or_cpuset";
     for line in trace.moves.iter().filter(of_call) {
-        ensure!(line.actor_pid == worker.pid(), "actor: {line:?}");
+        ensure!(line.actor_pid == parent, "actor: {line:?}");
         // Its name is lost with its number.
         let nameless = !heir.is_empty() && line.vaddr.0 >= middle && line.comm.is_none();
-        ensure!(
-            nameless || line.comm.as_deref() == Some("tracer-tests"),
-            "name: {line:?}"
-        );
+        ensure!(nameless || line.comm.as_deref() == Some(NAME), "name: {line:?}");
     }
     if backend == "exact" {
-        trace.ensure_exact_books()?;
         ensure_same(&trace, child, &truth)?;
         for line in trace.moves.iter().filter(of_call) {
             let (source, verdict) = if line.vaddr.0 < middle {
@@ -227,20 +280,17 @@ fn exiting(env: &Env, one_tree: bool, heir: &[&str], backend: &str) -> Result<Ou
             ensure!(line.verdict == verdict, "not {verdict}: {line:?}");
         }
     } else {
-        trace.ensure_sound()?;
         ensure_same(&trace, child, &truth.within(truth.start..middle))?;
         // Who has ended can hardly be asked any more.
         let over = truth.within(middle..truth.end);
         let told = lines_of(&trace, child, &over)?;
-        let dropped = if one_tree {
-            trace.summary.lost.unattributed_pages
-        } else {
-            0
+        let dropped = match asked {
+            Asked::Everybody => 0,
+            _ => trace.summary.lost.unattributed_pages,
         };
         println!("of {} pages {told} told, {dropped} dropped", over.moves.len());
         ensure!(told + dropped >= over.moves.len() as u64, "pages are missing");
     }
-    worker.exit(SOON)?;
     Ok(Outcome::Passed)
 }
 

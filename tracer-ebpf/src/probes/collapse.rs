@@ -85,7 +85,7 @@ fn get(tid: u32) -> Option<&'static mut Collapse> {
 fn collapse_begin(ctx: &FEntryContext) {
     let (mm, address) = (kernel::arg(ctx, 0), kernel::arg(ctx, 1));
     let owner = kernel::mm_owner(mm);
-    if !filter::wants_outside_of(owner.tgid) {
+    if !filter::wants_outside_of(owner) {
         return;
     }
     let (_, tid) = kernel::current();

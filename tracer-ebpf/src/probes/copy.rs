@@ -51,7 +51,7 @@ fn copy_begin(ctx: &FEntryContext) {
     let vmf = kernel::arg(ctx, 0);
     let vma = kernel::read(vmf, config!(fault_vma));
     let owner = kernel::mm_owner(kernel::vma_mm(vma));
-    if !filter::wants_outside_of(owner.tgid) {
+    if !filter::wants_outside_of(owner) {
         return;
     }
     let entry: u64 = kernel::read(vmf, config!(fault_pte));
@@ -87,7 +87,7 @@ fn huge_copy_begin(ctx: &FEntryContext) {
     let (dst, src, vma) = (kernel::arg(ctx, 0), kernel::arg(ctx, 1), kernel::arg(ctx, 3));
     let mm = kernel::vma_mm(vma);
     let owner = kernel::mm_owner(mm);
-    if !filter::wants_outside_of(owner.tgid) {
+    if !filter::wants_outside_of(owner) {
         return;
     }
     let address = kernel::arg(ctx, 2) >> (12 + PMD_ORDER) << (12 + PMD_ORDER);

@@ -49,7 +49,7 @@ fn unmapping(ctx: &FEntryContext) {
     if !filter::wants_every_order() && !filter::wants_order(kernel::folio_order(kernel::arg(ctx, 0))) {
         return;
     }
-    if !filter::wants_everybody() && !filter::wants(kernel::mm_owner(kernel::vma_mm(kernel::arg(ctx, 1))).tgid) {
+    if !filter::wants_everybody() && !filter::wants_owner(kernel::mm_owner(kernel::vma_mm(kernel::arg(ctx, 1)))) {
         return;
     }
     let key = Unmapping {
@@ -141,7 +141,7 @@ fn restoring(ctx: &FEntryContext) {
     }
     let owner = kernel::mm_owner(kernel::vma_mm(vma));
     let wanted_folio = filter::wants_order(order);
-    let wanted = wanted_folio && filter::wants(owner.tgid);
+    let wanted = wanted_folio && filter::wants_owner(owner);
     let mut unmapped_at = 0;
     if wanted {
         unmapped_at = take_unmapped_at(Unmapping { folio: src, vma });

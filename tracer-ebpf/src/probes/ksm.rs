@@ -22,7 +22,7 @@ fn ksm_merged(ctx: &FExitContext) {
         return;
     }
     let owner = kernel::mm_owner(kernel::vma_mm(vma));
-    if !filter::wants_outside_of(owner.tgid) {
+    if !filter::wants_outside_of(owner) {
         return;
     }
     let (tgid, tid) = kernel::current();

@@ -88,8 +88,8 @@ fn swap_out_begin(ctx: &FEntryContext) {
         owner_tgid: owner.tgid,
         flags: if owner.exiting { mapping_flags::OWNER_EXITING } else { 0 },
         order: kernel::folio_order(folio),
-        wanted: u8::from(filter::wants_outside_of(owner.tgid)),
-        owner_wanted: u8::from(filter::wants(owner.tgid)),
+        wanted: u8::from(filter::wants_outside_of(owner)),
+        owner_wanted: u8::from(filter::wants_owner(owner)),
     };
     let (_, tid) = kernel::current();
     if LEAVING.insert(tid, leaving, 0).is_err() && leaving.wanted != 0 {
@@ -199,7 +199,7 @@ fn swap_in_begin(ctx: &FEntryContext) {
     let owner = kernel::mm_owner(kernel::vma_mm(vma));
     // A migration entry, or another that is none of swap's.
     let entry = arch::swap_entry(kernel::read(vmf, config!(fault_pte)));
-    if entry == 0 || !filter::wants_outside_of(owner.tgid) {
+    if entry == 0 || !filter::wants_outside_of(owner) {
         return;
     }
     let returning = Returning {
