@@ -130,9 +130,11 @@ fn restoring(ctx: &FEntryContext) {
     let vma = kernel::arg(ctx, 1);
     if src == dst {
         take_unmapped_at(Unmapping { folio: src, vma });
+        let owner = kernel::mm_owner(kernel::vma_mm(vma));
         task.window = Window {
             open: Window::PUT_BACK,
-            owner_tgid: kernel::mm_owner(kernel::vma_mm(vma)).tgid,
+            owner_tgid: owner.tgid,
+            wanted: u8::from(filter::wants_owner(owner)),
             folio: src,
             end: rmap::end_in(src, vma),
             ..Window::CLOSED
@@ -255,12 +257,16 @@ fn extend(task: &mut Task, tid: u32, addr: u64, new_pfn: u64, pages: u32) {
         Window::MOVED => {}
         Window::PUT_BACK => {
             let Window {
-                folio, owner_tgid, end, ..
+                folio,
+                owner_tgid,
+                wanted,
+                end,
+                ..
             } = task.window;
             // One mapping of a VMA is enough.
             task.window.open = 0;
             if let Some(call) = state::innermost(task) {
-                failure::mapped_by(call, folio, owner_tgid, addr, end);
+                failure::mapped_by(call, folio, owner_tgid, wanted != 0, addr, end);
             }
             return;
         }

@@ -120,15 +120,17 @@ pub fn moved_after_all(call: &Call, folio: u64) {
 #[inline(always)]
 pub fn still_mapped(call: &mut Call, folio: u64, vma: u64, vaddr: u64) {
     let owner = kernel::mm_owner(kernel::vma_mm(vma));
-    mapped_by(call, folio, owner.tgid, vaddr, rmap::end_in(folio, vma));
+    let (wanted, end) = (filter::wants_owner(owner), rmap::end_in(folio, vma));
+    mapped_by(call, folio, owner.tgid, wanted, vaddr, end);
     if let Some(trouble) = trouble(call, folio) {
         trouble.seen |= u32::from(failure_flags::STILL_MAPPED);
     }
 }
 
 /// A mapping of the folio stays, or was put back where it was: from that address on, up to `end` at most.
+/// `wanted`: its owner is.
 #[inline(always)]
-pub fn mapped_by(call: &mut Call, folio: u64, owner_tgid: u32, vaddr: u64, end: u64) {
+pub fn mapped_by(call: &mut Call, folio: u64, owner_tgid: u32, wanted: bool, vaddr: u64, end: u64) {
     let Some(trouble) = trouble(call, folio) else {
         return;
     };
@@ -139,7 +141,7 @@ pub fn mapped_by(call: &mut Call, folio: u64, owner_tgid: u32, vaddr: u64, end: 
         (end.wrapping_sub(vaddr) >> 12) as u32
     };
     // There is not room for everybody's.
-    if !filter::wants(owner_tgid) || !filter::wants_address(vaddr, pages) {
+    if !wanted || !filter::wants_address(vaddr, pages) {
         return;
     }
     trouble.wanted = 1;
