@@ -13,7 +13,7 @@ use anyhow::{Result, ensure};
 
 use self::copies::{cow_file, cow_fork, cow_zero};
 use self::filters::filters;
-use self::ksm::{ksm, ksm_shared, ksm_shared_tracepoint};
+use self::ksm::{ksm, ksm_forked, ksm_shared, ksm_shared_tracepoint};
 use self::swap::{swap, swap_slot_reused};
 use crate::case::{Case, Env, Needs, Outcome};
 use crate::cases::moves::ensure_same;
@@ -90,6 +90,18 @@ pub const CASES: &[Case] = &[
         what: "the same pages moved, with the tracepoint backend",
         needs: Needs { nodes: 2, ..Needs::VM },
         run: ksm_shared_tracepoint,
+    },
+    Case {
+        name: "outside/ksm_forked",
+        what: "KSM pages that a child inherited, moved: a line for each mapping of both",
+        needs: Needs { nodes: 2, ..Needs::VM },
+        run: |env| ksm_forked(env, "exact"),
+    },
+    Case {
+        name: "outside/ksm_forked_tracepoint",
+        what: "the same with the tracepoint backend",
+        needs: Needs { nodes: 2, ..Needs::VM },
+        run: |env| ksm_forked(env, "tracepoint"),
     },
     Case {
         name: "outside/swap",

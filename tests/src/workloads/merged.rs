@@ -1,6 +1,6 @@
 //! Identical pages, merged by KSM, then written to, moved, and unmerged.
-//! Input: on stdin `merge`, `write`, `move`, `unmerge`, each answered by the report; `wait`, which waits for another line
-//! and is answered by what became of the pages meanwhile.
+//! Input: whether a child inherits them; on stdin `merge`, `write`, `move`, `unmerge`, each answered by the report; `wait`,
+//! which waits for another line and is answered by what became of the pages meanwhile.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,14 +9,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{Workload, next_order, say, serve_steps};
+use super::sharer::Sharer;
+use super::{Workload, next_order, say, serve, serve_steps};
 use crate::memory::Memory;
 use crate::numa;
-use crate::truth::Snapshot;
+use crate::truth::{Moves, Report, Reports, Snapshot};
 
 pub const WORKLOAD: Workload = Workload {
     name: "merged",
-    what: "merged: `merge` has KSM merge identical pages, `write`, `move` and `unmerge` do so to some of them",
+    what: "merged: `merge` has KSM merge identical pages, `write`, `move` and `unmerge` do so to some of them; \
+           merged forked: `mark`, then `move` moves those that a child inherited when they were merged already",
     run,
 };
 
@@ -29,7 +31,11 @@ pub const WRITTEN: usize = 40;
 const PATIENCE: Duration = Duration::from_mins(1);
 
 fn run(args: &[String]) -> Result<()> {
-    ensure!(args.is_empty(), "usage: merged");
+    let forked = match args {
+        [] => false,
+        [how] if how == "forked" => true,
+        _ => bail!("usage: merged [forked]"),
+    };
     let page = rustix::param::page_size();
     numa::run_on(0)?;
     let mut memory = Memory::base_pages(PAGES * page)?;
@@ -39,21 +45,18 @@ fn run(args: &[String]) -> Result<()> {
     let range = memory.addresses();
     ksm("sleep_millisecs", "10")?;
     ksm("pages_to_scan", "1000")?;
+    if forked {
+        merge(&memory)?;
+        let mut child = Sharer::fork(range.clone(), || Ok(()))?;
+        return serve(&range, "move", |before| {
+            numa::move_pages(range.clone(), 1, true)?;
+            let moves = Moves::between(before, &Snapshot::take(range.clone())?)?;
+            let own = (std::process::id(), Report::new(range.clone(), moves));
+            Reports(vec![own, (child.pid, child.report()?)]).to_line()
+        });
+    }
     serve_steps(&range, |order| match order {
-        "merge" => {
-            memory.advise(libc::MADV_MERGEABLE).context("MADV_MERGEABLE")?;
-            ksm("run", "1")?;
-            let started = Instant::now();
-            loop {
-                let frames: BTreeSet<_> = Snapshot::take(range.clone())?.frames().collect();
-                if frames.len() == CONTENTS {
-                    break;
-                }
-                ensure!(started.elapsed() < PATIENCE, "{} frames are left", frames.len());
-                thread::sleep(Duration::from_millis(20));
-            }
-            ksm("run", "0")
-        }
+        "merge" => merge(&memory),
         "write" => {
             for bytes in memory.bytes_mut().chunks_mut(page).take(WRITTEN) {
                 bytes[0] = 1;
@@ -69,6 +72,20 @@ fn run(args: &[String]) -> Result<()> {
         "unmerge" => memory.advise(libc::MADV_UNMERGEABLE).context("MADV_UNMERGEABLE"),
         other => bail!("unknown order {other:?}"),
     })
+}
+
+fn merge(memory: &Memory) -> Result<()> {
+    memory.advise(libc::MADV_MERGEABLE).context("MADV_MERGEABLE")?;
+    ksm("run", "1")?;
+    let started = Instant::now();
+    loop {
+        let frames: BTreeSet<_> = Snapshot::take(memory.addresses())?.frames().collect();
+        if frames.len() == CONTENTS {
+            return ksm("run", "0");
+        }
+        ensure!(started.elapsed() < PATIENCE, "{} frames are left", frames.len());
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 fn ksm(knob: &str, value: &str) -> Result<()> {

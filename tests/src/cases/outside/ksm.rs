@@ -10,7 +10,7 @@ use crate::case::{Env, Outcome};
 use crate::cases::kinds::ensure_numbered;
 use crate::cases::moves::ensure_same;
 use crate::child::Worker;
-use crate::tracing::Tracing;
+use crate::tracing::{Trace, Tracing};
 use crate::truth::{Report, Reports};
 use crate::workloads::merged;
 
@@ -87,7 +87,7 @@ impl Pair {
     }
 }
 
-/// Mappings of each KSM page of a pair.
+/// Mappings of each KSM page that two processes have.
 const SHARERS: usize = 2 * merged::PAGES / merged::CONTENTS;
 
 pub fn ksm_shared(env: &Env) -> Result<Outcome> {
@@ -132,6 +132,29 @@ pub fn ksm_shared(env: &Env) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
+/// What a child inherits is in none of KSM's own lists: the kernel finds it by the parent's (mm/ksm.c, `rmap_walk_ksm`,
+/// `search_new_forks`, 6.1 to 7.3).
+pub fn ksm_forked(env: &Env, backend: &str) -> Result<Outcome> {
+    if let Some(outcome) = without_ksm()? {
+        return Ok(outcome);
+    }
+    let mut worker = Worker::spawn("merged", &["forked"])?;
+    worker.wait_ready(SOON)?;
+    let tracing = Tracing::start(&env.tracer, &["-p", &worker.pid().to_string(), "--backend", backend])?;
+    worker.send("mark")?;
+    worker.read_line(SOON)?;
+    worker.send("move")?;
+    let truth = Reports::parse(&worker.read_line(SOON)?)?;
+    let trace = tracing.finish()?;
+    ensure_moved(&trace, &truth)?;
+    if backend == "exact" {
+        trace.ensure_exact_books()?;
+        ensure_numbered(&trace.moves, &truth, "syscall_or_cpuset", SHARERS)?;
+    }
+    worker.exit(SOON)?;
+    Ok(Outcome::Passed)
+}
+
 pub fn ksm_shared_tracepoint(env: &Env) -> Result<Outcome> {
     if let Some(outcome) = without_ksm()? {
         return Ok(outcome);
@@ -142,6 +165,13 @@ pub fn ksm_shared_tracepoint(env: &Env) -> Result<Outcome> {
     let tracing = Tracing::start(&env.tracer, &["-p", &pair.pids(), "--backend", "tracepoint"])?;
     let truth = pair.step(0, "move")?;
     let trace = tracing.finish()?;
+    ensure_moved(&trace, &truth)?;
+    pair.exit()?;
+    Ok(Outcome::Passed)
+}
+
+/// All pages of all who share them, and no others.
+fn ensure_moved(trace: &Trace, truth: &Reports) -> Result<()> {
     let pids: Vec<u32> = truth.0.iter().map(|(pid, _)| *pid).collect();
     trace.ensure_only(&pids)?;
     for (pid, report) in &truth.0 {
@@ -150,9 +180,7 @@ pub fn ksm_shared_tracepoint(env: &Env) -> Result<Outcome> {
             "{} pages of {pid} moved: nothing is proven",
             report.moves.len()
         );
-        ensure_same(&trace, *pid, report)?;
+        ensure_same(trace, *pid, report)?;
     }
-    trace.ensure_sound()?;
-    pair.exit()?;
-    Ok(Outcome::Passed)
+    trace.ensure_sound()
 }
