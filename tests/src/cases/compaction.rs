@@ -24,6 +24,9 @@ const NEEDS: Needs = Needs { nodes: 2, ..Needs::VM };
 /// Where memory has hardly been used yet, there is hardly anything to mend.
 const NOTHING_MOVED: &str = "no run moved a page";
 
+/// Whoever took huge pages may have woken kcompactd, too.
+const NOT_MENDED: &str = "proactive runs moved next to nothing";
+
 pub const CASES: &[Case] = &[
     Case {
         name: "compaction/asked_for",
@@ -50,13 +53,13 @@ pub const CASES: &[Case] = &[
         name: "compaction/proactive",
         what: "kcompactd mends memory that nobody asks for: its runs say so, and its moves are the truth's",
         needs: NEEDS,
-        run: |env| proactive(env, "exact"),
+        run: |env| Outcome::of_tries(3, NOT_MENDED, || proactive(env, "exact")),
     },
     Case {
         name: "compaction/proactive_tracepoint",
         what: "the same with the tracepoint backend",
         needs: NEEDS,
-        run: |env| proactive(env, "tracepoint"),
+        run: |env| Outcome::of_tries(3, NOT_MENDED, || proactive(env, "tracepoint")),
     },
     Case {
         name: "compaction/deferred",
@@ -174,7 +177,8 @@ const CROWDED_MIB: &str = "128";
 /// kcompactd looks twice a second (`HPAGE_FRAG_CHECK_INTERVAL_MSEC`, mm/compaction.c, 6.1 to 7.3).
 const MENDING: Duration = Duration::from_secs(5);
 
-fn proactive(env: &Env, backend: &str) -> Result<Outcome> {
+/// Whether enough moved that kcompactd had not mended before it was looked at.
+fn proactive(env: &Env, backend: &str) -> Result<bool> {
     const PROACTIVENESS: &str = "/proc/sys/vm/compaction_proactiveness";
     let usual = fs::read_to_string(PROACTIVENESS).context("read how proactive compaction is")?;
     provoke::write(PROACTIVENESS, "0")?;
@@ -231,11 +235,7 @@ fn proactive(env: &Env, backend: &str) -> Result<Outcome> {
             "{line:?}"
         );
     }
-    ensure!(
-        truth.moves.len() >= ENOUGH && moved >= ENOUGH as u64,
-        "nothing is proven"
-    );
-    Ok(Outcome::Passed)
+    Ok(truth.moves.len() >= ENOUGH && moved >= ENOUGH as u64)
 }
 
 /// Waits until nothing has moved for a while.
