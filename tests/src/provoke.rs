@@ -35,6 +35,37 @@ fn read(path: impl AsRef<Path>) -> Result<String> {
     Ok(text.trim().to_owned())
 }
 
+/// A setting of the kernel's, for as long as this lives.
+pub struct Knob {
+    path: PathBuf,
+    usual: String,
+}
+
+impl Knob {
+    /// Sets it; on drop it is what it was.
+    pub fn set(path: impl AsRef<Path>, value: &str) -> Result<Self> {
+        let path = path.as_ref();
+        let usual = read(path)?;
+        write(path, value)?;
+        Ok(Self {
+            path: path.to_owned(),
+            usual,
+        })
+    }
+
+    /// Another value meanwhile.
+    pub fn change(&self, value: &str) -> Result<()> {
+        write(&self.path, value)
+    }
+}
+
+impl Drop for Knob {
+    fn drop(&mut self) {
+        // Whether the case failed has been decided.
+        let _ = write(&self.path, &self.usual);
+    }
+}
+
 /// A memory block that can be taken offline (Documentation/admin-guide/mm/memory-hotplug.rst, 6.1 to 7.3).
 pub struct Block {
     dir: PathBuf,

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::case::{Case, Env, Needs, Outcome};
 use crate::cases::moves::ensure_same;
 use crate::child::Worker;
 use crate::lives::now;
-use crate::provoke;
+use crate::provoke::{self, Knob};
 use crate::tracing::{CompactionLine, MoveLine, Tracing};
 use crate::truth::Report;
 
@@ -109,8 +109,13 @@ fn asked_for(env: &Env, backend: &str) -> Result<bool> {
     let tracing = Tracing::start(&env.tracer, &["-a", "--backend", backend])?;
     fs::write("/proc/sys/vm/compact_memory", "1").context("compact memory")?;
     let trace = tracing.finish()?;
-    trace.ensure_sound()?;
     worker.exit(SOON)?;
+    let lost = &trace.summary.lost;
+    // On a machine itself there may be more than tracer can keep up with.
+    if !env.in_vm && lost.events + lost.not_asked_pages > 0 {
+        return Ok(false);
+    }
+    trace.ensure_sound()?;
     let own = std::process::id();
     let runs: Vec<_> = trace.compactions.iter().filter(|run| run.actor_pid == own).collect();
     let zones = zones()?;
@@ -179,25 +184,24 @@ const MENDING: Duration = Duration::from_secs(5);
 
 /// Whether enough moved that kcompactd had not mended before it was looked at.
 fn proactive(env: &Env, backend: &str) -> Result<bool> {
-    const PROACTIVENESS: &str = "/proc/sys/vm/compaction_proactiveness";
-    let usual = fs::read_to_string(PROACTIVENESS).context("read how proactive compaction is")?;
-    provoke::write(PROACTIVENESS, "0")?;
+    let proactiveness = Knob::set("/proc/sys/vm/compaction_proactiveness", "0")?;
     let mut worker = Worker::spawn("crowded", &[CROWDED_MIB])?;
     worker.wait_ready(SOON)?;
     let tracing = Tracing::start(&env.tracer, &["-a", "--backend", backend])?;
     worker.send("crowd")?;
     worker.wait_ready(SOON)?;
+    // The huge pages that it asked for have set kcompactd to work.
+    settle()?;
     worker.send("mark")?;
     worker.read_line(SOON)?;
     let marked = now();
-    provoke::write(PROACTIVENESS, "100")?;
+    proactiveness.change("100")?;
     thread::sleep(MENDING);
-    provoke::write(PROACTIVENESS, "0")?;
+    proactiveness.change("0")?;
     settle()?;
     worker.send("look")?;
     let truth = Report::parse(&worker.read_line(SOON)?)?;
     let mut trace = tracing.finish()?;
-    provoke::write(PROACTIVENESS, usual.trim())?;
     let pid = worker.pid();
     worker.exit(SOON)?;
     let runs = trace.compactions.iter().filter(|run| run.proactive);
@@ -262,16 +266,16 @@ const STUCK_MIB: &str = "256";
 fn deferred(env: &Env, backend: &str) -> Result<Outcome> {
     let mut worker = Worker::spawn("crowded", &[STUCK_MIB, "stuck"])?;
     worker.wait_ready(SOON)?;
-    let truth = Deferrals::count(&env.scratch.join("tracing"))?;
+    let counting = Deferrals::count()?;
     let tracing = Tracing::start(&env.tracer, &["-a", "--backend", backend])?;
     worker.send("crowd")?;
     worker.wait_ready(SOON)?;
-    let before = truth.so_far()?;
+    let before = Deferrals::so_far()?;
     provoke::huge_pages_in_vain(IN_VAIN)?;
-    let within = truth.so_far()? - before;
+    let within = Deferrals::so_far()? - before;
     let trace = tracing.finish()?;
-    let all = truth.so_far()?;
-    drop(truth);
+    let all = Deferrals::so_far()?;
+    drop(counting);
     worker.exit(SOON)?;
     let told = trace.summary.compaction.deferred;
     let mut runs: BTreeMap<(bool, bool, &str, &str), usize> = BTreeMap::new();
@@ -281,31 +285,33 @@ fn deferred(env: &Env, backend: &str) -> Result<Outcome> {
     println!("{told} told, of {within} to {all}; {runs:?}; {:?}", trace.summary.lost);
     trace.ensure_sound()?;
     ensure!(within > 0, "nothing was put off: nothing is proven");
+    // Of a program that the kernel skipped it is told that it was.
     ensure!(
-        (within..=all).contains(&told),
+        told <= all && told + trace.summary.lost.missed_detail_runs >= within,
         "{told} deferrals, not {within} to {all}"
     );
     Ok(Outcome::Passed)
 }
 
 /// The kernel's own tracing of how often it puts compaction off; switched off and unmounted on drop.
-struct Deferrals(PathBuf);
+struct Deferrals;
 
 impl Deferrals {
-    const SWITCH: &str = "events/compaction/mm_compaction_deferred/enable";
+    const TRACEFS: &str = "/sys/kernel/tracing";
+    const TRACE: &str = "/sys/kernel/tracing/trace";
+    const SWITCH: &str = "/sys/kernel/tracing/events/compaction/mm_compaction_deferred/enable";
 
-    /// From now on, in a tracefs mounted there.
-    fn count(at: &Path) -> Result<Self> {
-        fs::create_dir(at).with_context(|| format!("create {}", at.display()))?;
-        mount("tracefs", at, "tracefs", MountFlags::empty(), None).context("mount tracefs")?;
-        let counting = Self(at.to_owned());
-        provoke::write(at.join("trace"), "")?;
-        provoke::write(at.join(Self::SWITCH), "1")?;
+    /// From now on.
+    fn count() -> Result<Self> {
+        mount("tracefs", Self::TRACEFS, "tracefs", MountFlags::empty(), None).context("mount tracefs")?;
+        let counting = Self;
+        provoke::write(Self::TRACE, "")?;
+        provoke::write(Self::SWITCH, "1")?;
         Ok(counting)
     }
 
-    fn so_far(&self) -> Result<u64> {
-        let trace = fs::read_to_string(self.0.join("trace")).context("read the trace")?;
+    fn so_far() -> Result<u64> {
+        let trace = fs::read_to_string(Self::TRACE).context("read the trace")?;
         Ok(trace.matches(" mm_compaction_deferred: ").count() as u64)
     }
 }
@@ -313,7 +319,7 @@ impl Deferrals {
 impl Drop for Deferrals {
     fn drop(&mut self) {
         // What is left counts on, and harms nobody.
-        let _ = provoke::write(self.0.join(Self::SWITCH), "0");
-        let _ = unmount(&self.0, UnmountFlags::DETACH);
+        let _ = provoke::write(Self::SWITCH, "0");
+        let _ = unmount(Self::TRACEFS, UnmountFlags::DETACH);
     }
 }

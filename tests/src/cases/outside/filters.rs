@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use crate::case::{Env, Outcome};
 use crate::cases::steps::Changing;
 use crate::memory::HUGE;
-use crate::provoke;
+use crate::provoke::Knob;
 use crate::tracing::{MoveLine, Trace, Tracing};
 
 /// What is done to all pages, and the reason it must be reported with.
@@ -67,7 +67,7 @@ fn each(part: Range<u64>) -> Vec<Filter> {
 
 pub fn filters(env: &Env) -> Result<Outcome> {
     let khugepaged = "/sys/kernel/mm/transparent_hugepage/khugepaged";
-    provoke::write(format!("{khugepaged}/scan_sleep_millisecs"), "1000000")?;
+    let _asleep = Knob::set(format!("{khugepaged}/scan_sleep_millisecs"), "1000000")?;
     let mut processes = ["wanted-a", "other-b"]
         .map(|name| Changing::start_with(&[name, "collapsible"]))
         .into_iter()
