@@ -65,7 +65,7 @@ pub const CASES: &[Case] = &[
         name: "command/all",
         what: "with -a every process is traced while the COMMAND runs",
         needs: ROOT,
-        run: all,
+        run: |env| Outcome::of_tries(5, "no page of another process moved", || all(env)),
     },
     Case {
         name: "command/duration",
@@ -241,8 +241,9 @@ fn idle(env: &Env, args: &[&str], be: &[&str]) -> Result<Program> {
     Ok(program)
 }
 
-fn all(env: &Env) -> Result<Outcome> {
-    let mut punched = Worker::spawn("punched", &["16"])?;
+/// Whether a page of another process moved: compaction may find none, or room for none.
+fn all(env: &Env) -> Result<bool> {
+    let mut punched = Worker::spawn("punched", &["64"])?;
     punched.wait_ready(SOON)?;
     let exe = this_program()?;
     let words = [&["-a", "--json"], &workload(&exe, &["echo"])[..]].concat();
@@ -255,14 +256,8 @@ fn all(env: &Env) -> Result<Outcome> {
     ended.ensure_complete(true)?;
     ensure!(ended.stderr.contains("every process, while "), "{}", ended.stderr);
     let others = format!("\"pid\":{},", punched.pid());
-    ensure!(
-        ended.stdout.contains(&others),
-        "no page of {} moved: {}",
-        punched.pid(),
-        ended.stdout
-    );
     punched.exit(SOON)?;
-    Ok(Outcome::Passed)
+    Ok(ended.stdout.contains(&others))
 }
 
 fn duration(env: &Env) -> Result<Outcome> {
