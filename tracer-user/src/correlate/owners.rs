@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+use tracer_common::arch::PMD_ORDER;
+
 use crate::{
     correlate::{
         Pending,
@@ -17,7 +19,7 @@ use crate::{
     },
     event::{OwnerSource, Verdict},
     proc::{self, kpage::FrameFile, pagemap::Frame},
-    units::{Pfn, Tgid, VirtAddr},
+    units::{PAGE_SIZE, Pfn, Tgid, VirtAddr},
 };
 
 /// How long an arrival speaks for who leaves, nanoseconds. Nothing tells that a page was unmapped, copied or freed: the
@@ -57,6 +59,8 @@ struct Arrival {
     life: Life,
     /// `CLOCK_MONOTONIC` nanoseconds.
     at: u64,
+    /// By a huge mapping, of which this is the first page.
+    huge: bool,
 }
 
 /// What the owned runs of a batch say of the others at their addresses.
@@ -99,10 +103,9 @@ impl Owners {
         spaces: &mut Spaces,
         counts: Option<&FrameFile>,
     ) {
-        let mut wanted: Vec<VirtAddr> = pending
-            .iter()
-            .filter(|run| run.owner.is_none())
-            .map(|run| VirtAddr(run.raw.vaddr))
+        let searched = pending.iter().filter(|run| run.owner.is_none());
+        let mut wanted: Vec<VirtAddr> = searched
+            .flat_map(|run| [VirtAddr(run.raw.vaddr), last_page(run).0])
             .collect();
         if wanted.is_empty() {
             return;
@@ -125,32 +128,49 @@ impl Owners {
     }
 
     /// Each holder of the new frame owns one of the mappings that entered it: a page shared by fork comes
-    /// once for each, perhaps in another batch.
+    /// once for each, perhaps in another batch. Of the sharers of a huge page one may map it whole, and another its pages.
     fn by_pagemap(&self, pending: &mut [Pending], holders: &Holders) {
-        let mut taken: HashSet<(Place, Tgid)> = HashSet::new();
-        // Later moves first: they are what the page tables show.
-        for run in pending.iter_mut().rev().filter(|run| run.owner.is_none()) {
+        let mut taken: HashSet<(Place, bool, Tgid)> = HashSet::new();
+        let mut find = |run: &mut Pending| {
             let (_, to) = places(run);
-            let holds = |frame: Frame| matches!(frame, Frame::Present(pfn) | Frame::Migrating(pfn) if pfn == to.1);
+            let (last, huge) = (last_page(run), is_huge(run));
+            let holds = |frame: Frame, pfn| matches!(frame, Frame::Present(at) | Frame::Migrating(at) if at == pfn);
             // A child forked since has the frame too, and never had the old one.
             let lived = |life: Life| life.born.0 <= run.raw.at;
-            let fitting = holders
-                .get(&to.0)
-                .into_iter()
-                .flatten()
-                .filter(|(life, frame)| holds(*frame) && lived(*life) && !taken.contains(&(to, life.tgid)));
+            let free =
+                |life: Life| !taken.contains(&(to, huge, life.tgid)) && !taken.contains(&(block(to), true, life.tgid));
+            let arrived = |life: Life| {
+                let mut whole = self.there(block(to)).filter(|arrival| arrival.huge);
+                self.there(to)
+                    .find(|arrival| arrival.life == life)
+                    .or_else(|| whole.find(|arrival| arrival.life == life))
+            };
+            // Who maps the first page of it need not map the others.
+            let holds_last = |life: Life| {
+                let mut there = holders.get(&last.0).into_iter().flatten();
+                there.any(|(holder, frame)| *holder == life && holds(*frame, last.1))
+            };
+            let unmapped_at = run.raw.unmapped_at;
             // Not one that has already arrived, unless there is no other: its leaving may have been lost. What was
             // unmapped before it arrived is another sharer's mapping.
-            let arrived = |life: Life| self.there(to).find(|arrival| arrival.life == life);
-            let newcomer = fitting.clone().find(|(life, _)| arrived(*life).is_none());
-            let unmapped_at = run.raw.unmapped_at;
-            let mut again = fitting.filter(|(life, _)| arrived(*life).is_some_and(|arrival| arrival.at <= unmapped_at));
-            if let Some(&(life, frame)) = newcomer.or_else(|| again.next()) {
-                taken.insert((to, life.tgid));
+            let rank = |life: Life| match arrived(life) {
+                None => Some((false, !holds_last(life))),
+                Some(arrival) => (arrival.at <= unmapped_at).then(|| (true, !holds_last(life))),
+            };
+            let here = holders.get(&to.0).into_iter().flatten();
+            let fitting = here.filter(|(life, frame)| holds(*frame, to.1) && lived(*life) && free(*life));
+            let ranked = fitting.filter_map(|&(life, frame)| Some((rank(life)?, life, frame)));
+            if let Some((_, life, frame)) = ranked.min_by_key(|(rank, ..)| *rank) {
+                taken.insert((to, huge, life.tgid));
                 run.owner = Some(life);
                 run.source = OwnerSource::Pagemap;
                 run.verdict = Some(verdict(frame, Some(to.1)));
             }
+        };
+        for huge in [true, false] {
+            let searched = |run: &&mut Pending| run.owner.is_none() && is_huge(run) == huge;
+            // Later moves first: they are what the page tables show.
+            pending.iter_mut().rev().filter(searched).for_each(&mut find);
         }
     }
 
@@ -232,7 +252,11 @@ impl Owners {
         }
         let at = run.raw.at;
         match run.owner {
-            Some(life) => self.now.known.entry(to).or_default().push(Arrival { life, at }),
+            Some(life) => {
+                let huge = is_huge(run);
+                let there = self.now.known.entry(to).or_default();
+                there.push(Arrival { life, at, huge });
+            }
             None => {
                 self.now.strangers.insert(to, at);
             }
@@ -271,6 +295,26 @@ impl Owners {
 /// When a run's mapping was gone, nanoseconds.
 fn flight(run: &Pending) -> Range<u64> {
     run.raw.unmapped_at..run.raw.at
+}
+
+/// Whether one entry maps all of it.
+fn is_huge(run: &Pending) -> bool {
+    run.raw.pages > 1
+}
+
+/// Where the last page of a run arrived.
+fn last_page(run: &Pending) -> Place {
+    let pages = u64::from(run.raw.pages).saturating_sub(1);
+    (
+        VirtAddr(run.raw.vaddr.wrapping_add(pages * PAGE_SIZE)),
+        Pfn(run.raw.new_pfn.wrapping_add(pages)),
+    )
+}
+
+/// The first page of the huge mapping that the place would be in.
+fn block((vaddr, pfn): Place) -> Place {
+    let pages = vaddr.0 / PAGE_SIZE % (1 << PMD_ORDER);
+    (VirtAddr(vaddr.0 - pages * PAGE_SIZE), Pfn(pfn.0.wrapping_sub(pages)))
 }
 
 fn places(run: &Pending) -> (Place, Place) {
@@ -339,6 +383,9 @@ mod tests {
         units::{Nanos, Tid},
     };
 
+    /// Where a huge page may begin.
+    const HUGE: u64 = 2 << 20;
+
     fn run(vaddr: u64, old_pfn: u64, new_pfn: u64) -> Pending {
         Pending {
             raw: MappingMoved {
@@ -381,6 +428,38 @@ mod tests {
     }
 
     #[test]
+    fn of_a_huge_page_one_has_it_whole_and_another_its_pages() {
+        let huge = || {
+            let mut huge = run(HUGE, 0x200, 0x400);
+            huge.raw.pages = 512;
+            huge
+        };
+        let small = |page: u64| run(HUGE + page * PAGE_SIZE, 0x200 + page, 0x400 + page);
+        // 8 does not map the last page.
+        let all = [life(8), life(7)];
+        let holders = |page: u64| {
+            let here = all.iter().filter(|life| page < 511 || life.tgid.0 == 7);
+            let here = here.map(|life| (*life, Frame::Present(Pfn(0x400 + page))));
+            (VirtAddr(HUGE + page * PAGE_SIZE), here.collect())
+        };
+        let holders: Holders = [0, 1, 2, 511].map(holders).into();
+        let expected = [Some(8), Some(8), Some(7), Some(8)];
+        let mut pending = [small(0), small(1), huge(), small(2)];
+        Owners::default().by_pagemap(&mut pending, &holders);
+        assert_eq!(owners(&pending), expected);
+        // The same in two batches.
+        let mut state = Owners::default();
+        let mut pending = [huge()];
+        pending[0].raw.at = 1;
+        state.by_pagemap(&mut pending, &holders);
+        forwards(&mut state, &mut pending);
+        assert_eq!(owners(&pending), [Some(7)]);
+        let mut pending = [small(0), small(1)];
+        state.by_pagemap(&mut pending, &holders);
+        assert_eq!(owners(&pending), [Some(8), Some(8)]);
+    }
+
+    #[test]
     fn a_child_forked_after_the_move_had_no_part_in_it() {
         let mut pending = [run(0x1000, 1, 2), run(0x1000, 1, 2)];
         pending[1].raw.at = 10;
@@ -418,7 +497,11 @@ mod tests {
 
     /// What is known after that process's page came to frame 2 at that time.
     fn arrived(tgid: u32, at: u64) -> Owners {
-        let arrival = Arrival { life: life(tgid), at };
+        let arrival = Arrival {
+            life: life(tgid),
+            at,
+            huge: false,
+        };
         let mut state = Owners {
             since: at,
             ..Owners::default()
@@ -471,7 +554,11 @@ mod tests {
         assert_eq!(owners(&pending), [None, Some(9)]);
         // The same in two batches.
         let mut state = arrived(9, 5);
-        let arrival = Arrival { life: life(9), at: 12 };
+        let arrival = Arrival {
+            life: life(9),
+            at: 12,
+            huge: false,
+        };
         state.now.known.insert((VirtAddr(0x1000), Pfn(3)), vec![arrival]);
         let mut pending = [flown((2, 3), (10, 13))];
         forwards(&mut state, &mut pending);
