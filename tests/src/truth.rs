@@ -2,7 +2,7 @@
 //! Input: /proc/PID/pagemap; as text, one JSON line.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
@@ -79,6 +79,18 @@ fn frames(pagemap: &File, range: Range<u64>) -> Result<Vec<Option<u64>>> {
 
 fn frame(entry: u64) -> Option<u64> {
     (entry & PRESENT != 0).then_some(entry & PFRAME_MASK)
+}
+
+/// A count of the kernel's in /proc/vmstat (mm/vmstat.c, `vmstat_text`), 6.1 to 7.3.
+///
+/// # Errors
+/// Also when this kernel has none of that name.
+pub fn vmstat(name: &str) -> Result<u64> {
+    let vmstat = fs::read_to_string("/proc/vmstat").context("read /proc/vmstat")?;
+    let mut lines = vmstat.lines();
+    let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    let value = value.with_context(|| format!("/proc/vmstat has no {name}"))?;
+    value.parse().with_context(|| format!("parse {name}"))
 }
 
 /// Where a page was and where it is.

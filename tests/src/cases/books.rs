@@ -6,14 +6,14 @@ use std::os::unix::fs::FileExt as _;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, memfd_create};
 
 use crate::case::{Case, Env, Needs, Outcome, Shape};
 use crate::cases::moves::{balance_eagerly, ensure_same};
 use crate::child::Worker;
 use crate::tracing::{Check, Trace, Tracing};
-use crate::truth::Report;
+use crate::truth::{Report, vmstat};
 use crate::workloads::compressed;
 
 const SOON: Duration = Duration::from_mins(1);
@@ -212,9 +212,9 @@ fn unmapped_page_cache(env: &Env, backend: &str, strict: bool, code: i32) -> Res
     let mut args = vec!["-a", "--backend", backend];
     args.extend(strict.then_some("--strict"));
     let tracing = Tracing::start(&env.tracer, &args)?;
-    let before = kernel_moved()?;
+    let before = vmstat("pgmigrate_success")?;
     for _ in 0..20 {
-        if kernel_moved()? - before > ENOUGH {
+        if vmstat("pgmigrate_success")? - before > ENOUGH {
             break;
         }
         fs::write("/proc/sys/vm/compact_memory", "1").context("compact memory")?;
@@ -286,14 +286,4 @@ fn punched_file(len: u64) -> Result<File> {
         fallocate(&file, flags, at + page, 3 * page).context("punch the file")?;
     }
     Ok(file)
-}
-
-/// `pgmigrate_success`, base pages.
-fn kernel_moved() -> Result<u64> {
-    let vmstat = fs::read_to_string("/proc/vmstat").context("read /proc/vmstat")?;
-    let line = vmstat.lines().find_map(|line| line.strip_prefix("pgmigrate_success "));
-    match line.map(str::parse) {
-        Some(Ok(pages)) => Ok(pages),
-        other => bail!("pgmigrate_success: {other:?}"),
-    }
 }

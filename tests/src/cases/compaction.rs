@@ -16,7 +16,7 @@ use crate::child::Worker;
 use crate::lives::now;
 use crate::provoke::{self, Knob};
 use crate::tracing::{CompactionLine, MoveLine, Tracing};
-use crate::truth::Report;
+use crate::truth::{Report, vmstat};
 
 const SOON: Duration = Duration::from_mins(1);
 const NEEDS: Needs = Needs { nodes: 2, ..Needs::VM };
@@ -74,14 +74,6 @@ pub const CASES: &[Case] = &[
         run: |env| deferred(env, "tracepoint"),
     },
 ];
-
-fn vmstat(name: &str) -> Result<u64> {
-    let vmstat = fs::read_to_string("/proc/vmstat").context("read /proc/vmstat")?;
-    let line = vmstat
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.with_context(|| format!("no {name}"))?.parse().context("parse it")
-}
 
 /// Zones that manage pages (/proc/zoneinfo, mm/vmstat.c): each is compacted.
 fn zones() -> Result<usize> {

@@ -6,10 +6,9 @@ mod pinned;
 mod stuck;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 
 use crate::case::{Case, Env, Needs, Outcome};
 use crate::child::Worker;
@@ -143,15 +142,6 @@ pub const CASES: &[Case] = &[
         run: |env| stuck::still_mapped(env, "shared"),
     },
 ];
-
-/// `pgmigrate_fail` of /proc/vmstat.
-fn kernel_failed() -> Result<u64> {
-    let vmstat = fs::read_to_string("/proc/vmstat").context("read /proc/vmstat")?;
-    let line = vmstat.lines().find_map(|line| line.strip_prefix("pgmigrate_fail "));
-    line.context("no pgmigrate_fail")?
-        .parse()
-        .context("parse pgmigrate_fail")
-}
 
 /// The addresses of the pages that did not move.
 fn stayed(truth: &Report) -> BTreeSet<u64> {

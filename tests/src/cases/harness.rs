@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::case::{Case, Env, Needs, Outcome};
 use crate::init::option;
+use crate::truth;
 
 pub const CASES: &[Case] = &[
     Case {
@@ -60,16 +61,7 @@ fn boots(env: &Env) -> Result<Outcome> {
 }
 
 fn vmstat(_: &Env) -> Result<Outcome> {
-    migrations()?;
+    // Needs CONFIG_MIGRATION.
+    truth::vmstat("pgmigrate_success")?;
     Ok(Outcome::Passed)
-}
-
-/// `pgmigrate_success` of /proc/vmstat (mm/vmstat.c, `vmstat_text`; needs CONFIG_MIGRATION), 6.1 to 7.3.
-fn migrations() -> Result<u64> {
-    let vmstat = fs::read_to_string("/proc/vmstat").context("read /proc/vmstat")?;
-    let value = vmstat.lines().find_map(|line| line.strip_prefix("pgmigrate_success "));
-    value
-        .context("/proc/vmstat has no pgmigrate_success")?
-        .parse()
-        .context("parse pgmigrate_success")
 }

@@ -1,14 +1,12 @@
 //! A machine whose free memory is holes: what is free as huge pages is taken, then of each four pages three are given back.
 //! Input: on stdin `crowd`, which makes it so, then `mark` to note where the pages are, `look` to tell which moved since.
 
-use std::fs;
-
 use anyhow::{Context, Result, bail, ensure};
 
 use super::{Workload, next_order, say, serve};
 use crate::memory::Memory;
 use crate::numa;
-use crate::provoke;
+use crate::provoke::{self, Knob};
 use crate::truth::{Moves, Report, Snapshot};
 
 pub const WORKLOAD: Workload = Workload {
@@ -40,16 +38,17 @@ fn run(args: &[String]) -> Result<()> {
     let whole = provoke::free_mib()?.saturating_sub(LEFT_MIB) / 2;
     provoke::write(HUGE_PAGES, &whole.to_string())?;
     memory.thin_out(4 * page, page)?;
-    let usual = fs::read_to_string(TAKES_LOCKED).context("read what compaction takes")?;
-    if !stuck.is_empty() {
-        provoke::write(TAKES_LOCKED, "0")?;
+    let _leaves_locked = if stuck.is_empty() {
+        None
+    } else {
+        let leaves_locked = Knob::set(TAKES_LOCKED, "0")?;
         lock_what_is_there()?;
-    }
+        Some(leaves_locked)
+    };
     serve(&range, "look", |before| {
         let after = Snapshot::take(range.clone())?;
         Report::new(range.clone(), Moves::between(before, &after)?).to_line()
     })?;
-    provoke::write(TAKES_LOCKED, usual.trim())?;
     provoke::write(HUGE_PAGES, "0")
 }
 

@@ -3,7 +3,7 @@
 //! from when to when.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::fd::AsRawFd as _;
 use std::path::Path;
 use std::thread;
@@ -16,7 +16,7 @@ use crate::fuse::Unanswered;
 use crate::lives::now;
 use crate::memory::Memory;
 use crate::numa;
-use crate::provoke;
+use crate::provoke::{self, Knob};
 
 pub const WORKLOAD: Workload = Workload {
     name: "unread",
@@ -94,10 +94,9 @@ fn locked() -> Result<BTreeSet<u64>> {
 fn compact() -> Result<()> {
     const HUGE_PAGES: &str = "/sys/devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages";
     const PROACTIVENESS: &str = "/proc/sys/vm/compaction_proactiveness";
-    let before = fs::read_to_string(PROACTIVENESS).context("read how proactive compaction is")?;
     provoke::write(HUGE_PAGES, "1024")?;
-    provoke::write(PROACTIVENESS, "100")?;
+    let proactiveness = Knob::set(PROACTIVENESS, "100")?;
     thread::sleep(COMPACTING);
-    provoke::write(PROACTIVENESS, before.trim())?;
+    drop(proactiveness);
     provoke::write(HUGE_PAGES, "0")
 }

@@ -3,17 +3,17 @@
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{SOON, ensure_failed, kernel_failed, traced};
+use super::{SOON, ensure_failed, traced};
 use crate::case::{Env, Outcome};
 use crate::child::Worker;
 use crate::memory::HUGE;
 use crate::tracing::Tracing;
-use crate::truth::Report;
+use crate::truth::{Report, vmstat};
 
 pub fn held(env: &Env, pages: &str, mappings: u32, of_youngest: bool) -> Result<Outcome> {
-    let before = kernel_failed()?;
+    let before = vmstat("pgmigrate_fail")?;
     let (pid, truth, trace) = traced(env, &[pages, "move_pinned", "0"], of_youngest)?;
-    let failed = kernel_failed()? - before;
+    let failed = vmstat("pgmigrate_fail")? - before;
     ensure!(trace.moves.is_empty(), "invented: {:?}", trace.moves);
     trace.ensure_exact_books()?;
     let owners = truth.0.len();
@@ -57,9 +57,9 @@ pub fn held(env: &Env, pages: &str, mappings: u32, of_youngest: bool) -> Result<
 }
 
 pub fn hugetlb(env: &Env, pages: &str, expected: u32) -> Result<Outcome> {
-    let before = kernel_failed()?;
+    let before = vmstat("pgmigrate_fail")?;
     let (pid, truth, trace) = traced(env, &[pages, "move_pinned_huge", "2"], false)?;
-    let failed = kernel_failed()? - before;
+    let failed = vmstat("pgmigrate_fail")? - before;
     let [(_, report)] = &truth.0[..] else {
         bail!("one process was expected")
     };
@@ -86,9 +86,9 @@ pub fn hugetlb(env: &Env, pages: &str, expected: u32) -> Result<Outcome> {
 
 /// `refs`: references of each page, and how many a move expects.
 pub fn registered(env: &Env, pages: &str, refs: Option<(u32, u32)>) -> Result<Outcome> {
-    let before = kernel_failed()?;
+    let before = vmstat("pgmigrate_fail")?;
     let (pid, truth, trace) = traced(env, &[pages, "move_registered", "2"], false)?;
-    let failed = kernel_failed()? - before;
+    let failed = vmstat("pgmigrate_fail")? - before;
     trace.ensure_exact_books()?;
     let (_, report) = truth.0.iter().find(|(owner, _)| *owner == pid).context("no report")?;
     ensure!(
