@@ -5,28 +5,13 @@
 use std::io::{self, Cursor};
 
 use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
-use tracer_user::{
-    analysis::{contents::Contents, parts::Parts},
-    pipeline::{merge, replay::replay},
-    recording::{
-        block::{BlockHeader, HEADER, MAGIC, Packer, Span, Unpacker},
-        redact::Key,
-    },
-    render::contents,
-    sink::{
-        Sink,
-        json::JsonLines,
-        recording::{Recording, Store, blocks::Blocks},
-        text::Text,
-    },
-    source::recording::RecordingFile,
-};
+use tracer_user::{pipeline::replay::replay, recording::{block::{BlockHeader, HEADER, MAGIC, Packer, Span, Unpacker}, blocks::Blocks, contents::Contents, merge, parts::Parts, reader::RecordingFile, redact::Key, writer::{Store, Writer}}, render::contents, sink::{Sink, json::JsonLines, text::Text}};
 
 fuzz_target!(|bytes: &[u8]| {
     show(bytes, &mut Text::new(Harmless, true, None));
     show(bytes, &mut Text::new(Harmless, false, None));
     show(bytes, &mut JsonLines::new(Harmless));
-    if let Ok(mut sink) = Recording::new(Nowhere) {
+    if let Ok(mut sink) = Writer::new(Nowhere) {
         show(bytes, &mut sink);
     }
     look_in(bytes);

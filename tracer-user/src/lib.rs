@@ -7,12 +7,17 @@ pub mod analysis;
 pub mod cli;
 pub mod correlate;
 pub mod decode;
+pub mod escape;
 pub mod event;
 pub mod kernel;
+#[cfg(test)]
+mod made_up;
+pub mod output;
 pub mod pipeline;
 pub mod proc;
 pub mod recording;
 pub mod render;
+pub mod run;
 pub mod sink;
 pub mod source;
 pub mod units;

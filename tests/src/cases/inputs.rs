@@ -15,9 +15,12 @@ use tracer_user::event::unmapped::{Device, FilePlace, UnmappedMove};
 use tracer_user::event::{Event, Move, OwnerSource, Reason, Task, Verdict};
 use tracer_user::proc::maps::{Perms, Vma};
 use tracer_user::recording::block::{HEADER, renumber};
-use tracer_user::sink::recording::Recording;
-use tracer_user::sink::recording::files::{Files, Sync};
-use tracer_user::sink::{Header, MissingHook, Sink, Summary};
+use tracer_user::recording::files::{Files, Sync};
+use tracer_user::recording::writer::Writer;
+use tracer_user::run::{
+    header::{Header, MissingHook},
+    summary::Summary,
+};
 use tracer_user::units::{Nanos, NodeId, Order, Pfn, Tgid, Tid, VirtAddr};
 
 use super::program::{Ended, Program, ensure_harmless, run, tracer};
@@ -143,7 +146,7 @@ fn hostile(env: &Env) -> Result<PathBuf> {
         targets: name(),
         ..Header::unknown()
     };
-    let mut sink = Recording::new(Files::create(&path, true, None, Sync::Never)?)?;
+    let mut sink = Writer::new(Files::create(&path, true, None, Sync::Never)?)?;
     sink.begin(&header)?;
     for event in events() {
         sink.event(&event)?;

@@ -12,10 +12,10 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 use tracer_user::event::Event;
-use tracer_user::pipeline::now;
 use tracer_user::recording::header::End;
+use tracer_user::recording::reader::{Item, Missing, RecordingFile};
 use tracer_user::recording::rows::Step;
-use tracer_user::source::recording::{Item, Missing, RecordingFile};
+use tracer_user::run::clock::now;
 use tracer_user::units::Nanos;
 
 use super::program::{Ended, Program, SOON, run, tracer};

@@ -10,10 +10,13 @@ use anyhow::{Context, Result, bail};
 use rustix::time::{ClockId, clock_gettime};
 use tracer_user::event::{Event, Move, OwnerSource, Reason, Task, Verdict};
 use tracer_user::proc::maps::{Perms, Vma};
-use tracer_user::sink::recording::files::{Files, Sync};
-use tracer_user::sink::recording::{Recording, Store};
-use tracer_user::sink::{Header, Sink, Summary};
+use tracer_user::recording::files::{Files, Sync};
+use tracer_user::recording::writer::{Store, Writer};
 use tracer_user::units::{Nanos, NodeId, Order, Pfn, Tgid, Tid, VirtAddr};
+use tracer_user::{
+    run::{header::Header, summary::Summary},
+    sink::Sink,
+};
 
 use super::{Workload, say};
 
@@ -44,13 +47,13 @@ fn run(args: &[String]) -> Result<()> {
     let events: usize = events.parse().context("parse EVENTS")?;
     let mut moves = Moves::new();
     if path != "-" {
-        let mut sink = Recording::new(Files::create(Path::new(path), true, None, Sync::Never)?)?;
+        let mut sink = Writer::new(Files::create(Path::new(path), true, None, Sync::Never)?)?;
         return record(&mut sink, moves.take(events)).context("record");
     }
     let ahead: Vec<Event> = moves.by_ref().take(AHEAD).collect();
     let mut bytes = 0;
     let began = cpu();
-    let mut sink = Recording::new(Counter(&mut bytes))?;
+    let mut sink = Writer::new(Counter(&mut bytes))?;
     record(&mut sink, ahead.iter().cycle().take(events)).context("encode")?;
     let took = cpu() - began;
     drop(sink);

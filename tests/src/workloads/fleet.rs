@@ -5,14 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use tracer_user::analysis::totals::Totals;
 use tracer_user::event::compaction::Compaction;
 use tracer_user::event::failure::{Cause, FailedPlace, Failure};
 use tracer_user::event::unmapped::{Device, FilePlace, UnmappedMove};
 use tracer_user::event::{Event, Move, OwnerSource, Reason, Task, Verdict};
-use tracer_user::sink::recording::Recording;
-use tracer_user::sink::recording::files::{Files, Sync};
-use tracer_user::sink::{Header, Sink, Summary};
+use tracer_user::recording::files::{Files, Sync};
+use tracer_user::recording::writer::Writer;
+use tracer_user::run::totals::Totals;
+use tracer_user::run::{header::Header, summary::Summary};
 use tracer_user::units::{Nanos, NodeId, Order, Pfn, Tgid, Tid, VirtAddr};
 
 use super::Workload;
@@ -54,7 +54,7 @@ fn run(args: &[String]) -> Result<()> {
 }
 
 fn record(path: &Path, header: &Header, moves: u64) -> Result<()> {
-    let mut sink = Recording::new(Files::create(path, false, None, Sync::Never)?)?;
+    let mut sink = Writer::new(Files::create(path, false, None, Sync::Never)?)?;
     sink.begin(header)?;
     let mut totals = Totals::default();
     for number in 0..moves {

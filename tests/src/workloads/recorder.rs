@@ -7,11 +7,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use tracer_user::event::{Event, Move, OwnerSource, Reason, Task, Verdict};
-use tracer_user::pipeline::now;
-use tracer_user::sink::recording::Recording;
-use tracer_user::sink::recording::files::{Files, Limit, Sync};
-use tracer_user::sink::{Header, Sink, Summary};
+use tracer_user::recording::files::{Files, Limit, Sync};
+use tracer_user::recording::writer::Writer;
+use tracer_user::run::clock::now;
 use tracer_user::units::{Nanos, NodeId, Order, Pfn, Tgid, Tid, VirtAddr};
+use tracer_user::{
+    run::{header::Header, summary::Summary},
+    sink::Sink,
+};
 
 use super::{Workload, say};
 
@@ -38,7 +41,7 @@ fn run(args: &[String]) -> Result<()> {
         }),
         _ => None,
     };
-    let mut sink = Recording::new(Files::create(Path::new(path), false, limit, Sync::Never)?)?;
+    let mut sink = Writer::new(Files::create(Path::new(path), false, limit, Sync::Never)?)?;
     sink.begin(&Header {
         begun: now(),
         ..Header::unknown()

@@ -13,8 +13,8 @@ use std::{
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::{
-    analysis::totals::Durations,
     event::Move,
+    run::totals::Durations,
     units::{Nanos, PAGE_SIZE, VirtAddr},
 };
 use keys::Common;
@@ -343,7 +343,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{render::made_up, units::Tgid};
+    use crate::{made_up, units::Tgid};
 
     /// Few of each, so that they come again and alternate.
     fn any_move() -> impl Strategy<Value = Move> {

@@ -13,7 +13,8 @@ use crate::{
         topology::Node,
         vmstat::Vmstat,
     },
-    source::{ring::Backend, trial::Tried},
+    run::backend::Backend,
+    source::bpf::trial::Tried,
 };
 
 /// Everything the findings are drawn from. A `None` or an error is itself a fact: it could not be asked.

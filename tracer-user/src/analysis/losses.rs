@@ -1,7 +1,7 @@
 //! When events were lost: the intervals of a run in which any were.
 //! Input: the intervals of a run's books.
 
-use crate::{analysis::intervals::Interval, units::Nanos};
+use crate::{run::intervals::Interval, units::Nanos};
 
 /// A stretch of time in which events were lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ impl Losses {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::render::made_up;
+    use crate::made_up;
 
     #[test]
     fn only_intervals_with_losses_are_in_it() {

@@ -28,7 +28,7 @@ use crate::{
         process,
     },
     render,
-    source::trial,
+    source::bpf::trial,
     units::{Tgid, VirtAddr},
 };
 

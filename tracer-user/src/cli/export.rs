@@ -11,22 +11,23 @@ use std::{
 use clap::{ValueEnum, builder::PossibleValue};
 
 use crate::{
-    analysis::{groups::Key, intervals::Interval},
+    analysis::groups::Key,
     cli::{
         Refused, progress,
         recorded::{self, Reading},
         view,
     },
     event::Event,
+    output::Draft,
+    run::{header::Header, intervals::Interval, summary::Summary},
     sink::{
-        Header, Sink, Summary,
+        Sink,
         csv::Csv,
         export::Export,
         folded::Folded,
         json::JsonLines,
         partitions::{Layout, Partitions},
         perfetto::Perfetto,
-        place::Draft,
         table::{Kind, Table},
     },
 };

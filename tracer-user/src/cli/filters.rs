@@ -15,10 +15,11 @@ use crate::{
         Refused,
         filters::values::{Actor, NodePair, Range},
     },
+    escape::Printable,
     event::KernelNames,
     kernel::topology::Topology,
     proc::cgroup::{Cgroup, Hierarchy},
-    render::{escape::Printable, quantity::Bytes},
+    render::quantity::Bytes,
     units::{NodeId, Order, PAGE_SHIFT},
 };
 

@@ -14,13 +14,14 @@ use anyhow::Context as _;
 
 use crate::{
     cli::{Refused, recorded},
-    pipeline::merge::{self, MergeError, Note, Piece},
-    recording::redact::Key,
-    render::quantity::Bytes,
-    sink::{
-        place::Draft,
-        recording::{blocks::Blocks, files::Files},
+    output::Draft,
+    recording::{
+        blocks::Blocks,
+        files::Files,
+        merge::{self, MergeError, Note, Piece},
+        redact::Key,
     },
+    render::quantity::Bytes,
 };
 
 const EXAMPLES: &str = "\

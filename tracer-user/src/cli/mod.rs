@@ -23,7 +23,7 @@ use std::{
 
 use clap::{Parser, Subcommand};
 
-use crate::{render::escape::Printable, source::attach};
+use crate::{escape::Printable, source::bpf::attach};
 
 const USAGE: &str = "\
 tracer [OPTIONS] -p PID...

@@ -14,10 +14,10 @@ use crate::{
         status::Status,
         trace::{self, Output},
     },
-    render::escape::Printable,
-    sink::recording::{
-        Recording,
+    escape::Printable,
+    recording::{
         files::{Files, Limit, Sync},
+        writer::Writer,
     },
 };
 
@@ -109,7 +109,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         };
         let status = Status::new(name, files.total(), args.trace.quiet);
         Ok(Output {
-            sinks: vec![Box::new(Recording::new(files)?), Box::new(status)],
+            sinks: vec![Box::new(Writer::new(files)?), Box::new(status)],
             to_stdout,
         })
     })

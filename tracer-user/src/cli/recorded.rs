@@ -13,16 +13,20 @@ use std::{
 use anyhow::Context as _;
 
 use crate::{
-    analysis::{contents::Contents, parts::Parts},
     cli::{
         Refused,
         progress::{self, Progress},
         view,
     },
+    escape::Printable,
     pipeline::replay::{self, ReplayError},
-    render::{contents, escape::Printable, parts},
+    recording::{
+        contents::Contents,
+        parts::Parts,
+        reader::{Missing, ReadError, RecordingFile},
+    },
+    render::{contents, parts},
     sink::Sink,
-    source::recording::{Missing, ReadError, RecordingFile},
 };
 
 const CAT_EXAMPLES: &str = "\

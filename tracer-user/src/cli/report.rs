@@ -16,25 +16,24 @@ use serde_json::json;
 use crate::{
     analysis::{
         groups::{Groups, Key, Run, Sort, Tables},
-        intervals::{Interval, SoFar},
         losses::Losses,
-        parts::Files,
-        totals::Totals,
     },
     cli::{
         Refused,
         recorded::{self, Reading},
         view,
     },
+    escape::{self, Printable},
     event::{Event, Move},
-    render::{
-        books,
-        escape::{self, Printable},
-        groups, losses, parts,
-        quantity::Count,
-        summary,
+    recording::parts::Files,
+    render::{books, groups, losses, parts, quantity::Count, summary},
+    run::{
+        header::Header,
+        intervals::{Interval, SoFar},
+        summary::Summary,
+        totals::Totals,
     },
-    sink::{Header, Sink, Summary, json::TotalsKeys},
+    sink::{Sink, json::TotalsKeys},
     units::Nanos,
 };
 

@@ -11,10 +11,10 @@ use std::{
 };
 
 use crate::{
-    analysis::intervals::Interval,
     event::Event,
     render::quantity::Bytes,
-    sink::{Header, Sink, Summary},
+    run::{header::Header, intervals::Interval, summary::Summary},
+    sink::Sink,
 };
 
 const EVERY: Duration = Duration::from_secs(1);

@@ -10,12 +10,12 @@ use tracer_common::{filter::membership, names::COMM_LEN};
 
 use crate::{
     cli::{Refused, filters::Compiled},
+    escape::Printable,
     proc::{
         cgroup,
         process::{self, Target},
     },
-    render::escape::Printable,
-    source::ring::{Capture, CaptureError},
+    source::bpf::{attach::CaptureError, ring::Capture},
     units::Tgid,
 };
 

@@ -34,6 +34,7 @@ use crate::{
         targets::{self, Targets},
     },
     correlate::{Correlator, processes::Processes},
+    escape::Printable,
     kernel::{
         capabilities::{Capabilities, Capability},
         hooks::{Hook, Kinds},
@@ -41,11 +42,20 @@ use crate::{
         topology::Topology,
         types::{self, KernelTypes},
     },
-    pipeline::{End, Pipeline, now},
+    pipeline::{End, Pipeline},
     proc::process,
-    render::{books, escape::Printable, summary},
-    sink::{Header, MissingHook, NodeFrames, Sink, Summary},
-    source::ring::{Asked, Backend, Capture, CaptureError},
+    render::{books, summary},
+    run::{
+        backend::Backend,
+        clock::now,
+        header::{Header, MissingHook, NodeFrames},
+        summary::Summary,
+    },
+    sink::Sink,
+    source::bpf::{
+        attach::CaptureError,
+        ring::{Asked, Capture},
+    },
     units::Tgid,
 };
 
@@ -433,7 +443,7 @@ fn clock_offset() -> i128 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{analysis::books::Lost, render::made_up};
+    use crate::{made_up, run::books::Lost};
 
     fn code(change: impl Fn(&mut Summary), strict: bool) -> u8 {
         let mut summary = made_up::summary();

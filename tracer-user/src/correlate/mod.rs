@@ -10,8 +10,6 @@ mod unmapped;
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-
 use tracer_common::event::{MappingMoved, mapping_flags};
 
 use crate::{
@@ -29,6 +27,7 @@ use crate::{
         kpage::{FrameFile, KpfQuirks, PageFlags},
         pagemap::{Frame, LookupError},
     },
+    run::attribution::Losses,
     units::{Nanos, Order, Pfn, Tgid, Tid, VirtAddr},
 };
 
@@ -47,41 +46,6 @@ pub struct Pending {
     pub actor: Task,
     /// Already known from the search for the owner.
     pub verdict: Option<Verdict>,
-}
-
-/// What was dropped or could not be answered here. Base pages.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Losses {
-    /// Runs whose owner nobody could be found for.
-    pub unattributed: Unattributed,
-    /// Of those owners, pages nobody asked about because reading had fallen behind.
-    pub not_asked_pages: u64,
-    /// Tracepoint backend, which filters here: runs of other processes than the wanted ones.
-    pub filtered_pages: u64,
-    /// Tracepoint backend: runs dropped because nobody looked for their owners.
-    pub unsearched_pages: u64,
-    /// Tracepoint backend: runs that became events.
-    pub reported_pages: u64,
-}
-
-/// Pages of runs without an owner, by what is missing. Where every process is traced they are shown all the same.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Unattributed {
-    /// The kernel named none: a process that was being forked or torn down (exact backend).
-    pub unnamed: u64,
-    /// Nobody looked, because reading had fallen behind (tracepoint backend, every process traced).
-    pub unsearched: u64,
-    /// No traced process's pagemap held the page (tracepoint backend).
-    pub not_found: u64,
-}
-
-impl Unattributed {
-    /// All of them.
-    #[must_use]
-    pub fn pages(&self) -> u64 {
-        self.unnamed + self.unsearched + self.not_found
-    }
 }
 
 /// Turns raw events into events.

@@ -680,7 +680,7 @@ mod tests {
 
     #[test]
     fn catalogue_and_object_hold_the_same_programs() {
-        let object = object::File::parse(crate::source::object::BYTES).expect("the embedded object is ELF");
+        let object = object::File::parse(crate::source::bpf::object::BYTES).expect("the embedded object is ELF");
         let in_object: std::collections::BTreeSet<String> = object
             .symbols()
             .filter(|symbol| symbol.is_definition() && symbol.kind() == object::SymbolKind::Text)

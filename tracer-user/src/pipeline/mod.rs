@@ -1,7 +1,6 @@
 //! The one loop: drains the source, decodes, correlates, feeds every sink, and always finishes them.
 //! Input: a running capture; the moment to end.
 
-pub mod merge;
 pub mod replay;
 
 use std::{
@@ -15,19 +14,22 @@ use tokio::io::unix::AsyncFd;
 use tracer_common::counter::Counter;
 
 use crate::{
-    analysis::{
-        account::{self, Account, Reading, Terms},
-        books::{Books, Lost},
-        intervals::{Interval, Intervals},
-        totals::Totals,
-    },
     correlate::Correlator,
     decode::{self, Raw},
     event::Event,
     kernel::{hooks::Kinds, vmstat::Vmstat},
     proc::process,
-    sink::{Header, Sink, Summary},
-    source::ring::Capture,
+    run::clock::{cost, cpu_time, now},
+    run::{
+        account::{self, Account, Reading, Terms},
+        books::{Books, Lost},
+        header::Header,
+        intervals::{Interval, Intervals},
+        summary::Summary,
+        totals::Totals,
+    },
+    sink::Sink,
+    source::bpf::ring::Capture,
     units::{Nanos, Tgid},
 };
 
@@ -354,31 +356,4 @@ fn reading(capture: &Capture, mut last: Reading) -> io::Result<Reading> {
         }
     }
     Ok(last)
-}
-
-/// `CLOCK_MONOTONIC`, as in the events.
-/// `CLOCK_MONOTONIC`.
-pub fn now() -> Nanos {
-    nanos(rustix::time::ClockId::Monotonic)
-}
-
-/// CPU time and peak memory of this process (/proc/self/status, fs/proc/task_mmu.c `task_mem`).
-fn cost() -> (Nanos, u64) {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let peak_kib = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
-        .and_then(|value| value.trim().trim_end_matches(" kB").parse::<u64>().ok())
-        .unwrap_or(0);
-    (cpu_time(), peak_kib << 10)
-}
-
-/// CPU time of this process so far.
-fn cpu_time() -> Nanos {
-    nanos(rustix::time::ClockId::ProcessCPUTime)
-}
-
-fn nanos(clock: rustix::time::ClockId) -> Nanos {
-    let clock = rustix::time::clock_gettime(clock);
-    Nanos(u64::try_from(clock.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(clock.tv_nsec).unwrap_or(0))
 }

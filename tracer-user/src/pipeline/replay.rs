@@ -4,13 +4,14 @@
 use std::io::{self, Read};
 
 use crate::{
-    analysis::{parts::Parts, totals::Totals},
     recording::{
         header::{Begin, Finished},
+        parts::Parts,
+        reader::{Item, Missing, ReadError, RecordingFile},
         rows::Step,
     },
-    sink::{Header, Sink, Summary},
-    source::recording::{Item, Missing, ReadError, RecordingFile},
+    run::{header::Header, summary::Summary, totals::Totals},
+    sink::Sink,
 };
 
 /// Why a recording was not fed to its end.
@@ -147,9 +148,12 @@ mod tests {
     use super::*;
     use crate::{
         event::Event,
-        recording::block::{BlockHeader, HEADER, MAGIC, Packer, Span, Unpacker},
-        render::made_up,
-        sink::{json::JsonLines, recording::Recording, text::Text},
+        made_up,
+        recording::{
+            block::{BlockHeader, HEADER, MAGIC, Packer, Span, Unpacker},
+            writer::Writer,
+        },
+        sink::{json::JsonLines, text::Text},
     };
 
     /// As the pipeline feeds a sink: two turns, of which the second goes on where the first ended.
@@ -192,7 +196,7 @@ mod tests {
     fn a_recording_shows_the_rows_of_the_run() {
         let (mut live, mut again, mut file) = (Vec::new(), Vec::new(), Vec::new());
         feed(&mut Text::new(&mut live, true, None));
-        feed(&mut Recording::new(&mut file).unwrap());
+        feed(&mut Writer::new(&mut file).unwrap());
         let mut recording = RecordingFile::new(&file[..]).unwrap();
         assert!(
             replay(
@@ -211,9 +215,9 @@ mod tests {
         let mut other = made_up::header();
         other.begun.0 += 1;
         let mut file = Vec::new();
-        feed(&mut Recording::new(&mut file).unwrap());
+        feed(&mut Writer::new(&mut file).unwrap());
         let first = file.len();
-        feed_as(&other, &mut Recording::new(&mut file).unwrap());
+        feed_as(&other, &mut Writer::new(&mut file).unwrap());
         let mut live = Vec::new();
         feed(&mut JsonLines::new(&mut live));
         let of_first = live.len();
@@ -246,7 +250,7 @@ mod tests {
         let path = root.join(format!("v{}/made-up.data", crate::recording::VERSION));
         let Ok(there) = std::fs::read(&path) else {
             let mut file = Vec::new();
-            feed(&mut Recording::new(&mut file).unwrap());
+            feed(&mut Writer::new(&mut file).unwrap());
             std::fs::write(&path, file).unwrap();
             panic!("{} was missing and is written: commit it", path.display());
         };
@@ -303,13 +307,13 @@ mod tests {
             changes in prop::collection::vec((any::<usize>(), any::<u8>()), 1..4),
         ) {
             let mut file = Vec::new();
-            feed(&mut Recording::new(&mut file).unwrap());
+            feed(&mut Writer::new(&mut file).unwrap());
             let file = changed(&file, number, &changes).unwrap();
             let mut again = Vec::new();
             let sinks: [&mut dyn Sink; 3] = [
                 &mut Text::new(io::sink(), true, None),
                 &mut JsonLines::new(io::sink()),
-                &mut Recording::new(&mut again).unwrap(),
+                &mut Writer::new(&mut again).unwrap(),
             ];
             for sink in sinks {
                 let mut recording = RecordingFile::new(&file[..]).unwrap();

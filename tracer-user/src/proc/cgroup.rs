@@ -10,7 +10,7 @@ use std::{
 use thiserror::Error;
 use tracer_common::filter::MAX_CGROUP_LEVELS;
 
-use crate::{render::escape::Printable, units::Tgid};
+use crate::{escape::Printable, units::Tgid};
 
 /// Why a cgroup cannot be asked for.
 #[derive(Debug, Error)]

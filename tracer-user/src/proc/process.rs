@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use rustix::io::Errno;
 use thiserror::Error;
 
-use crate::render::escape::Printable;
+use crate::escape::Printable;
 use crate::units::{Tgid, Tid};
 
 /// `PROC_PID_INIT_INO`, include/linux/proc_ns.h (6.18 and later: `PID_NS_INIT_INO`, include/uapi/linux/nsfs.h).

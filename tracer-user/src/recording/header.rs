@@ -4,8 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    analysis::books::Books,
-    sink::{Header, Summary},
+    run::{books::Books, header::Header, summary::Summary},
     units::Nanos,
 };
 

@@ -15,7 +15,7 @@ use crate::{
     },
     proc::maps::Vma,
     recording::header::Begin,
-    sink::{Header, MissingHook},
+    run::header::{Header, MissingHook},
 };
 use frames::Frames;
 
@@ -237,7 +237,7 @@ fn path(text: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{render::made_up, units::Pfn};
+    use crate::{made_up, units::Pfn};
 
     #[test]
     fn nothing_of_a_file_remains() {

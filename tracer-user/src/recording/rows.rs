@@ -284,8 +284,11 @@ fn of<T: Copy>(all: &[T], number: u64) -> Result<T, Damage> {
 mod tests {
     use super::*;
     use crate::{
-        event::{OwnerSource, Verdict, failure::Cause, failure::Failure},
-        render::made_up,
+        event::{
+            OwnerSource, Verdict,
+            failure::{Cause, Failure},
+        },
+        made_up,
     };
 
     fn failure() -> Failure {

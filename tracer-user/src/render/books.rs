@@ -2,8 +2,8 @@
 //! Input: accounts of the run and of its intervals.
 
 use crate::{
-    analysis::{account::Account, intervals::IntervalTotals},
     render::quantity::{Count, Duration},
+    run::{account::Account, intervals::IntervalTotals},
     units::Nanos,
 };
 

@@ -3,7 +3,7 @@
 
 use jiff::{Timestamp, tz::TimeZone};
 
-use crate::{sink::Header, units::Nanos};
+use crate::{run::header::Header, units::Nanos};
 
 /// A time by `format`, as `strftime` has it; what no calendar has, as nanoseconds since the boot.
 #[must_use]

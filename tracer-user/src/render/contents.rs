@@ -6,16 +6,15 @@ use std::fmt::{self, Write as _};
 use serde::Serialize;
 
 use crate::{
-    analysis::contents::{Blocks, Contents, EventCounts, RunContents},
-    recording::{VERSION, block::Kind, header::Begin},
-    render::{
-        clock,
-        escape::{self, Printable},
-        parts,
-        quantity::Bytes,
-        summary,
+    escape::{self, Printable},
+    recording::{
+        VERSION,
+        block::Kind,
+        contents::{Blocks, Contents, EventCounts, RunContents},
+        header::Begin,
+        reader::Missing,
     },
-    source::recording::Missing,
+    render::{clock, parts, quantity::Bytes, summary},
 };
 
 /// A page for a person.

@@ -7,8 +7,8 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::{
     analysis::groups::{Group, Groups, Key, Row, Sort, Value, time_line},
+    escape::Printable,
     render::{
-        escape::Printable,
         quantity::{Bytes, Count, Duration, PageSize},
         rows,
     },
@@ -204,7 +204,7 @@ mod tests {
     use super::*;
     use crate::{
         analysis::groups::{Run, Tables},
-        render::made_up,
+        made_up,
         units::{Nanos, Tgid},
     };
 

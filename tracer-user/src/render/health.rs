@@ -22,7 +22,7 @@ use serde::Serialize;
 
 use crate::{
     analysis::health::{Finding, Health, Status},
-    render::escape::{self, Printable},
+    escape::{self, Printable},
 };
 
 /// Columns of the name.
@@ -144,7 +144,7 @@ pub fn json(health: &Health, out: &mut impl Write) -> io::Result<()> {
         })?;
     }
     line(&Line::Doctor {
-        backend: health.backend.map(crate::source::ring::Backend::name),
+        backend: health.backend.map(crate::run::backend::Backend::name),
         r#do: (!health.remedies.is_empty()).then(|| health.remedies.join("; ")),
     })
 }

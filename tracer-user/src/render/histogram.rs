@@ -4,8 +4,8 @@
 use std::fmt;
 
 use crate::{
-    analysis::totals::Durations,
     render::quantity::{Count, Duration},
+    run::totals::Durations,
     units::Nanos,
 };
 

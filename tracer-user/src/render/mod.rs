@@ -3,14 +3,11 @@
 pub mod books;
 pub mod clock;
 pub mod contents;
-pub mod escape;
 pub mod failure;
 pub mod groups;
 pub mod health;
 pub mod histogram;
 pub mod losses;
-#[cfg(test)]
-pub(crate) mod made_up;
 pub mod others;
 pub mod parts;
 pub mod quantity;

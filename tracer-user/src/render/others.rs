@@ -2,9 +2,9 @@
 //! Input: events; output: text, laid out as the rows of moves.
 
 use crate::{
+    escape::Printable,
     event::{compaction::Compaction, failure::Failure, unmapped::UnmappedMove},
     render::{
-        escape::Printable,
         failure::story,
         quantity::{Count, Duration, PageSize},
         rows::{Layout, actor, named, nodes, place, reason},

@@ -1,10 +1,7 @@
 //! Which files of a run are not there, in words.
 //! Input: the files of a run.
 
-use crate::{
-    analysis::parts::Files,
-    render::{clock, escape::Printable},
-};
+use crate::{escape::Printable, recording::parts::Files, render::clock};
 
 /// What is not there: None where all of it is. Files are numbered from 1, as people do.
 #[must_use]

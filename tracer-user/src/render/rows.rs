@@ -4,12 +4,10 @@
 use std::borrow::Cow;
 
 use crate::{
+    escape::Printable,
     event::{Move, OwnerSource, Reason, Task, Verdict},
     proc::maps::Vma,
-    render::{
-        escape::Printable,
-        quantity::{Duration, PageSize},
-    },
+    render::quantity::{Duration, PageSize},
     units::{Nanos, NodeId, Order, Pfn, VirtAddr},
 };
 
@@ -296,7 +294,7 @@ pub(super) fn place(vma: Option<&Vma>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::render::made_up::{moved, unknown};
+    use crate::made_up::{moved, unknown};
 
     const TIME: &str = "12:01:03.417";
 

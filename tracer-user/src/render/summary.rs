@@ -4,22 +4,21 @@
 use std::fmt::{self, Write as _};
 
 use crate::{
-    analysis::{
-        books::{Books, Unasked},
-        intervals::SoFar,
-        totals::{Durations, NodePair, Totals},
-    },
+    escape::Printable,
     kernel::hooks::Kinds,
     render::{
-        books as words,
-        escape::Printable,
-        failure, histogram,
+        books as words, failure, histogram,
         quantity::{Bytes, Count, Duration},
         rows,
     },
-    sink::MissingHook,
-    sink::{Header, Summary},
-    source::ring::Backend,
+    run::{
+        backend::Backend,
+        books::{Books, Unasked},
+        header::{Header, MissingHook},
+        intervals::SoFar,
+        summary::Summary,
+        totals::{Durations, NodePair, Totals},
+    },
     units::{Nanos, PAGE_SIZE},
 };
 
@@ -454,8 +453,8 @@ fn percent(part: Nanos, whole: Nanos) -> String {
 mod tests {
     use super::*;
     use crate::{
-        analysis::{account::Account, books::Lost, intervals::IntervalTotals},
-        render::made_up::{header, summary},
+        made_up::{header, summary},
+        run::{account::Account, books::Lost, intervals::IntervalTotals},
     };
 
     fn page(header: &Header, summary: &Summary) -> String {

@@ -6,10 +6,10 @@ use std::io::{self, Write};
 use csv::ErrorKind;
 
 use crate::{
-    analysis::intervals::Interval,
     event::Event,
+    run::{header::Header, intervals::Interval, summary::Summary},
     sink::{
-        Header, Sink, Summary,
+        Sink,
         export::{Export, Run},
         table::{Cell, Kind, Table},
     },
@@ -123,7 +123,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::{render::made_up, units::VirtAddr};
+    use crate::{made_up, units::VirtAddr};
 
     fn exported(kind: Kind, events: &[Event]) -> String {
         let mut out = Vec::new();

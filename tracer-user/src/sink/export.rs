@@ -3,11 +3,7 @@
 
 use std::io;
 
-use crate::{
-    event::Event,
-    sink::{Header, Sink},
-    units::Nanos,
-};
+use crate::{event::Event, run::header::Header, sink::Sink, units::Nanos};
 
 /// A format. Each run of each recording is begun, fed and finished or abandoned; then the document is closed, once.
 pub trait Export: Sink {
@@ -65,7 +61,7 @@ impl Run {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::render::made_up;
+    use crate::made_up;
 
     #[test]
     fn what_is_lost_is_not_invented() {

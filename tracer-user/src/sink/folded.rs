@@ -7,13 +7,11 @@ use std::{
 };
 
 use crate::{
-    analysis::{
-        groups::{Key, Run, Sort, Tables},
-        intervals::Interval,
-    },
+    analysis::groups::{Key, Run, Sort, Tables},
     event::Event,
     render::groups::words,
-    sink::{Header, Sink, Summary, export::Export},
+    run::{header::Header, intervals::Interval, summary::Summary},
+    sink::{Sink, export::Export},
     units::Nanos,
 };
 
@@ -90,7 +88,7 @@ impl<W: Write> Export for Folded<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::render::made_up;
+    use crate::made_up;
 
     #[test]
     fn a_line_for_each_stack() {

@@ -10,12 +10,12 @@ use std::io::{self, Write};
 use serde::{Serialize, Serializer};
 
 use crate::{
-    analysis::intervals::Interval,
+    escape,
     event::{Event, Move, Task},
     proc::maps::Vma,
-    render::escape,
+    run::{header::Header, intervals::Interval, summary::Summary},
     sink::{
-        Header, Sink, Summary,
+        Sink,
         export::Export,
         json::others::{CompactionLine, FailureLine, UnmappedLine},
     },
@@ -284,7 +284,7 @@ impl<'a> SummaryLine<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::render::made_up;
+    use crate::made_up;
 
     #[test]
     fn every_key() {

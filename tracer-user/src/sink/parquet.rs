@@ -19,10 +19,10 @@ use parquet::{
 };
 
 use crate::{
-    analysis::intervals::Interval,
     event::Event,
+    run::{header::Header, intervals::Interval, summary::Summary},
     sink::{
-        Header, Sink, Summary,
+        Sink,
         export::{Export, Run},
         table::{Cell, Kind, Table, Type},
     },
@@ -271,7 +271,7 @@ mod tests {
     use rustix::fs::{MemfdFlags, memfd_create};
 
     use super::*;
-    use crate::{event::Move, render::made_up, units::VirtAddr};
+    use crate::{event::Move, made_up, units::VirtAddr};
 
     /// Where nobody reads.
     struct Gone;

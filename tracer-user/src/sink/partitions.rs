@@ -12,12 +12,12 @@ use std::{
 use jiff::{Timestamp, tz::TimeZone};
 
 use crate::{
-    analysis::intervals::Interval,
     event::Event,
+    output::{Draft, Writer, about},
+    run::{header::Header, intervals::Interval, summary::Summary},
     sink::{
-        Header, Sink, Summary,
+        Sink,
         export::{Export, Run},
-        place::{Draft, Writer, about},
         table::Kind,
     },
 };
@@ -232,7 +232,7 @@ mod tests {
     use super::*;
     use crate::{
         event::Move,
-        render::made_up,
+        made_up,
         sink::{csv::Csv, table::Table},
         units::Nanos,
     };

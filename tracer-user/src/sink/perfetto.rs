@@ -12,19 +12,17 @@ mod words;
 use std::io::{self, Write};
 
 use crate::{
-    analysis::intervals::Interval,
+    escape::Printable,
     event::{
         Event, Move, Reason, Task,
         compaction::Compaction,
         failure::{Failure, cause_name},
         unmapped::UnmappedMove,
     },
-    render::{
-        escape::Printable,
-        rows::{named, size},
-    },
+    render::rows::{named, size},
+    run::{header::Header, intervals::Interval, summary::Summary},
     sink::{
-        Header, Sink, Summary,
+        Sink,
         export::{Export, Run},
         table::{self, Kind},
     },

@@ -5,7 +5,7 @@ mod columns;
 
 use std::{borrow::Cow, io};
 
-use crate::{event::Event, render::escape::Printable, sink::export::Run};
+use crate::{escape::Printable, event::Event, sink::export::Run};
 
 use columns::{
     ACTOR, COMPACTION, Column, FAILURE, HOST, MOVE, NTH, OWNER, PLACE, RUN, TIME, UNMAPPED, VMA, Value, When, described,
@@ -202,7 +202,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::render::made_up;
+    use crate::made_up;
 
     fn kind_of(cell: &Cell) -> Type {
         match cell {

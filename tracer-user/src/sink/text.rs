@@ -7,7 +7,6 @@ use anstyle::{AnsiColor, Style};
 use jiff::tz::TimeZone;
 
 use crate::{
-    analysis::intervals::Interval,
     event::{Event, Verdict},
     render::{
         books, clock,
@@ -15,7 +14,8 @@ use crate::{
         rows::{Layout, Row},
         summary,
     },
-    sink::{Header, Sink, Summary},
+    run::{header::Header, intervals::Interval, summary::Summary},
+    sink::Sink,
     units::Nanos,
 };
 
@@ -191,7 +191,7 @@ impl<W: Write> Sink for Text<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::render::made_up;
+    use crate::made_up;
 
     /// How often the heading stands among 100 rows.
     fn headings(terminal: Option<Terminal>) -> usize {

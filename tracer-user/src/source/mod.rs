@@ -1,7 +1,4 @@
-//! Where raw events come from. Today one source: the ring that the BPF programs fill.
+//! Where events come from.
+//! Input: the running kernel.
 
-pub mod attach;
-pub mod object;
-pub mod recording;
-pub mod ring;
-pub mod trial;
+pub mod bpf;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::{
     event::{Move, Reason, Task, Verdict},
     proc::maps::Vma,
-    sink::Header,
+    run::header::Header,
     units::{Nanos, NodeId, Order, Tgid, VirtAddr},
 };
 

@@ -11,7 +11,8 @@ use crate::{
         vmstat::Vmstat,
     },
     render::quantity::Bytes,
-    source::{attach::Refusal, ring::Backend, trial::Tried},
+    run::backend::Backend,
+    source::bpf::{attach::Refusal, trial::Tried},
     units::PAGE_SIZE,
 };
 

@@ -2,7 +2,7 @@
 //! Input: none.
 
 use super::*;
-use crate::{kernel::hooks::HOOKS, source::attach::Refusal, units::NodeId};
+use crate::{kernel::hooks::HOOKS, source::bpf::attach::Refusal, units::NodeId};
 
 /// The capabilities of a status file with these bits.
 pub(crate) fn capabilities(bits: u64) -> Option<Capabilities> {

@@ -6,7 +6,7 @@ use std::fmt;
 use tracer_common::names::Names;
 
 use crate::{
-    render::escape::Printable,
+    escape::Printable,
     units::{NodeId, Order, PAGE_SHIFT, VirtAddr},
 };
 

@@ -5,11 +5,7 @@ use std::{ffi::OsString, time::Duration};
 
 use clap::ValueEnum;
 
-use crate::{
-    cli::filters,
-    kernel::hooks::Kinds,
-    source::ring::{Backend, RingBytes},
-};
+use crate::{cli::filters, kernel::hooks::Kinds, run::backend::Backend, source::bpf::ring::RingBytes};
 
 #[derive(Debug, clap::Args)]
 #[group(skip)]

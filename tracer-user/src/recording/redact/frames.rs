@@ -5,7 +5,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use crate::{
-    sink::NodeFrames,
+    run::header::NodeFrames,
     units::{NodeId, Pfn},
 };
 

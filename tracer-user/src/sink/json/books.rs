@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
-use crate::analysis::{
+use crate::run::{
     account::{Account, Check},
     books::Books,
     intervals::Interval,

@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use crate::{analysis::totals::Totals, event::failure::cause_name};
+use crate::{event::failure::cause_name, run::totals::Totals};
 
 #[derive(Serialize)]
 struct FailureCount {

@@ -9,8 +9,9 @@ use super::{
 };
 use crate::{
     event::{Event, Move, Task},
-    render::made_up,
-    sink::{Header, Sink, export::Export},
+    made_up,
+    run::header::Header,
+    sink::{Sink, export::Export},
     units::{Nanos, Tgid, Tid, VirtAddr},
 };
 

@@ -4,13 +4,13 @@
 use std::io::{self, Read};
 
 use crate::{
-    analysis::intervals::Interval,
     recording::{
         Damage, VERSION,
         block::{BlockHeader, HEADER, Kind, MAGIC, MAX_JSON, MAX_PAYLOAD, Unpacker},
         header::{Begin, End},
         rows::{self, Step},
     },
+    run::intervals::Interval,
 };
 
 /// Read in one go.

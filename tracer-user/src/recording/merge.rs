@@ -8,15 +8,14 @@ use std::{
 
 use crate::{
     recording::{
+        blocks::Blocks,
         header::{Begin, End},
+        reader::{Item, Missing, ReadError, RecordingFile},
         redact::{Key, Redactor},
         rows::{Batch, Step},
+        writer::Store,
     },
-    sink::{
-        Header,
-        recording::{Store, blocks::Blocks},
-    },
-    source::recording::{Item, Missing, ReadError, RecordingFile},
+    run::header::Header,
 };
 
 /// A stretch of a file that is one file of one run.

@@ -14,8 +14,39 @@ use crate::{
         hooks::{Attach, Hook, Kinds},
         types::KernelTypes,
     },
-    source::ring::CaptureError,
+    run::header::MissingHook,
 };
+
+/// Why tracing cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    /// The object or its maps were refused.
+    #[error("cannot load the BPF object: {0}")]
+    Object(String),
+    /// A hook without which the backend does not work was refused.
+    #[error("cannot attach {}: {}", .0.hook.label(), .0.reason)]
+    Hook(Refusal),
+    /// A map of the object is missing or of another type.
+    #[error("BPF map {name}: {reason}")]
+    Map {
+        /// The map.
+        name: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl CaptureError {
+    /// Whether the kernel refused for want of a privilege (EPERM, EACCES).
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        match self {
+            Self::Hook(refusal) => matches!(refusal.errno, Some(1 | 13)),
+            Self::Object(reason) => reason.contains("os error 1)") || reason.contains("os error 13)"),
+            Self::Map { .. } => false,
+        }
+    }
+}
 
 /// Why hooks are of no use that see folios or page tables, not frames.
 const NO_BASES: &str = "/proc/kcore does not show where this kernel keeps its struct pages";
@@ -199,4 +230,14 @@ fn errno(error: &ProgramError) -> Option<i32> {
         source = cause.source();
     }
     None
+}
+
+impl From<&Refusal> for MissingHook {
+    fn from(refusal: &Refusal) -> Self {
+        Self {
+            hook: refusal.hook.label(),
+            reason: refusal.reason.clone(),
+            loses: refusal.hook.loses.unwrap_or("nothing").to_owned(),
+        }
+    }
 }

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    analysis::account::{Account, Reading, Terms},
+    run::account::{Account, Reading, Terms},
     units::Nanos,
 };
 
@@ -167,7 +167,7 @@ impl Intervals {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::analysis::account::made_up::{reading, terms};
+    use crate::run::account::made_up::{reading, terms};
 
     fn intervals() -> Intervals {
         Intervals::new(reading(0, 100, 0), terms(false))

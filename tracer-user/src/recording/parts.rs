@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     recording::header::{Begin, End},
-    sink::Header,
+    run::header::Header,
 };
 
 /// The files of one run.
@@ -103,7 +103,7 @@ impl Parts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{recording::header::Finished, render::made_up};
+    use crate::{made_up, recording::header::Finished};
 
     fn end(parts: &mut Parts, last: bool) {
         parts.end(&End {

@@ -6,13 +6,13 @@ use std::io;
 use serde::Serialize;
 
 use crate::{
-    analysis::intervals::Interval,
     recording::{
         block::{self, Kind, MAX_JSON, Packer, Span},
         header::{Begin, End, Finished},
         rows::Batch,
+        writer::Store,
     },
-    sink::recording::Store,
+    run::intervals::Interval,
 };
 
 /// The header is what the rest cannot do without: it comes twice at first, then after every so many blocks.

@@ -9,7 +9,7 @@ use tracer_common::counter::Counter;
 use crate::{
     event::Names,
     kernel::vmstat::Vmstat,
-    source::ring::{Backend, Counters},
+    run::{backend::Backend, counters::Counters},
     units::Nanos,
 };
 

@@ -6,14 +6,12 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::{
     event::{Event, Move},
+    made_up,
     recording::{
         block::{Packer, Span},
+        blocks::Blocks,
         header::Finished,
-    },
-    render::made_up,
-    sink::{
-        Sink as _,
-        recording::{Recording, Store, blocks::Blocks},
+        writer::{Store, Writer},
     },
     units::VirtAddr,
 };
@@ -42,7 +40,7 @@ fn recorded() -> Vec<u8> {
 
 /// As tracer does it: what happens first ends the run, which is finished all the same.
 fn record(store: impl Store) -> io::Result<()> {
-    let mut sink = Recording::new(store).unwrap();
+    let mut sink = Writer::new(store).unwrap();
     sink.begin(&made_up::header())?;
     let fed = batches().iter().try_for_each(|batch| {
         batch.iter().try_for_each(|event| sink.event(event))?;
@@ -384,7 +382,7 @@ fn moves_of_any_kind_come_back() {
     proptest!(|(moves in moves)| {
         let events: Vec<Event> = moves.iter().map(|row| Event::Move(any_move(row))).collect();
         let mut bytes = Vec::new();
-        let mut sink = Recording::new(&mut bytes).unwrap();
+        let mut sink = Writer::new(&mut bytes).unwrap();
         sink.begin(&made_up::header()).unwrap();
         for event in &events {
             sink.event(event).unwrap();

@@ -12,9 +12,9 @@ use crate::{
         hooks::{HOOKS, Hook, Kinds},
         types::KernelTypes,
     },
-    source::{
-        attach::{self, Refusal},
-        ring::{self, CaptureError, RingBytes},
+    source::bpf::{
+        attach::{self, CaptureError, Refusal},
+        ring::{self, RingBytes},
     },
 };
 

@@ -5,15 +5,17 @@ use std::io::Cursor;
 
 use super::*;
 use crate::{
-    analysis::{contents::Contents, parts::Parts},
     event::Event,
+    made_up,
     pipeline::replay::replay,
     recording::{
         block::{self, Kind},
+        contents::Contents,
         header::Finished,
+        parts::Parts,
+        writer::Writer,
     },
-    render::made_up,
-    sink::{Sink as _, json::JsonLines, recording::Recording},
+    sink::json::JsonLines,
     units::Nanos,
 };
 
@@ -34,7 +36,7 @@ fn events(by: u64) -> Vec<Event> {
 /// A run in a file of its own.
 fn recorded(later: u64) -> Vec<u8> {
     let mut file = Vec::new();
-    let mut sink = Recording::new(&mut file).unwrap();
+    let mut sink = Writer::new(&mut file).unwrap();
     sink.begin(&begun(later)).unwrap();
     for by in 0..2 {
         for event in events(by) {
@@ -124,7 +126,7 @@ fn runs_come_in_the_order_of_their_time() {
     let found = contents(&merged);
     assert_eq!(found.runs.len(), 3);
     assert!(found.missing.is_empty());
-    let begun = |run: &crate::analysis::contents::RunContents| run.begin.as_ref().map(|begin| begin.header.begun);
+    let begun = |run: &crate::recording::contents::RunContents| run.begin.as_ref().map(|begin| begin.header.begun);
     let first = made_up::header().begun;
     assert_eq!(begun(&found.runs[2]), Some(Nanos(first.0 + 2)));
     // What was joined can be joined again, with what is new.

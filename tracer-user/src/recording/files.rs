@@ -12,9 +12,9 @@ use std::{
     },
 };
 
-use crate::sink::{
-    place::{self, Draft, Place, about},
-    recording::Store,
+use crate::{
+    output::{self, Draft, Place, about},
+    recording::writer::Store,
 };
 
 /// When what was written is to survive a power failure, too.
@@ -62,7 +62,7 @@ impl Files {
         if let Some(limit) = limit.filter(|limit| limit.keep > 0) {
             make_room(path, limit.keep, force)?;
         }
-        let (file, place) = place::open(path, force).map_err(|error| about(path, "create", &error))?;
+        let (file, place) = output::open(path, force).map_err(|error| about(path, "create", &error))?;
         let files = Self {
             path: Some(path.to_owned()),
             regular: place != Place::Stream,
@@ -138,7 +138,7 @@ impl Files {
     fn synchronize_name(&self) -> io::Result<()> {
         match &self.path {
             Some(path) if self.regular && self.sync != Sync::Never => {
-                place::sync_names(path).map_err(|error| about(path, "create", &error))
+                output::sync_names(path).map_err(|error| about(path, "create", &error))
             }
             _ => Ok(()),
         }
@@ -191,7 +191,7 @@ impl Store for Files {
             }
         }
         fs::rename(path, numbered(path, 1)).map_err(|error| about(path, "rotate", &error))?;
-        let (file, _) = place::open(path, false).map_err(|error| about(path, "create", &error))?;
+        let (file, _) = output::open(path, false).map_err(|error| about(path, "create", &error))?;
         self.file = file;
         (self.good, self.written) = (0, 0);
         self.synchronize_name()

@@ -4,10 +4,11 @@
 use serde::{Deserialize, Serialize};
 use tracer_common::counter::Counter;
 
-use crate::{
-    analysis::{account::Account, intervals::IntervalTotals},
-    correlate::{Losses, Unattributed},
-    source::ring::{Counters, MissedRuns},
+use crate::run::{
+    account::Account,
+    attribution::{Losses, Unattributed},
+    counters::{Counters, MissedRuns},
+    intervals::IntervalTotals,
 };
 
 /// The books of a run, in base pages.

@@ -18,7 +18,7 @@ use rustix::{
     io::Errno,
 };
 
-use crate::render::escape::Printable;
+use crate::escape::Printable;
 
 /// What is at a path that may be written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

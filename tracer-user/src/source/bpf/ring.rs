@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeSet,
-    fmt, fs, io,
+    fs, io,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
 };
 
@@ -12,20 +12,23 @@ use aya::{
     maps::{Array, HashMap as BpfHashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
     programs::{Program, ProgramError},
 };
-use serde::{Deserialize, Serialize};
 use tracer_common::{
     config::{Config, kinds},
-    counter::{Counter, REASONS, SLOTS},
+    counter::{Counter, SLOTS},
     filter::{Filter, membership},
 };
 
 use crate::{
     kernel::{
-        hooks::{HOOKS, Hook, Kinds, Skipped, Used},
+        hooks::{Hook, Kinds},
         types::KernelTypes,
     },
-    source::{
-        attach::{Refusal, attach_all, chain, take_off},
+    run::{
+        backend::Backend,
+        counters::{Counters, MissedRuns},
+    },
+    source::bpf::{
+        attach::{CaptureError, Refusal, attach_all, chain, take_off},
         object,
     },
     units::{PAGE_SIZE, Tgid},
@@ -36,61 +39,6 @@ const MAX_SWAPPED: u32 = 1 << 20;
 
 /// Tasks of which it is known which copy of a program has run for them: more than run at the same time.
 const MAX_TURNS: u32 = 1 << 14;
-
-/// How events are captured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Backend {
-    /// Function hooks: every folio and mapping with its owner, from the kernel.
-    Exact,
-    /// Tracepoints only: mappings by address, owners from pagemap.
-    Tracepoint,
-}
-
-impl Backend {
-    /// Best first.
-    pub const ALL: [Self; 2] = [Self::Exact, Self::Tracepoint];
-
-    /// The name on the command line.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Exact => "exact",
-            Self::Tracepoint => "tracepoint",
-        }
-    }
-
-    /// The kinds of moves that it can see.
-    #[must_use]
-    pub fn sees(self) -> Kinds {
-        match self {
-            Self::Exact => Kinds::ALL,
-            Self::Tracepoint => Kinds::MOVE,
-        }
-    }
-
-    fn uses(self, hook: &Hook, kinds: Kinds) -> bool {
-        let moves = kinds.any_of(Kinds::MOVE);
-        match hook.used {
-            Used::Always => true,
-            Used::Moves => moves,
-            Used::Exact => self == Self::Exact && moves,
-            Used::Tracepoint => self == Self::Tracepoint && moves,
-            Used::Kinds(wanting) | Used::More(wanting) => self == Self::Exact && kinds.any_of(wanting),
-        }
-    }
-
-    /// The hooks that this backend wants for these kinds of moves, in the order in which they are attached.
-    pub fn hooks(self, kinds: Kinds) -> impl Iterator<Item = &'static Hook> {
-        HOOKS.iter().filter(move |hook| self.uses(hook, kinds))
-    }
-}
-
-impl fmt::Display for Backend {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
 
 /// Size of the ring between the kernel and tracer: a power of two, whole pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,37 +57,6 @@ impl RingBytes {
             .then(|| u32::try_from(bytes).ok())
             .flatten()
             .map(Self)
-    }
-}
-
-/// Why tracing cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum CaptureError {
-    /// The object or its maps were refused.
-    #[error("cannot load the BPF object: {0}")]
-    Object(String),
-    /// A hook without which the backend does not work was refused.
-    #[error("cannot attach {}: {}", .0.hook.label(), .0.reason)]
-    Hook(Refusal),
-    /// A map of the object is missing or of another type.
-    #[error("BPF map {name}: {reason}")]
-    Map {
-        /// The map.
-        name: &'static str,
-        /// What is wrong.
-        reason: String,
-    },
-}
-
-impl CaptureError {
-    /// Whether the kernel refused for want of a privilege (EPERM, EACCES).
-    #[must_use]
-    pub fn is_refused(&self) -> bool {
-        match self {
-            Self::Hook(refusal) => matches!(refusal.errno, Some(1 | 13)),
-            Self::Object(reason) => reason.contains("os error 1)") || reason.contains("os error 13)"),
-            Self::Map { .. } => false,
-        }
     }
 }
 
@@ -290,7 +207,7 @@ impl Capture {
     /// When the map cannot be read.
     pub fn counters(&self) -> io::Result<Counters> {
         let by_cpu = self.counters.get(&0, 0).map_err(io::Error::other)?;
-        Ok(Counters(
+        Ok(Counters::new(
             (0..SLOTS)
                 .map(|slot| by_cpu.iter().map(|slots| slots[slot]).collect())
                 .collect(),
@@ -358,106 +275,6 @@ impl Capture {
     }
 }
 
-/// Runs of BPF programs that the kernel skipped.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct MissedRuns {
-    /// Of programs without which events may be missing.
-    pub events: u64,
-    /// Of programs without which a detail of an event, or a line of the books, may be missing.
-    pub details: u64,
-    /// Those that a second copy made up for: nothing is missing.
-    pub stood_in: u64,
-}
-
-impl MissedRuns {
-    fn add(&mut self, hook: &Hook, times: u64) {
-        match hook.skipped {
-            Skipped::Events => self.events += times,
-            Skipped::Details => self.details += times,
-        }
-    }
-}
-
-/// The BPF side's counters, then its sums by reason; of each one value per CPU.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counters(Vec<Vec<u64>>);
-
-impl Counters {
-    /// Over all CPUs.
-    #[must_use]
-    pub fn sum(&self, counter: Counter) -> u64 {
-        self.by_cpu(counter).iter().sum()
-    }
-
-    /// One value per possible CPU.
-    #[must_use]
-    pub fn by_cpu(&self, counter: Counter) -> &[u64] {
-        self.0.get(counter as usize).map_or(&[], Vec::as_slice)
-    }
-
-    /// Base pages that moved, were released, or are unseen, for the reason of that number; over all CPUs.
-    #[must_use]
-    pub fn moved_for(&self, reason: u8) -> u64 {
-        let slot = Counter::ALL.len() + usize::from(reason) % REASONS;
-        self.0.get(slot).map_or(0, |by_cpu| by_cpu.iter().sum())
-    }
-
-    /// Counters of a single CPU, for tests: those given, the others 0.
-    #[cfg(test)]
-    pub(crate) fn made_up(values: &[(Counter, u64)]) -> Self {
-        let mut slots = vec![vec![0]; SLOTS];
-        for &(counter, value) in values {
-            slots[counter as usize] = vec![value];
-        }
-        Self(slots)
-    }
-
-    /// The same, with a reason's pages.
-    #[cfg(test)]
-    pub(crate) fn with_moved_for(mut self, reason: u8, pages: u64) -> Self {
-        self.0[Counter::ALL.len() + usize::from(reason)] = vec![pages];
-        self
-    }
-
-    /// What was added since `earlier`.
-    #[must_use]
-    pub fn since(&self, earlier: &Self) -> Self {
-        let difference = |(now, before): (&Vec<u64>, &Vec<u64>)| {
-            now.iter()
-                .zip(before)
-                .map(|(now, before)| now.wrapping_sub(*before))
-                .collect()
-        };
-        Self(self.0.iter().zip(&earlier.0).map(difference).collect())
-    }
-}
-
-/// Creates the maps and makes the programs ready to load. The verbosity of the log decides what the BPF side says.
-pub(crate) fn load(config: &Config, filter: &Filter, ring_bytes: RingBytes, btf: &Btf) -> Result<Ebpf, CaptureError> {
-    let verbosity: u8 = match log::max_level() {
-        log::LevelFilter::Off => 0,
-        level => level as u8,
-    };
-    // The buckets of so large a map are memory, whether they are used or not.
-    let swapped = if config.kinds & kinds::SWAP == 0 {
-        1
-    } else {
-        MAX_SWAPPED
-    };
-    let turns = if config.twice == 0 { 1 } else { MAX_TURNS };
-    EbpfLoader::new()
-        .btf(Some(btf))
-        .override_global("CONFIG", config.as_bytes(), true)
-        .override_global("FILTER", filter.as_bytes(), true)
-        .override_global(aya_log::LEVEL, &verbosity, false)
-        .map_max_entries("RING", ring_bytes.0)
-        .map_max_entries("SWAPPED", swapped)
-        .map_max_entries("TURNS", turns)
-        .load(object::BYTES)
-        .map_err(|e| CaptureError::Object(chain(&e)))
-}
-
 fn take_any(bpf: &mut Ebpf, name: &'static str) -> Result<Map, CaptureError> {
     bpf.take_map(name).ok_or_else(|| CaptureError::Map {
         name,
@@ -483,4 +300,29 @@ fn set_membership(targets: &mut BpfHashMap<MapData, u32, u32>, tgid: Tgid, bits:
         return Ok(());
     }
     targets.insert(tgid.0, bits, 0).map_err(|e| map_error("TARGETS", &e))
+}
+
+/// Creates the maps and makes the programs ready to load. The verbosity of the log decides what the BPF side says.
+pub(crate) fn load(config: &Config, filter: &Filter, ring_bytes: RingBytes, btf: &Btf) -> Result<Ebpf, CaptureError> {
+    let verbosity: u8 = match log::max_level() {
+        log::LevelFilter::Off => 0,
+        level => level as u8,
+    };
+    // The buckets of so large a map are memory, whether they are used or not.
+    let swapped = if config.kinds & kinds::SWAP == 0 {
+        1
+    } else {
+        MAX_SWAPPED
+    };
+    let turns = if config.twice == 0 { 1 } else { MAX_TURNS };
+    EbpfLoader::new()
+        .btf(Some(btf))
+        .override_global("CONFIG", config.as_bytes(), true)
+        .override_global("FILTER", filter.as_bytes(), true)
+        .override_global(aya_log::LEVEL, &verbosity, false)
+        .map_max_entries("RING", ring_bytes.0)
+        .map_max_entries("SWAPPED", swapped)
+        .map_max_entries("TURNS", turns)
+        .load(object::BYTES)
+        .map_err(|e| CaptureError::Object(chain(&e)))
 }

@@ -4,13 +4,6 @@
 use std::{borrow::Cow, io::BufRead, sync::Arc};
 
 use crate::{
-    analysis::{
-        account::{Account, Check},
-        books::{Books, Lost, Unasked},
-        intervals::{Interval, IntervalTotals},
-        totals::Totals,
-    },
-    correlate::Unattributed,
     event::{
         Event, Move, OwnerSource, Reason, Task, Verdict,
         compaction::Compaction,
@@ -22,8 +15,17 @@ use crate::{
         kpage::{KpfQuirks, PageFlags},
         maps,
     },
-    sink::{Header, MissingHook, NodeFrames, Summary},
-    source::ring::{Backend, MissedRuns},
+    run::{
+        account::{Account, Check},
+        attribution::Unattributed,
+        backend::Backend,
+        books::{Books, Lost, Unasked},
+        counters::MissedRuns,
+        header::{Header, MissingHook, NodeFrames},
+        intervals::{Interval, IntervalTotals},
+        summary::Summary,
+        totals::Totals,
+    },
     units::{Nanos, NodeId, Order, Pfn, Tgid, Tid, VirtAddr},
 };
 

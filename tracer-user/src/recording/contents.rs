@@ -6,14 +6,14 @@ use std::io::Read;
 use serde::Serialize;
 
 use crate::{
-    analysis::parts::Parts,
     event::Event,
     recording::{
         block::Kind,
         header::{Begin, End, Finished},
+        parts::Parts,
+        reader::{Item, Missing, RecordingFile},
         rows::Step,
     },
-    source::recording::{Item, Missing, RecordingFile},
     units::Nanos,
 };
 

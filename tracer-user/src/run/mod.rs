@@ -1,0 +1,13 @@
+//! A run: how it was made, what its source could see, what it came to, and whether the books balance.
+//! Input: filled by a source and the pipeline, or read from a recording; used by sinks, analyses and reports.
+
+pub mod account;
+pub mod attribution;
+pub mod backend;
+pub mod books;
+pub mod clock;
+pub mod counters;
+pub mod header;
+pub mod intervals;
+pub mod summary;
+pub mod totals;
