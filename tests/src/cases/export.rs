@@ -96,7 +96,7 @@ fn everything(env: &Env) -> Result<Outcome> {
     }
     let moved = shown.stdout.lines().last().context("no summary")?;
     ensure!(
-        moved.contains(&format!(r#""pages":{pages},"#)),
+        moved.contains(&format!(r#""mappings":{pages},"#)),
         "{pages} pages: {moved}"
     );
     Ok(Outcome::Passed)

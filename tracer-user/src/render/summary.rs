@@ -64,7 +64,7 @@ pub fn sums(header: &Header, totals: &Totals, so_far: Option<&SoFar>) -> String 
 fn write_sums(out: &mut String, header: &Header, totals: &Totals, so_far: Option<&SoFar>) -> fmt::Result {
     moved(out, totals)?;
     writeln!(out, " moved")?;
-    unmapped(out, totals)?;
+    mapped(out, totals)?;
     tables(out, totals, &Books::default())?;
     writeln!(out)?;
     if let Some(books) = so_far.filter(|books| books.totals.closed > 0) {
@@ -90,9 +90,9 @@ fn write(out: &mut String, header: Option<&Header>, summary: &Summary, hints: bo
         Duration(summary.duration),
         Count(lost.events()),
     )?;
-    unmapped(out, totals)?;
+    mapped(out, totals)?;
     losses(out, &summary.books)?;
-    if totals.pages == 0 && totals.unmapped == 0 && hints {
+    if totals.pages == 0 && hints {
         writeln!(out, "{HINT}")?;
     }
     tables(out, totals, &summary.books)?;
@@ -130,14 +130,26 @@ fn moved(out: &mut String, totals: &Totals) -> fmt::Result {
     }
 }
 
-fn unmapped(out: &mut String, totals: &Totals) -> fmt::Result {
-    let pages = match totals.unmapped {
-        0 => return Ok(()),
+/// How the pages that moved are mapped; nothing where each has one mapping.
+fn mapped(out: &mut String, totals: &Totals) -> fmt::Result {
+    let mapped = totals.pages.saturating_sub(totals.unmapped);
+    if totals.unmapped == 0 && totals.mappings == mapped {
+        return Ok(());
+    }
+    let pages = |pages| match pages {
         1 => "1 page".to_owned(),
         pages => format!("{} pages", Count(pages)),
     };
-    let bytes = Bytes(totals.unmapped.saturating_mul(PAGE_SIZE));
-    writeln!(out, "{bytes} in {pages} more that no process maps")
+    let mappings = match totals.mappings {
+        1 => "1 mapping".to_owned(),
+        mappings => format!("{} mappings", Count(mappings)),
+    };
+    let parts = [
+        (mapped > 0 || totals.mappings > 0).then(|| format!("{} with {mappings}", pages(mapped))),
+        (totals.unmapped > 0).then(|| format!("{} that no process maps", pages(totals.unmapped))),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    writeln!(out, "of these  {}", parts.join(" · "))
 }
 
 /// Moves by reason and node pair, their blackouts, failures, compaction.
@@ -149,7 +161,7 @@ fn tables(out: &mut String, totals: &Totals, books: &Books) -> fmt::Result {
     for sums in totals.by_reason.values() {
         blackouts.merge(&sums.blackout);
     }
-    histogram::write(out, "BLACKOUT", "MAPPINGS", &blackouts)?;
+    histogram::write(out, "BLACKOUT", "EVENTS", &blackouts)?;
     failures(out, totals)?;
     compaction(out, totals, books)
 }
@@ -160,7 +172,7 @@ fn pagemap(out: &mut String, totals: &Totals) -> fmt::Result {
         let verdicts: Vec<String> = totals
             .verdicts
             .iter()
-            .map(|(verdict, &pages)| format!("{} {}", Count(pages), verdict.words()))
+            .map(|(verdict, &mappings)| format!("{} {}", Count(mappings), verdict.words()))
             .collect();
         writeln!(out, "pagemap   {}", verdicts.join(" · "))?;
     }
@@ -266,7 +278,11 @@ fn reasons(out: &mut String, totals: &Totals) -> fmt::Result {
         let node = |id: &Option<_>| id.map_or_else(|| "?".to_owned(), |id: crate::units::NodeId| id.to_string());
         format!("{}->{}", node(old), node(new))
     };
-    write!(out, "\n{:<18} {:>11} {:>10}", "REASON", "PAGES", "SIZE")?;
+    write!(
+        out,
+        "\n{:<18} {:>11} {:>10} {:>11}",
+        "REASON", "PAGES", "SIZE", "MAPPINGS"
+    )?;
     for pair in &pairs {
         write!(out, " {:>11}", name(pair))?;
     }
@@ -274,10 +290,11 @@ fn reasons(out: &mut String, totals: &Totals) -> fmt::Result {
     for (reason, sums) in &totals.by_reason {
         write!(
             out,
-            "{:<18} {:>11} {:>10}",
+            "{:<18} {:>11} {:>10} {:>11}",
             rows::reason(reason),
             Count(sums.pages).to_string(),
-            Bytes(sums.pages.saturating_mul(PAGE_SIZE)).to_string()
+            Bytes(sums.pages.saturating_mul(PAGE_SIZE)).to_string(),
+            Count(sums.mappings).to_string()
         )?;
         for pair in &pairs {
             let pages = sums
@@ -301,14 +318,19 @@ fn failures(out: &mut String, totals: &Totals) -> fmt::Result {
     if totals.failures.is_empty() {
         return Ok(());
     }
-    writeln!(out, "\n{:<18} {:>11} {:>10}  CAUSE", "NOT MOVED", "FOLIOS", "SIZE")?;
+    writeln!(
+        out,
+        "\n{:<18} {:>11} {:>10} {:>11}  CAUSE",
+        "NOT MOVED", "FOLIOS", "SIZE", "ATTEMPTS"
+    )?;
     for ((reason, cause), sums) in &totals.failures {
         writeln!(
             out,
-            "{:<18} {:>11} {:>10}  {}",
+            "{:<18} {:>11} {:>10} {:>11}  {}",
             rows::reason(reason),
             Count(sums.folios).to_string(),
             Bytes(sums.pages.saturating_mul(PAGE_SIZE)).to_string(),
+            Count(sums.attempts).to_string(),
             failure::words(*cause)
         )?;
     }

@@ -1,13 +1,15 @@
-//! What moved, in sums: by reason and node pair, by verdict, and how long accesses had to wait.
+//! Sums over events: by reason and node pair, by verdict, and how long accesses had to wait.
 //! Input: every event of a run.
 
 use std::collections::BTreeMap;
 
+use hdrhistogram::Histogram;
+
 use crate::{
-    event::{Event, Move, Reason, Verdict, compaction::Compaction, failure::Cause},
+    event::{Event, Move, Reason, Verdict, compaction::Compaction, failure::Cause, unmapped::UnmappedMove},
+    run::{folios::Folios, stuck::Stuck},
     units::{Nanos, NodeId},
 };
-use hdrhistogram::Histogram;
 
 /// Durations, in nanoseconds, to two significant digits.
 #[derive(Clone, Debug)]
@@ -79,9 +81,11 @@ pub type NodePair = (Option<NodeId>, Option<NodeId>);
 /// The sums of one reason.
 #[derive(Clone, Debug, Default)]
 pub struct ReasonTotals {
-    /// Base pages.
+    /// Base pages that moved, once each, mapped or not.
     pub pages: u64,
-    /// Base pages by node pair.
+    /// Mappings of base pages that were pointed at another frame: a page that three processes map has three.
+    pub mappings: u64,
+    /// [`Self::pages`] by node pair.
     pub by_nodes: BTreeMap<NodePair, u64>,
     /// Blackouts, one per event whose start was seen.
     pub blackout: Durations,
@@ -90,22 +94,28 @@ pub struct ReasonTotals {
 /// The sums of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Totals {
-    /// Events.
+    /// Moves of mapped pages, one for each neighbourhood of pages in each mapping.
     pub events: u64,
-    /// Base pages: mappings that were pointed at another frame.
+    /// Base pages that moved, once each, mapped or not.
     pub pages: u64,
+    /// Of those, pages that no process maps.
+    pub unmapped: u64,
+    /// Mappings of base pages that were pointed at another frame: a page that three processes map has three.
+    pub mappings: u64,
     /// By reason.
     pub by_reason: BTreeMap<Reason, ReasonTotals>,
-    /// Base pages by verdict.
+    /// Mappings by verdict.
     pub verdicts: BTreeMap<Verdict, u64>,
-    /// Base pages whose old frame is one of several candidates.
+    /// Mappings whose old frame is one of several candidates.
     pub ambiguous: u64,
-    /// Base pages that moved without a mapping.
-    pub unmapped: u64,
     /// What could not be moved, by reason and cause.
     pub failures: BTreeMap<(Reason, Cause), FailureTotals>,
     /// Runs of compaction.
     pub compaction: CompactionTotals,
+    /// The folio whose events are being counted.
+    folios: Folios,
+    /// The folios that could not be moved so far.
+    stuck: Stuck<(Reason, Cause)>,
 }
 
 /// Pages of a recording may be as many as can be written.
@@ -114,12 +124,25 @@ fn add(sum: &mut u64, pages: u64) {
 }
 
 /// Folios that could not be moved.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FailureTotals {
-    /// Folios, once for each call.
+    /// Times that a call left a folio where it was; what is tried in ten calls fails ten times.
+    pub attempts: u64,
+    /// Folios, once each however often they were tried.
     pub folios: u64,
     /// Base pages in them.
     pub pages: u64,
+}
+
+impl FailureTotals {
+    /// Adds a failure of a folio of so many base pages, `known` if it has failed before.
+    pub fn add(&mut self, pages: u64, known: bool) {
+        self.attempts += 1;
+        if !known {
+            self.folios += 1;
+            add(&mut self.pages, pages);
+        }
+    }
 }
 
 /// Runs of compaction, one for each zone that was gone over.
@@ -144,37 +167,57 @@ impl Totals {
     pub fn add(&mut self, event: &Event) {
         match event {
             Event::Move(moved) => self.add_move(moved),
-            Event::Unmapped(moved) => add(&mut self.unmapped, moved.order.pages()),
+            Event::Unmapped(moved) => self.add_unmapped(moved),
             Event::Failure(failure) => {
-                let sums = self
-                    .failures
-                    .entry((failure.reason.clone(), failure.cause))
-                    .or_default();
-                sums.folios += 1;
-                add(&mut sums.pages, failure.order.pages());
+                let key = (failure.reason.clone(), failure.cause);
+                let known = self.stuck.failed(&key, failure);
+                self.failures.entry(key).or_default().add(failure.order.pages(), known);
             }
             Event::Compaction(run) => self.compaction.add(run),
         }
     }
 
     fn add_move(&mut self, moved: &Move) {
+        let pages = self.folios.pages(moved);
+        self.stuck.came(moved.new_pfn, moved.pages);
         self.events += 1;
-        add(&mut self.pages, moved.pages);
-        let reason = match self.by_reason.get_mut(&moved.reason) {
-            Some(reason) => reason,
-            None => self.by_reason.entry(moved.reason.clone()).or_default(),
-        };
-        add(&mut reason.pages, moved.pages);
-        add(
-            reason.by_nodes.entry((moved.old_node, moved.new_node)).or_default(),
-            moved.pages,
-        );
-        if let Some(blackout) = moved.blackout {
-            reason.blackout.add(blackout, 1);
-        }
+        add(&mut self.pages, pages);
+        add(&mut self.mappings, moved.pages);
         add(self.verdicts.entry(moved.verdict).or_default(), moved.pages);
         if moved.ambiguous {
             add(&mut self.ambiguous, moved.pages);
+        }
+        let sums = of_reason(&mut self.by_reason, &moved.reason);
+        sums.add((moved.old_node, moved.new_node), pages);
+        add(&mut sums.mappings, moved.pages);
+        if let Some(blackout) = moved.blackout {
+            sums.blackout.add(blackout, 1);
+        }
+    }
+
+    fn add_unmapped(&mut self, moved: &UnmappedMove) {
+        let pages = moved.order.pages();
+        self.stuck.came(moved.new_pfn, pages);
+        add(&mut self.pages, pages);
+        add(&mut self.unmapped, pages);
+        of_reason(&mut self.by_reason, &moved.reason).add((moved.old_node, moved.new_node), pages);
+    }
+}
+
+fn of_reason<'s>(sums: &'s mut BTreeMap<Reason, ReasonTotals>, reason: &Reason) -> &'s mut ReasonTotals {
+    // Only the first one of a reason needs a copy of its name.
+    if !sums.contains_key(reason) {
+        sums.insert(reason.clone(), ReasonTotals::default());
+    }
+    sums.get_mut(reason).unwrap_or_else(|| unreachable!("inserted above"))
+}
+
+impl ReasonTotals {
+    /// Counts pages that moved, once each.
+    fn add(&mut self, nodes: NodePair, pages: u64) {
+        if pages > 0 {
+            add(&mut self.pages, pages);
+            add(self.by_nodes.entry(nodes).or_default(), pages);
         }
     }
 }

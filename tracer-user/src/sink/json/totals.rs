@@ -9,6 +9,7 @@ use crate::{event::failure::cause_name, run::totals::Totals};
 struct FailureCount {
     reason: String,
     cause: &'static str,
+    attempts: u64,
     folios: u64,
     pages: u64,
 }
@@ -38,6 +39,7 @@ struct NodesLine {
 struct ReasonLine {
     reason: String,
     pages: u64,
+    mappings: u64,
     nodes: Vec<NodesLine>,
     blackout_p50_ns: Option<u64>,
     blackout_p99_ns: Option<u64>,
@@ -51,10 +53,11 @@ struct ReasonLine {
 pub struct TotalsKeys {
     events: u64,
     pages: u64,
-    ambiguous_pages: u64,
+    unmapped_pages: u64,
+    mappings: u64,
+    ambiguous_mappings: u64,
     reasons: Vec<ReasonLine>,
     verdicts: serde_json::Map<String, serde_json::Value>,
-    unmapped_pages: u64,
     failures: Vec<FailureCount>,
     compaction: CompactionSums,
 }
@@ -66,6 +69,7 @@ impl TotalsKeys {
         let reasons = totals.by_reason.iter().map(|(reason, sums)| ReasonLine {
             reason: reason.to_string(),
             pages: sums.pages,
+            mappings: sums.mappings,
             nodes: sums
                 .by_nodes
                 .iter()
@@ -87,20 +91,22 @@ impl TotalsKeys {
         Self {
             events: totals.events,
             pages: totals.pages,
-            ambiguous_pages: totals.ambiguous,
+            unmapped_pages: totals.unmapped,
+            mappings: totals.mappings,
+            ambiguous_mappings: totals.ambiguous,
             reasons: reasons.collect(),
             verdicts: totals
                 .verdicts
                 .iter()
                 .map(|(v, &pages)| (v.name().to_owned(), pages.into()))
                 .collect(),
-            unmapped_pages: totals.unmapped,
             failures: totals
                 .failures
                 .iter()
                 .map(|((reason, cause), sums)| FailureCount {
                     reason: reason.to_string(),
                     cause: cause_name(*cause),
+                    attempts: sums.attempts,
                     folios: sums.folios,
                     pages: sums.pages,
                 })

@@ -1,0 +1,139 @@
+//! Tells a folio that fails to move again from another one that fails for the first time.
+//! Input: failures, and moves that bring another page to the frame of one.
+
+use std::{collections::HashMap, hash::Hash};
+
+use crate::{
+    event::failure::Failure,
+    units::{Pfn, Tgid, VirtAddr},
+};
+
+/// Folios that are remembered: 1 GiB of base pages. What fails beyond that counts as new each time.
+const MOST: usize = 1 << 18;
+
+/// What a folio is recognized by: it stays in its frame, and a page in its process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Identity {
+    Frame(Pfn),
+    /// Where the machine hides frame numbers.
+    Page(Tgid, VirtAddr),
+}
+
+/// Folios that could not be moved, by what they are counted under.
+#[derive(Clone, Debug)]
+pub struct Stuck<K> {
+    known: HashMap<Identity, Vec<K>>,
+    /// Pairs of folio and key in it.
+    pairs: usize,
+}
+
+impl<K> Default for Stuck<K> {
+    fn default() -> Self {
+        Self {
+            known: HashMap::new(),
+            pairs: 0,
+        }
+    }
+}
+
+impl<K: Eq + Clone> Stuck<K> {
+    /// Notes a failure. Returns whether that folio has failed under that key before.
+    pub fn failed(&mut self, key: &K, failure: &Failure) -> bool {
+        let place = failure.places.first().map(|place| (place.owner.tgid, place.vaddr));
+        let identity = match (failure.pfn, place) {
+            (Some(pfn), _) => Identity::Frame(pfn),
+            (None, Some((tgid, vaddr))) => Identity::Page(tgid, vaddr),
+            (None, None) => return false,
+        };
+        if let Some(keys) = self.known.get(&identity)
+            && keys.contains(key)
+        {
+            return true;
+        }
+        if self.pairs < MOST {
+            self.known.entry(identity).or_default().push(key.clone());
+            self.pairs += 1;
+        }
+        false
+    }
+
+    /// Pages moved to frames from `first` on: what stayed there before is gone.
+    pub fn came(&mut self, first: Option<Pfn>, pages: u64) {
+        let Some(first) = first.filter(|_| !self.known.is_empty()) else {
+            return;
+        };
+        if pages <= self.known.len() as u64 {
+            for page in 0..pages {
+                self.forget(Identity::Frame(first.plus(page)));
+            }
+        } else {
+            let here = |identity: &Identity| matches!(identity, Identity::Frame(pfn) if (first.0..first.0.saturating_add(pages)).contains(&pfn.0));
+            let gone: Vec<Identity> = self.known.keys().filter(|identity| here(identity)).copied().collect();
+            for identity in gone {
+                self.forget(identity);
+            }
+        }
+    }
+
+    fn forget(&mut self, identity: Identity) {
+        if let Some(keys) = self.known.remove(&identity) {
+            self.pairs -= keys.len();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{event::Event, made_up};
+
+    fn failure() -> Failure {
+        made_up::others()
+            .into_iter()
+            .find_map(|event| match event {
+                Event::Failure(failure) => Some(failure),
+                Event::Move(_) | Event::Unmapped(_) | Event::Compaction(_) => None,
+            })
+            .unwrap()
+    }
+
+    #[test]
+    fn a_folio_is_known_until_another_page_comes_to_its_frame() {
+        let (mut stuck, failure) = (Stuck::default(), failure());
+        let pfn = failure.pfn.unwrap();
+        let failed = |stuck: &mut Stuck<u8>, key| stuck.failed(&key, &failure);
+        assert_eq!(
+            [1, 1, 2, 2, 1].map(|key| failed(&mut stuck, key)),
+            [false, true, false, true, true]
+        );
+        stuck.came(Some(pfn.plus(1)), 1);
+        stuck.came(None, 1);
+        assert!(failed(&mut stuck, 1));
+        for (first, pages) in [(pfn, 1), (Pfn(0), u64::MAX)] {
+            stuck.came(Some(first), pages);
+            assert_eq!([1, 1].map(|key| failed(&mut stuck, key)), [false, true]);
+        }
+    }
+
+    #[test]
+    fn without_frames_a_page_of_a_process_is_known() {
+        let mut stuck = Stuck::default();
+        let mut hidden = Failure { pfn: None, ..failure() };
+        assert_eq!([(); 2].map(|()| stuck.failed(&(), &hidden)), [false, true]);
+        hidden.places.clear();
+        assert_eq!([(); 2].map(|()| stuck.failed(&(), &hidden)), [false, false]);
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut stuck = Stuck::default();
+        for frame in 0..MOST as u64 + 10 {
+            let failure = Failure {
+                pfn: Some(Pfn(frame)),
+                ..failure()
+            };
+            assert!(!stuck.failed(&(), &failure));
+        }
+        assert_eq!((stuck.known.len(), stuck.pairs), (MOST, MOST));
+    }
+}
