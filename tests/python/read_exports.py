@@ -29,7 +29,7 @@ def report(directory):
     for row in table["rows"]:
         key = (row["host"], row.get("pid"), row["reason"])
         assert key not in found, key
-        found[key] = (row["pages"], row["events"], row["blackout_max_ns"])
+        found[key] = (row["mappings"], row["events"], row["blackout_max_ns"])
     return found
 
 

@@ -3,6 +3,7 @@
 //! Input: moves of one or several recordings.
 
 mod keys;
+mod shared;
 pub mod time_line;
 
 use std::{
@@ -19,14 +20,18 @@ use crate::{
 };
 use keys::Common;
 pub use keys::{Key, Run, Value};
+use shared::Shared;
 
 /// The sums of a group.
 #[derive(Clone, Debug, Default)]
 pub struct Group {
     /// Runs of pages.
     pub events: u64,
-    /// Base pages.
+    /// Base pages of the folios that moved, once each, of which at least a part is mapped here. Sums over groups may
+    /// count a page that several of them share more than once.
     pub pages: u64,
+    /// Mappings of base pages that were pointed at another frame.
+    pub mappings: u64,
     /// The longest blackout; None: no run's start was seen.
     pub longest: Option<Nanos>,
     /// How long accesses had to wait, of the runs whose start was seen. None: there are too many groups to keep it.
@@ -38,6 +43,7 @@ impl Group {
     pub fn merge(&mut self, other: &Self) {
         self.events += other.events;
         self.pages = self.pages.saturating_add(other.pages);
+        self.mappings = self.mappings.saturating_add(other.mappings);
         self.longest = self.longest.max(other.longest);
         match (&mut self.blackout, &other.blackout) {
             (Some(durations), Some(others)) => durations.merge(others),
@@ -53,9 +59,11 @@ impl Group {
         self.longest.map(|longest| about.min(longest))
     }
 
-    fn add(&mut self, moved: &Move) {
+    /// Adds a move that brings so many pages which are not counted here yet.
+    fn add(&mut self, moved: &Move, pages: u64) {
         self.events += 1;
-        self.pages = self.pages.saturating_add(moved.pages);
+        self.pages = self.pages.saturating_add(pages);
+        self.mappings = self.mappings.saturating_add(moved.pages);
         if let Some(blackout) = moved.blackout {
             self.longest = self.longest.max(Some(blackout));
             if let Some(durations) = &mut self.blackout {
@@ -72,6 +80,7 @@ pub struct Tables {
     pub tables: Vec<Groups>,
     /// Of the last move of the run. Moves come in rows: what a row has in common is looked up once.
     last: Option<Common>,
+    shared: Shared,
 }
 
 impl Tables {
@@ -81,12 +90,14 @@ impl Tables {
         Self {
             tables: tables.into_iter().map(Groups::new).collect(),
             last: None,
+            shared: Shared::default(),
         }
     }
 
     /// Before the moves of another run.
     pub fn begin_run(&mut self) {
         self.last = None;
+        self.shared = Shared::default();
     }
 
     /// Adds a move.
@@ -95,8 +106,9 @@ impl Tables {
         if !goes_on {
             self.last = Some(Common::from(moved));
         }
-        for table in &mut self.tables {
-            table.add(moved, run, goes_on);
+        let folio = self.shared.folio(moved);
+        for (number, table) in self.tables.iter_mut().enumerate() {
+            table.add(moved, run, goes_on, |group| folio.pages(number, group));
         }
     }
 
@@ -202,7 +214,8 @@ impl Groups {
     }
 
     /// Adds a move, which `goes_on` where the last one was but for its address and its time.
-    fn add(&mut self, moved: &Move, run: &Run, goes_on: bool) {
+    /// `pages` says how many of its pages a group has not counted yet.
+    fn add(&mut self, moved: &Move, run: &Run, goes_on: bool, pages: impl FnOnce(Option<usize>) -> u64) {
         let first = self.address.map_or(VirtAddr(0), |_| first(moved.vaddr));
         let second = self.second.map_or(0, |_| run.second(moved.at));
         if !goes_on || (first, second) != (self.last.1, self.last.2) {
@@ -212,9 +225,9 @@ impl Groups {
             Some(number) => {
                 let page = self.address.map_or(0, |_| page(moved.vaddr));
                 let place = number * self.each() + page;
-                self.sums[place].add(moved);
+                self.sums[place].add(moved, pages(Some(place)));
             }
-            None => self.others.add(moved),
+            None => self.others.add(moved, pages(None)),
         }
     }
 
@@ -338,16 +351,25 @@ pub enum Sort {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, sync::Arc};
+    use std::{
+        collections::{BTreeMap, BTreeSet},
+        sync::Arc,
+    };
 
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{made_up, units::Tgid};
+    use crate::{
+        made_up,
+        run::folios::Folios,
+        units::{Tgid, Tid},
+    };
 
     /// Few of each, so that they come again and alternate.
     fn any_move() -> impl Strategy<Value = Move> {
-        (0u32..3, 0u64..40, 0u64..3, 0u64..3, any::<bool>()).prop_map(|(owner, page, second, pages, known)| {
+        let folio = (prop::option::of(1u8..4), 0u32..2);
+        let parts = (0u32..3, 0u64..40, 0u64..3, 0u64..3, any::<bool>(), folio);
+        parts.prop_map(|(owner, page, second, pages, known, (nth, thread))| {
             let mut moved = if known { made_up::moved() } else { made_up::unknown() };
             if let Some(task) = &mut moved.owner {
                 task.tgid = Tgid(owner);
@@ -357,6 +379,7 @@ mod tests {
             moved.vaddr = VirtAddr(page * PAGE_SIZE + 0x7f00_0000);
             moved.at = Nanos(second * 1_000_000_000);
             moved.pages = pages;
+            (moved.nth, moved.actor.tid) = (nth, Tid(thread));
             moved
         })
     }
@@ -370,25 +393,51 @@ mod tests {
                 vec![Key::Nodes, Key::Address, Key::Second],
             ]);
             let mut tables = Tables::new(asked);
+            let mut next = 0;
             let mut expected = vec![BTreeMap::new(); tables.tables.len()];
             for (moves, host) in runs.iter().zip(["db-1", "db-2", "db-1"]) {
                 let run = Run { begun: Nanos(0), host: Arc::from(host) };
                 tables.begin_run();
+                // The number of each thread's folio.
+                let (mut folios, mut numbers) = (Folios::default(), BTreeMap::new());
                 for moved in moves {
                     tables.add(moved, &run);
+                    let folio = match moved.nth {
+                        None => {
+                            numbers.remove(&moved.actor.tid);
+                            folios.pages(moved);
+                            None
+                        }
+                        Some(_) => {
+                            let begins = folios.pages(moved) > 0;
+                            if begins || !numbers.contains_key(&moved.actor.tid) {
+                                numbers.insert(moved.actor.tid, (next, moved.order.pages().max(moved.pages)));
+                                next += 1;
+                            }
+                            numbers.get(&moved.actor.tid).copied()
+                        }
+                    };
                     for (table, groups) in tables.tables.iter().zip(&mut expected) {
                         let values: Vec<Value> = table.keys().iter().map(|key| key.of(moved, &run)).collect();
-                        let (events, pages, longest) = groups.entry(values).or_insert((0, 0, None));
-                        (*events, *pages) = (*events + 1, *pages + moved.pages);
+                        let (sums, counted) = groups.entry(values).or_insert(((0, 0, 0, None), BTreeSet::new()));
+                        let (events, pages, mappings, longest) = sums;
+                        (*events, *mappings) = (*events + 1, *mappings + moved.pages);
+                        *pages += match folio {
+                            None => moved.pages,
+                            Some((number, all)) => if counted.insert(number) { all } else { 0 },
+                        };
                         *longest = (*longest).max(moved.blackout);
                     }
                 }
             }
             for (table, expected) in tables.tables.iter().zip(expected) {
-                let sums = |row: &Row<'_>| (row.group().events, row.group().pages, row.group().longest);
+                let sums = |row: &Row<'_>| {
+                    let group = row.group();
+                    (group.events, group.pages, group.mappings, group.longest)
+                };
                 let rows = table.sorted(Sort::Name, usize::MAX);
                 let found: Vec<_> = rows.iter().map(|row| (row.values().collect::<Vec<_>>(), sums(row))).collect();
-                prop_assert_eq!(found, expected.into_iter().collect::<Vec<_>>());
+                prop_assert_eq!(found, expected.into_iter().map(|(values, (sums, _))| (values, sums)).collect::<Vec<_>>());
                 // The first ones are the same, however many are asked for.
                 let all = table.sorted(Sort::Pages, usize::MAX);
                 let some = table.sorted(Sort::Pages, 2);

@@ -112,8 +112,8 @@ impl Table {
         }
         writeln!(
             out,
-            "{:>11} {:>10} {:>11} {:>13} {:>8} {:>8}",
-            "PAGES", "SIZE", "EVENTS", "BLACKOUT p50", "p99", "max"
+            "{:>11} {:>10} {:>11} {:>9} {:>13} {:>8} {:>8}",
+            "PAGES", "SIZE", "MAPPINGS", "EVENTS", "BLACKOUT p50", "p99", "max"
         )?;
         for (name, group) in &self.rows {
             for (word, width) in name.iter().zip(&widths) {
@@ -144,9 +144,10 @@ fn numbers(out: &mut impl fmt::Write, group: &Group) -> fmt::Result {
         .map_or_else(|| "-".to_owned(), |nanos| Duration(nanos).to_string());
     writeln!(
         out,
-        "{:>11} {:>10} {:>11} {:>13} {:>8} {longest:>8}",
+        "{:>11} {:>10} {:>11} {:>9} {:>13} {:>8} {longest:>8}",
         Count(group.pages).to_string(),
         Bytes(group.pages.saturating_mul(PAGE_SIZE)).to_string(),
+        Count(group.mappings).to_string(),
         Count(group.events).to_string(),
         quantile(0.5),
         quantile(0.99),
@@ -165,6 +166,7 @@ pub fn json(groups: &Groups, sort: Sort, most: Option<usize>) -> Json {
         }
         let quantile = |q| group.quantile(q).map(|nanos| nanos.0);
         row.insert("pages".to_owned(), group.pages.into());
+        row.insert("mappings".to_owned(), group.mappings.into());
         row.insert("events".to_owned(), group.events.into());
         row.insert("blackout_p50_ns".to_owned(), quantile(0.5).into());
         row.insert("blackout_p99_ns".to_owned(), quantile(0.99).into());

@@ -75,10 +75,10 @@ impl<W: Write> Export for Folded<W> {
                 // What separates frames is in none of them.
                 let frame = |value| words(&value).replace(';', "\\x3b");
                 let frames: Vec<String> = row.values().skip(from).map(frame).collect();
-                writeln!(self.writer, "{} {}", frames.join(";"), row.group().pages)?;
+                writeln!(self.writer, "{} {}", frames.join(";"), row.group().mappings)?;
             }
-            if groups.others.pages > 0 {
-                writeln!(self.writer, "all others {}", groups.others.pages)?;
+            if groups.others.mappings > 0 {
+                writeln!(self.writer, "all others {}", groups.others.mappings)?;
             }
         }
         self.writer.flush()

@@ -1,0 +1,60 @@
+//! Which groups have counted the pages of the folio that a thread is moving.
+//! Input: moves, in the order in which they were read.
+
+use std::collections::HashMap;
+
+use crate::{event::Move, run::folios::Folios, units::Tid};
+
+/// Threads whose folio is remembered; more than move pages at the same time.
+const MOST: usize = 1 << 12;
+
+/// The folio that each thread is moving. A thread restores all mappings of a folio before those of the next one
+/// (mm/migrate.c, `remove_migration_ptes`), and its events keep their order.
+#[derive(Debug, Default)]
+pub struct Shared {
+    folios: Folios,
+    of_threads: HashMap<Tid, Counted>,
+}
+
+/// Where the pages of a folio are counted already.
+#[derive(Debug, Default)]
+pub struct Counted {
+    /// Base pages of the folio.
+    pages: u64,
+    /// Table and group; None where each event counts its own pages.
+    groups: Option<Vec<(usize, Option<usize>)>>,
+}
+
+impl Shared {
+    /// The folio of this move.
+    pub fn folio(&mut self, moved: &Move) -> &mut Counted {
+        let pages = self.folios.pages(moved);
+        if self.of_threads.len() >= MOST && !self.of_threads.contains_key(&moved.actor.tid) {
+            self.of_threads.clear();
+        }
+        let counted = self.of_threads.entry(moved.actor.tid).or_default();
+        if moved.nth.is_none() {
+            (counted.pages, counted.groups) = (pages, None);
+        } else if pages > 0 || counted.groups.is_none() {
+            // Where the first event was not seen, another one begins the folio.
+            counted.pages = moved.order.pages().max(moved.pages);
+            counted.groups.get_or_insert_default().clear();
+        }
+        counted
+    }
+}
+
+impl Counted {
+    /// Base pages that this group of this table has not counted yet.
+    pub fn pages(&mut self, table: usize, group: Option<usize>) -> u64 {
+        let Some(groups) = &mut self.groups else {
+            return self.pages;
+        };
+        let here = (table, group);
+        if groups.contains(&here) {
+            return 0;
+        }
+        groups.push(here);
+        self.pages
+    }
+}
