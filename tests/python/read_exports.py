@@ -27,6 +27,8 @@ def report(directory):
     with open(f"{directory}/report.json") as file:
         (table,) = json.load(file)["tables"]
     for row in table["rows"]:
+        if row.get("process") == "nobody":
+            continue  # folios that no process maps are another table
         key = (row["host"], row.get("pid"), row["reason"])
         assert key not in found, key
         found[key] = (row["mappings"], row["events"], row["blackout_max_ns"])

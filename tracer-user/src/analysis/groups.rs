@@ -14,7 +14,7 @@ use std::{
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::{
-    event::Move,
+    event::{Move, unmapped::UnmappedMove},
     run::totals::Durations,
     units::{Nanos, PAGE_SIZE, VirtAddr},
 };
@@ -57,6 +57,11 @@ impl Group {
         let about = self.blackout.as_ref()?.quantile(quantile)?;
         // To two digits: not beyond the longest.
         self.longest.map(|longest| about.min(longest))
+    }
+
+    fn add_unmapped(&mut self, moved: &UnmappedMove) {
+        self.events += 1;
+        self.pages = self.pages.saturating_add(moved.order.pages());
     }
 
     /// Adds a move that brings so many pages which are not counted here yet.
@@ -109,6 +114,14 @@ impl Tables {
         let folio = self.shared.folio(moved);
         for (number, table) in self.tables.iter_mut().enumerate() {
             table.add(moved, run, goes_on, |group| folio.pages(number, group));
+        }
+    }
+
+    /// Adds a move of a folio that nobody maps.
+    pub fn add_unmapped(&mut self, moved: &UnmappedMove, run: &Run) {
+        self.last = None;
+        for table in &mut self.tables {
+            table.add_unmapped(moved, run);
         }
     }
 
@@ -231,6 +244,21 @@ impl Groups {
         }
     }
 
+    /// Adds a move of a folio that nobody maps, unless the groups are of addresses.
+    fn add_unmapped(&mut self, moved: &UnmappedMove, run: &Run) {
+        self.wanted.clear();
+        for key in &self.keys {
+            let Some(value) = key.of_unmapped(moved, run) else {
+                return;
+            };
+            self.wanted.push(value);
+        }
+        match self.place() {
+            Some(block) => self.sums[block].add_unmapped(moved),
+            None => self.others.add_unmapped(moved),
+        }
+    }
+
     /// Groups of a block.
     fn each(&self) -> usize {
         self.address.map_or(1, |_| NEIGHBOURS)
@@ -248,6 +276,11 @@ impl Groups {
         if let Some(Value::Address(_, vaddr)) = self.address.and_then(|key| self.wanted.get_mut(key)) {
             *vaddr = first(*vaddr);
         }
+        self.place()
+    }
+
+    /// The number of the block of the wanted values; None: there is none, and no room for it.
+    fn place(&mut self) -> Option<usize> {
         let digest = self.hasher.hash_one(&self.wanted);
         let known = self.blocks.find(digest, |block| self.of(*block) == self.wanted);
         let (place, each) = (self.sums.len(), self.each());
@@ -360,6 +393,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        event::Event,
         made_up,
         run::folios::Folios,
         units::{Tgid, Tid},
@@ -384,6 +418,27 @@ mod tests {
         })
     }
 
+    #[test]
+    fn what_nobody_maps_is_in_every_table_but_that_of_addresses() {
+        let mut tables = Tables::new(Key::ALL.map(|key| vec![key]));
+        let run = Run {
+            begun: Nanos(0),
+            host: Arc::from("db-1"),
+        };
+        for event in made_up::others() {
+            if let Event::Unmapped(moved) = event {
+                tables.add_unmapped(&moved, &run);
+            }
+        }
+        for table in &tables.tables {
+            let rows = table.sorted(Sort::Name, usize::MAX);
+            let pages: u64 = rows.iter().map(|row| row.group().pages).sum();
+            let expected = if table.asked() == [Key::Address] { 0 } else { 8 };
+            assert_eq!(pages, expected, "{:?}", table.asked());
+            assert!(rows.iter().all(|row| row.group().mappings == 0));
+        }
+    }
+
     proptest! {
         #[test]
         fn tables_have_the_sums_of_each_group(runs in prop::collection::vec(prop::collection::vec(any_move(), 0..60), 1..4)) {
@@ -402,21 +457,15 @@ mod tests {
                 let (mut folios, mut numbers) = (Folios::default(), BTreeMap::new());
                 for moved in moves {
                     tables.add(moved, &run);
-                    let folio = match moved.nth {
-                        None => {
-                            numbers.remove(&moved.actor.tid);
-                            folios.pages(moved);
-                            None
-                        }
-                        Some(_) => {
-                            let begins = folios.pages(moved) > 0;
-                            if begins || !numbers.contains_key(&moved.actor.tid) {
-                                numbers.insert(moved.actor.tid, (next, moved.order.pages().max(moved.pages)));
-                                next += 1;
-                            }
-                            numbers.get(&moved.actor.tid).copied()
-                        }
-                    };
+                    let begins = folios.pages(moved) > 0;
+                    let thread = moved.actor.tid;
+                    if moved.nth.is_none() {
+                        numbers.remove(&thread);
+                    } else if begins || !numbers.contains_key(&thread) {
+                        numbers.insert(thread, (next, moved.order.pages().max(moved.pages)));
+                        next += 1;
+                    }
+                    let folio = numbers.get(&thread).copied();
                     for (table, groups) in tables.tables.iter().zip(&mut expected) {
                         let values: Vec<Value> = table.keys().iter().map(|key| key.of(moved, &run)).collect();
                         let (sums, counted) = groups.entry(values).or_insert(((0, 0, 0, None), BTreeSet::new()));

@@ -3,3 +3,4 @@
 pub mod groups;
 pub mod health;
 pub mod losses;
+pub mod stuck;

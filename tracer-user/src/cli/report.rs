@@ -17,6 +17,7 @@ use crate::{
     analysis::{
         groups::{Groups, Key, Run, Sort, Tables},
         losses::Losses,
+        stuck::StuckByProcess,
     },
     cli::{
         Refused,
@@ -24,9 +25,9 @@ use crate::{
         view,
     },
     escape::{self, Printable},
-    event::{Event, Move},
+    event::{Event, Move, failure::Failure, unmapped::UnmappedMove},
     recording::parts::Files,
-    render::{books, groups, losses, parts, quantity::Count, summary},
+    render::{books, groups, losses, parts, quantity::Count, stuck, summary},
     run::{
         header::Header,
         intervals::{Interval, SoFar},
@@ -153,7 +154,9 @@ impl Args {
         self.in_time(event.at(), run)
             && match event {
                 Event::Move(moved) => self.wants_move(moved, run),
-                Event::Unmapped(_) | Event::Failure(_) | Event::Compaction(_) => !self.chooses_moves(),
+                Event::Unmapped(moved) => self.wants_unmapped(moved, run),
+                Event::Failure(failure) => self.conditions.is_empty() && self.wants_failure(failure),
+                Event::Compaction(_) => !self.chooses_moves(),
             }
     }
 
@@ -164,6 +167,19 @@ impl Args {
                 .conditions
                 .iter()
                 .all(|(key, value)| groups::is_called(&key.of(moved, run), value))
+    }
+
+    fn wants_unmapped(&self, moved: &UnmappedMove, run: &Run) -> bool {
+        let is_called = |(key, value): &(Key, String)| {
+            key.of_unmapped(moved, run)
+                .is_some_and(|found| groups::is_called(&found, value))
+        };
+        self.pid.is_empty() && self.conditions.iter().all(is_called)
+    }
+
+    fn wants_failure(&self, failure: &Failure) -> bool {
+        let maps = |pid: &u32| failure.places.iter().any(|place| place.owner.tgid.0 == *pid);
+        self.pid.is_empty() || self.pid.iter().any(maps)
     }
 }
 
@@ -200,12 +216,14 @@ struct Gathering<'a> {
     /// Which of them.
     current: usize,
     tables: Tables,
+    stuck: StuckByProcess,
 }
 
 impl Sink for Gathering<'_> {
     fn begin(&mut self, header: &Header) -> io::Result<()> {
         self.run = Run::from(header);
         self.tables.begin_run();
+        self.stuck.begin_run();
         // The files of a rotation are of one run.
         let known = self
             .recorded
@@ -234,9 +252,12 @@ impl Sink for Gathering<'_> {
         if !self.args.wants(event, &self.run) {
             return Ok(());
         }
-        if let Event::Move(moved) = event {
-            self.tables.add(moved, &self.run);
+        match event {
+            Event::Move(moved) => self.tables.add(moved, &self.run),
+            Event::Unmapped(moved) => self.tables.add_unmapped(moved, &self.run),
+            Event::Failure(_) | Event::Compaction(_) => {}
         }
+        self.stuck.add(event, &self.run.host);
         if let Some(recorded) = self.recorded.get_mut(self.current) {
             recorded.totals.add(event);
         }
@@ -283,6 +304,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         recorded: Vec::new(),
         current: 0,
         tables: Tables::new(keys),
+        stuck: StuckByProcess::default(),
     };
     if args.since.zip(args.until).is_some_and(|(since, until)| since >= until) {
         return Err(Refused("--until is not after --since: nothing is between them".to_owned()).into());
@@ -293,11 +315,16 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         gathering.path = path;
         reading.replay(path, &mut gathering)?;
     }
-    let Gathering { recorded, tables, .. } = gathering;
+    let Gathering {
+        recorded,
+        tables,
+        stuck,
+        ..
+    } = gathering;
     let text = if args.json {
-        json(args, &recorded, &tables.tables, &reading)
+        json(args, &recorded, &tables.tables, &stuck, &reading)
     } else {
-        text(args, &recorded, &tables, &reading)?
+        text(args, &recorded, &tables, &stuck, &reading)?
     };
     view::print(&text)?;
     Ok(reading.end())
@@ -307,7 +334,13 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 const ROWS: usize = 20;
 
 /// Each recording's closing page, unless something else is asked for, then the tables.
-fn text(args: &Args, recordings: &[Recorded], tables: &Tables, reading: &Reading) -> anyhow::Result<String> {
+fn text(
+    args: &Args,
+    recordings: &[Recorded],
+    tables: &Tables,
+    stuck: &StuckByProcess,
+    reading: &Reading,
+) -> anyhow::Result<String> {
     let mut out = String::new();
     let rows = args.rows.unwrap_or(ROWS);
     if !reading.undamaged {
@@ -360,13 +393,16 @@ fn text(args: &Args, recordings: &[Recorded], tables: &Tables, reading: &Reading
         };
         groups::write(&mut out, table, sort, rows)?;
     }
+    if args.by.is_empty() {
+        stuck::write(&mut out, stuck, rows)?;
+    }
     if tables.are_empty() && !args.by.is_empty() {
         writeln!(out, "no move of a page in it that is asked for")?;
     }
     Ok(out)
 }
 
-fn json(args: &Args, recordings: &[Recorded], tables: &[Groups], reading: &Reading) -> String {
+fn json(args: &Args, recordings: &[Recorded], tables: &[Groups], stuck: &StuckByProcess, reading: &Reading) -> String {
     let recordings: Vec<_> = recordings
         .iter()
         .map(|recorded| {
@@ -400,7 +436,12 @@ fn json(args: &Args, recordings: &[Recorded], tables: &[Groups], reading: &Readi
             })
         })
         .collect();
-    escape::json_text(&json!({ "whole": reading.is_whole(), "recordings": recordings, "tables": tables }))
+    escape::json_text(&json!({
+        "whole": reading.is_whole(),
+        "recordings": recordings,
+        "tables": tables,
+        "failures_by_process": stuck::json(stuck, args.rows),
+    }))
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ pub fn words(value: &Value) -> String {
     let node = |node: &Option<NodeId>| node.map_or_else(|| "?".to_owned(), |node| node.to_string());
     match value {
         Value::Nothing => "unknown".to_owned(),
+        Value::Nobody => "nobody".to_owned(),
         Value::Process(tgid, Some(comm)) => format!("{}[{tgid}]", Printable(comm)),
         Value::Process(tgid, None) => format!("?[{tgid}]"),
         Value::Text(text) => Printable(text).to_string(),
@@ -44,7 +45,7 @@ pub fn is_called(value: &Value, text: &str) -> bool {
         Value::Seconds(second, _) => second.to_string() == text,
         Value::Order(order) => order.0.to_string() == text,
         Value::Address(_, vaddr) => vaddr.to_string() == text,
-        Value::Nothing | Value::Reason(_) | Value::Nodes(..) | Value::Verdict(_) => false,
+        Value::Nothing | Value::Nobody | Value::Reason(_) | Value::Nodes(..) | Value::Verdict(_) => false,
     };
     or || words(value) == text
 }
@@ -181,6 +182,7 @@ fn keys(key: Key, value: &Value) -> Map<String, Json> {
     let name = key.name();
     let object = match value {
         Value::Nothing => json!({ name: null }),
+        Value::Nobody => json!({ name: "nobody" }),
         Value::Process(tgid, comm) if key == Key::Actor => {
             json!({ "actor_pid": tgid.0, "actor_comm": comm.as_deref() })
         }

@@ -12,4 +12,5 @@ pub mod others;
 pub mod parts;
 pub mod quantity;
 pub mod rows;
+pub mod stuck;
 pub mod summary;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::{
-    event::{Move, Reason, Task, Verdict},
+    event::{Move, Reason, Task, Verdict, unmapped::UnmappedMove},
     proc::maps::Vma,
     run::header::Header,
     units::{Nanos, NodeId, Order, Tgid, VirtAddr},
@@ -98,6 +98,24 @@ impl Key {
         }
     }
 
+    /// What it is of a move of a folio that nobody maps; None: it has none.
+    #[must_use]
+    pub fn of_unmapped(self, moved: &UnmappedMove, run: &Run) -> Option<Value> {
+        Some(match self {
+            Self::Process | Self::Comm | Self::Vma | Self::Verdict => Value::Nobody,
+            Self::Reason => Value::Reason(moved.reason.clone()),
+            Self::Actor => Value::process(&moved.actor),
+            Self::Nodes => Value::Nodes(moved.old_node, moved.new_node),
+            Self::Order => Value::Order(moved.order),
+            Self::Address => return None,
+            Self::Second => {
+                let second = run.second(moved.at);
+                Value::Seconds(second, second)
+            }
+            Self::Host => Value::Text(run.host.clone()),
+        })
+    }
+
     /// Whether what it is of a move says nothing without the machine.
     pub(super) fn is_of_one_machine(self) -> bool {
         matches!(self, Self::Process | Self::Actor | Self::Address)
@@ -134,6 +152,8 @@ impl From<&Header> for Run {
 pub enum Value {
     /// Nobody knows.
     Nothing,
+    /// No process maps it.
+    Nobody,
     /// A process by name.
     Process(Tgid, Option<Arc<str>>),
     /// A name.
