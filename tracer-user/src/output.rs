@@ -1,60 +1,225 @@
-//! Where output may be put: never through a symbolic link, never over another file unasked, for its owner alone.
-//! Input: a path.
+//! Where output may be put: never through a link of another user, never over another file unasked, never into a pipe of
+//! another user, and for its owner alone. Input: a path.
+
+mod directory;
 
 use std::{
-    ffi::OsString,
-    fs::{self, File, OpenOptions},
+    ffi::{OsStr, OsString},
+    fs::File,
     io::{self, Write},
-    os::{
-        fd::AsRawFd as _,
-        unix::fs::{FileTypeExt as _, OpenOptionsExt as _},
-    },
+    os::fd::AsRawFd as _,
     path::{Path, PathBuf},
-    process,
 };
 
 use rustix::{
-    fs::{AtFlags, CWD, OFlags, RenameFlags, linkat, renameat_with},
+    fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, fstat, linkat, openat, renameat, renameat_with, unlinkat},
     io::Errno,
 };
 
+pub use directory::Directory;
+use directory::{hidden, is_trusted};
+
 use crate::escape::Printable;
 
-/// What is at a path that may be written to.
+/// What is at a name that may be written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Occupant {
     /// Nothing.
-    Free,
+    Nothing,
     /// A file that is to be replaced.
     File,
-    /// A pipe or a device.
+    /// A pipe or a device, of the caller or of root.
     Stream,
 }
 
-/// Looks at what is at a path; `force` says that a file may be replaced.
-///
-/// # Errors
-/// When it may not be written to.
-pub fn look(path: &Path, force: bool) -> io::Result<Place> {
-    let kind = match fs::symlink_metadata(path) {
-        Ok(metadata) => metadata.file_type(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Place::Free),
-        Err(error) => return Err(error),
-    };
-    if kind.is_symlink() {
-        Err(io::Error::other("it is a symbolic link, which is not followed"))
-    } else if kind.is_dir() {
-        Err(io::ErrorKind::IsADirectory.into())
-    } else if kind.is_fifo() || kind.is_char_device() {
-        Ok(Place::Stream)
-    } else if !kind.is_file() {
-        Err(io::Error::other("it is neither a file nor a pipe"))
-    } else if force {
-        Ok(Place::File)
-    } else {
-        Err(there_already())
+/// A name in a directory that is held open.
+#[derive(Debug)]
+pub struct Destination {
+    directory: Directory,
+    name: OsString,
+    path: PathBuf,
+}
+
+impl Destination {
+    /// The place that a path names.
+    ///
+    /// # Errors
+    /// As [`Directory::open`]; a path that ends with no name.
+    pub fn new(path: &Path) -> io::Result<Self> {
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        let parent = match path.parent() {
+            Some(parent) if parent != Path::new("") => parent,
+            _ => Path::new("."),
+        };
+        Ok(Self {
+            directory: Directory::open(parent)?,
+            name: name.to_owned(),
+            path: path.to_owned(),
+        })
+    }
+
+    /// A name in a directory.
+    #[must_use]
+    pub fn within(directory: Directory, name: OsString) -> Self {
+        let path = directory.path().join(&name);
+        Self { directory, name, path }
+    }
+
+    /// Its path, for messages.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Brings the names beside it to the disk.
+    ///
+    /// # Errors
+    /// Whatever the system says.
+    pub fn sync_names(&self) -> io::Result<()> {
+        self.directory.sync()
+    }
+
+    /// Looks at what is there; `force` says that a file may be replaced.
+    ///
+    /// # Errors
+    /// When it may not be written to.
+    pub fn look(&self, force: bool) -> io::Result<Occupant> {
+        let Some(stat) = self.directory.stat(&self.name)? else {
+            return Ok(Occupant::Nothing);
+        };
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Symlink => Err(io::Error::other("it is a symbolic link, which is not followed")),
+            FileType::Directory => Err(io::ErrorKind::IsADirectory.into()),
+            FileType::Fifo | FileType::CharacterDevice if is_trusted(&stat) => Ok(Occupant::Stream),
+            FileType::Fifo | FileType::CharacterDevice => Err(io::Error::other(format!(
+                "it is a pipe or a device of another user (uid {}), who could read what is written",
+                stat.st_uid
+            ))),
+            FileType::RegularFile if force => Ok(Occupant::File),
+            FileType::RegularFile => Err(there_already()),
+            _ => Err(io::Error::other("it is neither a file nor a pipe")),
+        }
+    }
+
+    /// Opens it for writing: a new file for its owner alone, or a pipe or a device. A new file is made under a name that
+    /// nobody can guess, and gets its own when it is there.
+    ///
+    /// # Errors
+    /// As [`Destination::look`], and whatever the system says.
+    pub fn open(&self, force: bool) -> io::Result<(File, Occupant)> {
+        let occupant = self.look(force)?;
+        if occupant == Occupant::Stream {
+            return Ok((self.open_stream()?, occupant));
+        }
+        let (file, unfinished) = self.create_hidden()?;
+        match self.rename(&unfinished, force) {
+            Ok(()) => Ok((file, occupant)),
+            Err(error) => {
+                // It is empty, and ours.
+                let _ = unlinkat(&self.directory, &unfinished, AtFlags::empty());
+                Err(error)
+            }
+        }
+    }
+
+    /// A pipe or a device. What is opened is looked at again: it may have been traded meanwhile.
+    fn open_stream(&self) -> io::Result<File> {
+        let file = openat(&self.directory, &self.name, WRITE, Mode::empty())?;
+        let stat = fstat(&file)?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Fifo | FileType::CharacterDevice if is_trusted(&stat) => Ok(file.into()),
+            _ => Err(io::Error::other("it was traded for something else while it was opened")),
+        }
+    }
+
+    fn create_hidden(&self) -> io::Result<(File, OsString)> {
+        let unfinished = hidden(&self.name)?;
+        let flags = WRITE | OFlags::CREATE | OFlags::EXCL;
+        let file = openat(&self.directory, &unfinished, flags, PRIVATE)?;
+        Ok((file.into(), unfinished))
+    }
+
+    /// Gives what is at the name `from` beside it this name.
+    fn rename(&self, from: &OsStr, force: bool) -> io::Result<()> {
+        let directory = &self.directory;
+        if force {
+            return Ok(renameat(directory, from, directory, &self.name)?);
+        }
+        match renameat_with(directory, from, directory, &self.name, RenameFlags::NOREPLACE) {
+            // A file system that cannot look and rename at once: a link replaces nothing either.
+            Err(Errno::INVAL) => {
+                linkat(directory, from, directory, &self.name, AtFlags::empty()).map_err(taken)?;
+                Ok(unlinkat(directory, from, AtFlags::empty())?)
+            }
+            other => other.map_err(taken),
+        }
+    }
+
+    /// Begins a new file at this name and hands the one that was there on to the name beside it, in a way that leaves
+    /// the name free for nobody else.
+    ///
+    /// # Errors
+    /// Whatever the system says.
+    pub fn rotate(&self, older: &OsStr) -> io::Result<File> {
+        let directory = &self.directory;
+        let (file, unfinished) = self.create_hidden()?;
+        match renameat_with(directory, &unfinished, directory, &self.name, RenameFlags::EXCHANGE) {
+            Ok(()) => self.move_over(&unfinished, older)?,
+            // Somebody has taken it away, or the file system cannot exchange names.
+            Err(Errno::NOENT) => self.rename(&unfinished, false)?,
+            Err(Errno::INVAL) => {
+                self.move_over(&self.name, older)?;
+                self.rename(&unfinished, false)?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(file)
+    }
+
+    /// Gives what has a name beside it another one, in the place of what is there; nothing where it is not there.
+    ///
+    /// # Errors
+    /// Whatever the system says.
+    pub fn move_over(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
+        let directory = &self.directory;
+        if directory.has_directory(to) {
+            // Somebody put it in the way. It may have something in it, and is not ours to remove.
+            renameat(directory, to, directory, hidden(to)?)?;
+        }
+        match renameat(directory, from, directory, to) {
+            Err(Errno::NOENT) => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
+    /// Whether something has that name beside it.
+    ///
+    /// # Errors
+    /// Whatever the system says.
+    pub fn has(&self, name: &OsStr) -> io::Result<bool> {
+        Ok(self.directory.stat(name)?.is_some())
+    }
+
+    /// Removes what has that name beside it.
+    ///
+    /// # Errors
+    /// Whatever the system says.
+    pub fn remove(&self, name: &OsStr) -> io::Result<()> {
+        Ok(unlinkat(&self.directory, name, AtFlags::empty())?)
+    }
+
+    /// This name with something behind it.
+    #[must_use]
+    pub fn with_suffix(&self, suffix: &str) -> OsString {
+        let mut name = self.name.clone();
+        name.push(suffix);
+        name
     }
 }
+
+const WRITE: OFlags = OFlags::WRONLY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+/// For its owner alone.
+const PRIVATE: Mode = Mode::RUSR.union(Mode::WUSR);
 
 fn there_already() -> io::Error {
     io::Error::new(
@@ -63,40 +228,11 @@ fn there_already() -> io::Error {
     )
 }
 
-fn options(flags: OFlags) -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options
-        .write(true)
-        .custom_flags((OFlags::NOFOLLOW | flags).bits().cast_signed())
-        .mode(0o600);
-    options
-}
-
-/// Opens a path for writing: a new file for its owner alone, or a pipe or a device.
-///
-/// # Errors
-/// As [`look`], and whatever the system says.
-pub fn open(path: &Path, force: bool) -> io::Result<(File, Place)> {
-    let place = look(path, force)?;
-    if place == Place::File {
-        fs::remove_file(path)?;
-    }
-    let file = options(OFlags::empty()).create_new(place != Place::Stream).open(path)?;
-    Ok((file, place))
-}
-
-/// Brings the names in the directory of a file to the disk: that of a new file, too.
-///
-/// # Errors
-/// Whatever the system says.
-pub fn sync_names(path: &Path) -> io::Result<()> {
-    File::open(directory(path))?.sync_all()
-}
-
-fn directory(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
+/// Somebody may have been faster.
+fn taken(errno: Errno) -> io::Error {
+    match errno {
+        Errno::EXIST => there_already(),
+        other => other.into(),
     }
 }
 
@@ -109,7 +245,7 @@ pub fn about(path: &Path, what: &str, error: &io::Error) -> io::Error {
 
 /// A file that is at its path only when it is whole: until then it has no name, and is gone with whoever writes it.
 pub struct Draft {
-    path: PathBuf,
+    destination: Destination,
     file: File,
     force: bool,
     name: Name,
@@ -122,46 +258,42 @@ enum Name {
     /// None.
     Nothing,
     /// Another one, where the file system has no files without a name.
-    Unfinished(PathBuf),
+    Unfinished(OsString),
 }
 
 impl Draft {
     /// Creates it.
     ///
     /// # Errors
-    /// As [`look`], and whatever the system says; with the path.
+    /// As [`Destination::new`] and [`Draft::at`]; with the path.
     pub fn create(path: &Path, force: bool) -> io::Result<Self> {
-        let created = match look(path, force) {
-            Ok(Place::Stream) => options(OFlags::empty()).open(path).map(|file| (file, Name::Own)),
-            Ok(Place::Free | Place::File) => Self::without_name(path),
+        let destination = Destination::new(path).map_err(|error| about(path, "create", &error))?;
+        Self::at(destination, force)
+    }
+
+    /// Creates it for that place.
+    ///
+    /// # Errors
+    /// As [`Destination::look`], and whatever the system says; with the path.
+    pub fn at(destination: Destination, force: bool) -> io::Result<Self> {
+        let created = match destination.look(force) {
+            Ok(Occupant::Stream) => destination.open_stream().map(|file| (file, Name::Own)),
+            Ok(Occupant::Nothing | Occupant::File) => without_name(&destination),
             Err(error) => Err(error),
         };
-        let (file, name) = created.map_err(|error| about(path, "create", &error))?;
+        let (file, name) = created.map_err(|error| about(&destination.path, "create", &error))?;
         Ok(Self {
-            path: path.to_owned(),
+            destination,
             file,
             force,
             name,
         })
     }
 
-    fn without_name(path: &Path) -> io::Result<(File, Name)> {
-        // What cannot be a name is found out now, not when everything is written.
-        let unfinished = unfinished(path)?;
-        match options(OFlags::TMPFILE).open(directory(path)) {
-            // A file system, or a kernel, that has no such files.
-            Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::OPNOTSUPP | Errno::ISDIR)) => {
-                let file = options(OFlags::empty()).create_new(true).open(&unfinished)?;
-                Ok((file, Name::Unfinished(unfinished)))
-            }
-            other => Ok((other?, Name::Nothing)),
-        }
-    }
-
     /// Where it is going to be.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.destination.path
     }
 
     /// The file itself.
@@ -184,7 +316,7 @@ impl Draft {
     /// When there are too many open files.
     pub fn writer(&self) -> io::Result<Writer> {
         Ok(Writer {
-            path: self.path.clone(),
+            path: self.path().to_owned(),
             file: self.file()?,
         })
     }
@@ -194,32 +326,41 @@ impl Draft {
     /// # Errors
     /// When it cannot be brought to the disk, or something is at its path by now.
     pub fn publish(mut self) -> io::Result<()> {
-        self.name().map_err(|error| about(&self.path, "write", &error))
+        self.give_name().map_err(|error| about(self.path(), "write", &error))
     }
 
-    fn name(&mut self) -> io::Result<()> {
+    fn give_name(&mut self) -> io::Result<()> {
         if !self.is_file() {
             return Ok(());
         }
         self.file.sync_data()?;
+        let Destination { directory, name, .. } = &self.destination;
         if matches!(self.name, Name::Nothing) {
             // A link replaces nothing: what may be replaced is by the name that follows.
-            let name = if self.force {
-                &unfinished(&self.path)?
-            } else {
-                &self.path
-            };
+            let first = if self.force { hidden(name)? } else { name.clone() };
             let unnamed = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-            linkat(CWD, unnamed, CWD, name, AtFlags::SYMLINK_FOLLOW).map_err(taken)?;
+            linkat(CWD, unnamed, directory, &first, AtFlags::SYMLINK_FOLLOW).map_err(taken)?;
             if self.force {
-                self.name = Name::Unfinished(name.clone());
+                self.name = Name::Unfinished(first);
             }
         }
         if let Name::Unfinished(unfinished) = &self.name {
-            rename(unfinished, &self.path, self.force)?;
+            self.destination.rename(unfinished, self.force)?;
         }
         self.name = Name::Own;
-        sync_names(&self.path)
+        self.destination.sync_names()
+    }
+}
+
+/// A new file in the directory of that place.
+fn without_name(destination: &Destination) -> io::Result<(File, Name)> {
+    match openat(&destination.directory, ".", WRITE | OFlags::TMPFILE, PRIVATE) {
+        // A file system, or a kernel, that has no such files.
+        Err(Errno::OPNOTSUPP | Errno::ISDIR) => {
+            let (file, unfinished) = destination.create_hidden()?;
+            Ok((file, Name::Unfinished(unfinished)))
+        }
+        other => Ok((other?.into(), Name::Nothing)),
     }
 }
 
@@ -227,43 +368,9 @@ impl Drop for Draft {
     fn drop(&mut self) {
         if let Name::Unfinished(unfinished) = &self.name {
             // Its name says what it is.
-            let _ = fs::remove_file(unfinished);
+            let _ = self.destination.remove(unfinished);
         }
     }
-}
-
-fn rename(from: &Path, to: &Path, force: bool) -> io::Result<()> {
-    // Somebody may have been faster; with `force` the last one stays.
-    let flags = if force {
-        RenameFlags::empty()
-    } else {
-        RenameFlags::NOREPLACE
-    };
-    match renameat_with(CWD, from, CWD, to, flags) {
-        // A file system that cannot look and rename at once.
-        Err(Errno::INVAL) => {
-            look(to, force)?;
-            fs::rename(from, to)
-        }
-        other => other.map_err(taken),
-    }
-}
-
-/// Somebody may have been faster.
-fn taken(errno: Errno) -> io::Error {
-    match errno {
-        Errno::EXIST => there_already(),
-        other => other.into(),
-    }
-}
-
-/// `.moves.csv.4711.unfinished`: readers of data sets skip such names.
-fn unfinished(path: &Path) -> io::Result<PathBuf> {
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    let mut hidden = OsString::from(".");
-    hidden.push(name);
-    hidden.push(format!(".{}.unfinished", process::id()));
-    Ok(path.with_file_name(hidden))
 }
 
 /// Writes to a [`Draft`].
@@ -288,13 +395,17 @@ impl Write for Writer {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::{
+        fs,
+        os::unix::fs::{PermissionsExt as _, symlink},
+        process,
+    };
 
     use super::*;
 
     /// An empty directory of the test's own.
     fn scratch(name: &str) -> PathBuf {
-        let path = std::env::temp_dir().join(format!("tracer-place-{}-{name}", process::id()));
+        let path = std::env::temp_dir().join(format!("tracer-output-{}-{name}", process::id()));
         fs::create_dir(&path).unwrap();
         path
     }
@@ -329,10 +440,11 @@ mod tests {
         let dir = scratch("unfinished");
         let path = dir.join("out.csv");
         let draft = |force| {
-            let unfinished = unfinished(&path).unwrap();
+            let destination = Destination::new(&path).unwrap();
+            let (file, unfinished) = destination.create_hidden().unwrap();
             Draft {
-                path: path.clone(),
-                file: options(OFlags::empty()).create_new(true).open(&unfinished).unwrap(),
+                destination,
+                file,
                 force,
                 name: Name::Unfinished(unfinished),
             }
@@ -371,5 +483,66 @@ mod tests {
         assert_eq!(names(&dir).len(), 2);
         assert!(Draft::create(Path::new("/dev/null"), false).unwrap().publish().is_ok());
         fs::remove_dir_all(&dir).unwrap();
+    }
+
+    /// What the name of a file leads to, and the files beside it, without those that are hidden.
+    fn contents(dir: &Path) -> Vec<(OsString, Vec<u8>)> {
+        let mut found: Vec<_> = names(dir)
+            .into_iter()
+            .filter(|name| !name.to_string_lossy().starts_with('.'))
+            .collect();
+        found.sort();
+        found
+            .into_iter()
+            .map(|name| (name.clone(), fs::read(dir.join(name)).unwrap()))
+            .collect()
+    }
+
+    #[test]
+    fn a_rotation_never_leaves_the_name_free() {
+        let dir = tempfile::tempdir().unwrap();
+        let destination = Destination::new(&dir.path().join("r.data")).unwrap();
+        let (mut file, occupant) = destination.open(false).unwrap();
+        assert_eq!(occupant, Occupant::Nothing);
+        file.write_all(b"first").unwrap();
+        let mut file = destination.rotate(OsStr::new("r.data.1")).unwrap();
+        file.write_all(b"second").unwrap();
+        let expected = |second: &[u8]| {
+            [
+                ("r.data".into(), second.to_vec()),
+                ("r.data.1".into(), b"first".to_vec()),
+            ]
+        };
+        assert_eq!(contents(dir.path()), expected(b"second"));
+        // Somebody else puts a directory in the way, with something in it.
+        fs::create_dir_all(dir.path().join("r.data.2/full")).unwrap();
+        destination
+            .move_over(OsStr::new("r.data.1"), OsStr::new("r.data.2"))
+            .unwrap();
+        destination
+            .move_over(OsStr::new("r.data.7"), OsStr::new("r.data.8"))
+            .unwrap();
+        assert_eq!(fs::read(dir.path().join("r.data.2")).unwrap(), b"first");
+        // And takes the file away.
+        fs::remove_file(dir.path().join("r.data")).unwrap();
+        let mut file = destination.rotate(OsStr::new("r.data.1")).unwrap();
+        file.write_all(b"third").unwrap();
+        assert_eq!(fs::read(dir.path().join("r.data")).unwrap(), b"third");
+    }
+
+    #[test]
+    fn pipes_of_others_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pipe");
+        rustix::fs::mknodat(CWD, &path, FileType::Fifo, PRIVATE, 0).unwrap();
+        let destination = Destination::new(&path).unwrap();
+        assert_eq!(destination.look(false).unwrap(), Occupant::Stream);
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&path, Some(4711), None).unwrap();
+            for force in [false, true] {
+                let error = destination.open(force).unwrap_err().to_string();
+                assert!(error.contains("uid 4711"), "{error}");
+            }
+        }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{
     ffi::OsString,
-    fs::{self, File},
+    fs::File,
     io::{self, Seek as _, SeekFrom, Write},
     path::{Path, PathBuf},
     sync::{
@@ -13,7 +13,7 @@ use std::{
 };
 
 use crate::{
-    output::{self, Draft, Place, about},
+    output::{Destination, Draft, Occupant, about},
     recording::writer::Store,
 };
 
@@ -39,7 +39,9 @@ pub struct Limit {
 
 /// Where a recording goes.
 pub struct Files {
-    /// None: standard output.
+    /// None: standard output, or a draft.
+    destination: Option<Destination>,
+    /// For messages; None: standard output.
     path: Option<PathBuf>,
     file: File,
     /// What can be cut off, and found full; not a pipe or a device.
@@ -59,13 +61,15 @@ impl Files {
     /// # Errors
     /// With the path: what is there already, a symbolic link, whatever the system says.
     pub fn create(path: &Path, force: bool, limit: Option<Limit>, sync: Sync) -> io::Result<Self> {
+        let destination = Destination::new(path).map_err(|error| about(path, "create", &error))?;
         if let Some(limit) = limit.filter(|limit| limit.keep > 0) {
-            make_room(path, limit.keep, force)?;
+            make_room(&destination, limit.keep, force)?;
         }
-        let (file, place) = output::open(path, force).map_err(|error| about(path, "create", &error))?;
+        let (file, occupant) = destination.open(force).map_err(|error| about(path, "create", &error))?;
         let files = Self {
+            destination: Some(destination),
             path: Some(path.to_owned()),
-            regular: place != Place::Stream,
+            regular: occupant != Occupant::Stream,
             limit,
             sync,
             ..Self::of(file)
@@ -97,6 +101,7 @@ impl Files {
 
     fn of(file: File) -> Self {
         Self {
+            destination: None,
             path: None,
             file,
             regular: false,
@@ -136,10 +141,10 @@ impl Files {
 
     /// A file whose name is lost is lost as well.
     fn synchronize_name(&self) -> io::Result<()> {
-        match &self.path {
-            Some(path) if self.regular && self.sync != Sync::Never => {
-                output::sync_names(path).map_err(|error| about(path, "create", &error))
-            }
+        match &self.destination {
+            Some(destination) if self.regular && self.sync != Sync::Never => destination
+                .sync_names()
+                .map_err(|error| about(destination.path(), "create", &error)),
             _ => Ok(()),
         }
     }
@@ -178,21 +183,20 @@ impl Store for Files {
     }
 
     fn next_file(&mut self) -> io::Result<()> {
-        let (Some(path), Some(limit)) = (&self.path, self.limit) else {
+        let (Some(destination), Some(limit)) = (&self.destination, self.limit) else {
             return Ok(());
         };
         if self.sync != Sync::Never {
             self.synchronize()?;
         }
+        let rotate = |error: &io::Error| about(destination.path(), "rotate", error);
         for number in (1..limit.keep).rev() {
-            match fs::rename(numbered(path, number), numbered(path, number + 1)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(about(path, "rotate", &error)),
-                _ => {}
-            }
+            let [from, to] = [number, number + 1].map(|number| numbered(destination, number));
+            destination.move_over(&from, &to).map_err(|error| rotate(&error))?;
         }
-        fs::rename(path, numbered(path, 1)).map_err(|error| about(path, "rotate", &error))?;
-        let (file, _) = output::open(path, false).map_err(|error| about(path, "create", &error))?;
-        self.file = file;
+        self.file = destination
+            .rotate(&numbered(destination, 1))
+            .map_err(|error| rotate(&error))?;
         (self.good, self.written) = (0, 0);
         self.synchronize_name()
     }
@@ -225,22 +229,27 @@ impl Store for Files {
 
 /// Of another run there may be files where those of this one are going to be, or older ones that would be taken for parts
 /// of it.
-fn make_room(path: &Path, keep: u32, force: bool) -> io::Result<()> {
+fn make_room(destination: &Destination, keep: u32, force: bool) -> io::Result<()> {
     for number in 1.. {
-        let part = numbered(path, number);
-        match fs::symlink_metadata(&part) {
-            Err(_) if number > keep => break,
-            Err(_) => {}
-            Ok(_) if force => fs::remove_file(&part).map_err(|error| about(&part, "replace", &error))?,
-            Ok(_) => return Err(about(&part, "rotate to", &io::ErrorKind::AlreadyExists.into())),
+        let name = numbered(destination, number);
+        let part = destination.path().with_file_name(&name);
+        let there = destination
+            .has(&name)
+            .map_err(|error| about(&part, "look at", &error))?;
+        if !there && number > keep {
+            break;
+        } else if there && force {
+            destination
+                .remove(&name)
+                .map_err(|error| about(&part, "replace", &error))?;
+        } else if there {
+            return Err(about(&part, "rotate to", &io::ErrorKind::AlreadyExists.into()));
         }
     }
     Ok(())
 }
 
 /// `tracer.data.3`.
-fn numbered(path: &Path, number: u32) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(format!(".{number}"));
-    PathBuf::from(name)
+fn numbered(destination: &Destination, number: u32) -> OsString {
+    destination.with_suffix(&format!(".{number}"))
 }

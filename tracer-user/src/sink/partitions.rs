@@ -1,19 +1,13 @@
 //! Data sets of many recordings: OUT/date=DATE/host=HOST/part-RECORDING-N.EXT, as Hive lays them out and others read them.
 //! Input: events; output: files.
 
-use std::{
-    fmt::Write as _,
-    fs::{self, DirBuilder},
-    io,
-    os::unix::fs::DirBuilderExt as _,
-    path::{Path, PathBuf},
-};
+use std::{ffi::OsStr, fmt::Write as _, io, path::PathBuf};
 
 use jiff::{Timestamp, tz::TimeZone};
 
 use crate::{
     event::Event,
-    output::{Draft, Writer, about},
+    output::{Destination, Directory, Draft, Writer, about},
     run::{header::Header, intervals::Interval, summary::Summary},
     sink::{
         Sink,
@@ -93,18 +87,20 @@ impl Partitions {
             format,
             ..
         } = &self.layout;
-        let mut dir = root.clone();
-        make(&dir)?;
+        let mut dir = Directory::make_all(root).map_err(|error| about(root, "create", &error))?;
         for (name, value) in [
             ("date", day.and_then(date)),
             ("host", self.run.host.as_deref().map(safe)),
         ] {
-            dir.push(format!("{name}={}", value.as_deref().unwrap_or(UNKNOWN)));
-            make_here(&dir)?;
+            let name = format!("{name}={}", value.as_deref().unwrap_or(UNKNOWN));
+            dir = dir
+                .make(OsStr::new(&name))
+                .map_err(|error| about(&dir.path().join(&name), "create", &error))?;
         }
         let id = self.run.id.as_deref().map_or_else(|| "unknown".to_owned(), safe);
         // The same for the same file whenever it is exported, and another one for each file of a rotation.
-        let draft = match Draft::create(&dir.join(format!("part-{id}-{:x}.{extension}", first.at().0)), *force) {
+        let name = format!("part-{id}-{:x}.{extension}", first.at().0);
+        let draft = match Draft::at(Destination::within(dir, name.into()), *force) {
             // The rest of the data set does not depend on it.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 let (first, count) = self.kept.take().unwrap_or((error, 0));
@@ -127,23 +123,6 @@ impl Partitions {
 fn date(day: i64) -> Option<String> {
     let time = Timestamp::from_microsecond(day.checked_mul(DAY)?).ok()?;
     Some(time.to_zoned(TimeZone::UTC).date().to_string())
-}
-
-/// A directory, and those above it, for its owner alone.
-fn make(dir: &Path) -> io::Result<()> {
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
-    made.map_err(|error| about(dir, "create", &error))
-}
-
-/// A directory of the data set's own.
-fn make_here(dir: &Path) -> io::Result<()> {
-    make(dir)?;
-    let kind = fs::symlink_metadata(dir).map_err(|error| about(dir, "create", &error))?;
-    if kind.is_symlink() {
-        let error = io::Error::other("it is a symbolic link, which is not followed");
-        return Err(about(dir, "write to", &error));
-    }
-    Ok(())
 }
 
 /// A value as a part of a path: what readers decode, `%2F` for a slash. It is never empty, `.` or `..`.
@@ -229,6 +208,8 @@ impl Export for Partitions {
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, path::Path};
+
     use super::*;
     use crate::{
         event::Move,
