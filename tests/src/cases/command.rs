@@ -50,6 +50,12 @@ pub const CASES: &[Case] = &[
         run: user,
     },
     Case {
+        name: "command/sudo_numbers",
+        what: "a SUDO_UID or SUDO_GID that is no number of a user starts nothing, least of all as root",
+        needs: ROOT,
+        run: sudo_numbers,
+    },
+    Case {
         name: "command/first_page",
         what: "a COMMAND and its child move their own pages to node 1 at once: all is seen",
         needs: Needs { nodes: 2, ..ROOT },
@@ -172,6 +178,29 @@ fn user(env: &Env) -> Result<Outcome> {
     let ended = as_user(exe.to_str().context("a path that is text")?)?;
     ended.ensure_code(126)?;
     ended.ensure_one_message(&["cannot run", "user who called sudo"])?;
+    Ok(Outcome::Passed)
+}
+
+fn sudo_numbers(env: &Env) -> Result<Outcome> {
+    let exe = this_program()?;
+    // The highest number means "as it is" to the kernel.
+    for (key, value) in [
+        ("SUDO_UID", "4294967295"),
+        ("SUDO_UID", "-1"),
+        ("SUDO_UID", "root"),
+        ("SUDO_UID", ""),
+        ("SUDO_GID", "4294967295"),
+    ] {
+        let mut command = tracer(env, &workload(&exe, &["echo"]));
+        command
+            .env("SUDO_UID", "65534")
+            .env("SUDO_GID", "65534")
+            .env(key, value);
+        let ended = run(command)?;
+        ended.ensure_code(2)?;
+        ended.ensure_one_message(&[key])?;
+        ensure!(!ended.stderr.contains("uid "), "it ran: {}", ended.stderr);
+    }
     Ok(Outcome::Passed)
 }
 

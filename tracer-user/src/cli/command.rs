@@ -25,7 +25,7 @@ use rustix::{
     process::{Gid, Pid, Signal, Uid, kill_process},
 };
 
-use crate::{cli::CannotRun, units::Tgid};
+use crate::{cli::CannotRun, escape::Printable, units::Tgid};
 
 /// After so many Ctrl-C the COMMAND is left alone: it has had its chance to end.
 const PATIENCE: u32 = 2;
@@ -59,7 +59,7 @@ pub fn hold(words: &[OsString]) -> anyhow::Result<Held> {
     let (go_reader, go) = pipe()?;
     let mut command = Command::new(program);
     command.args(arguments);
-    let user = invoking_user();
+    let user = invoking_user()?;
     if let Some(user) = &user {
         for (key, value) in &user.environment {
             command.env(key, value);
@@ -225,26 +225,43 @@ impl User {
 /// Whether a COMMAND runs as the user who called sudo.
 #[must_use]
 pub fn by_sudo() -> bool {
-    invoking_uid().is_some()
+    matches!(invoking_uid(), Ok(Some(_)))
 }
 
 /// None where tracer was not started by sudo, or by root through it.
-fn invoking_uid() -> Option<u32> {
-    number("SUDO_UID").filter(|&uid| uid != 0 && rustix::process::geteuid().is_root())
+fn invoking_uid() -> anyhow::Result<Option<u32>> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(None);
+    }
+    Ok(number("SUDO_UID")?.filter(|&uid| uid != 0))
 }
 
-fn number(key: &str) -> Option<u32> {
-    env::var(key).ok()?.parse().ok()
+/// A user or a group by its number; None: there is no such variable.
+fn number(key: &str) -> anyhow::Result<Option<u32>> {
+    let Some(text) = env::var_os(key) else {
+        return Ok(None);
+    };
+    // The kernel takes the highest number for "as it is" (kernel/sys.c, `setresuid`): the COMMAND would be root's.
+    match text.to_str().and_then(|text| text.parse().ok()) {
+        Some(number) if number != u32::MAX => Ok(Some(number)),
+        _ => Err(super::Refused(format!(
+            "{key} is {}, which is no number of a user or a group: unset it to run COMMAND as root",
+            Printable(&text.to_string_lossy())
+        ))
+        .into()),
+    }
 }
 
 /// As [`invoking_uid`].
-fn invoking_user() -> Option<User> {
-    let uid = invoking_uid()?;
+fn invoking_user() -> anyhow::Result<Option<User>> {
+    let Some(uid) = invoking_uid()? else {
+        return Ok(None);
+    };
     let passwd = output("getent", &["passwd", &uid.to_string()]).unwrap_or_default();
     let fields: Vec<&str> = passwd.trim_end().split(':').collect();
     // Never root's group for want of another: a user's own group has most often the user's number.
     let own = fields.get(3).and_then(|gid| gid.parse().ok());
-    let gid = number("SUDO_GID").or(own).unwrap_or(uid);
+    let gid = number("SUDO_GID")?.or(own).unwrap_or(uid);
     let mut environment = Vec::new();
     let mut groups = vec![Gid::from_raw(gid)];
     if let [name, _, _, _, _, home, ..] = fields[..] {
@@ -259,16 +276,22 @@ fn invoking_user() -> Option<User> {
         );
         groups.dedup();
     }
-    Some(User {
+    Ok(Some(User {
         uid: Uid::from_raw(uid),
         gid: Gid::from_raw(gid),
         groups,
         environment,
-    })
+    }))
 }
 
+/// What a program of the system says. It is not looked for by PATH, which the caller sets, and runs without the caller's
+/// environment.
 fn output(program: &str, arguments: &[&str]) -> Option<String> {
-    let output = Command::new(program).args(arguments).output().ok()?;
+    let run = |directory| {
+        let program = Path::new(directory).join(program);
+        Command::new(program).args(arguments).env_clear().output().ok()
+    };
+    let output = ["/usr/bin", "/bin"].into_iter().find_map(run)?;
     output
         .status
         .success()

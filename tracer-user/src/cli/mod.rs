@@ -18,6 +18,7 @@ mod view;
 
 use std::{
     ffi::{OsStr, OsString},
+    io::Write as _,
     process::ExitCode,
 };
 
@@ -192,10 +193,10 @@ fn unknown_action(words: &[OsString]) -> Refused {
 }
 
 /// Prints an error for a person: what, why, and what to do.
-#[expect(clippy::print_stderr, reason = "the one place where the command reports its failure")]
 pub fn report(error: &anyhow::Error) {
     // Where an error's own words give its cause, the cause is not said again.
-    eprintln!("tracer: {}", attach::chain(error.as_ref()));
+    // Where nobody hears it, the exit code tells.
+    let _ = writeln!(std::io::stderr(), "tracer: {}", attach::chain(error.as_ref()));
 }
 
 /// The exit code of a failure.
