@@ -31,11 +31,14 @@ pub enum Sync {
 /// How large files get.
 #[derive(Clone, Copy, Debug)]
 pub struct Limit {
-    /// Bytes; a block more at most.
+    /// Bytes of a file at most; more only where its first block does not fit.
     pub size: u64,
     /// Full files that are kept; 0: the run ends with the first one.
     pub keep: u32,
 }
+
+/// Blocks that have room in a file of limited size, if they are as large as they may be.
+const BLOCKS: u64 = 8;
 
 /// Where a recording goes.
 pub struct Files {
@@ -167,9 +170,23 @@ impl Write for Files {
     }
 }
 
+impl Limit {
+    /// Bytes that a block may have: a part of the file, so that little of it stays unused.
+    fn block(self) -> u64 {
+        self.size / BLOCKS
+    }
+}
+
 impl Store for Files {
+    fn most_content(&self) -> Option<usize> {
+        let block = self.limit?.block();
+        Some(usize::try_from(block).unwrap_or(usize::MAX))
+    }
+
     fn is_full(&self) -> bool {
-        self.limit.is_some_and(|limit| self.written >= limit.size)
+        let limit = self.limit;
+        // A block is packed, and smaller than its content.
+        limit.is_some_and(|limit| self.written.saturating_add(limit.block()) > limit.size)
     }
 
     fn may_rotate(&self) -> io::Result<()> {
@@ -252,4 +269,58 @@ fn make_room(destination: &Destination, keep: u32, force: bool) -> io::Result<()
 /// `tracer.data.3`.
 fn numbered(destination: &Destination, number: u32) -> OsString {
     destination.with_suffix(&format!(".{number}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        event::{Event, Move},
+        made_up,
+        recording::writer::Writer,
+        units::{Nanos, Pfn, VirtAddr},
+    };
+
+    #[test]
+    fn no_file_is_larger_than_its_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let limit = Limit {
+            size: 64 << 10,
+            keep: 999,
+        };
+        let files = Files::create(&dir.path().join("r.data"), false, Some(limit), Sync::Never).unwrap();
+        let mut writer = Writer::new(files).unwrap();
+        writer.begin(&made_up::header()).unwrap();
+        // Numbers that follow no rule pack badly.
+        let mut state = 1u64;
+        let mut random = || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            state >> 20
+        };
+        for number in 0..100_000 {
+            let event = Event::Move(Move {
+                at: Nanos(5_000_000_000 + number * 1000),
+                vaddr: VirtAddr(random() << 12 & 0x7fff_ffff_f000),
+                old_pfn: Some(Pfn(random() & 0xff_ffff)),
+                new_pfn: Some(Pfn(random() & 0xff_ffff)),
+                ..made_up::moved()
+            });
+            writer.event(&event).unwrap();
+            if number % 1000 == 0 {
+                writer.flush().unwrap();
+            }
+        }
+        writer.interval(&made_up::interval()).unwrap();
+        writer.finish(&made_up::summary()).unwrap();
+        let sizes: Vec<u64> = std::fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().metadata().unwrap().len())
+            .collect();
+        assert!(sizes.len() > 5, "{sizes:?}");
+        assert!(sizes.iter().all(|size| *size <= limit.size), "{sizes:?}");
+        let half = sizes.iter().filter(|size| **size < limit.size / 2).count();
+        assert!(half <= 1, "{sizes:?}");
+    }
 }

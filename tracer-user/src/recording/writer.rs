@@ -25,6 +25,11 @@ const FULL_BYTES: usize = 1 << 23;
 
 /// Where blocks go. What is not said otherwise is as in memory: never full, and nothing written by halves.
 pub trait Store: Write {
+    /// Bytes of content that a block of events may have, so that a file keeps to its limit; None: there is none.
+    fn most_content(&self) -> Option<usize> {
+        None
+    }
+
     /// Whether a file is full, so that the next one is due.
     fn is_full(&self) -> bool {
         false
@@ -129,7 +134,8 @@ impl<S: Store> Writer<S> {
     pub fn event(&mut self, event: &Event) -> io::Result<()> {
         self.batch.push(event);
         let batch = &self.batch;
-        if batch.rows() >= FULL_ROWS || batch.names() >= FULL_NAMES || batch.bytes() >= FULL_BYTES {
+        let full = self.blocks.store.most_content().unwrap_or(FULL_BYTES).min(FULL_BYTES);
+        if batch.rows() >= FULL_ROWS || batch.names() >= FULL_NAMES || batch.bytes() >= full {
             self.write_events()?;
         }
         Ok(())
