@@ -59,7 +59,7 @@ pub enum Place {
 }
 
 /// The machine that a VM is. `cargo xtask vm` boots one for each shape that the chosen cases need; what they are made
-/// of is in `xtask/src/shape.rs`, which has the same names.
+/// of is in `xtask/src/vm/shape.rs`, which has the same names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     /// As the command line of `cargo xtask vm` says: two nodes with a CPU each.

@@ -1,5 +1,5 @@
 //! The results as they leave for `cargo xtask`, which may be on the other end of a serial line.
-//! Output: a file or a tty. `xtask/src/report.rs` is the reader, and its tests hold this format.
+//! Output: a file or a tty. `xtask/src/results/report.rs` is the reader, and its tests hold this format.
 //!
 //! Lines, some followed by as many raw bytes as they announce and a newline:
 //!

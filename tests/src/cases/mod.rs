@@ -61,7 +61,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
 mod tests {
     use super::*;
 
-    /// Those whose cases hold tracer against the truth (`xtask/src/table.rs`).
+    /// Those whose cases hold tracer against the truth (`xtask/src/vm/table.rs`).
     const TRUTH: [&[Case]; 8] = [
         moves::CASES,
         kinds::CASES,

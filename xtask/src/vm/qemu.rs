@@ -3,13 +3,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::str::FromStr;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::apt;
-use crate::process::{self, Guard};
-use crate::shape::Shape;
+use super::shape::{Mebibytes, Shape};
+use crate::host::apt;
+use crate::host::process::{self, Guard};
 
 const QEMU: &str = "qemu-system-x86_64";
 
@@ -26,25 +25,6 @@ pub fn require() -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// Mebibytes: `512`, `512M` or `1G`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mebibytes(pub u32);
-
-impl FromStr for Mebibytes {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (digits, factor) = match text.strip_suffix('G') {
-            Some(digits) => (digits, 1024),
-            None => (text.strip_suffix('M').unwrap_or(text), 1),
-        };
-        let size = digits.parse().ok().and_then(|number: u32| number.checked_mul(factor));
-        size.filter(|size| *size > 0)
-            .map(Self)
-            .ok_or_else(|| "expected a size such as 512M or 1G".to_owned())
-    }
 }
 
 /// A machine to start.
@@ -154,14 +134,6 @@ mod tests {
             tests: &[],
             append: "",
         }
-    }
-
-    #[test]
-    fn sizes_are_read() {
-        assert_eq!("2G".parse(), Ok(Mebibytes(2048)));
-        assert_eq!("512M".parse(), Ok(Mebibytes(512)));
-        assert!("0".parse::<Mebibytes>().is_err());
-        assert!("4294967295G".parse::<Mebibytes>().is_err());
     }
 
     #[test]

@@ -4,7 +4,24 @@
 use std::fmt::Write as _;
 use std::str::FromStr;
 
-use crate::qemu::Mebibytes;
+/// Mebibytes: `512`, `512M` or `1G`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mebibytes(pub u32);
+
+impl FromStr for Mebibytes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (digits, factor) = match text.strip_suffix('G') {
+            Some(digits) => (digits, 1024),
+            None => (text.strip_suffix('M').unwrap_or(text), 1),
+        };
+        let size = digits.parse().ok().and_then(|number: u32| number.checked_mul(factor));
+        size.filter(|size| *size > 0)
+            .map(Self)
+            .ok_or_else(|| "expected a size such as 512M or 1G".to_owned())
+    }
+}
 
 /// A kind of machine that some tests need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,6 +165,14 @@ impl Layout {
 #[cfg(test)]
 mod tests {
     use super::{Mebibytes, Shape};
+
+    #[test]
+    fn sizes_are_read() {
+        assert_eq!("2G".parse(), Ok(Mebibytes(2048)));
+        assert_eq!("512M".parse(), Ok(Mebibytes(512)));
+        assert!("0".parse::<Mebibytes>().is_err());
+        assert!("4294967295G".parse::<Mebibytes>().is_err());
+    }
 
     #[test]
     fn every_node_has_a_cpu_and_every_cpu_a_node() {

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::report::Verdict;
-use crate::vm::Ended;
+use super::results::Ended;
+use crate::results::tally::Verdict;
 
 /// The topics (files of `tests/src/cases/`) whose cases hold what tracer says against what a workload knows.
 const TRUTH: [&str; 7] = [

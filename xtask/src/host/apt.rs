@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::{cache, process};
+use super::{cache, process};
 
 /// A set of package lists.
 pub struct Apt {

@@ -8,8 +8,8 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
 
-use crate::apt::Apt;
-use crate::{cache, process};
+use crate::host::apt::Apt;
+use crate::host::{cache, process};
 
 /// A kernel as the command line names it.
 #[derive(Clone, Debug, PartialEq, Eq)]

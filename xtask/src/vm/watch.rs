@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::process::Guard;
-use crate::qemu::Outputs;
-use crate::report::{Message, Reader};
+use super::qemu::Outputs;
+use crate::host::process::Guard;
+use crate::results::report::{Message, Reader};
 
 const POLL: Duration = Duration::from_millis(50);
 /// After the first sign of a crash: time for the rest of the kernel's message.

@@ -6,9 +6,11 @@ use std::thread;
 
 use anyhow::{Context, Result, anyhow};
 
-use crate::report::{Tally, Verdict};
-use crate::shape::Shape;
-use crate::vm::{Args, Lab, Results};
+use super::args::Args;
+use super::lab::Lab;
+use super::results::Results;
+use super::shape::Shape;
+use crate::results::tally::{Tally, Verdict};
 
 /// No test, and yet time enough for the kernel to boot without a word.
 const SILENCE: u64 = 20;
@@ -130,8 +132,8 @@ fn judge(ordeal: &Ordeal, results: &Results) -> Vec<(String, Option<String>)> {
 #[cfg(test)]
 mod tests {
     use super::{ORDEALS, Results, judge};
-    use crate::report::{Tally, Verdict};
-    use crate::vm::Ended;
+    use crate::results::tally::{Tally, Verdict};
+    use crate::vm::results::Ended;
 
     #[test]
     fn only_a_failure_with_its_reason_will_do() {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::process;
+use super::process;
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
