@@ -1,5 +1,5 @@
 //! The guest's results, as they arrive: lines and the raw bytes that some of them announce.
-//! Input: what `tests/src/report.rs` writes, cut anywhere.
+//! Input: what `tests/src/runner/report.rs` writes, cut anywhere.
 
 use std::time::Duration;
 

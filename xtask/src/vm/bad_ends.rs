@@ -1,5 +1,5 @@
 //! "Harness fails loudly": a failure, a panic, a crash, a silence and a vanished guest are each reported as failed.
-//! Input: the results of three VMs that run the cases made for it, `tests/src/cases/hidden.rs`.
+//! Input: the results of three VMs that run the cases made for it, `tests/src/cases/bad_ends.rs`.
 
 use std::fmt::Write as _;
 use std::thread;
@@ -27,20 +27,20 @@ const ORDEALS: [Ordeal; 3] = [
     Ordeal {
         cases: &[
             (
-                "hidden/fails",
+                "bad_ends/fails",
                 &["the outer context", "the inner cause", "this is the output"],
             ),
-            ("hidden/panics", &["the case died", "panicked at", "on purpose"]),
-            ("hidden/crash", &["the kernel crashed: ", "--- console, last "]),
+            ("bad_ends/panics", &["the case died", "panicked at", "on purpose"]),
+            ("bad_ends/crash", &["the kernel crashed: ", "--- console, last "]),
         ],
-        never_run: &["hidden/vanish"],
+        never_run: &["bad_ends/vanish"],
     },
     Ordeal {
-        cases: &[("hidden/silence", &["no sign of life for ", "(--silence)"])],
+        cases: &[("bad_ends/silence", &["no sign of life for ", "(--silence)"])],
         never_run: &[],
     },
     Ordeal {
-        cases: &[("hidden/vanish", &["the VM ended ", "before its tests did"])],
+        cases: &[("bad_ends/vanish", &["the VM ended ", "before its tests did"])],
         never_run: &[],
     },
 ];
@@ -141,7 +141,7 @@ mod tests {
             let results = Results {
                 tally: Tally::of(verdict),
                 ended: vec![Ended {
-                    name: "hidden/vanish".into(),
+                    name: "bad_ends/vanish".into(),
                     verdict,
                     detail: detail.into(),
                 }],

@@ -116,7 +116,7 @@ fn check_names(tests: &Path, names: &[String]) -> Result<()> {
     let known: Vec<&str> = list.lines().filter_map(|line| line.split(' ').next()).collect();
     for name in names {
         // Hidden tests are not listed; the guest checks their names.
-        if !name.starts_with("hidden/") && !known.iter().any(|test| test.contains(name.as_str())) {
+        if !name.starts_with("bad_ends/") && !known.iter().any(|test| test.contains(name.as_str())) {
             bail!("no test has {name:?} in its name; cargo xtask vm --list shows them all");
         }
         if name.contains([' ', ',']) {

@@ -1,5 +1,5 @@
 //! The machines that VMs are: what each shape has, in QEMU's words and the kernel's.
-//! Input: the shapes' names from `tracer-tests shapes`; `tests/src/case.rs` says what each is for.
+//! Input: the shapes' names from `tracer-tests shapes`; `tests/src/here.rs` says what each is for.
 
 use std::fmt::Write as _;
 use std::str::FromStr;

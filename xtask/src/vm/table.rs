@@ -8,13 +8,14 @@ use super::results::Ended;
 use crate::results::tally::Verdict;
 
 /// The topics (files of `tests/src/cases/`) whose cases hold what tracer says against what a workload knows.
-const TRUTH: [&str; 7] = [
+const TRUTH: [&str; 8] = [
     "moves/",
     "kinds/",
     "reasons/",
+    "unmapped/",
     "churn/",
     "outside/",
-    "failures/",
+    "failure/",
     "compaction/",
 ];
 /// At the end of a case's name where it is the tracepoint backend's.
