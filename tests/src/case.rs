@@ -1,5 +1,5 @@
-//! What a test case is: its name, what it needs, what it is given, and how it can end.
-//! Input: nothing; `cases` fills the catalogue, `runner` and `run_one` use it.
+//! A test case: its name, what it needs, what it is given, and how it can end.
+//! Input: the catalogue in `cases`, and the machine as `here` describes it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::init::option;
+use crate::here::{Here, Shape};
 
 /// One test case. An `Err` or a panic is a failure; the error's whole chain is shown.
 pub struct Case {
-    /// `topic/name`; the topic is the file in `cases/`. A case under `hidden/` runs by its exact name only.
+    /// `topic/name`; the topic is the file in `cases/`. A case under `bad_ends/` runs by its exact name only.
     pub name: &'static str,
     /// What it proves, in one line.
     pub what: &'static str,
@@ -46,6 +46,32 @@ impl Needs {
         root: true,
         ..Self::NOTHING
     };
+
+    /// Why the case cannot run here, or `None` when it can.
+    pub fn missing(&self, here: &Here) -> Option<Outcome> {
+        match (self.place, here.in_vm) {
+            (Place::Vm, false) => {
+                return Some(Outcome::NotApplicable("runs in a VM only: cargo xtask vm".into()));
+            }
+            (Place::Host, true) => {
+                return Some(Outcome::NotApplicable("runs on the bare machine only".into()));
+            }
+            (Place::Anywhere, _) | (Place::Vm, true) | (Place::Host, false) => {}
+        }
+        if self.place == Place::Vm && self.shape != here.shape {
+            return Some(Outcome::NotApplicable(format!("runs in a {} VM", self.shape.name())));
+        }
+        if here.nodes < self.nodes {
+            let (need, have) = (self.nodes, here.nodes);
+            return Some(Outcome::NotApplicable(format!(
+                "needs {need} NUMA nodes, this machine has {have}"
+            )));
+        }
+        if self.root && !here.root {
+            return Some(Outcome::Skipped("needs root".into()));
+        }
+        None
+    }
 }
 
 /// Where a case may run.
@@ -56,37 +82,6 @@ pub enum Place {
     Vm,
     /// Only on the bare machine.
     Host,
-}
-
-/// The machine that a VM is. `cargo xtask vm` boots one for each shape that the chosen cases need; what they are made
-/// of is in `xtask/src/shape.rs`, which has the same names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
-    /// As the command line of `cargo xtask vm` says: two nodes with a CPU each.
-    Plain,
-    /// The upper part of each node is ZONE_MOVABLE.
-    Movable,
-    /// Node 1 is slower and has no CPU; it starts at 4 GiB and has more than 2 GiB.
-    Tiered,
-}
-
-impl Shape {
-    pub const ALL: [Self; 3] = [Self::Plain, Self::Movable, Self::Tiered];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Plain => "plain",
-            Self::Movable => "movable",
-            Self::Tiered => "tiered",
-        }
-    }
-
-    /// This VM's, by `tracer.shape=` on the kernel's command line.
-    fn of_this_vm() -> Option<Self> {
-        let cmdline = fs::read_to_string("/proc/cmdline").ok()?;
-        let name = option(&cmdline, "tracer.shape")?;
-        Self::ALL.into_iter().find(|shape| shape.name() == name)
-    }
 }
 
 /// How a case ended, if it did not fail.
@@ -171,88 +166,9 @@ pub fn is_plain_name(name: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
-/// Set by PID 1 for everything below it.
-pub const IN_VM: &str = "TRACER_TESTS_IN_VM";
-
-/// The machine this runs on, as far as a case's needs go.
-pub struct Here {
-    pub in_vm: bool,
-    pub shape: Shape,
-    pub root: bool,
-    pub nodes: usize,
-    pub release: String,
-}
-
-impl Here {
-    pub fn look() -> Self {
-        let in_vm = std::env::var_os(IN_VM).is_some();
-        Self {
-            in_vm,
-            shape: in_vm.then(Shape::of_this_vm).flatten().unwrap_or(Shape::Plain),
-            root: rustix::process::geteuid().is_root(),
-            nodes: nodes_with_memory(),
-            release: rustix::system::uname().release().to_string_lossy().into_owned(),
-        }
-    }
-
-    /// Why the case cannot run here, or `None` when it can.
-    pub fn lacks(&self, needs: &Needs) -> Option<Outcome> {
-        match (needs.place, self.in_vm) {
-            (Place::Vm, false) => {
-                return Some(Outcome::NotApplicable("runs in a VM only: cargo xtask vm".into()));
-            }
-            (Place::Host, true) => {
-                return Some(Outcome::NotApplicable("runs on the bare machine only".into()));
-            }
-            (Place::Anywhere, _) | (Place::Vm, true) | (Place::Host, false) => {}
-        }
-        if needs.place == Place::Vm && needs.shape != self.shape {
-            return Some(Outcome::NotApplicable(format!("runs in a {} VM", needs.shape.name())));
-        }
-        if self.nodes < needs.nodes {
-            let (need, have) = (needs.nodes, self.nodes);
-            return Some(Outcome::NotApplicable(format!(
-                "needs {need} NUMA nodes, this machine has {have}"
-            )));
-        }
-        if needs.root && !self.root {
-            return Some(Outcome::Skipped("needs root".into()));
-        }
-        None
-    }
-}
-
-/// Nodes with memory; a kernel without NUMA has no such file and one node.
-/// `has_memory`: drivers/base/node.c, `node_state_attr`, 6.1 to 7.3.
-fn nodes_with_memory() -> usize {
-    fs::read_to_string("/sys/devices/system/node/has_memory")
-        .ok()
-        .and_then(|list| count_list(&list))
-        .unwrap_or(1)
-}
-
-/// How many numbers are in a kernel list such as `0-2,5` (lib/bitmap-str.c, `bitmap_print_to_pagebuf`).
-fn count_list(list: &str) -> Option<usize> {
-    let mut count = 0;
-    for range in list.trim().split(',').filter(|range| !range.is_empty()) {
-        let (low, high) = range.split_once('-').unwrap_or((range, range));
-        let (low, high): (usize, usize) = (low.parse().ok()?, high.parse().ok()?);
-        count += high.checked_sub(low)? + 1;
-    }
-    Some(count)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Here, Needs, Outcome, Place, Shape, count_list, is_plain_name};
-
-    #[test]
-    fn lists_are_counted() {
-        assert_eq!(count_list("0\n"), Some(1));
-        assert_eq!(count_list("0-2,5\n"), Some(4));
-        assert_eq!(count_list("2-0"), None);
-        assert_eq!(count_list("x"), None);
-    }
+    use super::{Here, Needs, Outcome, Place, Shape, is_plain_name};
 
     #[test]
     fn names_cannot_leave_the_directory() {
@@ -269,20 +185,22 @@ mod tests {
             nodes: 1,
             release: String::new(),
         };
-        assert!(here.lacks(&Needs::NOTHING).is_none());
-        assert!(matches!(here.lacks(&Needs::VM), Some(Outcome::NotApplicable(_))));
+        assert!(Needs::NOTHING.missing(&here).is_none());
+        assert!(matches!(Needs::VM.missing(&here), Some(Outcome::NotApplicable(_))));
         assert!(matches!(
-            here.lacks(&Needs {
+            Needs {
                 nodes: 2,
                 ..Needs::NOTHING
-            }),
+            }
+            .missing(&here),
             Some(Outcome::NotApplicable(_))
         ));
         assert!(matches!(
-            here.lacks(&Needs {
+            Needs {
                 root: true,
                 ..Needs::NOTHING
-            }),
+            }
+            .missing(&here),
             Some(Outcome::Skipped(_))
         ));
         let vm = Here {
@@ -292,18 +210,19 @@ mod tests {
             nodes: 2,
             release: String::new(),
         };
-        assert!(vm.lacks(&Needs::VM).is_none());
+        assert!(Needs::VM.missing(&vm).is_none());
         assert!(
-            vm.lacks(&Needs {
+            Needs {
                 place: Place::Host,
                 ..Needs::NOTHING
-            })
+            }
+            .missing(&vm)
             .is_some()
         );
         let other = Needs {
             shape: Shape::Tiered,
             ..Needs::VM
         };
-        assert!(matches!(vm.lacks(&other), Some(Outcome::NotApplicable(_))));
+        assert!(matches!(other.missing(&vm), Some(Outcome::NotApplicable(_))));
     }
 }

@@ -13,7 +13,7 @@ use rustix::mount::{MountFlags, mount};
 use rustix::process::{WaitOptions, wait};
 use rustix::system::{RebootCommand, reboot};
 
-use crate::case::IN_VM;
+use crate::here::{IN_VM, option};
 
 /// What the kernel passes to PID 1, from behind the `--` of its own command line.
 const ARGUMENT: &str = "vm-init";
@@ -100,17 +100,9 @@ fn reap_until(pid: u32) -> Result<ExitStatus> {
     }
 }
 
-/// The value of `name=value` on the kernel's command line; the last one counts, as in the kernel.
-pub fn option<'a>(cmdline: &'a str, name: &str) -> Option<&'a str> {
-    cmdline
-        .split_ascii_whitespace()
-        .rev()
-        .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{is_init, option};
+    use super::is_init;
 
     #[test]
     fn process_1_is_no_init_without_the_word_for_it() {
@@ -121,13 +113,5 @@ mod tests {
         assert!(!is_init(1, &["tracer-tests"]));
         assert!(!is_init(1, &["tracer-tests", "run", "vm-init"]));
         assert!(!is_init(1, &[]));
-    }
-
-    #[test]
-    fn options_are_whole_words() {
-        let line = "console=ttyS0 tracer.tests=a,b tracer.testsuite=c tracer.nodes=1 tracer.nodes=2\n";
-        assert_eq!(option(line, "tracer.tests"), Some("a,b"));
-        assert_eq!(option(line, "tracer.nodes"), Some("2"));
-        assert_eq!(option(line, "tracer"), None);
     }
 }

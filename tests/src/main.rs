@@ -12,24 +12,22 @@
 
 mod case;
 mod cases;
-mod child;
-mod fuse;
+mod churn_log;
+mod here;
 mod init;
-mod lives;
-mod memory;
-mod numa;
-mod provoke;
-mod report;
-mod run_one;
+mod machine;
+mod product;
 mod runner;
-mod tracing;
+mod tracer;
 mod truth;
-mod withheld;
+mod worker;
 mod workloads;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use self::runner::run_one;
 
 /// End-to-end tests of tracer.
 #[derive(Parser)]

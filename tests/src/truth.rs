@@ -1,4 +1,4 @@
-//! What really moved: the differences between two looks of a process at its own page tables.
+//! The moves that really happened: the differences between two looks of a process at its own page tables.
 //! Input: /proc/PID/pagemap; as text, one JSON line.
 
 use std::collections::BTreeMap;

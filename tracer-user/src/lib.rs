@@ -1,4 +1,5 @@
 //! Attributes every physical page move to a process and a virtual address.
+//! Input: the kernel's hooks, /proc and /sys, or a recording of them.
 //!
 //! One way through: kernel hook -> wire -> [`source`] -> [`decode`] -> [`correlate`] -> [`pipeline`]
 //! -> [`sink`]; [`analysis`] computes, [`render`] shows. See docs/architecture.md.

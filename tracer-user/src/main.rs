@@ -1,4 +1,5 @@
 //! The `tracer` command: parse, dispatch, and pick the exit code.
+//! Input: the command line.
 
 use std::process::ExitCode;
 

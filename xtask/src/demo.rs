@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::memory::{Pages, meminfo};
-use crate::process::{self, Guard};
+use crate::host::memory::{Pages, meminfo};
+use crate::host::process::{self, Guard};
 
 const SECONDS: &str = "5";
 /// Whether compaction moves anything depends on where the kernel put the pages: so it is tried again,

@@ -1,4 +1,4 @@
-//! `cargo xtask deny`: licences and sources of every dependency, of both workspaces, by deny.toml.
+//! `cargo xtask deny`: licences and sources of every dependency, of all three workspaces, by deny.toml.
 //! Input: cargo-deny, which is installed into the cache where CI asks for it.
 
 use std::path::PathBuf;
@@ -6,8 +6,8 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
 
-use crate::report::Tally;
-use crate::{cache, process};
+use crate::host::{cache, process};
+use crate::results::tally::Tally;
 
 /// Knows the lock files of the cargo in use.
 const VERSION: &str = "0.20.2";

@@ -11,9 +11,9 @@ use std::{
 
 use anyhow::{Context as _, Error, Result, bail, ensure};
 
-use crate::apt::{self, Apt};
-use crate::report::{Tally, Verdict};
-use crate::{cache, process};
+use crate::host::apt::{self, Apt};
+use crate::host::{cache, process};
+use crate::results::tally::{Tally, Verdict};
 
 #[path = "../../tracer-user/bpf/digest.rs"]
 pub mod digest;
@@ -431,7 +431,7 @@ mod tests {
         assert!(without_hashes(Vec::new()).is_empty());
     }
     use super::{Record, compare};
-    use crate::report::Verdict;
+    use crate::results::tally::Verdict;
 
     fn record(compiler: &str, object: &str) -> Record {
         Record {

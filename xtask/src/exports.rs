@@ -8,9 +8,9 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
 
-use crate::guest::{self, Programs};
-use crate::report::{Tally, Verdict};
-use crate::{apt, cache, process};
+use crate::host::programs::{self, Programs};
+use crate::host::{apt, cache, process};
+use crate::results::tally::{Tally, Verdict};
 
 /// What is installed. Each has a function of its name in tests/python/read_exports.py.
 const READERS: [(&str, &str); 6] = [
@@ -39,7 +39,7 @@ pub fn check() -> Result<Tally> {
         }
     };
     let scratch = cache::Scratch::new()?;
-    export(&guest::build(None)?, scratch.path())?;
+    export(&programs::build(None)?, scratch.path())?;
     let mut tally = Tally::default();
     for (reader, _) in READERS {
         let mut read = Command::new(&python);

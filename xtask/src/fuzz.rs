@@ -7,8 +7,8 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result};
 
-use crate::report::{Tally, Verdict};
-use crate::{apt, cache, process};
+use crate::host::{apt, cache, process};
+use crate::results::tally::{Tally, Verdict};
 
 /// Has the fuzzer's coverage compiled into our code; what cargo-fuzz gives rustc, as far as a stable one takes it.
 const FLAGS: [&str; 6] = [

@@ -6,27 +6,16 @@
     reason = "printing what was done is what this program is for"
 )]
 
-mod apt;
 mod bench;
-mod cache;
 mod demo;
 mod deny;
 mod ebpf;
 mod exports;
 mod fuzz;
-mod guest;
-mod initramfs;
-mod kernels;
-mod loud;
-mod memory;
-mod process;
-mod qemu;
-mod report;
-mod shape;
-mod table;
+mod host;
+mod results;
 mod test;
 mod vm;
-mod watch;
 
 use std::process::ExitCode;
 

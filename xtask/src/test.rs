@@ -8,8 +8,10 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::report::{Message, Reader, Tally, Verdict};
-use crate::{cache, deny, ebpf, exports, fuzz, guest, loud, process, vm};
+use crate::host::{cache, process, programs};
+use crate::results::report::{Message, Reader};
+use crate::results::tally::{Tally, Verdict};
+use crate::{deny, ebpf, exports, fuzz, vm};
 
 /// Each reader is given all kinds of bytes for so long.
 const FUZZ_SECONDS: u32 = 60;
@@ -37,8 +39,11 @@ pub fn main(args: &Args) -> ExitCode {
         steps.step("exports, read by others", exports::check);
     }
     if !args.no_vm {
-        steps.step("end to end, virtual machines", || vm::matrix(&vm::Args::required()));
-        steps.step("harness fails loudly", loud::check);
+        steps.step(
+            "end to end, virtual machines",
+            || vm::matrix::run(&vm::Args::required()),
+        );
+        steps.step("harness fails loudly", vm::bad_ends::check);
     }
     steps.step("dependencies", || deny::check(false));
 
@@ -152,7 +157,7 @@ fn counts(line: &str) -> Option<Tally> {
 
 /// Runs the cases that apply here, as root.
 fn end_to_end() -> Result<Tally> {
-    let programs = guest::build(None)?;
+    let programs = programs::build(None)?;
     let scratch = cache::Scratch::new()?;
     let report = scratch.path().join("report");
     let mut runner = if process::is_root() {

@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, memfd_create};
 
-use crate::case::{Case, Env, Needs, Outcome, Shape};
+use crate::case::{Case, Env, Needs, Outcome};
 use crate::cases::moves::{balance_eagerly, ensure_same};
-use crate::child::Worker;
-use crate::tracing::{Check, Trace, Tracing};
+use crate::here::Shape;
+use crate::tracer::lines::Check;
+use crate::tracer::trace::{Trace, Tracing};
 use crate::truth::{Report, vmstat};
-use crate::workloads::compressed;
+use crate::worker::Worker;
+use crate::workloads::zram;
 
 const SOON: Duration = Duration::from_mins(1);
 const NEEDS: Needs = Needs { nodes: 2, ..Needs::VM };
@@ -244,12 +246,12 @@ fn unmapped_page_cache(env: &Env, backend: &str, strict: bool, code: i32) -> Res
 
 /// Pages of a driver are moved by the driver: within `move_to_new_folio`, and since 6.17 (and 6.12.86) without it.
 fn zram(env: &Env) -> Result<Outcome> {
-    if !fs::exists(compressed::MODULE)? {
+    if !fs::exists(zram::MODULE)? {
         return Ok(Outcome::NotApplicable(
             "the initramfs has no module zram of this kernel".to_owned(),
         ));
     }
-    let mut worker = Worker::spawn("compressed", &[])?;
+    let mut worker = Worker::spawn("zram", &[])?;
     let pid = worker.pid();
     worker.wait_ready(SOON)?;
     let tracing = Tracing::start(&env.tracer, &["-a", "--strict", "--backend", "exact"])?;

@@ -10,10 +10,11 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::case::{Case, Env, Needs, Outcome};
 use crate::cases::moves::ensure_same;
-use crate::child::Worker;
-use crate::lives::Lives;
-use crate::tracing::{Hex, MoveLine, Trace, Tracing};
+use crate::churn_log::Lives;
+use crate::tracer::lines::{Hex, MoveLine};
+use crate::tracer::trace::{Trace, Tracing};
 use crate::truth::Report;
+use crate::worker::Worker;
 
 const LONG: Duration = Duration::from_secs(90);
 const SOON: Duration = Duration::from_mins(1);
@@ -220,7 +221,7 @@ enum Asked {
 }
 
 fn exiting(env: &Env, asked: Asked, heir: &[&str], backend: &str) -> Result<Outcome> {
-    let mut worker = Worker::spawn("leaving", heir)?;
+    let mut worker = Worker::spawn("killed", heir)?;
     worker.wait_ready(SOON)?;
     let (parent, child) = (worker.pid(), worker.youngest_child()?);
     let pid = parent.to_string();

@@ -8,15 +8,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
-use tracer_user::proc::process::{Stat, Status, children, list};
-use tracer_user::units::Tgid;
 
-use super::program::{
+use crate::case::{Case, Env, Needs, Outcome};
+use crate::product::{Stat, Status, Tgid, children, list};
+use crate::tracer::environment::{without_bpf, without_directories};
+use crate::tracer::invocation::{
     Program, SOON, ensure_harmless, in_workload, program_with, public_copy, run, this_program, tracer, workload,
 };
-use super::surroundings::{without_bpf, without_directories};
-use crate::case::{Case, Env, Needs, Outcome};
-use crate::child::Worker;
+use crate::worker::Worker;
 
 const ROOT: Needs = Needs {
     root: true,
@@ -211,7 +210,7 @@ fn zombie(env: &Env) -> Result<Outcome> {
 
 fn itself(env: &Env) -> Result<Outcome> {
     let program = env.tracer.to_str().context("tracer's path is no text")?;
-    let ended = run(in_workload(&["own", program, "-p", "SELF"])?)?;
+    let ended = run(in_workload(&["own_pid", program, "-p", "SELF"])?)?;
     ended.ensure_refused(&["tracer itself"])?;
     Ok(Outcome::Passed)
 }
@@ -244,7 +243,7 @@ fn free_number() -> Result<u32> {
 fn namespace(env: &Env) -> Result<Outcome> {
     let exe = this_program()?;
     let inner = free_number()?.to_string();
-    let mut worker = Worker::spawn("contained", &[&inner, &exe, "work", "idle"])?;
+    let mut worker = Worker::spawn("pid_namespace", &[&inner, &exe, "work", "idle"])?;
     worker.wait_ready(SOON)?;
     let first = |of: u32| children(Tgid(of))?.first().copied().context("no child");
     let outer = first(first(worker.pid())?.0)?;
@@ -263,7 +262,7 @@ fn namespace(env: &Env) -> Result<Outcome> {
 fn contained(env: &Env) -> Result<Outcome> {
     let program = env.tracer.to_str().context("tracer's path is no text")?;
     for args in [&["-a"][..], &["-p", "1"], &["--", "true"]] {
-        let ended = run(in_workload(&[&["contained", "2", program], args].concat())?)?;
+        let ended = run(in_workload(&[&["pid_namespace", "2", program], args].concat())?)?;
         ended.ensure_refused(&["PID namespace", "on the host"])?;
     }
     Ok(Outcome::Passed)

@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
-use super::program::{Program, SOON, public_copy, run, this_program, tracer, workload};
 use crate::case::{Case, Env, Needs, Outcome};
-use crate::child::Worker;
-use crate::provoke;
-use crate::tracing::{Trace, Tracing};
+use crate::machine::provoke;
+use crate::tracer::invocation::{Program, SOON, public_copy, run, this_program, tracer, workload};
+use crate::tracer::trace::{Trace, Tracing};
 use crate::truth::Report;
+use crate::worker::Worker;
 
 const ROOT: Needs = Needs {
     root: true,
@@ -226,7 +226,7 @@ fn ensure_all_seen(trace: &Trace, pid: u32, truth: &Report) -> Result<()> {
         truth.moves.len(),
         seen.len()
     );
-    let own = |line: &&crate::tracing::MoveLine| line.pid == Some(pid) && truth.range().contains(&line.vaddr.0);
+    let own = |line: &&crate::tracer::lines::MoveLine| line.pid == Some(pid) && truth.range().contains(&line.vaddr.0);
     for line in trace.moves.iter().filter(own) {
         ensure!(
             line.actor_pid == pid && line.reason == "syscall_or_cpuset",

@@ -12,11 +12,12 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use crate::case::{Case, Env, Needs, Outcome};
 use crate::cases::moves::ensure_same;
-use crate::child::Worker;
-use crate::lives::now;
-use crate::provoke::{self, Knob};
-use crate::tracing::{CompactionLine, MoveLine, Tracing};
+use crate::churn_log::now;
+use crate::machine::provoke::{self, Knob};
+use crate::tracer::lines::{CompactionLine, MoveLine};
+use crate::tracer::trace::Tracing;
 use crate::truth::{Report, vmstat};
+use crate::worker::Worker;
 
 const SOON: Duration = Duration::from_mins(1);
 const NEEDS: Needs = Needs { nodes: 2, ..Needs::VM };

@@ -7,14 +7,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
-use tracer_user::proc::process::children;
-use tracer_user::units::Tgid;
 
-use super::loaded::Loaded;
-use super::program::{Program, SOON, run, tracer};
-use super::surroundings::ignoring;
 use crate::case::{Case, Env, Needs, Outcome};
-use crate::child::Worker;
+use crate::product::{Tgid, children};
+use crate::tracer::bpf_objects::Loaded;
+use crate::tracer::environment::ignoring;
+use crate::tracer::invocation::{Program, SOON, run, tracer};
+use crate::worker::Worker;
 
 const ROOT: Needs = Needs {
     root: true,

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use super::program::{SOON, run, tracer};
 use crate::case::{Case, Env, Needs, Outcome};
-use crate::child::Worker;
+use crate::tracer::invocation::{SOON, run, tracer};
+use crate::worker::Worker;
 
 pub const CASES: &[Case] = &[
     Case {

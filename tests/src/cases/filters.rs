@@ -1,14 +1,17 @@
 //! Each filter lets through what it says and nothing else, from both sides, also while processes change.
 //! Input: workloads that move their own pages step by step and say which, against `tracer --json`.
 
+pub mod cost;
+pub mod steps;
+
 use std::fs;
 use std::process::{Command, id};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use self::steps::{CGROUPS, Changing, Step, check, start};
 use crate::case::{Case, Env, Needs, Outcome};
-use crate::cases::steps::{CGROUPS, Changing, Step, check, start};
 
 const NEEDS: Needs = Needs {
     nodes: 2,

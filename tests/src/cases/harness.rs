@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use crate::case::{Case, Env, Needs, Outcome};
-use crate::init::option;
+use crate::here::option;
 use crate::truth;
 
 pub const CASES: &[Case] = &[

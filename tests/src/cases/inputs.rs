@@ -9,22 +9,14 @@ use std::thread;
 
 use anyhow::{Context, Result, ensure};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
-use tracer_user::event::compaction::Compaction;
-use tracer_user::event::failure::{Cause, FailedPlace, Failure};
-use tracer_user::event::unmapped::{Device, FilePlace, UnmappedMove};
-use tracer_user::event::{Event, Move, OwnerSource, Reason, Task, Verdict};
-use tracer_user::proc::maps::{Perms, Vma};
-use tracer_user::recording::block::{HEADER, renumber};
-use tracer_user::recording::files::{Files, Sync};
-use tracer_user::recording::writer::Writer;
-use tracer_user::run::{
-    header::{Header, MissingHook},
-    summary::Summary,
-};
-use tracer_user::units::{Nanos, NodeId, Order, Pfn, Tgid, Tid, VirtAddr};
 
-use super::program::{Ended, Program, ensure_harmless, run, tracer};
 use crate::case::{Case, Env, Needs, Outcome};
+use crate::product::{
+    Cause, Compaction, Device, Event, FailedPlace, Failure, FilePlace, Files, HEADER, Header, MissingHook, Move, Nanos,
+    NodeId, Order, OwnerSource, Perms, Pfn, Reason, Summary, Sync, Task, Tgid, Tid, UnmappedMove, Verdict, VirtAddr,
+    Vma, Writer, renumber,
+};
+use crate::tracer::invocation::{Ended, Program, ensure_harmless, run, tracer};
 
 pub const CASES: &[Case] = &[
     Case {

@@ -8,9 +8,10 @@ use anyhow::{Result, bail, ensure};
 
 use crate::case::{Case, Env, Needs, Outcome};
 use crate::cases::moves::ensure_same;
-use crate::child::Worker;
-use crate::tracing::{MoveLine, Tracing};
+use crate::tracer::lines::MoveLine;
+use crate::tracer::trace::Tracing;
 use crate::truth::{Report, Reports};
+use crate::worker::Worker;
 use crate::workloads::mover::{MTHP, mthp_order};
 
 const SOON: Duration = Duration::from_mins(1);

@@ -1,6 +1,7 @@
 //! The catalogue of cases, one topic per file.
 //! Input: the files beside this one.
 
+pub mod bad_ends;
 mod books;
 mod churn;
 mod cli;
@@ -9,21 +10,16 @@ mod compaction;
 mod doctor;
 mod ending;
 mod export;
-mod failures;
-mod filter_cost;
+mod failure;
 mod filters;
 mod harness;
-mod hidden;
 mod inputs;
 mod kinds;
-mod loaded;
 mod moves;
 mod outside;
-mod program;
 mod reasons;
 mod recording;
-mod steps;
-mod surroundings;
+mod unmapped;
 
 use crate::case::Case;
 
@@ -39,17 +35,18 @@ pub const TOPICS: &[&[Case]] = &[
     kinds::CASES,
     kinds::AGAIN,
     kinds::OVERFLOW,
-    failures::CASES,
+    failure::CASES,
     compaction::CASES,
     reasons::CASES,
+    unmapped::CASES,
     churn::CASES,
     filters::CASES,
-    filter_cost::CASES,
+    filters::cost::CASES,
     outside::CASES,
     recording::CASES,
     inputs::CASES,
     export::CASES,
-    hidden::CASES,
+    bad_ends::CASES,
 ];
 
 /// Every case.
@@ -61,14 +58,15 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
 mod tests {
     use super::*;
 
-    /// Those whose cases hold tracer against the truth (`xtask/src/table.rs`).
-    const TRUTH: [&[Case]; 8] = [
+    /// Those whose cases hold tracer against the truth (`xtask/src/vm/table.rs`).
+    const TRUTH: [&[Case]; 9] = [
         moves::CASES,
         kinds::CASES,
         kinds::OVERFLOW,
-        failures::CASES,
+        failure::CASES,
         compaction::CASES,
         reasons::CASES,
+        unmapped::CASES,
         churn::CASES,
         outside::CASES,
     ];

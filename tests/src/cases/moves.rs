@@ -7,9 +7,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::case::{Case, Env, Needs, Outcome, Place};
-use crate::child::Worker;
-use crate::tracing::{Trace, Tracing};
+use crate::tracer::trace::{Trace, Tracing};
 use crate::truth::Report;
+use crate::worker::Worker;
 
 const SOON: Duration = Duration::from_mins(1);
 

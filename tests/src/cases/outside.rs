@@ -1,7 +1,9 @@
 //! Frames that change without migrate_pages: each change is reported, with its frames and its owner, and no other.
 //! Input: workloads that cause them and read their own pagemap, against `tracer --json --kinds`.
 
-mod copies;
+mod collapse;
+mod copy;
+mod exact;
 mod filters;
 mod ksm;
 mod swap;
@@ -11,18 +13,13 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use self::copies::{cow_file, cow_fork, cow_zero};
+use self::collapse::collapse;
+use self::copy::{cow_file, cow_fork, cow_zero};
 use self::filters::filters;
 use self::ksm::{ksm, ksm_forked, ksm_shared, ksm_shared_tracepoint};
 use self::swap::{swap, swap_slot_reused};
 use crate::case::{Case, Env, Needs, Outcome};
-use crate::cases::moves::ensure_same;
-use crate::child::Worker;
-use crate::tracing::{MoveLine, Trace, Tracing};
-use crate::truth::Report;
-use crate::workloads::{collapser, copied};
-
-const SOON: Duration = Duration::from_mins(2);
+use crate::workloads;
 
 pub const CASES: &[Case] = &[
     Case {
@@ -47,19 +44,19 @@ pub const CASES: &[Case] = &[
         name: "outside/cow_fork",
         what: "pages shared by fork, written by the parent and by the child: who copies moves, who is left alone does not",
         needs: Needs::VM,
-        run: |env| cow_fork(env, "fork", copied::PAGES, 0),
+        run: |env| cow_fork(env, "fork", workloads::copy::PAGES, 0),
     },
     Case {
         name: "outside/cow_thp",
         what: "the same with huge pages, which are split to be copied page by page",
         needs: Needs::VM,
-        run: |env| cow_fork(env, "thp", copied::THPS << 9, 0),
+        run: |env| cow_fork(env, "thp", workloads::copy::THPS << 9, 0),
     },
     Case {
         name: "outside/cow_hugetlb",
         what: "the same with hugetlb pages",
         needs: Needs::VM,
-        run: |env| cow_fork(env, "hugetlb", copied::HUGE_PAGES << 9, 9),
+        run: |env| cow_fork(env, "hugetlb", workloads::copy::HUGE_PAGES << 9, 9),
     },
     Case {
         name: "outside/cow_zero",
@@ -151,78 +148,6 @@ pub const CASES: &[Case] = &[
         run: refused,
     },
 ];
-
-fn collapse(env: &Env, by: &str, order: u8) -> Result<Outcome> {
-    if order < 9 && env.version() < (7, 2) {
-        return Ok(Outcome::NotApplicable(
-            "before 7.2 khugepaged makes huge pages only".to_owned(),
-        ));
-    }
-    let mut worker = Worker::spawn("collapser", &[by, &order.to_string()])?;
-    let pid = worker.pid();
-    worker.wait_ready(SOON)?;
-    // Without --kinds: collapses are shown by default.
-    let tracing = Tracing::start(&env.tracer, &["-p", &pid.to_string(), "--backend", "exact"])?;
-    let truth = act(&mut worker, "collapse")?;
-    let trace = tracing.finish()?;
-    let pages = ((truth.end - truth.start) as usize) / rustix::param::page_size();
-    ensure!(
-        truth.moves.len() == pages / 512 * collapser::WITH_FRAME,
-        "{} of {pages} pages: not those of the gaps' pattern",
-        truth.moves.len()
-    );
-    ensure_exact(&trace, pid, &truth, &["collapse"])?;
-    for line in trace.moves.iter().filter(|line| truth.range().contains(&line.vaddr.0)) {
-        ensure!(line.order == order, "order: {line:?}");
-        ensure!(line.blackout_ns.is_some_and(|ns| ns > 0), "blackout: {line:?}");
-        let itself = line.actor_pid == pid;
-        ensure!(itself == (by == "madvise"), "actor: {line:?}");
-        ensure!(
-            itself || line.actor_comm.as_deref() == Some("khugepaged"),
-            "actor: {line:?}"
-        );
-    }
-    worker.exit(SOON)?;
-    Ok(Outcome::Passed)
-}
-
-fn kinds<'a>(pid: &'a str, kinds: &'a str) -> [&'a str; 6] {
-    ["-p", pid, "--backend", "exact", "--kinds", kinds]
-}
-
-/// Tells the workload to look, then to act.
-fn act(worker: &mut Worker, order: &str) -> Result<Report> {
-    worker.send("mark")?;
-    worker.read_line(SOON)?;
-    worker.send(order)?;
-    Report::parse(&worker.read_line(SOON)?)
-}
-
-/// The moves are the truth's and of nobody else, they are of these reasons, and nothing is lost.
-fn ensure_exact(trace: &Trace, pid: u32, truth: &Report, reasons: &[&str]) -> Result<()> {
-    trace.ensure_only(&[pid])?;
-    ensure_exact_of(trace, pid, truth, reasons)
-}
-
-/// The same of one of several.
-fn ensure_exact_of(trace: &Trace, pid: u32, truth: &Report, reasons: &[&str]) -> Result<()> {
-    ensure_same(trace, pid, truth)?;
-    trace.ensure_sound()?;
-    // Without `move` among the kinds there is nothing to hold against the kernel's count.
-    let imbalance = trace.summary.books.imbalance;
-    ensure!(
-        matches!(imbalance, None | Some(0)),
-        "the books: {:?}",
-        trace.summary.books
-    );
-    let mine = |line: &&MoveLine| line.pid == Some(pid) && truth.range().contains(&line.vaddr.0);
-    for line in trace.moves.iter().filter(mine) {
-        ensure!(reasons.contains(&line.reason.as_str()), "reason: {line:?}");
-        ensure!(line.owner_source.as_deref() == Some("kernel"), "owner: {line:?}");
-        ensure!(line.verdict == "confirmed", "verdict: {line:?}");
-    }
-    Ok(())
-}
 
 fn hooks(env: &Env) -> Result<Outcome> {
     let attached = |args: &[&str]| -> Result<BTreeSet<String>> {

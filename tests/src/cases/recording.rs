@@ -11,18 +11,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
-use tracer_user::event::Event;
-use tracer_user::recording::header::End;
-use tracer_user::recording::reader::{Item, Missing, RecordingFile};
-use tracer_user::recording::rows::Step;
-use tracer_user::run::clock::now;
-use tracer_user::units::Nanos;
 
-use super::program::{Ended, Program, SOON, run, tracer};
 use crate::case::{Case, Env, Needs, Outcome, Place};
-use crate::child::Worker;
-use crate::tracing::{CompactionLine, FailureLine, MoveLine, Trace, Tracing};
+use crate::product::{End, Event, Item, Missing, Nanos, RecordingFile, Step, now};
+use crate::tracer::invocation::{Ended, Program, SOON, run, tracer};
+use crate::tracer::lines::{CompactionLine, FailureLine, MoveLine};
+use crate::tracer::trace::{Trace, Tracing};
 use crate::truth::Reports;
+use crate::worker::Worker;
 
 const ROOT: Needs = Needs {
     root: true,

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::mover::Pages;
-use super::{Workload, serve};
-use crate::memory::Memory;
-use crate::numa;
+use super::protocol::{Workload, serve};
+use crate::machine::memory::Memory;
+use crate::machine::numa;
 use crate::truth::{Moves, Report, Snapshot};
 
 pub const WORKLOAD: Workload = Workload {

@@ -8,17 +8,12 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use rustix::time::{ClockId, clock_gettime};
-use tracer_user::event::{Event, Move, OwnerSource, Reason, Task, Verdict};
-use tracer_user::proc::maps::{Perms, Vma};
-use tracer_user::recording::files::{Files, Sync};
-use tracer_user::recording::writer::{Store, Writer};
-use tracer_user::units::{Nanos, NodeId, Order, Pfn, Tgid, Tid, VirtAddr};
-use tracer_user::{
-    run::{header::Header, summary::Summary},
-    sink::Sink,
-};
 
-use super::{Workload, say};
+use super::protocol::{Workload, say};
+use crate::product::{
+    Event, Files, Header, Move, Nanos, NodeId, Order, OwnerSource, Perms, Pfn, Reason, Sink, Store, Summary, Sync,
+    Task, Tgid, Tid, Verdict, VirtAddr, Vma, Writer,
+};
 
 pub const WORKLOAD: Workload = Workload {
     name: "bulk",

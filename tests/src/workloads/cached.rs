@@ -6,10 +6,10 @@ use std::io::Write;
 
 use anyhow::{Context, Result, bail};
 
-use super::{Workload, next_order, say};
-use crate::memory::Memory;
-use crate::numa;
-use crate::provoke::Block;
+use super::protocol::{Workload, next_order, say};
+use crate::machine::memory::Memory;
+use crate::machine::numa;
+use crate::machine::provoke::Block;
 use crate::truth::{Moves, Report, Snapshot};
 
 pub const WORKLOAD: Workload = Workload {

@@ -7,11 +7,11 @@ use std::io;
 use anyhow::{Context, Result, bail, ensure};
 use rustix::thread::set_name;
 
-use super::copied::write;
+use super::copy::write;
+use super::protocol::{Workload, next_order, say};
 use super::sharer::Sharer;
-use super::{Workload, next_order, say};
-use crate::memory::{HUGE, Memory};
-use crate::numa;
+use crate::machine::memory::{HUGE, Memory};
+use crate::machine::numa;
 use crate::truth::{Moves, Report, Snapshot};
 
 pub const WORKLOAD: Workload = Workload {

@@ -1,5 +1,5 @@
 //! Processes that come and go faster than their numbers last, while somebody else moves their pages about.
-//! Input: a file for the truth and how many lives; on stdin any order starts it. The log's lines are [`crate::lives`].
+//! Input: a file for the truth and how many lives; on stdin any order starts it. The log's lines are [`crate::churn_log`].
 
 use std::ffi::CString;
 use std::fs;
@@ -14,10 +14,10 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, WaitOptions, waitpid};
 use rustix::thread::set_name;
 
-use super::{Workload, next_order, say};
-use crate::lives::{self, Log, PAGES, Phase, REBORN_NAME, TREES};
-use crate::memory::Memory;
-use crate::numa;
+use super::protocol::{Workload, next_order, say};
+use crate::churn_log::{self, Log, PAGES, Phase, REBORN_NAME, TREES};
+use crate::machine::memory::Memory;
+use crate::machine::numa;
 
 pub const WORKLOAD: Workload = Workload {
     name: "churn",
@@ -114,7 +114,7 @@ fn churn(path: &Path, log: &Log, living: &Living, lives: Lives) -> Result<Vec<Pi
             for phase in [Phase::Born, Phase::Reborn] {
                 let node = i32::from(round.is_multiple_of(2));
                 // It may be gone by now, or be somebody else, who has nothing there.
-                let _ = numa::move_pages_of(pid, lives::range(life, phase), node, false);
+                let _ = numa::move_pages_of(pid, churn_log::range(life, phase), node, false);
             }
         }
         living.rounds().fetch_add(1, Ordering::Relaxed);
@@ -142,7 +142,7 @@ fn family(path: &Path, log: &Log, living: &Living, tree: usize, (count, stay): L
             bury(log, places, &mut children)?;
         }
         let life = number * TREES.len() as u32 + tree as u32;
-        let before = lives::now();
+        let before = churn_log::now();
         let pid = fork(|| live(path, log, living, (life, stay)))?;
         log.born(life, pid.as_raw_pid().cast_unsigned(), before)?;
         let entry = u64::from(pid.as_raw_pid().cast_unsigned()) << 32 | u64::from(life);
@@ -215,7 +215,7 @@ fn reborn(args: &[String]) -> Result<()> {
 /// From here on pages at addresses that no other life has.
 fn settle_down(log: &Log, life: u32, phase: Phase) -> Result<Memory> {
     log.there(life, phase)?;
-    let range = lives::range(life, phase);
+    let range = churn_log::range(life, phase);
     let mut memory = Memory::at(range.start, PAGES as usize * rustix::param::page_size())?;
     memory.fill();
     Ok(memory)

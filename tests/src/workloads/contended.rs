@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::mover::Pages;
+use super::protocol::{Workload, next_order, say};
 use super::sharer::Sharer;
-use super::{Workload, next_order, say};
-use crate::numa;
+use crate::machine::numa;
 use crate::truth::Snapshot;
 
 pub const WORKLOAD: Workload = Workload {

@@ -3,10 +3,10 @@
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{Workload, next_order, say, serve};
-use crate::memory::Memory;
-use crate::numa;
-use crate::provoke::{self, Knob};
+use super::protocol::{Workload, next_order, say, serve};
+use crate::machine::memory::Memory;
+use crate::machine::numa;
+use crate::machine::provoke::{self, Knob};
 use crate::truth::{Moves, Report, Snapshot};
 
 pub const WORKLOAD: Workload = Workload {

@@ -6,7 +6,7 @@ use std::io;
 use anyhow::{Context, Result};
 use rustix::process::{getgid, getgroups, getuid};
 
-use super::Workload;
+use super::protocol::Workload;
 
 pub const WORKLOAD: Workload = Workload {
     name: "echo",

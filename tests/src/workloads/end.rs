@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, bail};
 
-use super::Workload;
+use super::protocol::Workload;
 
 pub const WORKLOAD: Workload = Workload {
     name: "end",

@@ -5,17 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use tracer_user::event::compaction::Compaction;
-use tracer_user::event::failure::{Cause, FailedPlace, Failure};
-use tracer_user::event::unmapped::{Device, FilePlace, UnmappedMove};
-use tracer_user::event::{Event, Move, OwnerSource, Reason, Task, Verdict};
-use tracer_user::recording::files::{Files, Sync};
-use tracer_user::recording::writer::Writer;
-use tracer_user::run::totals::Totals;
-use tracer_user::run::{header::Header, summary::Summary};
-use tracer_user::units::{Nanos, NodeId, Order, Pfn, Tgid, Tid, VirtAddr};
 
-use super::Workload;
+use super::protocol::Workload;
+use crate::product::{
+    Cause, Compaction, Device, Event, FailedPlace, Failure, FilePlace, Files, Header, Move, Nanos, NodeId, Order,
+    OwnerSource, Pfn, Reason, Summary, Sync, Task, Tgid, Tid, Totals, UnmappedMove, Verdict, VirtAddr, Writer,
+};
 
 pub const WORKLOAD: Workload = Workload {
     name: "fleet",

@@ -6,9 +6,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::Workload;
-use crate::memory::Memory;
-use crate::numa::{move_pages, run_on};
+use super::protocol::Workload;
+use crate::machine::memory::Memory;
+use crate::machine::numa::{move_pages, run_on};
 use crate::truth::{Moves, Report, Snapshot};
 
 pub const WORKLOAD: Workload = Workload {

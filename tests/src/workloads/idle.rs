@@ -4,7 +4,7 @@
 use anyhow::{Result, bail};
 use rustix::thread::gettid;
 
-use super::{Workload, next_order, say};
+use super::protocol::{Workload, next_order, say};
 
 pub const WORKLOAD: Workload = Workload {
     name: "idle",

@@ -1,75 +1,65 @@
-//! The catalogue of workloads, one per file, and the few lines of protocol they share.
-//! Input: the command line; then lines on stdin, as `child` describes.
+//! The catalogue of workloads, one per file.
+//! Input: the command line.
 
 mod balanced;
 mod bulk;
 mod cached;
 mod changing;
 mod churn;
-pub mod collapser;
-pub mod compressed;
-mod contained;
+pub mod collapse;
 mod contended;
-pub mod copied;
+pub mod copy;
 mod crowded;
 mod echo;
 mod end;
 mod fleet;
 mod hasty;
 mod idle;
-mod leaving;
-pub mod merged;
+mod killed;
+pub mod ksm;
+mod locked;
 pub mod mover;
-mod own;
+mod own_pid;
+mod pid_namespace;
+mod protocol;
 mod punched;
 mod recorder;
 mod sharer;
-pub mod stuck;
-pub mod swapped;
-mod unread;
+pub mod swap;
+pub mod writeback;
+pub mod zram;
 
-use std::io::{self, BufRead, Write};
-use std::ops::Range;
+use anyhow::{Context, Result};
 
-use anyhow::{Context, Result, bail};
-
-use crate::truth::{Moves, Report, Snapshot};
-
-/// Something that uses memory and knows what became of it.
-pub struct Workload {
-    pub name: &'static str,
-    /// Its arguments and what it does, in one line.
-    pub what: &'static str,
-    pub run: fn(&[String]) -> Result<()>,
-}
+use self::protocol::Workload;
 
 pub const ALL: &[Workload] = &[
     balanced::WORKLOAD,
     bulk::WORKLOAD,
     cached::WORKLOAD,
     changing::WORKLOAD,
-    churn::WORKLOAD,
     churn::REBORN,
-    collapser::WORKLOAD,
-    compressed::WORKLOAD,
-    contained::WORKLOAD,
+    churn::WORKLOAD,
+    collapse::WORKLOAD,
     contended::WORKLOAD,
-    copied::WORKLOAD,
+    copy::WORKLOAD,
     crowded::WORKLOAD,
     echo::WORKLOAD,
     end::WORKLOAD,
     fleet::WORKLOAD,
     hasty::WORKLOAD,
     idle::WORKLOAD,
-    leaving::WORKLOAD,
-    merged::WORKLOAD,
+    killed::WORKLOAD,
+    ksm::WORKLOAD,
+    locked::WORKLOAD,
     mover::WORKLOAD,
-    own::WORKLOAD,
+    own_pid::WORKLOAD,
+    pid_namespace::WORKLOAD,
     punched::WORKLOAD,
     recorder::WORKLOAD,
-    stuck::WORKLOAD,
-    swapped::WORKLOAD,
-    unread::WORKLOAD,
+    swap::WORKLOAD,
+    writeback::WORKLOAD,
+    zram::WORKLOAD,
 ];
 
 #[derive(clap::Args)]
@@ -91,50 +81,4 @@ pub fn main(args: &Args) -> Result<()> {
             format!("no workload {}; there are\n{}", args.name, known.join("\n"))
         })?;
     (workload.run)(&args.args).with_context(|| format!("workload {}", args.name))
-}
-
-/// Says one line to the case, at once: stdout is a pipe, which would hold it back.
-pub fn say(line: &str) -> Result<()> {
-    let mut stdout = io::stdout().lock();
-    writeln!(stdout, "{line}")
-        .and_then(|()| stdout.flush())
-        .context("answer the case")
-}
-
-/// The case's next order; `None` when it says `exit` or is gone.
-pub fn next_order() -> Result<Option<String>> {
-    let mut line = String::new();
-    io::stdin().lock().read_line(&mut line).context("read the next order")?;
-    let order = line.trim_end();
-    Ok((!order.is_empty() && order != "exit").then(|| order.to_owned()))
-}
-
-/// Says `ready`, then obeys each order and answers with what became of the pages of the range meanwhile.
-pub fn serve_steps(range: &Range<u64>, mut act: impl FnMut(&str) -> Result<()>) -> Result<()> {
-    say("ready")?;
-    while let Some(order) = next_order()? {
-        let before = Snapshot::take(range.clone())?;
-        act(&order)?;
-        let moves = Moves::between(&before, &Snapshot::take(range.clone())?)?;
-        say(&Report::new(range.clone(), moves).to_line()?)?;
-    }
-    Ok(())
-}
-
-/// Says `ready`, then obeys: `mark` notes where the pages of the range are; the order named by `look` is
-/// answered by what has become of them since.
-pub fn serve(range: &Range<u64>, look: &str, mut answer: impl FnMut(&Snapshot) -> Result<String>) -> Result<()> {
-    say("ready")?;
-    let mut before = None;
-    while let Some(order) = next_order()? {
-        match &before {
-            _ if order == "mark" => {
-                before = Some(Snapshot::take(range.clone())?);
-                say("marked")?;
-            }
-            Some(before) if order == look => say(&answer(before)?)?,
-            _ => bail!("unknown order {order:?}, or {look} before mark"),
-        }
-    }
-    Ok(())
 }

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::io::Errno;
 
+use super::protocol::{Workload, serve};
 use super::sharer::Sharer;
-use super::{Workload, serve};
-use crate::memory::Memory;
-use crate::numa;
-use crate::provoke::{self, Block, Group};
+use crate::machine::memory::Memory;
+use crate::machine::numa;
+use crate::machine::provoke::{self, Block, Group};
 use crate::truth::{Moves, Report, Reports, Snapshot};
 
 pub const WORKLOAD: Workload = Workload {

@@ -6,8 +6,8 @@ use std::ffi::CString;
 use anyhow::{Context, Result, bail};
 use rustix::thread::set_name;
 
-use super::{Workload, serve};
-use crate::memory::Memory;
+use super::protocol::{Workload, serve};
+use crate::machine::memory::Memory;
 use crate::truth::{Moves, Report, Snapshot};
 
 pub const WORKLOAD: Workload = Workload {

@@ -6,17 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use tracer_user::event::{Event, Move, OwnerSource, Reason, Task, Verdict};
-use tracer_user::recording::files::{Files, Limit, Sync};
-use tracer_user::recording::writer::Writer;
-use tracer_user::run::clock::now;
-use tracer_user::units::{Nanos, NodeId, Order, Pfn, Tgid, Tid, VirtAddr};
-use tracer_user::{
-    run::{header::Header, summary::Summary},
-    sink::Sink,
-};
 
-use super::{Workload, say};
+use super::protocol::{Workload, say};
+use crate::product::{
+    Event, Files, Header, Limit, Move, Nanos, NodeId, Order, OwnerSource, Pfn, Reason, Sink, Summary, Sync, Task, Tgid,
+    Tid, Verdict, VirtAddr, Writer, now,
+};
 
 pub const WORKLOAD: Workload = Workload {
     name: "recorder",

@@ -1,4 +1,5 @@
 //! Events to answers. No I/O, no formatting.
+//! Input: events, and the facts of the machine for the doctor.
 
 pub mod groups;
 pub mod health;

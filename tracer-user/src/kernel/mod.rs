@@ -1,4 +1,5 @@
 //! The running kernel: its types, hooks, nodes, counters, privileges and release.
+//! Input: BTF, /sys and /proc files about the machine; no process.
 
 pub mod btf;
 pub mod capabilities;

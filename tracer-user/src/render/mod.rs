@@ -1,4 +1,5 @@
 //! Answers to text for people. No analysis, no I/O of its own.
+//! Input: events, sums and the run that they are of.
 
 pub mod books;
 pub mod clock;

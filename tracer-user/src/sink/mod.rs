@@ -1,4 +1,5 @@
-//! Where events go. A run begins, feeds and always finishes every sink.
+//! The destinations of events. A run begins, feeds and always finishes every sink.
+//! Input: the header, the events and the summary of a run.
 
 pub mod csv;
 pub mod export;

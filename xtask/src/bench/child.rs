@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 
-use crate::process::shown;
+use crate::host::process::shown;
 
 /// What a child used, and what it leaves.
 #[derive(Debug)]

@@ -16,7 +16,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::child::{nanos, own_cpu};
-use crate::memory::{Pages, meminfo};
+use crate::host::memory::{Pages, meminfo};
 
 const GIB: usize = 1 << 30;
 const SMALL: usize = 2 << 20;

@@ -7,11 +7,14 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
+use super::args::Args;
 use super::child::{Measured, Used, nanos};
 use super::goals::What;
 use super::recorders::Recorder;
+use super::recording::recorded;
+use super::setup::Bench;
 use super::stats::per;
-use super::{Args, Bench, process};
+use crate::host::process;
 
 /// Events that are encoded in a run, into nothing.
 const ENCODED: u64 = 4_000_000;
@@ -25,6 +28,9 @@ struct Peer {
     file: PathBuf,
     events: u64,
 }
+
+/// The benchmarks of this file, by name.
+pub const NAMES: [&str; 2] = ["encode", "read"];
 
 pub fn run(args: &Args, bench: &mut Bench) -> Result<()> {
     if args.wants("encode") {
@@ -83,7 +89,7 @@ fn write(tests: &Path, file: &Path, events: u64) -> Result<()> {
 }
 
 fn peer(bench: &Bench) -> Result<Peer> {
-    let (_, recorded) = bench.recorded("script", Recorder::Perf { packed: false })?;
+    let (_, recorded) = recorded(bench, "script", Recorder::Perf { packed: false })?;
     Ok(Peer {
         file: bench.file("script"),
         events: recorded.events.context("perf has recorded nothing")?,

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use super::child::{Measured, nanos};
-use crate::process;
+use crate::host::process;
 
 /// By then it is attached, or has ended.
 const PATIENCE: Duration = Duration::from_mins(1);

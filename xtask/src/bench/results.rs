@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::Args;
+use super::args::Args;
 use super::goals::{GOALS, Goal, What};
 use super::stats::Spread;
 

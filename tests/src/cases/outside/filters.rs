@@ -6,10 +6,11 @@ use std::ops::Range;
 use anyhow::{Context, Result, ensure};
 
 use crate::case::Env;
-use crate::cases::steps::Changing;
-use crate::memory::HUGE;
-use crate::provoke::Knob;
-use crate::tracing::{MoveLine, Trace, Tracing};
+use crate::cases::filters::steps::Changing;
+use crate::machine::memory::HUGE;
+use crate::machine::provoke::Knob;
+use crate::tracer::lines::MoveLine;
+use crate::tracer::trace::{Trace, Tracing};
 
 /// What is done to all pages, and the reason it must be reported with.
 const STEPS: [(&str, &str); 3] = [

@@ -1,18 +1,18 @@
 //! Pages that KSM merges, of one process and of two; what becomes of them when they are moved and written to.
-//! Input: the workload `merged`, against `tracer --json --kinds ksm`.
+//! Input: the workload `ksm`, against `tracer --json --kinds ksm`.
 
 use std::fs;
 
 use anyhow::{Result, ensure};
 
-use super::{SOON, ensure_exact, ensure_exact_of, kinds};
+use super::exact::{SOON, ensure_exact, ensure_exact_of, kinds};
 use crate::case::{Env, Outcome};
 use crate::cases::kinds::ensure_numbered;
 use crate::cases::moves::ensure_same;
-use crate::child::Worker;
-use crate::tracing::{Trace, Tracing};
+use crate::tracer::trace::{Trace, Tracing};
 use crate::truth::{Report, Reports};
-use crate::workloads::merged;
+use crate::worker::Worker;
+use crate::workloads::ksm;
 
 /// Why there is nothing to prove where the kernel has no KSM.
 fn without_ksm() -> Result<Option<Outcome>> {
@@ -24,15 +24,15 @@ pub fn ksm(env: &Env) -> Result<Outcome> {
     if let Some(outcome) = without_ksm()? {
         return Ok(outcome);
     }
-    let mut worker = Worker::spawn("merged", &[])?;
+    let mut worker = Worker::spawn("ksm", &[])?;
     let pid = worker.pid();
     worker.wait_ready(SOON)?;
-    let merged = merged::PAGES - merged::WRITTEN;
+    let merged = ksm::PAGES - ksm::WRITTEN;
     let steps = [
         // At least one page of each content stays where it is.
-        ("merge", "ksm", "ksm_merge", merged::PAGES - merged::CONTENTS),
-        ("write", "ksm", "ksm_unmerge", merged::WRITTEN),
-        ("move", "move,ksm", "syscall_or_cpuset", merged::PAGES),
+        ("merge", "ksm", "ksm_merge", ksm::PAGES - ksm::CONTENTS),
+        ("write", "ksm", "ksm_unmerge", ksm::WRITTEN),
+        ("move", "move,ksm", "syscall_or_cpuset", ksm::PAGES),
         ("unmerge", "ksm,cow", "ksm_unmerge", merged),
     ];
     for (order, wanted, reason, pages) in steps {
@@ -60,7 +60,7 @@ struct Pair([Worker; 2]);
 
 impl Pair {
     fn start() -> Result<Self> {
-        let mut pair = [Worker::spawn("merged", &[])?, Worker::spawn("merged", &[])?];
+        let mut pair = [Worker::spawn("ksm", &[])?, Worker::spawn("ksm", &[])?];
         pair.iter_mut().try_for_each(|worker| worker.wait_ready(SOON))?;
         Ok(Self(pair))
     }
@@ -88,25 +88,19 @@ impl Pair {
 }
 
 /// Mappings of each KSM page that two processes have.
-const SHARERS: usize = 2 * merged::PAGES / merged::CONTENTS;
+const SHARERS: usize = 2 * ksm::PAGES / ksm::CONTENTS;
 
 pub fn ksm_shared(env: &Env) -> Result<Outcome> {
     if let Some(outcome) = without_ksm()? {
         return Ok(outcome);
     }
     let mut pair = Pair::start()?;
-    let left = merged::PAGES - merged::WRITTEN;
+    let left = ksm::PAGES - ksm::WRITTEN;
     let steps = [
-        (0, "merge", "ksm", "ksm_merge", [merged::PAGES - merged::CONTENTS, 0]),
-        (1, "merge", "ksm", "ksm_merge", [merged::PAGES, 0]),
-        (
-            0,
-            "move",
-            "move,ksm",
-            "syscall_or_cpuset",
-            [merged::PAGES, merged::PAGES],
-        ),
-        (1, "write", "ksm", "ksm_unmerge", [merged::WRITTEN, 0]),
+        (0, "merge", "ksm", "ksm_merge", [ksm::PAGES - ksm::CONTENTS, 0]),
+        (1, "merge", "ksm", "ksm_merge", [ksm::PAGES, 0]),
+        (0, "move", "move,ksm", "syscall_or_cpuset", [ksm::PAGES, ksm::PAGES]),
+        (1, "write", "ksm", "ksm_unmerge", [ksm::WRITTEN, 0]),
         (1, "unmerge", "ksm,cow", "ksm_unmerge", [left, 0]),
     ];
     for (actor, order, wanted, reason, pages) in steps {
@@ -138,7 +132,7 @@ pub fn ksm_forked(env: &Env, backend: &str) -> Result<Outcome> {
     if let Some(outcome) = without_ksm()? {
         return Ok(outcome);
     }
-    let mut worker = Worker::spawn("merged", &["forked"])?;
+    let mut worker = Worker::spawn("ksm", &["forked"])?;
     worker.wait_ready(SOON)?;
     let tracing = Tracing::start(&env.tracer, &["-p", &worker.pid().to_string(), "--backend", backend])?;
     worker.send("mark")?;
@@ -176,7 +170,7 @@ fn ensure_moved(trace: &Trace, truth: &Reports) -> Result<()> {
     trace.ensure_only(&pids)?;
     for (pid, report) in &truth.0 {
         ensure!(
-            report.moves.len() == merged::PAGES,
+            report.moves.len() == ksm::PAGES,
             "{} pages of {pid} moved: nothing is proven",
             report.moves.len()
         );

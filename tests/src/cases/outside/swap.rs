@@ -1,17 +1,18 @@
 //! Pages that go to swap and come back.
-//! Input: the workload `swapped`, against `tracer --json --kinds swap`.
+//! Input: the workload `swap`, against `tracer --json --kinds swap`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{SOON, act, kinds};
+use super::exact::{SOON, act, kinds};
 use crate::case::{Env, Outcome};
 use crate::cases::moves::ensure_same;
-use crate::child::Worker;
-use crate::tracing::{MoveLine, Tracing};
-use crate::workloads::swapped;
+use crate::tracer::lines::MoveLine;
+use crate::tracer::trace::Tracing;
+use crate::worker::Worker;
+use crate::workloads::swap;
 
 pub fn swap(env: &Env, what: &str) -> Result<Outcome> {
     if what == "mthp" && env.version() < (6, 12) {
@@ -19,12 +20,12 @@ pub fn swap(env: &Env, what: &str) -> Result<Outcome> {
             "anonymous folios of such orders came with 6.8".to_owned(),
         ));
     }
-    if !fs::exists(swapped::MODULE)? {
+    if !fs::exists(swap::MODULE)? {
         return Ok(Outcome::NotApplicable(
             "the initramfs has no module brd of this kernel".to_owned(),
         ));
     }
-    let mut worker = Worker::spawn("swapped", &[what])?;
+    let mut worker = Worker::spawn("swap", &[what])?;
     let pid = worker.pid();
     worker.wait_ready(SOON)?;
     let tracing = Tracing::start(&env.tracer, &kinds(&pid.to_string(), "swap"))?;
@@ -73,15 +74,15 @@ pub fn swap(env: &Env, what: &str) -> Result<Outcome> {
 }
 
 pub fn swap_slot_reused(env: &Env) -> Result<Outcome> {
-    if !fs::exists(swapped::MODULE)? {
+    if !fs::exists(swap::MODULE)? {
         return Ok(Outcome::NotApplicable(
             "the initramfs has no module brd of this kernel".to_owned(),
         ));
     }
-    let mut worker = Worker::spawn("swapped", &["reuse"])?;
+    let mut worker = Worker::spawn("swap", &["reuse"])?;
     let pid = worker.pid();
     worker.wait_ready(SOON)?;
-    let args = ["--comm", swapped::ASKED_FOR, "--backend", "exact", "--kinds", "swap"];
+    let args = ["--comm", swap::ASKED_FOR, "--backend", "exact", "--kinds", "swap"];
     let tracing = Tracing::start(&env.tracer, &args)?;
     let truth = act(&mut worker, "swap")?;
     let trace = tracing.finish()?;

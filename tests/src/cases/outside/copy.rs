@@ -1,0 +1,89 @@
+//! Pages that are copied because they are written to.
+//! Input: the workload `copy`, against `tracer --json --kinds cow`.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Result, bail, ensure};
+
+use super::exact::{SOON, ensure_exact, kinds};
+use crate::case::{Env, Outcome};
+use crate::cases::moves::ensure_same;
+use crate::tracer::trace::{Trace, Tracing};
+use crate::truth::Reports;
+use crate::worker::Worker;
+use crate::workloads::copy;
+
+pub fn cow_fork(env: &Env, what: &str, pages: usize, order: u8) -> Result<Outcome> {
+    let (trace, truth) = copied(env, what)?;
+    for (pid, report) in &truth.0 {
+        // Of the huge page that both write to, either has to copy what the other has copied already: it counts as shared
+        // while the other maps a page of it, and until 6.15 always.
+        let copied = report.moves.len();
+        ensure!(
+            copied == pages / 2 || what == "thp" && copied > pages / 2,
+            "{copied} of {pages} pages of {pid} were copied, not half of them"
+        );
+        ensure_same(&trace, *pid, report)?;
+        let of_another = trace
+            .moves
+            .iter()
+            .find(|line| report.range().contains(&line.vaddr.0) && line.order != order);
+        ensure!(of_another.is_none(), "order: {of_another:?}");
+    }
+    // The books of moves are not drawn up, and nothing else may have been seen of these two.
+    let pids: Vec<u32> = truth.0.iter().map(|(pid, _)| *pid).collect();
+    trace.ensure_only(&pids)?;
+    trace.ensure_sound()?;
+    Ok(Outcome::Passed)
+}
+
+pub fn cow_zero(env: &Env) -> Result<Outcome> {
+    let (trace, truth) = copied(env, "zero")?;
+    let [(pid, report)] = &truth.0[..] else {
+        bail!("one process was expected")
+    };
+    let zero: BTreeSet<u64> = report.moves.0.values().map(|moved| moved.old).collect();
+    ensure!(
+        zero.len() == 1 && report.moves.len() == copy::PAGES,
+        "not all from the zero page: {zero:x?}"
+    );
+    ensure!(
+        trace.moves.iter().all(|line| line.order == 0),
+        "orders: {:?}",
+        trace.moves
+    );
+    ensure_exact(&trace, *pid, report, &["cow"])?;
+    Ok(Outcome::Passed)
+}
+
+pub fn cow_file(env: &Env) -> Result<Outcome> {
+    let (trace, truth) = copied(env, "file")?;
+    let [(pid, report)] = &truth.0[..] else {
+        bail!("one process was expected")
+    };
+    ensure!(
+        report.moves.len() == copy::PAGES / 2,
+        "{} pages were copied, not the half that had been read",
+        report.moves.len()
+    );
+    ensure_exact(&trace, *pid, report, &["cow"])?;
+    Ok(Outcome::Passed)
+}
+
+fn copied(env: &Env, what: &str) -> Result<(Trace, Reports)> {
+    let mut worker = Worker::spawn("copy", &[what])?;
+    let pid = worker.pid().to_string();
+    worker.wait_ready(SOON)?;
+    let tracing = Tracing::start(&env.tracer, &kinds(&pid, "cow"))?;
+    worker.send("mark")?;
+    worker.read_line(SOON)?;
+    worker.send("write")?;
+    let truth = Reports::parse(&worker.read_line(SOON)?)?;
+    let trace = tracing.finish()?;
+    for line in &trace.moves {
+        ensure!(line.reason == "cow", "reason: {line:?}");
+        ensure!(Some(line.actor_pid) == line.pid, "actor: {line:?}");
+    }
+    worker.exit(SOON)?;
+    Ok((trace, truth))
+}

@@ -1,0 +1,85 @@
+//! The environments in which `tracer` is started: without bpf(2), without some directories, with a signal ignored.
+//! Input: the `Command` that is to start there.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+/// The program starts with a signal ignored, as nohup has it.
+pub fn ignoring(command: &mut Command, signal: libc::c_int) {
+    // SAFETY: only a system call.
+    unsafe {
+        command.pre_exec(move || {
+            libc::signal(signal, libc::SIG_IGN);
+            Ok(())
+        });
+    }
+}
+
+/// The program starts without the system call bpf(2): it fails with EPERM, as in many containers.
+pub fn without_bpf(command: &mut Command) {
+    /// `linux/filter.h`: load the system call's number; is it bpf? EPERM; else allow.
+    static FILTER: [libc::sock_filter; 4] = [
+        instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, BPF),
+        instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | EPERM),
+        instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a system call's number is small and positive"
+    )]
+    const BPF: u32 = libc::SYS_bpf as u32;
+    const EPERM: u32 = libc::EPERM.cast_unsigned();
+    // SAFETY: only system calls, on a static array.
+    unsafe {
+        command.pre_exec(|| {
+            let program = libc::sock_fprog {
+                len: 4,
+                filter: (&raw const FILTER).cast_mut().cast(),
+            };
+            checked(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
+            checked(libc::prctl(
+                libc::PR_SET_SECCOMP,
+                libc::SECCOMP_MODE_FILTER,
+                &raw const program,
+            ))
+        });
+    }
+}
+
+const fn instruction(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
+    #[allow(clippy::cast_possible_truncation, reason = "the codes are 16 bits wide")]
+    libc::sock_filter {
+        code: code as u16,
+        jt,
+        jf,
+        k,
+    }
+}
+
+/// The program starts with nothing under these directories.
+pub fn without_directories(command: &mut Command, hidden: &'static [&'static CStr]) {
+    // SAFETY: only system calls, on constants; the mounts are made in a namespace of the program's own.
+    unsafe {
+        command.pre_exec(move || {
+            checked(libc::unshare(libc::CLONE_NEWNS))?;
+            let (none, tmpfs) = (std::ptr::null(), c"tmpfs".as_ptr());
+            let private = libc::MS_REC | libc::MS_PRIVATE;
+            checked(libc::mount(none, c"/".as_ptr(), none, private, std::ptr::null()))?;
+            for directory in hidden {
+                checked(libc::mount(tmpfs, directory.as_ptr(), tmpfs, 0, std::ptr::null()))?;
+            }
+            Ok(())
+        });
+    }
+}
+
+fn checked(result: libc::c_int) -> io::Result<()> {
+    if result == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}

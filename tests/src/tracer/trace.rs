@@ -1,0 +1,253 @@
+//! A running `tracer --json` as its case sees it: started, attached, ended by a signal, its lines read.
+//! Input: tracer's stdout and stderr.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::lines::{BooksLine, CompactionLine, FailureLine, Line, MoveLine, SummaryLine, UnmappedLine};
+use crate::truth::{Move, Moves};
+use crate::worker;
+
+/// How long attaching may take: a verifier under software emulation is slow.
+const ATTACH: Duration = Duration::from_secs(200);
+/// How long a run may take to finish after it was asked to.
+const FINISH: Duration = Duration::from_mins(1);
+
+/// What a run printed.
+#[derive(Debug)]
+pub struct Trace {
+    pub moves: Vec<MoveLine>,
+    pub unmapped: Vec<UnmappedLine>,
+    pub failures: Vec<FailureLine>,
+    pub compactions: Vec<CompactionLine>,
+    pub intervals: Vec<BooksLine>,
+    pub summary: SummaryLine,
+    pub status: ExitStatus,
+    pub stderr: String,
+}
+
+/// A running tracer; killed on drop.
+pub struct Tracing {
+    child: Child,
+    stdout: Option<JoinHandle<std::io::Result<String>>>,
+    stderr: Receiver<String>,
+    said: Vec<String>,
+}
+
+impl Tracing {
+    /// Starts `tracer --json ARGS` and waits until its hooks are attached.
+    pub fn start(tracer: &Path, args: &[&str]) -> Result<Self> {
+        let args: Vec<String> = args.iter().map(ToString::to_string).collect();
+        Self::start_as(tracer, &["--json"], &args)
+    }
+
+    /// The same with `tracer HOW ARGS`.
+    pub fn start_as(tracer: &Path, how: &[&str], args: &[String]) -> Result<Self> {
+        let mut child = Command::new(tracer)
+            .args(how)
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("start {}", tracer.display()))?;
+        let mut out = child.stdout.take().context("a piped stdout")?;
+        let err = child.stderr.take().context("a piped stderr")?;
+        let stdout = thread::spawn(move || {
+            let mut text = String::new();
+            out.read_to_string(&mut text).map(|_| text)
+        });
+        let mut tracing = Self {
+            child,
+            stdout: Some(stdout),
+            stderr: worker::lines(err),
+            said: Vec::new(),
+        };
+        tracing.wait_attached()?;
+        Ok(tracing)
+    }
+
+    /// The greeting comes when every hook is attached.
+    fn wait_attached(&mut self) -> Result<()> {
+        let started = Instant::now();
+        loop {
+            match self.stderr.recv_timeout(ATTACH.saturating_sub(started.elapsed())) {
+                Ok(line) => {
+                    let greeting = line.contains(" · Linux ");
+                    self.said.push(line);
+                    if greeting {
+                        return Ok(());
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => bail!("tracer did not attach within {ATTACH:?}: {:?}", self.said),
+                Err(RecvTimeoutError::Disconnected) => {
+                    let status = self.child.wait().context("wait for tracer")?;
+                    bail!("tracer ended early, {status}: {}", self.said.join("\n"));
+                }
+            }
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends the run as Ctrl-C does, and reads what it printed.
+    pub fn finish(self) -> Result<Trace> {
+        self.signal(Signal::INT)?;
+        self.join()
+    }
+
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = Pid::from_raw(i32::try_from(self.child.id())?).context("a pid")?;
+        kill_process(pid, signal).context("signal tracer")
+    }
+
+    /// The same of one that prints nothing but talk.
+    pub fn finish_silently(mut self) -> Result<(ExitStatus, String)> {
+        self.signal(Signal::INT)?;
+        let status = worker::wait(&mut self.child, FINISH).context("tracer")?;
+        self.said.extend(self.stderr.iter());
+        Ok((status, self.said.join("\n")))
+    }
+
+    /// Waits for the run's own end.
+    pub fn join(mut self) -> Result<Trace> {
+        let status = worker::wait(&mut self.child, FINISH).context("tracer")?;
+        let reader = self.stdout.take().context("stdout was read before")?;
+        let text = reader.join().map_err(|_| anyhow::anyhow!("the reader panicked"))??;
+        self.said.extend(self.stderr.iter());
+        Trace::read(&text, self.said.join("\n"), status)
+    }
+}
+
+impl Drop for Tracing {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Trace {
+    /// From the lines of `tracer --json`.
+    pub fn read(text: &str, stderr: String, status: ExitStatus) -> Result<Self> {
+        let mut moves = Vec::new();
+        let mut unmapped = Vec::new();
+        let mut failures = Vec::new();
+        let mut compactions = Vec::new();
+        let mut intervals = Vec::new();
+        let mut summary = None;
+        for line in text.lines() {
+            ensure!(summary.is_none(), "a line after the summary: {line}");
+            match serde_json::from_str(line).with_context(|| format!("not a line of tracer --json: {line}"))? {
+                Line::Move(moved) => moves.push(moved),
+                Line::UnmappedMove(moved) => unmapped.push(moved),
+                Line::Failure(failure) => failures.push(failure),
+                Line::Compaction(run) => compactions.push(run),
+                Line::Books(interval) => intervals.push(interval),
+                Line::Summary(line) => summary = Some(line),
+            }
+        }
+        let summary = summary.with_context(|| format!("no summary; {status}; stderr: {stderr}"))?;
+        summary.ensure_conservation()?;
+        Ok(Self {
+            moves,
+            unmapped,
+            failures,
+            compactions,
+            intervals,
+            summary,
+            status,
+            stderr,
+        })
+    }
+
+    /// The moves of one process within a range, page by page, each page's moves chained into one.
+    ///
+    /// Fails where a page's moves do not link up: one was missed, or invented.
+    pub fn of(&self, pid: u32, range: std::ops::Range<u64>) -> Result<Moves> {
+        let page = rustix::param::page_size() as u64;
+        let mut moves: BTreeMap<u64, Move> = BTreeMap::new();
+        let mut events: Vec<&MoveLine> = self.moves.iter().filter(|line| line.pid == Some(pid)).collect();
+        events.sort_by_key(|line| line.ts_ns);
+        for line in events {
+            // A page on its way to swap goes nowhere yet.
+            let (Some(old_pfn), Some(new_pfn)) = (line.old_pfn, line.new_pfn) else {
+                continue;
+            };
+            for at in 0..line.pages {
+                let vaddr = line.vaddr.0 + at * page;
+                if !range.contains(&vaddr) {
+                    continue;
+                }
+                let (old, new) = (old_pfn.0 + at, new_pfn.0 + at);
+                match moves.get_mut(&vaddr) {
+                    None => {
+                        moves.insert(vaddr, Move { old, new });
+                    }
+                    Some(so_far) => {
+                        ensure!(
+                            so_far.new == old,
+                            "page {vaddr:#x} moved to {:#x}, then from {old:#x}: {line:?}",
+                            so_far.new
+                        );
+                        so_far.new = new;
+                    }
+                }
+            }
+        }
+        // There and back again is no difference that the workload could see.
+        moves.retain(|_, moved| moved.old != moved.new);
+        Ok(Moves(moves))
+    }
+
+    /// Whose pages the lines are of: of nobody else than these.
+    pub fn ensure_only(&self, traced: &[u32]) -> Result<()> {
+        let other = |line: &&MoveLine| !line.pid.is_some_and(|pid| traced.contains(&pid));
+        let others: Vec<&MoveLine> = self.moves.iter().filter(other).take(5).collect();
+        ensure!(others.is_empty(), "not of {traced:?}, which were asked for: {others:?}");
+        Ok(())
+    }
+
+    /// Nothing lost, nobody behind, and the kernel's count met.
+    pub fn ensure_sound(&self) -> Result<()> {
+        let lost = &self.summary.lost;
+        ensure!(
+            self.status.success(),
+            "tracer: {}; lost: {lost:?}; stderr: {}",
+            self.status,
+            self.stderr
+        );
+        ensure!(lost.events == 0 && lost.not_asked_pages == 0, "lost: {lost:?}");
+        let uneven: Vec<&BooksLine> = self.intervals.iter().filter(|second| !second.balanced).collect();
+        ensure!(
+            self.summary.books.balanced,
+            "the books do not balance: {:?}; seconds: {uneven:?}",
+            self.summary.books
+        );
+        Ok(())
+    }
+
+    /// As [`Trace::ensure_sound`], to the page: only the exact backend can.
+    pub fn ensure_exact_books(&self) -> Result<()> {
+        self.ensure_sound()?;
+        let books = &self.summary.books;
+        ensure!(books.imbalance == Some(0), "the books do not balance: {books:?}");
+        let lost = self.summary.lost.failure_pages;
+        ensure!(
+            !books.settled
+                || books.failed_seen_pages == books.failed_reported_pages + books.failed_filtered_pages + lost,
+            "failures went missing: {books:?}, {lost} lost"
+        );
+        Ok(())
+    }
+}

@@ -1,0 +1,88 @@
+//! Pages that are copied on write: of a fork's two sides, of a file that is mapped privately, and of the zero page.
+//! Input: which; on stdin `mark`, then `write`, answered by the reports of all who map them.
+
+use std::fs;
+use std::ops::Range;
+
+use anyhow::{Context, Result, bail};
+
+use super::mover::{Pages, read};
+use super::protocol::{Workload, serve};
+use super::sharer::Sharer;
+use crate::machine::memory::{HUGE, Memory, tmpfs};
+use crate::machine::provoke;
+use crate::truth::{Moves, Report, Reports, Snapshot};
+
+pub const WORKLOAD: Workload = Workload {
+    name: "copy",
+    what: "copy fork|thp|hugetlb|file|zero: `mark`, then `write` writes to pages that are not this process's alone",
+    run,
+};
+
+pub const PAGES: usize = 128;
+/// Of hugetlb.
+pub const HUGE_PAGES: usize = 4;
+/// An odd number: both write to the one in the middle.
+pub const THPS: usize = 3;
+
+fn run(args: &[String]) -> Result<()> {
+    let mut memory = match args {
+        [what] if what == "hugetlb" => {
+            // Half of them are copied twice, and none may be missing.
+            fs::write("/proc/sys/vm/nr_hugepages", (2 * HUGE_PAGES).to_string()).context("reserve hugetlb pages")?;
+            Memory::hugetlb(HUGE_PAGES * HUGE)?
+        }
+        [what] if what == "thp" => Pages::Thp.map(THPS * HUGE, 0)?,
+        [what] if what == "file" => {
+            provoke::write("/sys/kernel/mm/transparent_hugepage/shmem_enabled", "never")?;
+            let len = PAGES * rustix::param::page_size();
+            Memory::private_of_file(&tmpfs(len)?, len)?
+        }
+        _ => Memory::base_pages(PAGES * rustix::param::page_size())?,
+    };
+    // khugepaged would put together again what a write has split.
+    rustix::thread::disable_transparent_huge_pages(true).context("keep khugepaged away")?;
+    let range = memory.addresses();
+    let half = range.start + (range.end - range.start) / 2;
+    let mut child = match args {
+        [what] if ["fork", "thp", "hugetlb"].contains(&what.as_str()) => {
+            memory.fill();
+            // The parent has copied the first half by then, so that its old pages are the child's alone.
+            let all = range.clone();
+            Some(Sharer::fork(range.clone(), move || {
+                write(&all);
+                Ok(())
+            })?)
+        }
+        [what] if what == "zero" => {
+            std::hint::black_box(memory.read());
+            None
+        }
+        [what] if what == "file" => {
+            // What is written to without having been read had no frame before.
+            read(&(range.start..half));
+            None
+        }
+        _ => bail!("usage: copy fork|thp|hugetlb|file|zero"),
+    };
+    serve(&range, "write", |before| {
+        let mut reports = Vec::new();
+        if let Some(child) = &mut child {
+            write(&(range.start..half));
+            reports.push((child.pid, child.report()?));
+        }
+        // The second half is this process's alone now, if there was a child.
+        write(&range);
+        let moves = Moves::between(before, &Snapshot::take(range.clone())?)?;
+        reports.push((std::process::id(), Report::new(range.clone(), moves)));
+        Reports(reports).to_line()
+    })
+}
+
+/// Writes a byte to each page.
+pub fn write(range: &Range<u64>) {
+    for address in range.clone().step_by(rustix::param::page_size()) {
+        // SAFETY: within a live private mapping of this process, to which no reference exists now.
+        unsafe { std::ptr::with_exposed_provenance_mut::<u8>(address as usize).write_volatile(7) };
+    }
+}

@@ -1,0 +1,5 @@
+//! Results of tests: the tally that every step comes to, and the report that the end-to-end tests write.
+//! Input: none; `tally` counts, `report` reads.
+
+pub mod report;
+pub mod tally;

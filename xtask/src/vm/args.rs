@@ -1,0 +1,139 @@
+//! The command line of `cargo xtask vm`, and the kernels and topics that run where it names none.
+//! Input: the words of the command line.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use super::kernels::Spec;
+use super::shape::Mebibytes;
+
+/// The kernels that are tested where none is named, and which of them CI cannot do without: the others are in suites
+/// that come and go. A full build and cloud builds: two configurations.
+const MATRIX: [(&str, Needed); 5] = [
+    ("debian:6.1", Needed::InCi),
+    ("debian:6.12-cloud", Needed::InCi),
+    ("debian:6.18-cloud@trixie-backports", Needed::No),
+    ("debian:7.2-cloud@sid", Needed::No),
+    ("debian:7.3-cloud@experimental", Needed::No),
+];
+
+/// The topics that depend on the kernel. Where no test is named, the kernels that CI could do without run these alone:
+/// the command line is the same on all.
+pub const OF_KERNELS: [&str; 11] = [
+    "doctor/",
+    "moves/",
+    "kinds/",
+    "reasons/",
+    "unmapped/",
+    "churn/",
+    "outside/",
+    "failure/",
+    "compaction/",
+    "filters/",
+    "books/",
+];
+
+/// Whether a run fails without a kernel.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Needed {
+    /// Named on the command line.
+    Yes,
+    InCi,
+    No,
+}
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// A kernel to boot: debian:VERSION[-cloud][@SUITE] or an image file; may be repeated [default: debian:6.1,
+    /// debian:6.12-cloud, debian:6.18-cloud@trixie-backports, debian:7.2-cloud@sid, debian:7.3-cloud@experimental, as
+    /// far as they can be had].
+    #[arg(long = "kernel", value_name = "KERNEL")]
+    pub kernels: Vec<Spec>,
+    /// Of the default kernels, only those that CI cannot do without.
+    #[arg(long, conflicts_with = "kernels")]
+    pub required: bool,
+    /// NUMA nodes of the plain VM (some tests need a VM of another shape), with one CPU each (one node has two).
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=16))]
+    pub nodes: u32,
+    /// Memory of each node.
+    #[arg(long, value_name = "SIZE", default_value = "512M")]
+    pub mem_per_node: Mebibytes,
+    /// How long one VM may take.
+    #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
+    pub timeout: u64,
+    /// How long a VM may say nothing; it reports every 5 seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    pub silence: u64,
+    /// VMs at the same time; each keeps one CPU busy.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
+    pub jobs: u16,
+    /// QEMU's accelerator. Emulation in one thread is the default: it works everywhere, and everywhere the same. With a
+    /// thread for each CPU, the kernel may die of an `int3` that another CPU has just patched away while hooks are
+    /// attached.
+    #[arg(long, default_value = "tcg,thread=single")]
+    pub accel: String,
+    /// More words for the kernel's command line.
+    #[arg(long, value_name = "WORDS", default_value = "", allow_hyphen_values = true)]
+    pub append: String,
+    /// Test this static program instead of the one built here.
+    #[arg(long, value_name = "PATH")]
+    pub tracer: Option<PathBuf>,
+    /// Leave the consoles and the files that tests sent in this directory.
+    #[arg(long, value_name = "DIR")]
+    pub keep: Option<PathBuf>,
+    /// Only show the tests.
+    #[arg(long)]
+    pub list: bool,
+    /// Only the tests whose name contains one of these.
+    pub names: Vec<String>,
+}
+
+impl Args {
+    /// What `cargo xtask vm --required` does.
+    pub fn required() -> Self {
+        #[derive(clap::Parser)]
+        struct Alone {
+            #[command(flatten)]
+            args: Args,
+        }
+        <Alone as clap::Parser>::parse_from(["vm", "--required"]).args
+    }
+
+    /// The one for what one kernel can show.
+    pub fn first_kernel(&self) -> Result<Spec> {
+        let (first, _) = self.wanted().into_iter().next().context("no kernel by default")?;
+        Ok(first)
+    }
+
+    /// The kernels to boot.
+    pub fn wanted(&self) -> Vec<(Spec, Needed)> {
+        if !self.kernels.is_empty() {
+            return self.kernels.iter().map(|spec| (spec.clone(), Needed::Yes)).collect();
+        }
+        // What of the matrix is no kernel's name fails a unit test.
+        let parsed = MATRIX.into_iter().map(|(text, needed)| Ok((text.parse()?, needed)));
+        let kernels = parsed.filter_map(Result::<_, String>::ok);
+        kernels
+            .filter(|(_, needed)| !self.required || *needed == Needed::InCi)
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Args, MATRIX};
+
+    #[test]
+    fn the_matrix_is_of_kernels_and_the_help_names_them() {
+        let args = Args {
+            required: false,
+            ..Args::required()
+        };
+        let wanted: Vec<String> = args.wanted().iter().map(|(spec, _)| spec.to_string()).collect();
+        assert_eq!(wanted, MATRIX.map(|(text, _)| text));
+        let help = <Args as clap::Args>::augment_args(clap::Command::new("vm")).render_long_help();
+        let help = help.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(help.contains(&wanted.join(", ")), "{help}");
+    }
+}

@@ -1,0 +1,161 @@
+//! Where VMs are run: kernels and initramfs images made ready once, then one VM after the other.
+//! Input: the command line; the programs; the messages of each VM as they arrive.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::args::{Args, Needed, OF_KERNELS};
+use super::initramfs;
+use super::kernels::{self, Kernel, Spec};
+use super::qemu::{self, Machine, Outputs};
+use super::results::{Results, Run};
+use super::shape::Shape;
+use super::watch::{self, Limits};
+use crate::host::{cache, process, programs};
+use crate::results::report::Message;
+use crate::results::tally::Tally;
+
+/// What VMs are made of.
+pub struct Lab {
+    pub kernels: Vec<Kernel>,
+    /// Kernels that could not be had, and why.
+    pub missing: Vec<(Spec, Needed, String)>,
+    /// Names of kernels that run the topics of `OF_KERNELS` alone.
+    narrowed: BTreeSet<String>,
+    /// The VMs that the chosen tests need of each kernel.
+    pub shapes: Vec<Shape>,
+    scratch: cache::Scratch,
+}
+
+impl Lab {
+    pub fn new(args: &Args) -> Result<Self> {
+        let programs = programs::build(args.tracer.as_deref())?;
+        check_names(&programs.tests, &args.names)?;
+        let needed = process::output(Command::new(&programs.tests).arg("shapes").args(&args.names))?;
+        let shapes: Result<Vec<Shape>, String> = needed.lines().map(str::parse).collect();
+        qemu::require()?;
+        let scratch = cache::Scratch::new()?;
+        let content = |path: &Path| fs::read(path).with_context(|| format!("read {}", path.display()));
+        let mut lab = Self {
+            kernels: Vec::new(),
+            missing: Vec::new(),
+            narrowed: BTreeSet::new(),
+            shapes: shapes.map_err(anyhow::Error::msg)?,
+            scratch,
+        };
+        let (tests, tracer) = (content(&programs.tests)?, content(&programs.tracer)?);
+        // One after the other: two downloads of the same kernel would only be in each other's way.
+        for (spec, needed) in args.wanted() {
+            match kernels::resolve(&spec) {
+                Ok(kernel) => {
+                    let image = image_for(&kernel, &lab.scratch);
+                    let out = File::create(&image).with_context(|| format!("create {}", image.display()))?;
+                    initramfs::write(BufWriter::new(out), &tests, &tracer, &kernel.modules)
+                        .context("write the initramfs")?;
+                    if needed == Needed::No && args.names.is_empty() {
+                        lab.narrowed.insert(kernel.name.clone());
+                    }
+                    lab.kernels.push(kernel);
+                }
+                Err(error) => lab.missing.push((spec, needed, format!("{error:#}"))),
+            }
+        }
+        Ok(lab)
+    }
+
+    /// A kernel without which this run proves too little is a failed test; no kernel at all is one too.
+    pub fn absent(&self) -> Tally {
+        let bad = |needed| match needed {
+            Needed::Yes => true,
+            Needed::InCi => process::is_ci(),
+            Needed::No => false,
+        };
+        let failed = self.missing.iter().filter(|(_, needed, _)| bad(*needed)).count();
+        Tally {
+            failed: failed.max(usize::from(self.kernels.is_empty())),
+            ..Tally::default()
+        }
+    }
+
+    /// Runs one VM, whose files get a directory of that name. Whatever goes wrong is a failed test too.
+    pub fn run(&self, args: &Args, kernel: &Kernel, shape: Shape, name: &str, print: &dyn Fn(&str)) -> Results {
+        let dir = args.keep.as_deref().unwrap_or(self.scratch.path()).join(name);
+        let mut run = Run::new(&kernel.name, &dir, print);
+        let started = Instant::now();
+        let image = image_for(kernel, &self.scratch);
+        let names = if self.narrowed.contains(&kernel.name) {
+            OF_KERNELS.map(str::to_owned).to_vec()
+        } else {
+            args.names.clone()
+        };
+        if let Err(error) = boot(args, kernel, shape, &names, &image, &dir, |message| run.take(message)) {
+            run.fail(
+                &format!("(the {} VM)", shape.name()),
+                started.elapsed(),
+                &format!("{error:#}"),
+            );
+        }
+        run.finish()
+    }
+}
+
+/// Each kernel has its own modules.
+fn image_for(kernel: &Kernel, scratch: &cache::Scratch) -> PathBuf {
+    scratch.path().join(format!("initramfs-{}", kernel.name))
+}
+
+/// A name that fits no test would end in an empty success.
+fn check_names(tests: &Path, names: &[String]) -> Result<()> {
+    let list = process::output(Command::new(tests).arg("list"))?;
+    let known: Vec<&str> = list.lines().filter_map(|line| line.split(' ').next()).collect();
+    for name in names {
+        // Hidden tests are not listed; the guest checks their names.
+        if !name.starts_with("bad_ends/") && !known.iter().any(|test| test.contains(name.as_str())) {
+            bail!("no test has {name:?} in its name; cargo xtask vm --list shows them all");
+        }
+        if name.contains([' ', ',']) {
+            bail!("{name:?} is no name of a test");
+        }
+    }
+    Ok(())
+}
+
+fn boot(
+    args: &Args,
+    kernel: &Kernel,
+    shape: Shape,
+    names: &[String],
+    image: &Path,
+    dir: &Path,
+    on_message: impl FnMut(Message) -> Result<()>,
+) -> Result<()> {
+    fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+    let outputs = Outputs::in_dir(dir);
+    // A directory that was given may hold those of another run, which must not be taken for this one's.
+    for stale in [&outputs.console, &outputs.results, &outputs.qemu] {
+        if stale.exists() {
+            fs::remove_file(stale).with_context(|| format!("remove {}", stale.display()))?;
+        }
+    }
+    let machine = Machine {
+        kernel: &kernel.image,
+        initramfs: image,
+        shape,
+        nodes: args.nodes,
+        per_node: args.mem_per_node,
+        accel: &args.accel,
+        tests: names,
+        append: &args.append,
+    };
+    let limits = Limits {
+        total: Duration::from_secs(args.timeout),
+        silence: Duration::from_secs(args.silence),
+    };
+    watch::watch(machine.start(&outputs)?, &outputs, limits, on_message)
+}

@@ -1,0 +1,122 @@
+//! How the tests of one VM ended, counted and printed as they end.
+//! Input: the messages of the guest, and what went wrong with the VM itself.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::results::report::{Message, result_line};
+use crate::results::tally::{Tally, Verdict};
+
+/// How the tests of one VM ended.
+#[derive(Default)]
+pub struct Results {
+    pub tally: Tally,
+    pub ended: Vec<Ended>,
+}
+
+/// How one test ended.
+pub struct Ended {
+    pub name: String,
+    pub verdict: Verdict,
+    pub detail: String,
+}
+
+/// One VM's results so far.
+pub struct Run<'a> {
+    release: String,
+    dir: &'a Path,
+    /// Tests the guest has promised and not ended.
+    left: usize,
+    /// The test that is running.
+    open: Option<String>,
+    print: &'a dyn Fn(&str),
+    results: Results,
+}
+
+impl<'a> Run<'a> {
+    /// A VM that has reported nothing yet; files of its tests go to `dir`, results as lines to `print`.
+    pub fn new(kernel: &str, dir: &'a Path, print: &'a dyn Fn(&str)) -> Self {
+        Self {
+            release: kernel.to_owned(),
+            dir,
+            left: 0,
+            open: None,
+            print,
+            results: Results::default(),
+        }
+    }
+
+    /// Takes the guest's next message.
+    pub fn take(&mut self, message: Message) -> Result<()> {
+        match message {
+            Message::Hello { release, cases } => {
+                self.release = release;
+                self.left = cases;
+            }
+            Message::Begin { name } => self.open = Some(name),
+            Message::Tick => {}
+            Message::File { name, data } => {
+                let test = self.open.as_deref().unwrap_or("none").replace('/', "_");
+                let dir = self.dir.join(test);
+                fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+                fs::write(dir.join(&name), data).with_context(|| format!("store the file {name} of the guest"))?;
+            }
+            Message::End {
+                name,
+                verdict,
+                took,
+                detail,
+            } => self.end(&name, verdict, took, &detail),
+            // Each test was counted as it ended; two counts that differ mean that one of them is wrong.
+            Message::Closing { tally } => {
+                // The tests that the guest has not even begun, because they are of another place, it alone knows.
+                let counted = Tally {
+                    not_applicable: tally.not_applicable.max(self.results.tally.not_applicable),
+                    ..self.results.tally
+                };
+                ensure!(
+                    tally == counted && self.left == 0,
+                    "the guest counted {tally}, here it is {counted} with {} to come",
+                    self.left
+                );
+                self.results.tally = counted;
+            }
+        }
+        Ok(())
+    }
+
+    /// The VM itself failed, and with it the test that was running; without one it is `vm` that failed.
+    pub fn fail(&mut self, vm: &str, took: Duration, reason: &str) {
+        let name = self.open.clone().unwrap_or_else(|| vm.to_owned());
+        self.end(&name, Verdict::Failed, took, reason);
+    }
+
+    /// Counts the tests that did not run as failed.
+    pub fn finish(mut self) -> Results {
+        if self.left > 0 {
+            let (release, left) = (&self.release, self.left);
+            (self.print)(&format!(
+                "{release}  {left} more tests did not run, which counts as failed"
+            ));
+            self.results.tally.failed += left;
+        }
+        self.results
+    }
+
+    fn end(&mut self, name: &str, verdict: Verdict, took: Duration, detail: &str) {
+        let line = result_line(name, verdict, took, detail);
+        (self.print)(&format!("{:<26}  {line}", self.release));
+        self.results.tally.add(verdict);
+        self.results.ended.push(Ended {
+            name: name.to_owned(),
+            verdict,
+            detail: detail.to_owned(),
+        });
+        if self.open.take().is_some() {
+            self.left = self.left.saturating_sub(1);
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The machines that VMs are: what each shape has, in QEMU's words and the kernel's.
+//! Input: the shapes' names from `tracer-tests shapes`; `tests/src/here.rs` says what each is for.
+
+use std::fmt::Write as _;
+use std::str::FromStr;
+
+/// Mebibytes: `512`, `512M` or `1G`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mebibytes(pub u32);
+
+impl FromStr for Mebibytes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (digits, factor) = match text.strip_suffix('G') {
+            Some(digits) => (digits, 1024),
+            None => (text.strip_suffix('M').unwrap_or(text), 1),
+        };
+        let size = digits.parse().ok().and_then(|number: u32| number.checked_mul(factor));
+        size.filter(|size| *size > 0)
+            .map(Self)
+            .ok_or_else(|| "expected a size such as 512M or 1G".to_owned())
+    }
+}
+
+/// A kind of machine that some tests need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    Plain,
+    Movable,
+    Tiered,
+}
+
+impl Shape {
+    const ALL: [Self; 3] = [Self::Plain, Self::Movable, Self::Tiered];
+
+    /// As on the kernel's command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Movable => "movable",
+            Self::Tiered => "tiered",
+        }
+    }
+
+    /// The machine; `nodes` of `per_node` each is what was asked for on the command line, which is the plain one's.
+    pub fn layout(self, nodes: u32, per_node: Mebibytes) -> Layout {
+        let small = 512;
+        match self {
+            Self::Plain => Layout {
+                // One CPU per node, but two at least: much of what is tested needs a second one.
+                nodes: (0..nodes)
+                    .map(|node| Node {
+                        mib: per_node.0,
+                        cpus: if nodes == 1 { vec![0, 1] } else { vec![node] },
+                    })
+                    .collect(),
+                machine: "pc",
+                more: &[],
+                words: "",
+            },
+            // The kernel gives each node its share (mm/mm_init.c, `find_zone_movable_pfns_for_nodes`), of which two
+            // memory blocks of 128 MiB are whole; the upper one has memory that was taken at boot. The kernel itself
+            // could be put into them, where its place is random.
+            Self::Movable => Layout {
+                nodes: (0..2)
+                    .map(|cpu| Node {
+                        mib: small,
+                        cpus: vec![cpu],
+                    })
+                    .collect(),
+                machine: "pc",
+                more: &[],
+                words: "movablecore=600M nokaslr",
+            },
+            // What does not fit below `max-ram-below-4g` is at 4 GiB: all of node 1, where two whole gigabytes are
+            // aligned, of which one at least has nothing of the kernel's own: what that takes there lies at one end.
+            Self::Tiered => Layout {
+                nodes: vec![
+                    Node {
+                        mib: small,
+                        cpus: vec![0, 1],
+                    },
+                    Node {
+                        mib: 5 * small,
+                        cpus: Vec::new(),
+                    },
+                ],
+                machine: "pc,hmat=on,max-ram-below-4g=512M",
+                more: &[
+                    "hmat-lb,initiator=0,target=0,hierarchy=memory,data-type=access-latency,latency=10",
+                    "hmat-lb,initiator=0,target=0,hierarchy=memory,data-type=access-bandwidth,bandwidth=10G",
+                    "hmat-lb,initiator=0,target=1,hierarchy=memory,data-type=access-latency,latency=100",
+                    "hmat-lb,initiator=0,target=1,hierarchy=memory,data-type=access-bandwidth,bandwidth=1G",
+                ],
+                words: "nokaslr",
+            },
+        }
+    }
+}
+
+impl FromStr for Shape {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|shape| shape.name() == name);
+        found.ok_or_else(|| format!("{name:?} is no shape of a VM"))
+    }
+}
+
+/// A NUMA node.
+pub struct Node {
+    /// Its memory, mebibytes.
+    pub mib: u32,
+    pub cpus: Vec<u32>,
+}
+
+/// A machine.
+pub struct Layout {
+    pub nodes: Vec<Node>,
+    /// For QEMU's `-machine`.
+    machine: &'static str,
+    /// Each for a `-numa` of its own.
+    more: &'static [&'static str],
+    /// For the kernel's command line.
+    pub words: &'static str,
+}
+
+impl Layout {
+    /// QEMU's arguments.
+    pub fn arguments(&self) -> Vec<String> {
+        let cpus: usize = self.nodes.iter().map(|node| node.cpus.len()).sum();
+        let mib: u32 = self.nodes.iter().map(|node| node.mib).sum();
+        let mut args = vec![
+            "-machine".to_owned(),
+            self.machine.to_owned(),
+            "-smp".to_owned(),
+            cpus.to_string(),
+            "-m".to_owned(),
+            mib.to_string(),
+        ];
+        for (number, node) in self.nodes.iter().enumerate() {
+            let mut numa = format!("node,nodeid={number}");
+            for cpu in &node.cpus {
+                // Writing to a String cannot fail.
+                let _ = write!(numa, ",cpus={cpu}");
+            }
+            if node.cpus.is_empty() {
+                numa.push_str(",initiator=0");
+            }
+            args.extend([
+                "-object".to_owned(),
+                format!("memory-backend-ram,id=m{number},size={}M", node.mib),
+                "-numa".to_owned(),
+                format!("{numa},memdev=m{number}"),
+            ]);
+        }
+        for numa in self.more {
+            args.extend(["-numa".to_owned(), (*numa).to_owned()]);
+        }
+        args
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Mebibytes, Shape};
+
+    #[test]
+    fn sizes_are_read() {
+        assert_eq!("2G".parse(), Ok(Mebibytes(2048)));
+        assert_eq!("512M".parse(), Ok(Mebibytes(512)));
+        assert!("0".parse::<Mebibytes>().is_err());
+        assert!("4294967295G".parse::<Mebibytes>().is_err());
+    }
+
+    #[test]
+    fn every_node_has_a_cpu_and_every_cpu_a_node() {
+        let plain = |nodes| Shape::Plain.layout(nodes, Mebibytes(512)).arguments();
+        assert!(plain(1).contains(&"node,nodeid=0,cpus=0,cpus=1,memdev=m0".to_owned()));
+        assert!(plain(2).contains(&"node,nodeid=1,cpus=1,memdev=m1".to_owned()));
+        assert_eq!(plain(4)[..6], ["-machine", "pc", "-smp", "4", "-m", "2048"]);
+    }
+
+    #[test]
+    fn memory_without_a_cpu_says_who_is_near() {
+        let tiered = Shape::Tiered.layout(2, Mebibytes(1)).arguments();
+        assert!(tiered.contains(&"node,nodeid=1,initiator=0,memdev=m1".to_owned()));
+    }
+
+    #[test]
+    fn names_come_back() {
+        assert!(Shape::ALL.iter().all(|shape| shape.name().parse() == Ok(*shape)));
+        assert!("round".parse::<Shape>().is_err());
+    }
+}
