@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::{
-    event::Task,
+    event::task::Task,
     units::{Nanos, NodeId, Order},
 };
 

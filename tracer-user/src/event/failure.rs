@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use crate::{
-    event::{Reason, Task},
+    event::task::Task,
+    kernel::names::Reason,
     proc::maps::Vma,
     units::{Nanos, NodeId, Order, Pfn, VirtAddr},
 };

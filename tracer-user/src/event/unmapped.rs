@@ -4,7 +4,8 @@
 use std::{fmt, sync::Arc};
 
 use crate::{
-    event::{Reason, Task},
+    event::task::Task,
+    kernel::names::Reason,
     units::{Nanos, NodeId, Order, Pfn},
 };
 

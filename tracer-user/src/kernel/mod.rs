@@ -5,6 +5,7 @@ pub mod btf;
 pub mod capabilities;
 pub mod hooks;
 pub mod kcore;
+pub mod names;
 pub mod preemption;
 pub mod release;
 pub mod topology;

@@ -9,7 +9,7 @@ use std::{
 use tracer_common::{arch, config::Config};
 
 use crate::{
-    event::{KernelNames, Names},
+    kernel::names::{KernelNames, Names},
     kernel::{
         btf::{Btf, BtfDamage, Passed},
         hooks::{Attach, Hook},

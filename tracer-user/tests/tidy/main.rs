@@ -47,7 +47,6 @@ const KNOWN: &[&str] = &[
     "circle: tracer-user/src: cli/command.rs, cli/export.rs, cli/filters.rs, cli/filters/values.rs, cli/merge.rs, \
      cli/mod.rs, cli/record.rs, cli/recorded.rs, cli/report.rs, cli/targets.rs, cli/trace.rs, cli/trace/args.rs",
     "circle: tracer-user/src: correlate/failures.rs, correlate/mod.rs, correlate/owners.rs, correlate/unmapped.rs",
-    "circle: tracer-user/src: event.rs, event/compaction.rs, event/failure.rs, event/unmapped.rs",
     "circle: tracer-user/src: recording/blocks.rs, recording/writer.rs",
     "circle: tracer-user/src: recording/redact.rs, recording/redact/frames.rs",
     "circle: tracer-user/src: recording/rows.rs, recording/rows/moves.rs, recording/rows/others.rs",
@@ -61,7 +60,6 @@ const KNOWN: &[&str] = &[
     "upward: tracer-ebpf/src/kernel.rs -> filter.rs",
     "upward: tracer-ebpf/src/state.rs -> probes/unmapped.rs",
     "upward: tracer-user/src/analysis/health/checks.rs -> render/quantity.rs",
-    "upward: tracer-user/src/kernel/types.rs -> event.rs",
 ];
 
 /// The only file under tests/ that imports the product's library.
