@@ -19,6 +19,7 @@ pub mod proc;
 pub mod recording;
 pub mod render;
 pub mod run;
+pub mod session;
 pub mod sink;
 pub mod source;
 pub mod units;

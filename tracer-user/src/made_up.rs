@@ -218,8 +218,8 @@ pub fn header() -> Header {
         }],
         command_line: ["tracer", "-p", "4711"].map(str::to_owned).to_vec(),
         begun: Nanos(4_900_000_000),
-        backend: Backend::Tracepoint,
-        kinds: Kinds::DEFAULT,
+        backend: Backend::Tracepoint.into(),
+        kinds: Kinds::DEFAULT.into(),
         fallbacks: vec!["cannot attach fexit/move_to_new_folio: Operation not permitted (os error 1)".to_owned()],
         refused: HOOKS
             .iter()

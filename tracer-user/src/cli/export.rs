@@ -13,7 +13,8 @@ use clap::{ValueEnum, builder::PossibleValue};
 use crate::{
     analysis::groups::Key,
     cli::{
-        Refused, progress,
+        error::Refused,
+        progress,
         recorded::{self, Reading},
         view,
     },

@@ -13,7 +13,7 @@ use std::{
 use anyhow::Context as _;
 
 use crate::{
-    cli::{Refused, recorded},
+    cli::{error::Refused, recorded},
     output::Draft,
     recording::{
         blocks::Blocks,

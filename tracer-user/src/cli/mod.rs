@@ -1,8 +1,8 @@
 //! The command line: what may be said, who carries it out, which exit code results.
 //! Exit codes: 0 complete, 1 finished but something was lost (or --strict is not content), 2 could not; with a COMMAND, its own.
 
-mod command;
 mod doctor;
+mod error;
 mod export;
 mod filters;
 mod merge;
@@ -12,19 +12,17 @@ mod recorded;
 mod report;
 mod signals;
 mod status;
-mod targets;
 mod trace;
+mod values;
 mod view;
 
-use std::{
-    ffi::{OsStr, OsString},
-    io::Write as _,
-    process::ExitCode,
-};
+use std::{ffi::OsString, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-use crate::{escape::Printable, source::bpf::attach};
+use crate::{cli::error::Refused, escape::Printable};
+
+pub use error::{failure_code, report};
 
 const USAGE: &str = "\
 tracer [OPTIONS] -p PID...
@@ -113,45 +111,6 @@ pub enum Action {
     Doctor(doctor::Args),
 }
 
-/// A request that makes no sense, or a target that cannot be traced: said in one line, exit code 2.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Refused(String);
-
-/// A COMMAND that could not be started.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot run {name}: {source}\n  {hint}")]
-struct CannotRun {
-    name: String,
-    source: std::io::Error,
-    hint: &'static str,
-    /// The exit code that shells give.
-    code: u8,
-}
-
-impl CannotRun {
-    fn new(name: &OsStr, source: std::io::Error) -> Self {
-        let (hint, code) = match source.kind() {
-            std::io::ErrorKind::NotFound => ("give its path, or see that it is in PATH, which sudo may change", 127),
-            std::io::ErrorKind::PermissionDenied if command::by_sudo() => (
-                "COMMAND must be a program that the user who called sudo may execute",
-                126,
-            ),
-            std::io::ErrorKind::PermissionDenied => (
-                "COMMAND must be a file that may be executed, on a file system that allows it",
-                126,
-            ),
-            _ => ("COMMAND must be a program, or a script that starts with #!", 126),
-        };
-        Self {
-            name: Printable(&name.to_string_lossy()).to_string(),
-            source,
-            hint,
-            code,
-        }
-    }
-}
-
 /// Carries out the command line.
 ///
 /// # Errors
@@ -180,7 +139,7 @@ fn unknown_action(words: &[OsString]) -> Refused {
     let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
     let first = words.first().map_or("", |word| word);
     let all = words.join(" ");
-    let meant = if first.split(',').all(|number| trace::process_number(number).is_ok()) {
+    let meant = if first.split(',').all(|number| values::process_number(number).is_ok()) {
         format!("a process? tracer -p {first}")
     } else {
         format!("a program to start? tracer -- {all}")
@@ -190,19 +149,6 @@ fn unknown_action(words: &[OsString]) -> Refused {
         Printable(first),
         Printable(&meant)
     ))
-}
-
-/// Prints an error for a person: what, why, and what to do.
-pub fn report(error: &anyhow::Error) {
-    // Where an error's own words give its cause, the cause is not said again.
-    // Where nobody hears it, the exit code tells.
-    let _ = writeln!(std::io::stderr(), "tracer: {}", attach::chain(error.as_ref()));
-}
-
-/// The exit code of a failure.
-#[must_use]
-pub fn failure_code(error: &anyhow::Error) -> u8 {
-    error.downcast_ref::<CannotRun>().map_or(2, |cannot| cannot.code)
 }
 
 /// Sends the library's and the BPF side's diagnostics to stderr: warnings, with -v information, with -vv everything,

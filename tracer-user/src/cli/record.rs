@@ -10,9 +10,10 @@ use clap::ValueEnum;
 
 use crate::{
     cli::{
-        Refused,
+        error::Refused,
         status::Status,
         trace::{self, Output},
+        values,
     },
     escape::Printable,
     recording::{
@@ -50,7 +51,7 @@ pub struct Args {
     pub force: bool,
 
     /// End when the file is that large
-    #[arg(long, value_name = "SIZE[K|M|G]", value_parser = size)]
+    #[arg(long, value_name = "SIZE[K|M|G]", value_parser = values::file_size)]
     pub max_size: Option<u64>,
 
     /// Go on in a new file instead, and keep the last N: FILE.1 is the latest of them
@@ -113,38 +114,4 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             to_stdout,
         })
     })
-}
-
-/// Bytes, with K, M or G for KiB, MiB or GiB.
-fn size(text: &str) -> Result<u64, String> {
-    let units = [('K', 10), ('M', 20), ('G', 30)];
-    let unit = units.iter().find(|(unit, _)| {
-        text.chars()
-            .next_back()
-            .is_some_and(|last| last.eq_ignore_ascii_case(unit))
-    });
-    let (digits, shift) = unit.map_or((text, 0), |(_, shift)| (&text[..text.len() - 1], *shift));
-    let number: u64 = digits
-        .parse()
-        .map_err(|_| "a number of bytes, with K, M or G for KiB, MiB or GiB".to_owned())?;
-    match number.checked_mul(1 << shift) {
-        Some(bytes) if bytes >= 1 << 16 => Ok(bytes),
-        Some(_) => Err("at least 64K".to_owned()),
-        None => Err("too large".to_owned()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_have_units() {
-        assert_eq!(size("100k"), Ok(100 << 10));
-        assert_eq!(size("3G"), Ok(3 << 30));
-        assert_eq!(size("65536"), Ok(1 << 16));
-        for bad in ["", "G", "1", "-1M", "99999999999G", "1.5M"] {
-            assert!(size(bad).is_err(), "{bad}");
-        }
-    }
 }

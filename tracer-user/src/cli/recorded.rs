@@ -14,7 +14,7 @@ use anyhow::Context as _;
 
 use crate::{
     cli::{
-        Refused,
+        error::Refused,
         progress::{self, Progress},
         view,
     },

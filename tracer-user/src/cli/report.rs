@@ -20,7 +20,7 @@ use crate::{
         stuck::StuckByProcess,
     },
     cli::{
-        Refused,
+        error::Refused,
         recorded::{self, Reading},
         view,
     },

@@ -1,65 +1,42 @@
-//! Tracing live: checks, attaches, runs the pipeline into the wanted sink, and says how it went.
+//! Tracing live: opens a session, runs its pipeline into the wanted sink, and says how it went.
 //! Input: the parsed command line.
 
 mod args;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    env, fs,
     future::pending,
     io::{self, IsTerminal as _, Write as _},
-    path::Path,
     pin::pin,
     process::ExitCode,
     time::Duration,
 };
 
 use anyhow::Context as _;
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    system::uname,
-    time::{ClockId, clock_gettime},
-};
-use tracer_common::filter::membership;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use args::BackendChoice;
-pub use args::{Args, process_number};
+pub use args::Args;
 
 use crate::{
     cli::{
-        Refused,
-        command::{self, Held, Running},
-        filters::Compiled,
+        error::{self, Refused},
         signals::Signals,
-        targets::{self, Targets},
     },
-    correlate::{Correlator, processes::Processes},
-    escape::Printable,
-    kernel::{
-        capabilities::{Capabilities, Capability},
-        hooks::{Hook, Kinds},
-        kcore, preemption, release,
-        topology::Topology,
-        types::{self, KernelTypes},
-    },
+    kernel::hooks::Kinds,
     pipeline::{End, Pipeline},
-    proc::process,
     render::{books, summary},
     run::{
         backend::Backend,
-        clock::now,
-        header::{Header, MissingHook, NodeFrames},
+        coverage::{Coverage, Owners},
+        header::Header,
         summary::Summary,
     },
-    sink::Sink,
-    source::bpf::{
-        attach::CaptureError,
-        ring::{Asked, Capture},
+    session::{
+        OpenError, Session,
+        command::{Held, Running, exit_code},
     },
-    units::Tgid,
+    sink::{Sink, several::Several},
+    source::bpf::attach::CaptureError,
 };
-
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Where events go.
 pub struct Output {
@@ -77,70 +54,14 @@ const INTERRUPTED: u8 = 128 + 2;
 /// # Errors
 /// Whatever keeps tracing from starting; what happens later is reported and shows in the exit code.
 pub fn run(args: &Args, open: impl FnOnce(&Header) -> anyhow::Result<Output>) -> anyhow::Result<ExitCode> {
-    if args.pid.is_empty() && !args.all && args.command.is_empty() && !args.filters.select() {
-        return Err(Refused(
-            "whose pages? Give -p PID, -a for every process, or -- COMMAND to start one (tracer --help)".to_owned(),
-        )
-        .into());
-    }
-    check_privileges()?;
-    let follow = !args.no_children;
-    let mut targets = if args.pid.is_empty() {
-        None
-    } else {
-        Some(Targets::resolve(&args.pid, follow)?)
-    };
-    let held = if args.command.is_empty() {
-        None
-    } else {
-        Some(command::hold(&args.command)?)
-    };
-    let types = KernelTypes::read(Path::new(types::VMLINUX))?;
-    let topology = Topology::read().context("cannot tell the NUMA node of a frame")?;
-    let names = types.names();
-    let lineage = match (&targets, &held) {
-        (Some(targets), _) => targets.tgids.clone(),
-        (None, Some(held)) if !args.all => BTreeSet::from([held.tgid]),
-        (None, _) => BTreeSet::new(),
-    };
-    let wanted = args.filters.compile(!lineage.is_empty(), follow, &names, &topology)?;
-
-    let (mut capture, fallbacks) = attach(args, &types, &topology, &wanted, &lineage)?;
-    // Those that were there before the hooks on processes, and children made between the look into /proc and the hook
-    // on fork.
-    let members = if wanted.filter.need == 0 {
-        BTreeMap::new()
-    } else {
-        targets::enrol(&mut capture, &wanted, &lineage)?
-    };
-    tell(&capture, &wanted, members.len());
-    if let Some(targets) = &mut targets {
-        let lineage = members.iter().filter(|(_, bits)| **bits & membership::LINEAGE != 0);
-        targets.tgids = lineage.map(|(tgid, _)| *tgid).collect();
-    }
-
-    let header = Header {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        host: uname().nodename().to_string_lossy().into_owned(),
-        boot_id: fs::read_to_string(BOOT_ID).unwrap_or_default().trim().to_owned(),
-        command_line: env::args_os().map(|word| word.to_string_lossy().into_owned()).collect(),
-        begun: now(),
-        frames: frames(&topology),
-        kernel: release::release(),
-        nodes: topology.nodes().len(),
-        backend: capture.backend,
-        kinds: capture.kinds,
-        fallbacks,
-        refused: capture.refused.iter().map(MissingHook::from).collect(),
-        targets: describe(targets.as_ref(), held.as_ref(), args.all) + &wanted.words,
-        clock_offset: clock_offset(),
-    };
-    let find_owners = capture.backend == Backend::Tracepoint;
-    let processes = Processes::new(wanted.filter.need, members);
-    let unowned = wanted.filter.need == 0 && wanted.filter.range_count == 0;
-    let correlator = Correlator::new(processes, topology, names, find_owners, unowned);
-    drop(types); // the kernel's BTF: several MiB
-
+    let session = Session::open(&args.config()?).map_err(hinted)?;
+    let Session {
+        header,
+        source,
+        command,
+        gone,
+    } = session;
+    let coverage = source.coverage();
     // A fifo is open when somebody reads it: until then signals end the process by themselves.
     let Output { sinks, to_stdout } = open(&header)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -148,19 +69,20 @@ pub fn run(args: &Args, open: impl FnOnce(&Header) -> anyhow::Result<Output>) ->
         let _context = runtime.enter();
         Signals::catch().context("cannot catch signals")?
     };
-    let pipeline = Pipeline::begin(capture, correlator, sinks, &header).context("cannot begin")?;
+    let mut sink = Several(sinks);
+    let pipeline = Pipeline::begin(source, &mut sink, &header).context("cannot begin")?;
     if !args.quiet {
-        greet(&header, args.duration);
+        greet(&header, &coverage, args.duration);
     }
-    let running = held.map(Held::release).transpose()?;
-    let gone = targets.filter(|_| !args.quiet).map(|targets| targets.describe_end());
+    let running = command.map(Held::release).transpose()?;
+    let gone = gone.filter(|_| !args.quiet);
     runtime.block_on(follow_through(args, pipeline, running, signals, (gone, to_stdout)))
 }
 
 /// Runs the pipeline to its end, then waits for the COMMAND if there is one. `gone` says that the targets have ended.
 async fn follow_through(
     args: &Args,
-    mut pipeline: Pipeline,
+    mut pipeline: Pipeline<'_>,
     mut running: Option<Running>,
     mut signals: Signals,
     (gone, to_stdout): (Option<String>, bool),
@@ -190,7 +112,7 @@ async fn follow_through(
         return outcome.map(ExitCode::from);
     };
     if let Err(error) = outcome {
-        super::report(&error);
+        error::report(&error);
     }
     outlive(&mut running, &mut signals).await.map(ExitCode::from)
 }
@@ -199,7 +121,7 @@ async fn follow_through(
 async fn outlive(running: &mut Running, signals: &mut Signals) -> anyhow::Result<u8> {
     loop {
         if let Some(status) = running.ended().context("cannot wait for the command")? {
-            return Ok(command::exit_code(status));
+            return Ok(exit_code(status));
         }
         if running.abandoned() {
             log::warn!("{} ignores Ctrl-C and goes on", running.tgid());
@@ -263,94 +185,11 @@ async fn asked_to_end(duration: Option<Duration>, mut running: Option<&mut Runni
     }
 }
 
-fn check_privileges() -> anyhow::Result<()> {
-    let capabilities = Capabilities::read().context("cannot read this process's capabilities")?;
-    let missing = if capabilities.has(Capability::SysAdmin) {
-        None
-    } else {
-        [Capability::Bpf, Capability::Perfmon, Capability::SysAdmin]
-            .into_iter()
-            .find(|&c| !capabilities.has(c))
+/// The error of a session, with what a person can do about it.
+fn hinted(error: OpenError) -> anyhow::Error {
+    let OpenError::Attach { backend, error } = &error else {
+        return error.into();
     };
-    if let Some(missing) = missing {
-        return Err(Refused(format!(
-            "tracing the kernel and reading frame numbers needs {missing}: run with sudo (tracer doctor shows what else is missing)"
-        ))
-        .into());
-    }
-    if !process::in_initial_pid_namespace().context("cannot look at /proc/self/ns/pid")? {
-        return Err(Refused(
-            "this is a PID namespace of its own (a container?), where the kernel's process numbers mean nothing: \
-             run tracer on the host, or the container with --pid=host"
-                .to_owned(),
-        )
-        .into());
-    }
-    Ok(())
-}
-
-/// Attaches the best backend that works; says which better ones were refused.
-fn attach(
-    args: &Args,
-    types: &KernelTypes,
-    topology: &Topology,
-    wanted: &Compiled,
-    lineage: &BTreeSet<Tgid>,
-) -> anyhow::Result<(Capture, Vec<String>)> {
-    let mut config = types.config()?;
-    config.pfn_bits = topology.pfn_bits();
-    kcore::add_bases(&mut config);
-    config.twice = preemption::preempts().into();
-    let (kinds, must) = kinds(args)?;
-    config.kinds = kinds.bits();
-    // What was asked for by name is not traded for another backend.
-    let sees = |backend: &&Backend| !must.any_of(Kinds::OUTSIDE) || backend.sees().any_of(Kinds::OUTSIDE);
-    let candidates: Vec<Backend> = args.backend.candidates().iter().filter(sees).copied().collect();
-    let asked = Asked { kinds, must };
-    match Capture::start(
-        &candidates,
-        asked,
-        types,
-        &config,
-        &wanted.filter,
-        args.ring_size,
-        lineage,
-    ) {
-        Ok((capture, failures)) => Ok((capture, failures.iter().map(ToString::to_string).collect())),
-        Err(error) => Err(refused(
-            candidates.last().copied().unwrap_or(Backend::Tracepoint),
-            &error,
-        )),
-    }
-}
-
-/// The kinds of moves to show, and those of them that were asked for by name.
-fn kinds(args: &Args) -> anyhow::Result<(Kinds, Kinds)> {
-    let Some(asked) = args.kinds.iter().map(|kind| kind.set()).reduce(Kinds::and) else {
-        return Ok((Kinds::DEFAULT, Kinds::NONE));
-    };
-    if asked.any_of(Kinds::OUTSIDE) && args.backend == BackendChoice::Tracepoint {
-        return Err(Refused(
-            "--backend tracepoint sees moves through migrate_pages only: --kinds move, or the exact backend".to_owned(),
-        )
-        .into());
-    }
-    Ok((asked, asked))
-}
-
-/// For `-v`: what is attached, and how many processes fulfil something of what is asked for.
-fn tell(capture: &Capture, wanted: &Compiled, members: usize) {
-    let refused = |hook: &Hook| capture.refused.iter().any(|refusal| std::ptr::eq(refusal.hook, hook));
-    for hook in capture.hooks().filter(|hook| !refused(hook)) {
-        log::info!("attached {}", hook.label());
-    }
-    match wanted.filter.need {
-        0 => log::info!("every process is traced"),
-        _ => log::info!("processes to trace at the start: {members}"),
-    }
-}
-
-fn refused(backend: Backend, error: &CaptureError) -> anyhow::Error {
     let hint = match (error, backend) {
         (CaptureError::Hook(_), Backend::Exact) if error.is_refused() => {
             "the kernel refuses function hooks (lockdown?): try --backend tracepoint"
@@ -368,34 +207,33 @@ fn refused(backend: Backend, error: &CaptureError) -> anyhow::Error {
     Refused(format!("{error}\n  {hint}")).into()
 }
 
-fn describe(targets: Option<&Targets>, held: Option<&Held>, all: bool) -> String {
-    let held = held.map(|held| format!("{}[{}]", Printable(&held.name().to_string_lossy()), held.tgid));
-    match (targets, held) {
-        (Some(targets), _) => targets.describe(),
-        (None, Some(held)) if all => format!("every process, while {held} runs"),
-        (None, Some(held)) => held,
-        (None, None) => "every process".to_owned(),
-    }
-}
-
 /// What is missing from the rows, and the line above them. Talk: on stderr.
-fn greet(header: &Header, duration: Option<Duration>) {
+fn greet(header: &Header, coverage: &Coverage, duration: Option<Duration>) {
+    let collapses_missing = header.kinds.known().any_of(Kinds::COLLAPSE) && !coverage.kinds.contains(Kinds::COLLAPSE);
+    let owners = match coverage.owners {
+        Owners::Kernel => "",
+        Owners::Pagemap => ", owners come from pagemap",
+    };
     let mut err = io::stderr().lock();
     for fallback in &header.fallbacks {
         let _ = writeln!(
             err,
-            "note: no function hooks here ({fallback}): going on with the {} backend, owners come from pagemap{}; \
+            "note: no function hooks here ({fallback}): going on with the {} backend{owners}{}; \
              tracer doctor explains",
-            header.backend,
-            if header.kinds.any_of(Kinds::COLLAPSE) {
+            header.backend.name(),
+            if collapses_missing {
                 ", collapses are not seen"
             } else {
                 ""
             }
         );
     }
-    if header.fallbacks.is_empty() && header.backend == Backend::Tracepoint && header.kinds.any_of(Kinds::COLLAPSE) {
-        let _ = writeln!(err, "note: the tracepoint backend does not see collapses");
+    if header.fallbacks.is_empty() && collapses_missing {
+        let _ = writeln!(
+            err,
+            "note: the {} backend does not see collapses",
+            header.backend.name()
+        );
     }
     for refusal in &header.refused {
         let _ = writeln!(
@@ -418,26 +256,9 @@ fn greet(header: &Header, duration: Option<Duration>) {
         "tracer {version} · Linux {} · {} · {} · {} · {end}",
         header.kernel,
         summary::nodes(header.nodes),
-        summary::backend(header.backend),
+        summary::backend(&header.backend),
         header.targets
     );
-}
-
-fn frames(topology: &Topology) -> Vec<NodeFrames> {
-    let spans = topology.frames().map(|(frames, node)| NodeFrames {
-        first: frames.start,
-        end: frames.end,
-        node,
-    });
-    spans.collect()
-}
-
-fn clock_offset() -> i128 {
-    let nanos = |id| {
-        let time = clock_gettime(id);
-        i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)
-    };
-    nanos(ClockId::Realtime) - nanos(ClockId::Monotonic)
 }
 
 #[cfg(test)]

@@ -95,7 +95,10 @@ impl Correlator {
             flags,
             counts,
             quirks,
-            losses: Losses::default(),
+            losses: Losses {
+                reported_pages: find_owners.then_some(0),
+                ..Losses::default()
+            },
         }
     }
 
@@ -136,7 +139,8 @@ impl Correlator {
                 owners.find(&mut pending, &mut self.processes, &mut self.spaces, counts);
             }
             self.keep_wanted(&mut pending, ask);
-            self.losses.reported_pages += pending.iter().map(|run| u64::from(run.raw.pages)).sum::<u64>();
+            let pages: u64 = pending.iter().map(|run| u64::from(run.raw.pages)).sum();
+            *self.losses.reported_pages.get_or_insert_default() += pages;
         }
         let entries = if ask {
             self.ask(&pending)

@@ -1,7 +1,6 @@
 //! The catalogue of hooks: each program of the object, what it hangs on, what is lost without it.
 //! Input: none; `source::ring` tries them, `tracer doctor` explains them.
 
-use serde::{Deserialize, Serialize};
 use tracer_common::config::kinds;
 
 /// How a program is attached.
@@ -18,8 +17,7 @@ pub enum Attach {
 }
 
 /// Kinds of page moves that can be asked for: a set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "Vec<String>", from = "Vec<String>")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kinds(u32);
 
 impl Kinds {
@@ -71,26 +69,25 @@ impl Kinds {
             .map(|(_, name)| name)
     }
 
+    /// Whether all of the other set are in this one.
+    #[must_use]
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// The kind of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::NAMES
+            .into_iter()
+            .find(|(_, known)| *known == name)
+            .map(|(kind, _)| kind)
+    }
+
     /// Whether the two sets have a kind in common.
     #[must_use]
     pub const fn any_of(self, other: Self) -> bool {
         self.0 & other.0 != 0
-    }
-}
-
-impl From<Kinds> for Vec<String> {
-    fn from(kinds: Kinds) -> Self {
-        kinds.names().map(str::to_owned).collect()
-    }
-}
-
-/// Names that are not known are left out.
-impl From<Vec<String>> for Kinds {
-    fn from(names: Vec<String>) -> Self {
-        let known = Self::NAMES
-            .iter()
-            .filter(|(_, name)| names.iter().any(|have| have == name));
-        known.fold(Self::NONE, |kinds, (kind, _)| kinds.and(*kind))
     }
 }
 

@@ -1,49 +1,42 @@
-//! The one loop: drains the source, decodes, correlates, feeds every sink, and always finishes them.
-//! Input: a running capture; the moment to end.
+//! The one loop of a live run: takes events from its source, keeps the books, and feeds the sink to its end.
+//! Input: a source; the moment to end.
 
+pub mod feed;
 pub mod replay;
 
 use std::{
-    future::Future,
+    future::{Future, pending},
     io,
+    os::fd::OwnedFd,
     pin::pin,
     time::{Duration, Instant},
 };
 
 use tokio::io::unix::AsyncFd;
-use tracer_common::counter::Counter;
 
 use crate::{
-    correlate::Correlator,
-    decode::{self, Raw},
     event::Event,
-    kernel::{hooks::Kinds, vmstat::Vmstat},
-    proc::process,
-    run::clock::{cost, cpu_time, now},
+    pipeline::feed::Feed,
+    recording::header::Finished,
     run::{
-        account::{self, Account, Reading, Terms},
+        account::{Account, Reading},
         books::{Books, Lost},
+        clock::{cost, cpu_time},
         header::Header,
-        intervals::{Interval, Intervals},
+        intervals::Intervals,
         summary::Summary,
-        totals::Totals,
     },
     sink::Sink,
-    source::bpf::ring::Capture,
-    units::{Nanos, Tgid},
+    source::{Source, Turn},
+    units::Nanos,
 };
 
-/// Between two looks at the ring while events come: it holds many times what arrives meanwhile.
+/// Between two turns while events come: a source holds many times what arrives meanwhile.
 const BUSY: Duration = Duration::from_millis(10);
 /// While none come, the first one wakes the reader; this long at most it sleeps.
 const IDLE: Duration = Duration::from_secs(1);
-/// Records taken in one turn.
-const TURN: usize = 1 << 15;
-/// After so many full turns in a row, correlation stops asking /proc until the ring is empty again:
-/// by then half of the ring may be waiting.
-const FULL_TURNS: u32 = 4;
-/// A program that still runs when its hook is taken off may be writing its record: the ring counts as empty after so
-/// many looks, so far apart.
+/// A program that still runs when its hook is taken off may be writing its record: a stopped source counts as empty
+/// after so many empty turns, so far apart.
 const LAST_LOOKS: u32 = 3;
 const LAST_PAUSE: Duration = Duration::from_millis(1);
 /// How often targets are checked for having gone without an event, and the books are looked at.
@@ -68,16 +61,11 @@ pub enum End {
     Full,
 }
 
-/// A run: a capture on its way into sinks.
-pub struct Pipeline {
-    capture: Capture,
-    correlator: Correlator,
-    sinks: Vec<Box<dyn Sink>>,
-    totals: Totals,
-    records: Vec<Raw>,
+/// A live run, from its first reading of the books to its summary.
+pub struct Pipeline<'s> {
+    source: Box<dyn Source>,
+    feed: Feed<'s>,
     events: Vec<Event>,
-    undecoded: u64,
-    full_turns: u32,
     begin: Reading,
     intervals: Intervals,
     begun: Instant,
@@ -85,32 +73,20 @@ pub struct Pipeline {
     census: Instant,
 }
 
-impl Pipeline {
-    /// Takes the first reading of the books and opens the sinks.
+impl<'s> Pipeline<'s> {
+    /// Takes the first reading of the books and begins the sink.
     ///
     /// # Errors
-    /// When the counters cannot be read or a sink cannot begin.
-    pub fn begin(
-        capture: Capture,
-        correlator: Correlator,
-        mut sinks: Vec<Box<dyn Sink>>,
-        header: &Header,
-    ) -> io::Result<Self> {
-        let begin = reading(&capture, look(&capture)?)?;
-        let terms = Terms::new(capture.backend, &correlator.names.reasons);
-        for sink in &mut sinks {
-            sink.begin(header)?;
-        }
+    /// When the counters cannot be read or the sink cannot begin.
+    pub fn begin(source: Box<dyn Source>, sink: &'s mut dyn Sink, header: &Header) -> io::Result<Self> {
+        let begin = settle(&*source, source.look()?)?;
+        let mut feed = Feed::new(sink);
+        feed.begin(header)?;
         Ok(Self {
-            capture,
-            correlator,
-            sinks,
-            totals: Totals::default(),
-            records: Vec::with_capacity(TURN),
+            intervals: Intervals::new(begin.clone(), source.terms()),
+            source,
+            feed,
             events: Vec::new(),
-            undecoded: 0,
-            full_turns: 0,
-            intervals: Intervals::new(begin.clone(), terms),
             begin,
             begun: Instant::now(),
             startup_cpu: cpu_time(),
@@ -121,235 +97,176 @@ impl Pipeline {
     /// Runs until `asked` is ready, the targets are gone, or nobody reads.
     ///
     /// # Errors
-    /// When a sink cannot be written. Call [`Pipeline::finish`] all the same.
+    /// When the sink cannot be written. Call [`Pipeline::finish`] all the same.
     pub async fn run(&mut self, asked: impl Future<Output = ()>, reader_gone: impl Fn() -> bool) -> io::Result<End> {
         let mut asked = pin!(asked);
-        // SAFETY: an owned duplicate of the ring's descriptor, closed only when `ring` is dropped.
-        let ring = unsafe { AsyncFd::register(self.capture.ring_fd().try_clone_to_owned()?) }?;
+        let waker = self.source.waker()?;
+        // SAFETY: an owned duplicate of the source's descriptor, closed only when `waker` is dropped.
+        let waker = waker.map(|fd| unsafe { AsyncFd::register(fd) }).transpose()?;
         let mut delay = Duration::ZERO;
         let mut armed = false;
         loop {
             tokio::select! {
                 biased;
                 () = &mut asked => return Ok(End::Asked),
-                woken = ring.readable(), if armed => {
-                    woken?.clear_ready();
-                    // The wake-up is used up, also if its record is not complete yet.
+                woken = woken(waker.as_ref()), if armed => {
+                    woken?;
+                    // The wake-up is used up, also if its event is not complete yet.
                     armed = false;
                 }
                 () = tokio::time::sleep(delay) => {}
             }
-            let taken = match self.turn().and_then(|taken| self.take_census().map(|()| taken)) {
+            let turn = match self.turn().and_then(|turn| self.take_census().map(|()| turn)) {
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(End::BrokenPipe),
                 Err(error) if error.kind() == io::ErrorKind::FileTooLarge => return Ok(End::Full),
                 other => other?,
             };
-            delay = match taken {
-                TURN => Duration::ZERO,
-                0 if armed => IDLE,
-                0 => {
-                    self.capture.wake_me()?;
-                    // An event may have come before the request: one more look, then sleep.
+            delay = match turn {
+                Turn::Full => Duration::ZERO,
+                Turn::Empty if armed => IDLE,
+                Turn::Empty => {
+                    self.source.arm()?;
+                    // Something may have come before the request: one more turn, then sleep.
                     Duration::ZERO
                 }
-                _ => BUSY,
+                Turn::All => BUSY,
             };
-            armed = taken == 0;
+            armed = turn == Turn::Empty;
             if reader_gone() {
                 return Ok(End::BrokenPipe);
             }
-            if self.correlator.processes.lineage_ended() {
+            if self.source.targets_gone() {
                 return Ok(End::TargetsGone);
             }
         }
     }
 
-    /// One look at the ring. Returns how many records it gave.
-    fn turn(&mut self) -> io::Result<usize> {
-        let Self {
-            capture,
-            records,
-            undecoded,
-            ..
-        } = self;
-        records.clear();
-        let taken = capture.drain(TURN, |record| match decode::decode(record) {
-            Ok(raw) => records.push(raw),
-            Err(error) => {
-                log::debug!("{error}");
-                *undecoded += 1;
-            }
-        });
-        self.full_turns = if taken == TURN { self.full_turns + 1 } else { 0 };
-        if taken == 0 {
-            return Ok(0);
-        }
+    /// Feeds what has come.
+    fn turn(&mut self) -> io::Result<Turn> {
         self.events.clear();
-        self.correlator
-            .batch(&self.records, self.full_turns < FULL_TURNS, &mut self.events);
-        for event in &self.events {
-            self.totals.add(event);
-            for sink in &mut self.sinks {
-                sink.event(event)?;
-            }
+        let turn = self.source.turn(&mut self.events)?;
+        if turn != Turn::Empty {
+            self.events.iter().try_for_each(|event| self.feed.event(event))?;
+            self.feed.flush()?;
         }
-        for sink in &mut self.sinks {
-            sink.flush()?;
-        }
-        Ok(taken)
+        Ok(turn)
     }
 
-    /// What no event tells of: targets that are gone (the hook may be missing, or the event was lost), memory that was
-    /// plugged in; and the books so far.
+    /// Once a second: what no event reports, what sinks hold back, and the books so far.
     fn take_census(&mut self) -> io::Result<()> {
         if self.census.elapsed() < CENSUS {
             return Ok(());
         }
         self.census = Instant::now();
-        self.correlator.follow_hotplug();
-        let members = self.correlator.processes.members();
-        let gone: Vec<Tgid> = members.filter(|tgid| process::has_ended(*tgid)).collect();
-        for tgid in gone {
-            self.correlator.processes.drop_member(tgid);
-            // Removing needs no room.
-            let _ = self.capture.set_membership(tgid, 0);
-        }
-        for sink in &mut self.sinks {
-            sink.flush()?;
-        }
+        self.source.census();
+        self.feed.flush()?;
         self.close_interval()
     }
 
     /// Closes an interval of the books, if something has happened and the moment allows it.
     fn close_interval(&mut self) -> io::Result<()> {
-        let look = look(&self.capture)?;
+        let look = self.source.look()?;
         if self.intervals.is_unchanged(&look) {
             return Ok(());
         }
-        let reading = reading(&self.capture, look)?;
-        let missed_runs = self.capture.missed_runs()?;
-        let lost = Lost::new(&reading.counters, self.undecoded, missed_runs, self.correlator.losses);
-        match self.intervals.close(reading, lost.events()) {
-            Some(interval) => self.tell(&interval),
+        let reading = settle(&*self.source, look)?;
+        let lost = self.source.lost(&reading)?.events();
+        match self.intervals.close(reading, lost) {
+            Some(interval) => self.feed.interval(&interval).and_then(|()| self.feed.flush()),
             None => Ok(()),
         }
     }
 
-    fn tell(&mut self, interval: &Interval) -> io::Result<()> {
-        for sink in &mut self.sinks {
-            sink.interval(interval)?;
-            sink.flush()?;
-        }
-        Ok(())
-    }
-
-    /// The last reading, while still attached: both sides must cover the same calls.
+    /// The last reading, while the source still sees everything: both sides must cover the same calls.
     fn last_reading(&self) -> io::Result<Reading> {
-        let mut last = reading(&self.capture, look(&self.capture)?)?;
+        let mut last = settle(&*self.source, self.source.look()?)?;
         for _ in 1..LAST_READINGS {
             if Account::between(&self.begin, &last, self.intervals.terms()).balanced() {
                 break;
             }
             std::thread::sleep(READING_PAUSE);
-            last = reading(&self.capture, last)?;
+            last = settle(&*self.source, last)?;
         }
         Ok(last)
     }
 
-    /// Closes the books, detaches, empties the ring, and finishes every sink, whatever happens to one.
+    /// Takes the turns that are left after the source was stopped.
+    fn drain(&mut self) -> io::Result<()> {
+        let mut empty = 0;
+        while empty < LAST_LOOKS {
+            if self.turn()? == Turn::Empty {
+                empty += 1;
+                std::thread::sleep(LAST_PAUSE);
+            } else {
+                empty = 0;
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes the books, stops the source, feeds what is left, and finishes the sink, whatever fails before.
     ///
     /// # Errors
-    /// The first error of a counter or a sink.
+    /// The first error of the source or the sink.
     pub fn finish(mut self) -> io::Result<Summary> {
-        let end = self.last_reading();
-        let missed_runs = self.capture.missed_runs();
-        let duration = Nanos(u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX));
-        let detached = self.capture.detach();
         let mut result = Ok(());
         let mut first_error = |outcome: io::Result<()>| {
             if result.is_ok() {
                 result = outcome;
             }
         };
-        first_error(detached.map_err(io::Error::other));
-        let mut empty_looks = 0;
-        while empty_looks < LAST_LOOKS {
-            match self.turn() {
-                Ok(0) => {
-                    empty_looks += 1;
-                    std::thread::sleep(LAST_PAUSE);
-                }
-                Ok(_) => empty_looks = 0,
-                Err(error) => {
-                    first_error(Err(error));
-                    break;
-                }
-            }
-        }
-        let end = end.unwrap_or_else(|error| {
+        let end = self.last_reading().unwrap_or_else(|error| {
             first_error(Err(error));
             self.begin.clone()
         });
-        let after_drain = self.capture.counters().unwrap_or_else(|_| end.counters.clone());
-        let correlation = self.correlator.losses;
-        let lost = Lost {
-            // Calls are lost only while both sides are looked at: in the moments of detaching, begins come without
-            // their ends.
-            calls: end.counters.sum(Counter::LostCalls),
-            ..Lost::new(
-                &after_drain,
-                self.undecoded,
-                missed_runs.unwrap_or_default(),
-                correlation,
-            )
-        };
+        let duration = Nanos(u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        first_error(self.source.stop());
+        first_error(self.drain());
+        // Of what was drained, too.
+        let last_look = self.source.look().unwrap_or_else(|_| end.clone());
+        let lost = self.source.lost(&last_look).unwrap_or_else(|error| {
+            first_error(Err(error));
+            Lost::default()
+        });
         if let Some(interval) = self.intervals.end(&end, lost.events()) {
-            first_error(self.tell(&interval));
+            first_error(self.feed.interval(&interval).and_then(|()| self.feed.flush()));
         }
         let (cpu, max_rss) = cost();
-        let cpu = cpu.since(self.startup_cpu);
-        let summary = Summary {
+        let finished = Finished {
             duration,
             books: Books::close(
                 Account::between(&self.begin, &end, self.intervals.terms()),
                 &end.counters.since(&self.begin.counters),
                 self.intervals.totals,
                 lost,
-                correlation,
+                self.source.attribution(),
             ),
-            totals: self.totals,
             startup_cpu: self.startup_cpu,
-            cpu,
+            cpu: cpu.since(self.startup_cpu),
             max_rss,
         };
-        for sink in &mut self.sinks {
-            first_error(sink.finish(&summary));
-        }
-        result.map(|()| summary)
+        let summary = self.feed.finish(finished);
+        result.and(summary)
     }
 }
 
-/// One look at both sides.
-fn look(capture: &Capture) -> io::Result<Reading> {
-    Ok(Reading {
-        at: now(),
-        // Without the moves there is nothing to hold against the kernel's counts.
-        kernel: if capture.kinds.any_of(Kinds::MOVE) {
-            Vmstat::read_only(account::is_compared)?
-        } else {
-            Vmstat::default()
-        },
-        counters: capture.counters()?,
-        settled: false,
-    })
+/// Ready when the source has something; never without a descriptor.
+async fn woken(waker: Option<&AsyncFd<OwnedFd>>) -> io::Result<()> {
+    match waker {
+        Some(waker) => {
+            waker.readable().await?.clear_ready();
+            Ok(())
+        }
+        None => pending().await,
+    }
 }
 
-/// Reads the kernel's counts and ours at a moment when no call of migrate_pages ended in between: neither side changes
-/// from one look to the next. `last` is the look before.
-fn reading(capture: &Capture, mut last: Reading) -> io::Result<Reading> {
+/// Looks at the kernel's counts and the source's until a moment when no call of migrate_pages ended in between: neither
+/// side changes from one look to the next. `last` is the look before.
+fn settle(source: &dyn Source, mut last: Reading) -> io::Result<Reading> {
     // On a machine that migrates all the time no quiet moment comes: then the last look serves, and is marked.
     for _ in 0..LOOKS {
-        let before = std::mem::replace(&mut last, look(capture)?);
+        let before = std::mem::replace(&mut last, source.look()?);
         last.settled = before.kernel == last.kernel && before.counters == last.counters;
         if last.settled {
             break;
@@ -357,3 +274,6 @@ fn reading(capture: &Capture, mut last: Reading) -> io::Result<Reading> {
     }
     Ok(last)
 }
+
+#[cfg(test)]
+mod tests;

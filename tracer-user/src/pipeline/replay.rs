@@ -1,16 +1,15 @@
-//! A recording, fed into a sink as the pipeline feeds it with what it traces.
+//! A recording, fed into a sink as a live run is.
 //! Input: a recording; a sink.
 
 use std::io::{self, Read};
 
 use crate::{
+    pipeline::feed::Feed,
     recording::{
-        header::{Begin, Finished},
         parts::Parts,
         reader::{Item, Missing, ReadError, RecordingFile},
         rows::Step,
     },
-    run::{header::Header, summary::Summary, totals::Totals},
     sink::Sink,
 };
 
@@ -25,21 +24,6 @@ pub enum ReplayError {
     Sink(#[from] io::Error),
 }
 
-/// The run that is being fed.
-struct Run {
-    header: Header,
-    totals: Totals,
-}
-
-impl Run {
-    fn new(header: Header) -> Self {
-        Self {
-            header,
-            totals: Totals::default(),
-        }
-    }
-}
-
 /// Feeds all runs of a recording into a sink: each is begun, and finished or abandoned. Tells `missing` what is missing,
 /// after what came before has been flushed, and `parts` which files of runs are there. Returns whether nothing was missing.
 ///
@@ -52,93 +36,40 @@ pub fn replay<R: Read>(
     mut missing: impl FnMut(&Missing),
 ) -> Result<bool, ReplayError> {
     let mut whole = true;
-    let mut run: Option<Run> = None;
+    let mut feed = Feed::new(sink);
     while let Some(item) = recording.next_item()? {
         match item {
             Item::Begin(begin) => {
                 parts.begin(&begin);
-                let Begin { header, .. } = *begin;
-                if run.as_ref().is_none_or(|run| !run.header.same_run(&header)) {
-                    abandon(&mut run, sink)?;
-                    sink.begin(&header)?;
-                    run = Some(Run::new(header));
-                }
+                feed.begin(&begin.header)?;
             }
             Item::Events => {
-                let run = started(&mut run, sink)?;
-                let own_sums = sink.sums();
                 let mut events = recording.events();
                 while let Some(step) = events.next() {
                     match step {
-                        Step::Event(event) => {
-                            if !own_sums {
-                                run.totals.add(event);
-                            }
-                            sink.event(event)?;
-                        }
-                        Step::Turn => sink.flush()?,
+                        Step::Event(event) => feed.event(event)?,
+                        Step::Turn => feed.flush()?,
                     }
                 }
             }
-            Item::Interval(interval) => {
-                started(&mut run, sink)?;
-                sink.interval(&interval)?;
-            }
+            Item::Interval(interval) => feed.interval(&interval)?,
             Item::End(end) => {
                 parts.end(&end);
                 // Else the run goes on in the next file of its rotation.
                 if let Some(finished) = end.finished {
-                    let totals = std::mem::take(&mut started(&mut run, sink)?.totals);
-                    sink.finish(&summary(finished, totals))?;
-                    run = None;
+                    feed.finish(finished)?;
                 }
             }
             Item::Unknown => {}
             Item::Missing(what) => {
                 whole = false;
-                if run.is_some() {
-                    sink.flush()?;
-                }
+                feed.flush()?;
                 missing(&what);
             }
         }
     }
-    abandon(&mut run, sink)?;
+    feed.abandon()?;
     Ok(whole)
-}
-
-/// The run, which is unknown where all of its headers are damaged.
-fn started<'r>(run: &'r mut Option<Run>, sink: &mut dyn Sink) -> io::Result<&'r mut Run> {
-    if run.is_none() {
-        sink.begin(&Header::unknown())?;
-    }
-    Ok(run.get_or_insert_with(|| Run::new(Header::unknown())))
-}
-
-fn abandon(run: &mut Option<Run>, sink: &mut dyn Sink) -> io::Result<()> {
-    match run.take() {
-        Some(_) => sink.abandon(),
-        None => Ok(()),
-    }
-}
-
-/// A run's summary, from its end and its events.
-fn summary(finished: Finished, totals: Totals) -> Summary {
-    let Finished {
-        duration,
-        books,
-        startup_cpu,
-        cpu,
-        max_rss,
-    } = finished;
-    Summary {
-        duration,
-        totals,
-        books,
-        startup_cpu,
-        cpu,
-        max_rss,
-    }
 }
 
 #[cfg(test)]
@@ -153,6 +84,7 @@ mod tests {
             block::{BlockHeader, HEADER, MAGIC, Packer, Span, Unpacker},
             writer::Writer,
         },
+        run::{header::Header, totals::Totals},
         sink::{json::JsonLines, text::Text},
     };
 

@@ -116,12 +116,12 @@ fn made(out: &mut String, run: &RunContents, begin: &Begin) -> fmt::Result {
         summary::nodes(header.nodes),
         Printable(&header.boot_id)
     )?;
-    let kinds: Vec<_> = header.kinds.names().collect();
+    let kinds: Vec<_> = header.kinds.names().map(|name| Printable(name).to_string()).collect();
     writeln!(
         out,
         "traced    {} · {} · {}",
         Printable(&header.targets),
-        summary::backend(header.backend),
+        summary::backend(&header.backend),
         kinds.join(", ")
     )?;
     for refused in &header.refused {

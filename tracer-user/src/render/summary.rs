@@ -12,7 +12,7 @@ use crate::{
         rows,
     },
     run::{
-        backend::Backend,
+        backend::{Backend, BackendName},
         books::{Books, Unasked},
         header::{Header, MissingHook},
         intervals::SoFar,
@@ -36,10 +36,11 @@ pub fn text(header: Option<&Header>, summary: &Summary, hints: bool) -> String {
 
 /// `exact (fentry)`: how events are captured.
 #[must_use]
-pub fn backend(backend: Backend) -> &'static str {
-    match backend {
-        Backend::Exact => "exact (fentry)",
-        Backend::Tracepoint => "tracepoint (owners by pagemap)",
+pub fn backend(name: &BackendName) -> String {
+    match name {
+        BackendName::Known(Backend::Exact) => "exact (fentry)".to_owned(),
+        BackendName::Known(Backend::Tracepoint) => "tracepoint (owners by pagemap)".to_owned(),
+        BackendName::Other(name) => Printable(name).to_string(),
     }
 }
 
@@ -97,7 +98,7 @@ fn write(out: &mut String, header: Option<&Header>, summary: &Summary, hints: bo
     }
     tables(out, totals, &summary.books)?;
     writeln!(out)?;
-    if header.is_none_or(|header| header.kinds.any_of(Kinds::MOVE)) {
+    if header.is_none_or(|header| header.kinds.known().any_of(Kinds::MOVE)) {
         books(out, &summary.books)?;
     } else {
         writeln!(out, "books     none: moves through migrate_pages were not asked for")?;
@@ -191,7 +192,7 @@ fn how(out: &mut String, header: &Header) -> fmt::Result {
     writeln!(
         out,
         "how       {}, Linux {}, {}, {}",
-        backend(header.backend),
+        backend(&header.backend),
         Printable(&header.kernel),
         nodes(header.nodes),
         Printable(&header.targets)
@@ -487,7 +488,7 @@ mod tests {
     fn exact() -> Header {
         Header {
             nodes: 1,
-            backend: Backend::Exact,
+            backend: Backend::Exact.into(),
             fallbacks: Vec::new(),
             refused: Vec::new(),
             ..header()

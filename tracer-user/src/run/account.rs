@@ -9,7 +9,7 @@ use tracer_common::counter::Counter;
 use crate::{
     event::Names,
     kernel::vmstat::Vmstat,
-    run::{backend::Backend, counters::Counters},
+    run::{counters::Counters, coverage::Coverage},
     units::Nanos,
 };
 
@@ -67,7 +67,7 @@ impl Check {
 /// What does not change in a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
-    /// The tracepoint backend sees mappings, not folios: what has none is missing from `moved`.
+    /// The source does not see folios that nobody maps: they are missing from `moved`.
     pub blind_to_unmapped: bool,
     numa: Option<u8>,
     demotion: Option<u8>,
@@ -76,9 +76,9 @@ pub struct Terms {
 impl Terms {
     /// With the running kernel's numbers of its reasons.
     #[must_use]
-    pub fn new(backend: Backend, reasons: &Names) -> Self {
+    pub fn new(coverage: &Coverage, reasons: &Names) -> Self {
         Self {
-            blind_to_unmapped: backend == Backend::Tracepoint,
+            blind_to_unmapped: !coverage.unmapped,
             numa: reasons.number("numa_misplaced"),
             demotion: reasons.number("demotion"),
         }

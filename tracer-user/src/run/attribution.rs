@@ -14,8 +14,8 @@ pub struct Losses {
     pub filtered_pages: u64,
     /// Tracepoint backend: runs dropped because nobody looked for their owners.
     pub unsearched_pages: u64,
-    /// Tracepoint backend: runs that became events.
-    pub reported_pages: u64,
+    /// Runs that became events; None where the kernel names the owners, which then counts them itself.
+    pub reported_pages: Option<u64>,
 }
 
 /// Pages of runs without an owner, by what is missing. Where every process is traced they are shown all the same.

@@ -1,15 +1,17 @@
 //! The backends: the ways in which moves can be captured.
-//! Input: none.
+//! Input: none; in the header of a recording, a backend's name.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::kernel::hooks::{HOOKS, Hook, Kinds, Used};
+use crate::{
+    kernel::hooks::{HOOKS, Hook, Kinds, Used},
+    run::coverage::{Coverage, Owners},
+};
 
 /// How events are captured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
     /// Function hooks: every folio and mapping with its owner, from the kernel.
     Exact,
@@ -30,12 +32,28 @@ impl Backend {
         }
     }
 
-    /// The kinds of moves that it can see.
+    /// What it can know.
     #[must_use]
-    pub fn sees(self) -> Kinds {
+    pub const fn coverage(self) -> Coverage {
         match self {
-            Self::Exact => Kinds::ALL,
-            Self::Tracepoint => Kinds::MOVE,
+            Self::Exact => Coverage {
+                kinds: Kinds::ALL,
+                unmapped: true,
+                failures: true,
+                reasons: true,
+                actors: true,
+                blackouts: true,
+                owners: Owners::Kernel,
+            },
+            Self::Tracepoint => Coverage {
+                kinds: Kinds::MOVE,
+                unmapped: false,
+                failures: false,
+                reasons: true,
+                actors: true,
+                blackouts: true,
+                owners: Owners::Pagemap,
+            },
         }
     }
 
@@ -59,5 +77,59 @@ impl Backend {
 impl fmt::Display for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
+    }
+}
+
+/// The backend of a run, by its name: a recording may be of a later version of tracer, which has others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", from = "String")]
+pub enum BackendName {
+    /// One of this version.
+    Known(Backend),
+    /// The name of one that this version does not have.
+    Other(String),
+}
+
+impl BackendName {
+    /// The name as it is recorded.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Known(backend) => backend.name(),
+            Self::Other(name) => name,
+        }
+    }
+}
+
+impl From<Backend> for BackendName {
+    fn from(backend: Backend) -> Self {
+        Self::Known(backend)
+    }
+}
+
+impl From<BackendName> for String {
+    fn from(name: BackendName) -> Self {
+        name.name().to_owned()
+    }
+}
+
+impl From<String> for BackendName {
+    fn from(name: String) -> Self {
+        let known = Backend::ALL.into_iter().find(|backend| backend.name() == name);
+        known.map_or(Self::Other(name), Self::Known)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backend_of_a_later_version_is_kept() {
+        for (json, known) in [(r#""tracepoint""#, true), (r#""poll""#, false)] {
+            let name: BackendName = serde_json::from_str(json).unwrap();
+            assert_eq!(name == BackendName::Known(Backend::Tracepoint), known);
+            assert_eq!(serde_json::to_string(&name).unwrap(), json);
+        }
     }
 }

@@ -162,11 +162,9 @@ impl Books {
         correlation: Losses,
     ) -> Self {
         Self {
-            reported: if whole.blind_to_unmapped {
-                correlation.reported_pages
-            } else {
-                counters.sum(Counter::ReportedPages)
-            },
+            reported: correlation
+                .reported_pages
+                .unwrap_or_else(|| counters.sum(Counter::ReportedPages)),
             // By owner the tracepoint backend filters in correlation, by all else where the exact one does.
             filtered: counters.sum(Counter::FilteredPages) + correlation.filtered_pages,
             unowned: counters.sum(Counter::UnownedPages),

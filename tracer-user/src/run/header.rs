@@ -5,7 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     kernel::hooks::Kinds,
-    run::backend::Backend,
+    run::{
+        backend::{Backend, BackendName},
+        kinds::KindNames,
+    },
     units::{Nanos, NodeId, Pfn},
 };
 
@@ -29,9 +32,9 @@ pub struct Header {
     /// When it began to trace.
     pub begun: Nanos,
     /// How events are captured.
-    pub backend: Backend,
+    pub backend: BackendName,
     /// The kinds of moves that were asked for; the backend may not see them all.
-    pub kinds: Kinds,
+    pub kinds: KindNames,
     /// Better backends that were refused, and why.
     pub fallbacks: Vec<String>,
     /// Hooks of this backend that were refused.
@@ -61,8 +64,8 @@ impl Header {
             frames: Vec::new(),
             command_line: Vec::new(),
             begun: Nanos(0),
-            backend: Backend::Exact,
-            kinds: Kinds::ALL,
+            backend: Backend::Exact.into(),
+            kinds: Kinds::ALL.into(),
             fallbacks: Vec::new(),
             refused: Vec::new(),
             targets: "unknown".to_owned(),

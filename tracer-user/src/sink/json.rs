@@ -203,8 +203,8 @@ struct LostLine<'a> {
 struct RunKeys<'a> {
     version: &'a str,
     kernel: &'a str,
-    backend: &'static str,
-    kinds: Vec<&'static str>,
+    backend: &'a str,
+    kinds: Vec<&'a str>,
     refused: Vec<String>,
     fallbacks: &'a [String],
     targets: &'a str,

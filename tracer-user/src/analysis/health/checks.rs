@@ -230,7 +230,7 @@ pub(super) fn hooks(facts: &Facts, backend: Backend, usable: &[Backend]) -> Find
         Hooks::Tried(tried) => tried,
     };
     let wanted: Vec<&Tried> = backend
-        .hooks(backend.sees())
+        .hooks(backend.coverage().kinds)
         .filter_map(|hook| outcome(tried, hook))
         .collect();
     let refused: Vec<&Refusal> = wanted.iter().filter_map(|tried| tried.refusal.as_ref()).collect();

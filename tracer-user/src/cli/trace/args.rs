@@ -5,14 +5,23 @@ use std::{ffi::OsString, time::Duration};
 
 use clap::ValueEnum;
 
-use crate::{cli::filters, kernel::hooks::Kinds, run::backend::Backend, source::bpf::ring::RingBytes};
+use crate::{
+    cli::{error::Refused, filters, values},
+    kernel::hooks::Kinds,
+    run::backend::Backend,
+    session::{
+        config::{Scope, TraceConfig},
+        filters::Filters,
+    },
+    source::bpf::ring::RingBytes,
+};
 
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub struct Args {
     /// Trace this process (also several, comma-separated or repeated) and the children it has and will have
-    #[arg(short, long, value_name = "PID", value_delimiter = ',', value_parser = process_number, allow_negative_numbers = true)]
+    #[arg(short, long, value_name = "PID", value_delimiter = ',', value_parser = values::process_number, allow_negative_numbers = true)]
     pub pid: Vec<u32>,
 
     /// Trace every process
@@ -33,7 +42,7 @@ pub struct Args {
     pub kinds: Vec<Kind>,
 
     /// End after this many seconds (fractions allowed); a COMMAND goes on, and tracer waits for its end
-    #[arg(short, long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
+    #[arg(short, long, value_name = "SECONDS", value_parser = values::seconds, allow_negative_numbers = true)]
     pub duration: Option<Duration>,
 
     /// Prove it: exit code 1 also when the books do not balance to the page, over the run or in any interval of about a
@@ -42,7 +51,7 @@ pub struct Args {
     pub strict: bool,
 
     /// Size of the ring between the kernel and tracer, rounded up to a power of two: raise it where events are lost
-    #[arg(long, value_name = "SIZE[K|M]", default_value = "16M", value_parser = ring_bytes)]
+    #[arg(long, value_name = "SIZE[K|M]", default_value = "16M", value_parser = values::ring_bytes)]
     pub ring_size: RingBytes,
 
     /// Say more on stderr; -vv also the verifier's output and single failed look-ups
@@ -61,6 +70,46 @@ pub struct Args {
     /// Which of their moves
     #[command(flatten)]
     pub filters: filters::Args,
+}
+
+impl Args {
+    /// What they come to.
+    ///
+    /// # Errors
+    /// [`Refused`] where they do not say whose pages, or contradict each other.
+    pub(super) fn config(&self) -> Result<TraceConfig, Refused> {
+        let filters = Filters::from(&self.filters);
+        let scope = match (self.all, self.command.is_empty()) {
+            _ if !self.pid.is_empty() => Scope::Processes(self.pid.clone()),
+            (true, false) => Scope::EverybodyWhile(self.command.clone()),
+            (false, false) => Scope::Command(self.command.clone()),
+            (true, true) => Scope::Everybody,
+            (false, true) if filters.select() => Scope::Everybody,
+            (false, true) => {
+                return Err(Refused(
+                    "whose pages? Give -p PID, -a for every process, or -- COMMAND to start one (tracer --help)"
+                        .to_owned(),
+                ));
+            }
+        };
+        let named = self.kinds.iter().map(|kind| kind.set()).reduce(Kinds::and);
+        let config = TraceConfig {
+            scope,
+            follow: !self.no_children,
+            filters,
+            backends: self.backend.candidates(),
+            kinds: named.unwrap_or(Kinds::DEFAULT),
+            must: named.unwrap_or(Kinds::NONE),
+            ring: self.ring_size,
+        };
+        if config.candidates().is_empty() {
+            return Err(Refused(
+                "--backend tracepoint sees moves through migrate_pages only: --kinds move, or the exact backend"
+                    .to_owned(),
+            ));
+        }
+        Ok(config)
+    }
 }
 
 /// The choice of a backend.
@@ -109,68 +158,6 @@ impl Kind {
             Self::Ksm => Kinds::KSM,
             Self::Cow => Kinds::COW,
             Self::Swap => Kinds::SWAP,
-        }
-    }
-}
-
-/// A process's number, from 1.
-pub fn process_number(text: &str) -> Result<u32, String> {
-    match text.parse() {
-        Ok(0) => Err("processes are numbered from 1".to_owned()),
-        Ok(number) => Ok(number),
-        Err(_) => Err("not the number of a process".to_owned()),
-    }
-}
-
-fn ring_bytes(text: &str) -> Result<RingBytes, String> {
-    let (digits, shift) = match text.strip_suffix(['K', 'k']) {
-        Some(digits) => (digits, 10),
-        None => text.strip_suffix(['M', 'm']).map_or((text, 0), |digits| (digits, 20)),
-    };
-    let number: u64 = digits
-        .parse()
-        .map_err(|_| "a number of bytes, with K or M for KiB or MiB".to_owned())?;
-    number
-        .checked_mul(1 << shift)
-        .and_then(RingBytes::holding)
-        .ok_or_else(|| "at most 1024M".to_owned())
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
-    if seconds <= 0.0 {
-        return Err("must be more than 0".to_owned());
-    }
-    Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_positive_seconds() {
-        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
-        for bad in ["0", "-1", "inf", "NaN", "1e30", "", "1s"] {
-            assert!(seconds(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn processes_are_positive_numbers() {
-        assert_eq!(process_number("4711"), Ok(4711));
-        for bad in ["0", "-1", "abc", "", "4294967296"] {
-            assert!(process_number(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn ring_sizes_are_rounded_up() {
-        assert_eq!(ring_bytes("16M"), Ok(RingBytes::DEFAULT));
-        assert_eq!(ring_bytes("9M"), Ok(RingBytes::DEFAULT));
-        assert_eq!(ring_bytes("1"), ring_bytes("4K"));
-        for bad in ["", "M", "1G", "-1", "1025M", "99999999999999999999"] {
-            assert!(ring_bytes(bad).is_err(), "{bad}");
         }
     }
 }

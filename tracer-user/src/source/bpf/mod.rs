@@ -1,7 +1,176 @@
-//! The kernel as a source: BPF programs at its hooks, and the ring that they fill.
-//! Input: the embedded object, and the kernel's BTF.
+//! The kernel as a source: BPF programs at its hooks fill a ring, whose records become events.
+//! Input: the embedded object, the kernel's BTF; what `correlate` looks up in /proc.
 
 pub mod attach;
 pub mod object;
 pub mod ring;
 pub mod trial;
+
+use std::{io, os::fd::OwnedFd};
+
+use tracer_common::counter::Counter;
+
+use crate::{
+    correlate::Correlator,
+    decode::{self, Raw},
+    event::Event,
+    kernel::{capabilities::Capability, hooks::Kinds, vmstat::Vmstat},
+    proc::process,
+    run::{
+        account::{self, Reading, Terms},
+        attribution::Losses,
+        books::Lost,
+        clock::now,
+        counters::MissedRuns,
+        coverage::Coverage,
+    },
+    source::{Needs, Source, Turn, bpf::ring::Capture},
+    units::Tgid,
+};
+
+/// What it takes to load programs, and to read frame numbers in pagemap.
+pub const NEEDS: Needs = Needs {
+    purpose: "tracing the kernel and reading frame numbers",
+    capabilities: &[Capability::Bpf, Capability::Perfmon, Capability::SysAdmin],
+    initial_pid_namespace: true,
+};
+
+/// Records taken in one turn.
+const TURN: usize = 1 << 15;
+/// After so many full turns in a row, correlation stops asking /proc until the ring is empty again: by then half of the
+/// ring may be waiting.
+const FULL_TURNS: u32 = 4;
+
+/// Attached hooks, and what makes events of their records.
+pub struct Bpf {
+    capture: Capture,
+    correlator: Correlator,
+    records: Vec<Raw>,
+    undecoded: u64,
+    full_turns: u32,
+    stopped: Option<Stopped>,
+}
+
+/// Losses that count only while both sides are looked at: in the moments of detaching, begins of calls come without
+/// their ends, and a program that is gone does not say how often it was skipped.
+#[derive(Clone, Copy, Debug, Default)]
+struct Stopped {
+    calls: u64,
+    missed_runs: MissedRuns,
+}
+
+impl Bpf {
+    /// Of attached hooks, whose records `correlator` makes into events.
+    #[must_use]
+    pub fn new(capture: Capture, correlator: Correlator) -> Self {
+        Self {
+            capture,
+            correlator,
+            records: Vec::with_capacity(TURN),
+            undecoded: 0,
+            full_turns: 0,
+            stopped: None,
+        }
+    }
+
+    fn until_now(&self) -> io::Result<Stopped> {
+        Ok(Stopped {
+            calls: self.capture.counters()?.sum(Counter::LostCalls),
+            missed_runs: self.capture.missed_runs()?,
+        })
+    }
+}
+
+impl Source for Bpf {
+    fn coverage(&self) -> Coverage {
+        self.capture.backend.coverage()
+    }
+
+    fn terms(&self) -> Terms {
+        Terms::new(&self.coverage(), &self.correlator.names.reasons)
+    }
+
+    fn turn(&mut self, events: &mut Vec<Event>) -> io::Result<Turn> {
+        let Self {
+            capture,
+            records,
+            undecoded,
+            ..
+        } = self;
+        records.clear();
+        let taken = capture.drain(TURN, |record| match decode::decode(record) {
+            Ok(raw) => records.push(raw),
+            Err(error) => {
+                log::debug!("{error}");
+                *undecoded += 1;
+            }
+        });
+        self.full_turns = if taken == TURN { self.full_turns + 1 } else { 0 };
+        if taken == 0 {
+            return Ok(Turn::Empty);
+        }
+        let ask = self.full_turns < FULL_TURNS;
+        self.correlator.batch(&self.records, ask, events);
+        Ok(if taken == TURN { Turn::Full } else { Turn::All })
+    }
+
+    fn census(&mut self) {
+        self.correlator.follow_hotplug();
+        let members = self.correlator.processes.members();
+        let gone: Vec<Tgid> = members.filter(|tgid| process::has_ended(*tgid)).collect();
+        for tgid in gone {
+            self.correlator.processes.drop_member(tgid);
+            // Removing needs no room.
+            let _ = self.capture.set_membership(tgid, 0);
+        }
+    }
+
+    fn targets_gone(&self) -> bool {
+        self.correlator.processes.lineage_ended()
+    }
+
+    fn waker(&self) -> io::Result<Option<OwnedFd>> {
+        self.capture.ring_fd().try_clone_to_owned().map(Some)
+    }
+
+    fn arm(&mut self) -> io::Result<()> {
+        self.capture.wake_me()
+    }
+
+    fn look(&self) -> io::Result<Reading> {
+        Ok(Reading {
+            at: now(),
+            // Without the moves there is nothing to hold against the kernel's counts.
+            kernel: if self.capture.kinds.any_of(Kinds::MOVE) {
+                Vmstat::read_only(account::is_compared)?
+            } else {
+                Vmstat::default()
+            },
+            counters: self.capture.counters()?,
+            settled: false,
+        })
+    }
+
+    fn lost(&self, reading: &Reading) -> io::Result<Lost> {
+        let missed_runs = match self.stopped {
+            Some(stopped) => stopped.missed_runs,
+            None => self.capture.missed_runs()?,
+        };
+        let lost = Lost::new(&reading.counters, self.undecoded, missed_runs, self.correlator.losses);
+        Ok(match self.stopped {
+            Some(Stopped { calls, .. }) => Lost { calls, ..lost },
+            None => lost,
+        })
+    }
+
+    fn attribution(&self) -> Losses {
+        self.correlator.losses
+    }
+
+    fn stop(&mut self) -> io::Result<()> {
+        let until_now = self.until_now();
+        self.stopped = Some(until_now.as_ref().copied().unwrap_or_default());
+        let detached = self.capture.detach().map_err(io::Error::other);
+        until_now.and(detached)
+    }
+}

@@ -25,10 +25,66 @@ use rustix::{
     process::{Gid, Pid, Signal, Uid, kill_process},
 };
 
-use crate::{cli::CannotRun, escape::Printable, units::Tgid};
+use crate::{escape::Printable, units::Tgid};
 
 /// After so many Ctrl-C the COMMAND is left alone: it has had its chance to end.
 const PATIENCE: u32 = 2;
+
+/// Why there is no COMMAND to trace.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// It has no words.
+    #[error("no COMMAND")]
+    Empty,
+    /// sudo does not say as whom to start it.
+    #[error("{key} is {value}, which is no number of a user or a group: unset it to run COMMAND as root")]
+    NoUser {
+        /// The variable of the environment.
+        key: &'static str,
+        /// What it is.
+        value: String,
+    },
+    /// It cannot become that program.
+    #[error("{0}")]
+    CannotRun(#[from] CannotRun),
+    /// The system refused what it takes to start one.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+/// A COMMAND that could not be started.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot run {name}: {source}\n  {hint}")]
+pub struct CannotRun {
+    name: String,
+    source: io::Error,
+    hint: &'static str,
+    /// The exit code that shells give.
+    pub code: u8,
+}
+
+impl CannotRun {
+    fn new(name: &OsStr, source: io::Error) -> Self {
+        let (hint, code) = match source.kind() {
+            io::ErrorKind::NotFound => ("give its path, or see that it is in PATH, which sudo may change", 127),
+            io::ErrorKind::PermissionDenied if by_sudo() => (
+                "COMMAND must be a program that the user who called sudo may execute",
+                126,
+            ),
+            io::ErrorKind::PermissionDenied => (
+                "COMMAND must be a file that may be executed, on a file system that allows it",
+                126,
+            ),
+            _ => ("COMMAND must be a program, or a script that starts with #!", 126),
+        };
+        Self {
+            name: Printable(&name.to_string_lossy()).to_string(),
+            source,
+            hint,
+            code,
+        }
+    }
+}
 
 /// A program that has been forked but does not run yet.
 pub struct Held {
@@ -51,10 +107,8 @@ pub struct Running {
 ///
 /// # Errors
 /// [`CannotRun`] with 127 where there is no such program, 126 where it cannot be executed.
-pub fn hold(words: &[OsString]) -> anyhow::Result<Held> {
-    let (program, arguments) = words
-        .split_first()
-        .ok_or_else(|| super::Refused("no COMMAND".to_owned()))?;
+pub fn hold(words: &[OsString]) -> Result<Held, CommandError> {
+    let (program, arguments) = words.split_first().ok_or(CommandError::Empty)?;
     let (mut pid_reader, pid_writer) = pipe()?;
     let (go_reader, go) = pipe()?;
     let mut command = Command::new(program);
@@ -155,7 +209,7 @@ impl Held {
     ///
     /// # Errors
     /// [`CannotRun`] where the kernel cannot execute the file.
-    pub fn release(mut self) -> anyhow::Result<Running> {
+    pub fn release(mut self) -> Result<Running, CommandError> {
         self.go.write_all(&[1])?;
         let child = spawned(self.spawning).map_err(|error| CannotRun::new(&self.name, error))?;
         Ok(Running { child, interrupts: 0 })
@@ -229,7 +283,7 @@ pub fn by_sudo() -> bool {
 }
 
 /// None where tracer was not started by sudo, or by root through it.
-fn invoking_uid() -> anyhow::Result<Option<u32>> {
+fn invoking_uid() -> Result<Option<u32>, CommandError> {
     if !rustix::process::geteuid().is_root() {
         return Ok(None);
     }
@@ -237,23 +291,22 @@ fn invoking_uid() -> anyhow::Result<Option<u32>> {
 }
 
 /// A user or a group by its number; None: there is no such variable.
-fn number(key: &str) -> anyhow::Result<Option<u32>> {
+fn number(key: &'static str) -> Result<Option<u32>, CommandError> {
     let Some(text) = env::var_os(key) else {
         return Ok(None);
     };
     // The kernel takes the highest number for "as it is" (kernel/sys.c, `setresuid`): the COMMAND would be root's.
     match text.to_str().and_then(|text| text.parse().ok()) {
         Some(number) if number != u32::MAX => Ok(Some(number)),
-        _ => Err(super::Refused(format!(
-            "{key} is {}, which is no number of a user or a group: unset it to run COMMAND as root",
-            Printable(&text.to_string_lossy())
-        ))
-        .into()),
+        _ => Err(CommandError::NoUser {
+            key,
+            value: Printable(&text.to_string_lossy()).to_string(),
+        }),
     }
 }
 
 /// As [`invoking_uid`].
-fn invoking_user() -> anyhow::Result<Option<User>> {
+fn invoking_user() -> Result<Option<User>, CommandError> {
     let Some(uid) = invoking_uid()? else {
         return Ok(None);
     };

@@ -1,5 +1,5 @@
 //! Whose pages are wanted: checks the given PIDs, gathers their children, and judges every process by the filters.
-//! Input: the command line, /proc.
+//! Input: a session's configuration, /proc.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,15 +9,32 @@ use std::{
 use tracer_common::{filter::membership, names::COMM_LEN};
 
 use crate::{
-    cli::{Refused, filters::Compiled},
     escape::Printable,
     proc::{
         cgroup,
-        process::{self, Target},
+        process::{self, Target, TargetError},
     },
+    session::filters::Compiled,
     source::bpf::{attach::CaptureError, ring::Capture},
     units::Tgid,
 };
+
+/// Why processes cannot be traced.
+#[derive(Debug, thiserror::Error)]
+pub enum TargetsError {
+    /// One that was given is none, or cannot be looked at.
+    #[error("{0}")]
+    Target(#[from] TargetError),
+    /// The process that traces was given.
+    #[error("{0} is tracer itself: its pages move because it traces")]
+    Itself(u32),
+    /// The kernel side cannot keep all of them.
+    #[error("too many processes fulfil the filters: {0}")]
+    NoRoom(CaptureError),
+    /// Those that are there cannot be seen.
+    #[error("cannot list /proc")]
+    List(#[source] io::Error),
+}
 
 /// The processes that were asked for.
 #[derive(Clone, Debug)]
@@ -29,7 +46,7 @@ pub struct Targets {
 
 impl Targets {
     /// Checks each PID; with `follow`, adds its descendants.
-    pub fn resolve(pids: &[u32], follow: bool) -> anyhow::Result<Self> {
+    pub fn resolve(pids: &[u32], follow: bool) -> Result<Self, TargetsError> {
         let mut given = Vec::new();
         for &pid in pids {
             let target = process::check_target(pid)?;
@@ -37,7 +54,7 @@ impl Targets {
                 log::warn!("{pid} is a thread of {0}: tracing all of {0}", target.tgid);
             }
             if target.tgid.0 == std::process::id() {
-                return Err(Refused(format!("{pid} is tracer itself: its pages move because it traces")).into());
+                return Err(TargetsError::Itself(pid));
             }
             given.push(target);
         }
@@ -114,12 +131,16 @@ const LOOKS: u32 = 8;
 ///
 /// # Errors
 /// When the kernel's table is full, or /proc cannot be listed.
-pub fn enrol(capture: &mut Capture, wanted: &Compiled, roots: &BTreeSet<Tgid>) -> anyhow::Result<BTreeMap<Tgid, u32>> {
+pub fn enrol(
+    capture: &mut Capture,
+    wanted: &Compiled,
+    roots: &BTreeSet<Tgid>,
+) -> Result<BTreeMap<Tgid, u32>, TargetsError> {
     let mut members = BTreeMap::new();
     for _ in 0..LOOKS {
         members.clear();
         let mut settled = true;
-        for (tgid, bits) in look(wanted, roots)? {
+        for (tgid, bits) in look(wanted, roots).map_err(TargetsError::List)? {
             // A child whose parent has ended cannot be seen to descend; the kernel side knows.
             let known = capture.membership(tgid);
             if known & membership::EXITED != 0 {
@@ -128,7 +149,7 @@ pub fn enrol(capture: &mut Capture, wanted: &Compiled, roots: &BTreeSet<Tgid>) -
             let bits = bits | known & membership::LINEAGE;
             if bits != known {
                 settled = false;
-                capture.set_membership(tgid, bits).map_err(|error| no_room(&error))?;
+                capture.set_membership(tgid, bits).map_err(TargetsError::NoRoom)?;
             }
             if bits != 0 {
                 members.insert(tgid, bits);
@@ -139,10 +160,6 @@ pub fn enrol(capture: &mut Capture, wanted: &Compiled, roots: &BTreeSet<Tgid>) -
         }
     }
     Ok(members)
-}
-
-fn no_room(error: &CaptureError) -> Refused {
-    Refused(format!("too many processes fulfil the filters: {error}"))
 }
 
 /// What each process fulfils, as far as it can be seen now.

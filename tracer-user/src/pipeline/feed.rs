@@ -1,0 +1,134 @@
+//! The one way into a sink, for a live run and for a recording: runs, one after the other, each with its sums.
+//! Input: headers, events, intervals and ends, in the order in which they came.
+
+use std::io;
+
+use crate::{
+    event::Event,
+    recording::header::Finished,
+    run::{header::Header, intervals::Interval, summary::Summary, totals::Totals},
+    sink::Sink,
+};
+
+/// Feeds a sink. Each run that it begins is finished or abandoned, once.
+pub struct Feed<'s> {
+    sink: &'s mut dyn Sink,
+    /// The sink makes its own sums.
+    own_sums: bool,
+    run: Option<Run>,
+}
+
+/// The run that is being fed.
+struct Run {
+    header: Header,
+    totals: Totals,
+}
+
+impl<'s> Feed<'s> {
+    /// Into that sink; no run has begun.
+    #[must_use]
+    pub fn new(sink: &'s mut dyn Sink) -> Self {
+        Self {
+            own_sums: sink.sums(),
+            sink,
+            run: None,
+        }
+    }
+
+    /// Begins a run, and abandons the one before if that has no end. The same run may begin again, in another file of its
+    /// rotation: it goes on.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub fn begin(&mut self, header: &Header) -> io::Result<()> {
+        if self.run.as_ref().is_some_and(|run| run.header.same_run(header)) {
+            return Ok(());
+        }
+        self.abandon()?;
+        self.sink.begin(header)?;
+        self.run = Some(Run {
+            header: header.clone(),
+            totals: Totals::default(),
+        });
+        Ok(())
+    }
+
+    /// Begins a run of which nothing is known, where none has begun: all headers of a recording may be damaged.
+    fn started(&mut self) -> io::Result<()> {
+        match self.run {
+            Some(_) => Ok(()),
+            None => self.begin(&Header::unknown()),
+        }
+    }
+
+    /// Feeds an event.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    #[inline]
+    pub fn event(&mut self, event: &Event) -> io::Result<()> {
+        self.started()?;
+        if !self.own_sums
+            && let Some(run) = &mut self.run
+        {
+            run.totals.add(event);
+        }
+        self.sink.event(event)
+    }
+
+    /// Feeds a closed interval of the books.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub fn interval(&mut self, interval: &Interval) -> io::Result<()> {
+        self.started()?;
+        self.sink.interval(interval)
+    }
+
+    /// Has the sink show what it holds back.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub fn flush(&mut self) -> io::Result<()> {
+        match self.run {
+            Some(_) => self.sink.flush(),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends the run.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub fn finish(&mut self, finished: Finished) -> io::Result<Summary> {
+        self.started()?;
+        let totals = self.run.take().map(|run| run.totals).unwrap_or_default();
+        let Finished {
+            duration,
+            books,
+            startup_cpu,
+            cpu,
+            max_rss,
+        } = finished;
+        let summary = Summary {
+            duration,
+            totals,
+            books,
+            startup_cpu,
+            cpu,
+            max_rss,
+        };
+        self.sink.finish(&summary).map(|()| summary)
+    }
+
+    /// Ends the run, if one has begun, without knowing how it ended.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub fn abandon(&mut self) -> io::Result<()> {
+        match self.run.take() {
+            Some(_) => self.sink.abandon(),
+            None => Ok(()),
+        }
+    }
+}

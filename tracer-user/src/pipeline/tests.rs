@@ -1,0 +1,311 @@
+//! Live runs of a made-up source: however one ends, each sink is begun and finished once.
+//! Input: turns written down here.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    rc::Rc,
+};
+
+use super::*;
+use crate::{
+    kernel::vmstat::Vmstat,
+    made_up,
+    run::{
+        account::Terms,
+        attribution::Losses,
+        backend::Backend,
+        counters::{Counters, MissedRuns},
+        coverage::Coverage,
+    },
+    sink::several::Several,
+};
+use tracer_common::counter::Counter;
+
+/// What a made-up source does in one turn.
+enum Step {
+    Moves(usize),
+    /// So many records cannot be decoded.
+    Loses(u64),
+    TargetsEnd,
+    Fails,
+}
+
+#[derive(Default)]
+struct MadeUp {
+    steps: VecDeque<Step>,
+    /// Moves that only come when it was stopped.
+    late: usize,
+    lost: u64,
+    moved: Cell<u64>,
+    targets_gone: bool,
+    stopped: bool,
+    no_counters: bool,
+}
+
+impl MadeUp {
+    fn new(steps: impl IntoIterator<Item = Step>) -> Self {
+        Self {
+            steps: steps.into_iter().collect(),
+            ..Self::default()
+        }
+    }
+
+    fn give(&self, events: &mut Vec<Event>, moves: usize) -> Turn {
+        self.moved.set(self.moved.get() + moves as u64);
+        events.extend(vec![Event::Move(made_up::moved()); moves]);
+        Turn::All
+    }
+}
+
+impl Source for MadeUp {
+    fn coverage(&self) -> Coverage {
+        Backend::Exact.coverage()
+    }
+
+    fn terms(&self) -> Terms {
+        Terms::new(&self.coverage(), &crate::event::Names::reasons(std::iter::empty()))
+    }
+
+    fn turn(&mut self, events: &mut Vec<Event>) -> io::Result<Turn> {
+        if self.stopped {
+            return Ok(match std::mem::take(&mut self.late) {
+                0 => Turn::Empty,
+                late => self.give(events, late),
+            });
+        }
+        match self.steps.pop_front() {
+            None => return Ok(Turn::Empty),
+            Some(Step::Moves(moves)) => return Ok(self.give(events, moves)),
+            Some(Step::Loses(events)) => self.lost += events,
+            Some(Step::TargetsEnd) => self.targets_gone = true,
+            Some(Step::Fails) => return Err(io::Error::other("the source fails")),
+        }
+        Ok(Turn::All)
+    }
+
+    fn census(&mut self) {}
+
+    fn targets_gone(&self) -> bool {
+        self.targets_gone
+    }
+
+    fn waker(&self) -> io::Result<Option<OwnedFd>> {
+        Ok(None)
+    }
+
+    fn arm(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn look(&self) -> io::Result<Reading> {
+        if self.no_counters {
+            return Err(io::Error::other("no counters"));
+        }
+        let moved = self.moved.get();
+        Ok(Reading {
+            kernel: Vmstat::parse(format!("pgmigrate_success {moved}").as_bytes()),
+            counters: Counters::made_up(&[(Counter::MovedPages, moved)]),
+            ..Reading::default()
+        })
+    }
+
+    fn lost(&self, reading: &Reading) -> io::Result<Lost> {
+        Ok(Lost::new(
+            &reading.counters,
+            self.lost,
+            MissedRuns::default(),
+            self.attribution(),
+        ))
+    }
+
+    fn attribution(&self) -> Losses {
+        Losses::default()
+    }
+
+    fn stop(&mut self) -> io::Result<()> {
+        self.stopped = true;
+        Ok(())
+    }
+}
+
+/// What a sink was called with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Calls {
+    begun: u32,
+    events: u64,
+    abandoned: u32,
+    /// Events of the summary, and those lost, of each end.
+    finished: Vec<(u64, u64)>,
+}
+
+#[derive(Default)]
+struct Counting {
+    calls: Rc<RefCell<Calls>>,
+    /// Event after which it fails, and how.
+    fails: Option<(u64, io::ErrorKind)>,
+    fails_at_end: bool,
+}
+
+impl Sink for Counting {
+    fn begin(&mut self, _header: &Header) -> io::Result<()> {
+        self.calls.borrow_mut().begun += 1;
+        Ok(())
+    }
+
+    fn event(&mut self, _event: &Event) -> io::Result<()> {
+        let mut calls = self.calls.borrow_mut();
+        calls.events += 1;
+        match self.fails {
+            Some((after, kind)) if calls.events >= after => Err(kind.into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn interval(&mut self, _interval: &crate::run::intervals::Interval) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn abandon(&mut self) -> io::Result<()> {
+        self.calls.borrow_mut().abandoned += 1;
+        Ok(())
+    }
+
+    fn finish(&mut self, summary: &Summary) -> io::Result<()> {
+        let end = (summary.totals.events, summary.books.lost.events());
+        self.calls.borrow_mut().finished.push(end);
+        if self.fails_at_end {
+            return Err(io::Error::other("the sink fails"));
+        }
+        Ok(())
+    }
+}
+
+/// How a run ended, and what each of its sinks was called with.
+struct Ran {
+    end: io::Result<End>,
+    summary: io::Result<Summary>,
+    calls: Vec<Calls>,
+}
+
+/// Runs the source until it ends by itself, or for 50 ms.
+fn run<const N: usize>(source: MadeUp, sinks: [Counting; N]) -> Ran {
+    let calls: Vec<_> = sinks.iter().map(|sink| Rc::clone(&sink.calls)).collect();
+    let mut sink = Several(sinks.into_iter().map(|sink| Box::new(sink) as Box<dyn Sink>).collect());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let mut pipeline = Pipeline::begin(Box::new(source), &mut sink, &made_up::header()).unwrap();
+    let end = runtime.block_on(async {
+        let clock = tokio::time::sleep(Duration::from_millis(50));
+        pipeline.run(clock, || false).await
+    });
+    let summary = pipeline.finish();
+    Ran {
+        end,
+        summary,
+        calls: calls.iter().map(|calls| calls.borrow().clone()).collect(),
+    }
+}
+
+fn failing(after: u64, kind: io::ErrorKind) -> Counting {
+    Counting {
+        fails: Some((after, kind)),
+        ..Counting::default()
+    }
+}
+
+fn begun_and_finished_once(calls: &Calls) -> bool {
+    (calls.begun, calls.finished.len(), calls.abandoned) == (1, 1, 0)
+}
+
+#[test]
+fn a_run_feeds_every_sink_until_it_is_asked_to_end() {
+    let source = MadeUp {
+        late: 4,
+        ..MadeUp::new([Step::Moves(2), Step::Loses(3), Step::Moves(1)])
+    };
+    let ran = run(source, [Counting::default(), Counting::default()]);
+    assert_eq!(ran.end.unwrap(), End::Asked);
+    let summary = ran.summary.unwrap();
+    // What comes when the source was stopped is in the rows and sums, too.
+    assert_eq!((summary.totals.events, summary.books.lost.undecoded), (7, 3));
+    assert_eq!((summary.books.whole.kernel, summary.books.whole.moved), (Some(3), 3));
+    let expected = Calls {
+        begun: 1,
+        events: 7,
+        abandoned: 0,
+        finished: vec![(7, 3)],
+    };
+    assert_eq!(ran.calls, [expected.clone(), expected]);
+}
+
+#[test]
+fn a_run_ends_with_its_targets() {
+    let source = MadeUp::new([Step::Moves(1), Step::TargetsEnd, Step::Moves(1)]);
+    let ran = run(source, [Counting::default()]);
+    assert_eq!(ran.end.unwrap(), End::TargetsGone);
+    assert!(begun_and_finished_once(&ran.calls[0]) && ran.calls[0].events == 1);
+}
+
+#[test]
+fn a_sink_that_fails_ends_the_run_and_all_are_finished() {
+    let ends = [
+        (io::ErrorKind::BrokenPipe, Some(End::BrokenPipe)),
+        (io::ErrorKind::FileTooLarge, Some(End::Full)),
+        (io::ErrorKind::StorageFull, None),
+    ];
+    for (kind, expected) in ends {
+        let source = MadeUp {
+            late: 1,
+            ..MadeUp::new([Step::Moves(2), Step::Moves(2)])
+        };
+        let ran = run(source, [Counting::default(), failing(2, kind), Counting::default()]);
+        assert_eq!(ran.end.ok(), expected);
+        // It fails again with what comes late.
+        assert_eq!(ran.summary.err().map(|error| error.kind()), Some(kind));
+        assert!(ran.calls.iter().all(begun_and_finished_once), "{:?}", ran.calls);
+    }
+}
+
+#[test]
+fn a_sink_that_cannot_be_finished_keeps_no_other_from_it() {
+    let cannot = Counting {
+        fails_at_end: true,
+        ..Counting::default()
+    };
+    let ran = run(MadeUp::new([Step::Moves(1)]), [cannot, Counting::default()]);
+    assert_eq!(ran.summary.unwrap_err().to_string(), "the sink fails");
+    assert!(ran.calls.iter().all(begun_and_finished_once));
+}
+
+#[test]
+fn a_source_that_fails_ends_the_run_and_all_are_finished() {
+    let ran = run(
+        MadeUp::new([Step::Moves(1), Step::Fails]),
+        [Counting::default(), Counting::default()],
+    );
+    assert_eq!(ran.end.unwrap_err().to_string(), "the source fails");
+    assert!(ran.calls.iter().all(begun_and_finished_once));
+}
+
+#[test]
+fn books_that_cannot_be_read_at_the_end_are_an_error_and_all_sinks_are_finished() {
+    let calls = Rc::<RefCell<Calls>>::default();
+    let mut sink = Counting {
+        calls: Rc::clone(&calls),
+        ..Counting::default()
+    };
+    let mut pipeline = Pipeline::begin(Box::<MadeUp>::default(), &mut sink, &made_up::header()).unwrap();
+    pipeline.source = Box::new(MadeUp {
+        no_counters: true,
+        ..MadeUp::default()
+    });
+    assert_eq!(pipeline.finish().unwrap_err().to_string(), "no counters");
+    assert!(begun_and_finished_once(&calls.borrow()));
+}

@@ -1,0 +1,57 @@
+//! Whether this process may do what a source requires.
+//! Input: the needs of the source; /proc/self.
+
+use std::io;
+
+use crate::{
+    kernel::capabilities::{Capabilities, Capability},
+    proc::process,
+    source::Needs,
+};
+
+/// Why this process may not trace.
+#[derive(Debug, thiserror::Error)]
+pub enum PrivilegeError {
+    /// It lacks a capability.
+    #[error("{purpose} needs {missing}: run with sudo (tracer doctor shows what else is missing)")]
+    Missing {
+        /// What the capability is for.
+        purpose: &'static str,
+        /// The capability.
+        missing: Capability,
+    },
+    /// It sees other process numbers than the kernel.
+    #[error(
+        "this is a PID namespace of its own (a container?), where the kernel's process numbers mean nothing: \
+         run tracer on the host, or the container with --pid=host"
+    )]
+    PidNamespace,
+    /// A file about this process cannot be read.
+    #[error("cannot {doing}")]
+    Unknown {
+        /// What was attempted.
+        doing: &'static str,
+        /// Why that failed.
+        source: io::Error,
+    },
+}
+
+/// Checks what a source needs.
+///
+/// # Errors
+/// [`PrivilegeError`]: the first need that is not met.
+pub fn check(needs: &Needs) -> Result<(), PrivilegeError> {
+    let unknown = |doing| move |source| PrivilegeError::Unknown { doing, source };
+    let have = Capabilities::read().map_err(unknown("read this process's capabilities"))?;
+    let has = |capability| have.has(Capability::SysAdmin) || have.has(capability);
+    if let Some(missing) = needs.capabilities.iter().copied().find(|&capability| !has(capability)) {
+        let purpose = needs.purpose;
+        return Err(PrivilegeError::Missing { purpose, missing });
+    }
+    if needs.initial_pid_namespace
+        && !process::in_initial_pid_namespace().map_err(unknown("look at /proc/self/ns/pid"))?
+    {
+        return Err(PrivilegeError::PidNamespace);
+    }
+    Ok(())
+}
