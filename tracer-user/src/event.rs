@@ -4,10 +4,12 @@
 pub mod compaction;
 pub mod failure;
 pub mod moved;
+pub mod residence;
 pub mod task;
 pub mod unmapped;
 
 pub use moved::{Move, OwnerSource, Verdict};
+pub use residence::Residence;
 pub use task::Task;
 
 pub use crate::kernel::names::{KernelNames, Names, Reason};

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::{
-    event::task::Task,
+    event::{residence::Residence, task::Task},
     kernel::names::Reason,
     proc::{kpage::PageFlags, maps::Vma},
     units::{Nanos, NodeId, Order, Pfn, VirtAddr},
@@ -54,6 +54,14 @@ pub struct Move {
     pub nth: Option<u8>,
     /// Where the mapping was restored.
     pub cpu: u16,
+}
+
+impl Move {
+    /// Where the page was, and where it is.
+    #[must_use]
+    pub fn residences(&self) -> (Residence, Residence) {
+        Residence::both(&self.reason, self.old_node, self.new_node)
+    }
 }
 
 /// How an owner was found.

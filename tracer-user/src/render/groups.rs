@@ -8,17 +8,17 @@ use serde_json::{Map, Value as Json, json};
 use crate::{
     analysis::groups::{Group, Groups, Key, Row, Sort, Value, time_line},
     escape::Printable,
+    event::Residence,
     render::{
         quantity::{Bytes, Count, Duration, PageSize},
         rows,
     },
-    units::{NodeId, PAGE_SIZE},
+    units::PAGE_SIZE,
 };
 
 /// A value as rows show it.
 #[must_use]
 pub fn words(value: &Value) -> String {
-    let node = |node: &Option<NodeId>| node.map_or_else(|| "?".to_owned(), |node| node.to_string());
     match value {
         Value::Nothing => "unknown".to_owned(),
         Value::Nobody => "nobody".to_owned(),
@@ -26,7 +26,7 @@ pub fn words(value: &Value) -> String {
         Value::Process(tgid, None) => format!("?[{tgid}]"),
         Value::Text(text) => Printable(text).to_string(),
         Value::Reason(reason) => rows::reason(reason),
-        Value::Nodes(old, new) => format!("{}->{}", node(old), node(new)),
+        Value::Nodes(old, new) => format!("{old}->{new}"),
         Value::Order(order) => PageSize(*order).to_string(),
         Value::Verdict(verdict) => verdict.words().to_owned(),
         Value::Address(Some(tgid), vaddr) => format!("{vaddr} of {tgid}"),
@@ -189,7 +189,10 @@ fn keys(key: Key, value: &Value) -> Map<String, Json> {
         Value::Process(tgid, comm) => json!({ "pid": tgid.0, "comm": comm.as_deref() }),
         Value::Text(text) => json!({ name: &**text }),
         Value::Reason(reason) => json!({ name: reason.to_string() }),
-        Value::Nodes(old, new) => json!({ "old_node": old.map(|node| node.0), "new_node": new.map(|node| node.0) }),
+        Value::Nodes(old, new) => {
+            let number = |residence: &Residence| residence.node().map(|node| node.0);
+            json!({ "old_node": number(old), "new_node": number(new) })
+        }
         Value::Order(order) => json!({ name: order.0 }),
         Value::Verdict(verdict) => json!({ name: verdict.name() }),
         Value::Address(tgid, vaddr) => json!({ "pid": tgid.map(|tgid| tgid.0), "vaddr": vaddr.to_string() }),

@@ -4,12 +4,10 @@
 pub mod books;
 pub mod clock;
 pub mod contents;
-pub mod failure;
 pub mod groups;
 pub mod health;
 pub mod histogram;
 pub mod losses;
-pub mod others;
 pub mod parts;
 pub mod quantity;
 pub mod rows;

@@ -77,6 +77,16 @@ impl fmt::Display for Count {
     }
 }
 
+/// `1 page`, `8,412 pages`: a count of things whose name has a regular plural.
+pub struct Counted<'a>(pub u64, pub &'a str);
+
+impl fmt::Display for Counted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = if self.0 == 1 { "" } else { "s" };
+        f.pad(&format!("{} {}{plural}", Count(self.0), self.1))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,5 +107,8 @@ mod tests {
         assert_eq!(Count(0).to_string(), "0");
         assert_eq!(Count(999).to_string(), "999");
         assert_eq!(Count(1_234_567).to_string(), "1,234,567");
+        assert_eq!(Counted(0, "run").to_string(), "0 runs");
+        assert_eq!(Counted(1, "run").to_string(), "1 run");
+        assert_eq!(Counted(1_000, "run").to_string(), "1,000 runs");
     }
 }

@@ -1,21 +1,31 @@
-//! One row per move, or per run of neighbouring pages that moved together.
+//! Rows of live events, one topic a file, and how their columns are laid out.
 //! Input: events; output: text for a terminal or a pipe.
+
+pub mod compaction;
+pub mod failure;
+pub mod moved;
+pub mod unmapped;
 
 use std::borrow::Cow;
 
 use crate::{
     escape::Printable,
-    event::{Move, OwnerSource, Reason, Task, Verdict},
+    event::{Reason, Residence, Task},
     proc::maps::Vma,
-    render::quantity::{Duration, PageSize},
-    units::{Nanos, NodeId, Order, Pfn, VirtAddr},
 };
 
 /// WHERE gets so many columns even where they are not there.
 const LEAST_WHERE: usize = 12;
 
+/// Stands before each line that continues a row.
+const INDENT: &str = "  ";
+
+/// Stands in a column that does not apply.
+const NONE: &str = "-";
+
 /// How rows are laid out: everything in one line, or, on a terminal that is too narrow for it, who and why in one line
-/// and the page in the next. Nothing but the head of WHERE is left out for want of room.
+/// and the page in the next. Notes that do not fit beside the columns get lines of their own. Only the head of WHERE is
+/// cut off for want of room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
     width: Option<usize>,
@@ -24,7 +34,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// For a terminal of `width` columns, on a machine with so many NUMA nodes; None: as wide as it takes.
+    /// For a terminal of `width` columns, on a machine with this number of NUMA nodes; None: as wide as it takes.
     #[must_use]
     pub fn new(width: Option<usize>, nodes: usize) -> Self {
         let layout = Self {
@@ -48,42 +58,77 @@ impl Layout {
         self.lines(names, "", "WHERE")
     }
 
-    /// Lines of a row, and of the heading.
+    /// Lines of the heading, and of a row whose notes fit beside its columns.
     #[must_use]
     pub fn height(&self) -> usize {
         1 + usize::from(self.two_lines)
     }
 
     /// A row of these columns; `notes` and what room is left for `place` come last.
-    pub(super) fn lines(&self, columns: [&str; 9], notes: &str, place: &str) -> String {
-        let (first, mut last) = if self.two_lines {
+    fn lines(&self, columns: [&str; 9], notes: &str, place: &str) -> String {
+        if self.two_lines {
             let [first, second] = self.both_lines(columns);
-            (format!("{first}\n"), second)
+            self.with_notes(format!("{first}\n"), second, notes, place)
         } else {
-            (String::new(), self.one_line(columns))
+            self.with_notes(String::new(), self.one_line(columns), notes, place)
+        }
+    }
+
+    /// A row of something that is no page. Where the columns of a page would take a line, `notes` take it, and `subject`
+    /// says in words what those columns would have shown.
+    fn lines_without_page(&self, columns: [&str; 9], notes: &str, subject: &str) -> String {
+        if self.two_lines {
+            let [first, _] = self.both_lines(columns);
+            self.with_notes(format!("{first}\n"), INDENT.to_owned(), notes, subject)
+        } else {
+            self.lines(columns, notes, subject)
+        }
+    }
+
+    /// Ends the row `text`, whose last line is `last` so far.
+    fn with_notes(&self, mut text: String, mut last: String, notes: &str, place: &str) -> String {
+        let Some(width) = self.width else {
+            return text + &last + notes + place;
         };
-        last.push_str(notes);
-        let room = self.width.map_or(usize::MAX, |width| {
-            width.saturating_sub(width_of(&last)).max(LEAST_WHERE)
-        });
+        let least = width_of(place).min(LEAST_WHERE);
+        if width_of(&last) + width_of(notes) + least <= width || notes.is_empty() {
+            last.push_str(notes);
+        } else {
+            if last != INDENT {
+                text.push_str(last.trim_end());
+                text.push('\n');
+            }
+            let mut lines = wrapped(notes, width);
+            last = lines.pop().unwrap_or_default();
+            for line in lines {
+                text.push_str(&line);
+                text.push('\n');
+            }
+            if width_of(&last) + least > width {
+                text.push_str(last.trim_end());
+                text.push('\n');
+                INDENT.clone_into(&mut last);
+            }
+        }
+        let room = width.saturating_sub(width_of(&last)).max(LEAST_WHERE);
         last.push_str(&end_of(place, room));
-        first + &last
+        text + &last
     }
 
     fn one_line(&self, columns: [&str; 9]) -> String {
         let [time, process, address, size, frame, node, reason, by, blackout] = columns;
         let node = self.node_column(node);
-        format!(
-            "{time:<12} {process:<24} {address:<12} {size:<8} {frame:<24} {node}{reason:<17} {by:<24} {blackout:>8}  "
-        )
+        let page = size_and_frame(size, frame);
+        format!("{time:<12} {process:<24} {address:<12} {page} {node}{reason:<17} {by:<24} {blackout:>8}  ")
     }
 
     fn both_lines(&self, columns: [&str; 9]) -> [String; 2] {
         let [time, process, address, size, frame, node, reason, by, blackout] = columns;
         let node = self.node_column(node);
+        let page = size_and_frame(size, frame);
         [
             format!("{time:<12} {process:<24} {by:<24} {reason}"),
-            format!("  {address:<12} {size:<8} {frame:<24} {node}{blackout:>8}  "),
+            format!("{INDENT}{address:<12} {page} {node}{blackout:>8}  "),
         ]
     }
 
@@ -96,9 +141,38 @@ impl Layout {
     }
 }
 
+/// Two columns; a long size takes room of the frames, which seldom need all of theirs.
+fn size_and_frame(size: &str, frame: &str) -> String {
+    let both = format!("{size:<8} {frame:<24}");
+    let both = both.trim_end();
+    format!("{both:<33}")
+}
+
 /// Columns that a text takes.
 fn width_of(text: &str) -> usize {
     text.chars().count()
+}
+
+/// Indented lines of at most `width` columns, broken between words. A word that is longer loses its head. The last line
+/// keeps the spaces that `text` ends with.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![INDENT.to_owned()];
+    let mut line_is_empty = true;
+    for word in text.split_inclusive(' ') {
+        let last = lines.last_mut().map_or(0, |line| width_of(line));
+        if !line_is_empty && last + width_of(word.trim_end()) > width {
+            lines.push(INDENT.to_owned());
+        }
+        if let Some(line) = lines.last_mut() {
+            line.push_str(&end_of(word, width.saturating_sub(INDENT.len()).max(LEAST_WHERE)));
+        }
+        line_is_empty = false;
+    }
+    let full = lines.len() - 1;
+    for line in &mut lines[..full] {
+        line.truncate(line.trim_end().len());
+    }
+    lines
 }
 
 /// The last `room` characters; an ellipsis stands for what was before them.
@@ -111,123 +185,6 @@ fn end_of(text: &str, room: usize) -> Cow<'_, str> {
     Cow::Owned(format!("…{kept}"))
 }
 
-/// Moves shown as one row.
-#[derive(Clone, Debug)]
-pub struct Row {
-    first: Move,
-    /// Lowest address and its frames.
-    start: VirtAddr,
-    old_pfn: Option<Pfn>,
-    new_pfn: Option<Pfn>,
-    end: VirtAddr,
-    /// Events in the row, and base pages.
-    events: u64,
-    pages: u64,
-    blackout: Option<Nanos>,
-}
-
-impl Row {
-    /// A row of one move.
-    #[must_use]
-    pub fn new(moved: &Move) -> Self {
-        Self {
-            start: moved.vaddr,
-            end: moved.vaddr.plus_pages(moved.pages),
-            old_pfn: moved.old_pfn,
-            new_pfn: moved.new_pfn,
-            events: 1,
-            pages: moved.pages,
-            blackout: moved.blackout,
-            first: moved.clone(),
-        }
-    }
-
-    /// Takes in a neighbour of the same story: same owner, VMA, reason, actor, nodes, verdict and
-    /// certainty, next to the row's pages on either side. False: it is another row.
-    pub fn extend(&mut self, moved: &Move) -> bool {
-        let first = &self.first;
-        let same = first.order == moved.order
-            && first.verdict == moved.verdict
-            && first.ambiguous == moved.ambiguous
-            && first.reason == moved.reason
-            && (first.old_node, first.new_node) == (moved.old_node, moved.new_node)
-            && first.actor.tid == moved.actor.tid
-            && first.owner_source == moved.owner_source
-            && first.owner.as_ref().map(|owner| owner.tgid) == moved.owner.as_ref().map(|owner| owner.tgid)
-            && first.vma.as_ref().map(|vma| vma.start) == moved.vma.as_ref().map(|vma| vma.start);
-        if !same {
-            return false;
-        }
-        let end = moved.vaddr.plus_pages(moved.pages);
-        if moved.vaddr == self.end {
-            self.end = end;
-        } else if end == self.start {
-            (self.start, self.old_pfn, self.new_pfn) = (moved.vaddr, moved.old_pfn, moved.new_pfn);
-        } else {
-            return false;
-        }
-        self.events += 1;
-        self.pages = self.pages.saturating_add(moved.pages);
-        self.blackout = self.blackout.max(moved.blackout);
-        true
-    }
-
-    /// The row as text, without the last line's end. `time` is its first move's clock time.
-    #[must_use]
-    pub fn text(&self, time: &str, layout: &Layout) -> String {
-        let moved = &self.first;
-        let blackout = self
-            .blackout
-            .map_or_else(|| "-".to_owned(), |blackout| Duration(blackout).to_string());
-        let columns = [
-            time,
-            &owner(moved),
-            &format!("{:012x}", self.start.0),
-            &self.size(),
-            &format!("{} -> {}", frame(self.old_pfn), frame(self.new_pfn)),
-            &nodes(moved.old_node, moved.new_node),
-            &reason(&moved.reason),
-            &actor(&moved.actor, moved.owner.as_ref()),
-            &blackout,
-        ];
-        layout.lines(columns, &notes(moved), &place(moved.vma.as_deref()))
-    }
-
-    fn size(&self) -> String {
-        size(self.first.order, self.events, self.pages)
-    }
-}
-
-/// `4K x37`, `2M`: so many base pages that moved in `events` runs, in folios where those are whole ones.
-#[must_use]
-pub fn size(order: Order, events: u64, pages: u64) -> String {
-    let whole = order.pages().saturating_mul(events) == pages;
-    let (unit, count) = if whole { (order, events) } else { (Order(0), pages) };
-    match count {
-        1 => PageSize(unit).to_string(),
-        count => format!("{} x{count}", PageSize(unit)),
-    }
-}
-
-/// What is to be known of the page, or is not certain; ends with a separator where there is something.
-fn notes(moved: &Move) -> String {
-    let mut notes = String::new();
-    let mut note = |words: &str| {
-        notes.push_str(words);
-        notes.push_str(" · ");
-    };
-    if moved.verdict != Verdict::Confirmed {
-        note(moved.verdict.words());
-    }
-    if moved.ambiguous {
-        note("old frame uncertain");
-    }
-    if moved.owner_source == OwnerSource::Chain {
-        note("owner from its other moves");
-    }
-    notes
-}
-
 /// `postgres[4711]`.
 #[must_use]
 pub fn named(task: &Task) -> String {
@@ -237,17 +194,27 @@ pub fn named(task: &Task) -> String {
     }
 }
 
-fn owner(moved: &Move) -> String {
-    moved.owner.as_ref().map_or_else(|| "unknown".to_owned(), named)
-}
-
 /// Why. In a recording the name may be anything.
 pub(super) fn reason(reason: &Reason) -> String {
     Printable(&reason.to_string()).to_string()
 }
 
+/// Who moved a page for that reason, or tried to, beside whose page it is.
+fn mover(by: &Task, owner: Option<&Task>, reason: &Reason) -> String {
+    match by.comm.as_deref() {
+        // System calls migrate in their caller. A worker does it for a write to cpuset.mems, or for a task that enters
+        // another cpuset (kernel/cgroup/cpuset.c, `cpuset_migrate_mm_workfn`, 6.1 to 7.3). /proc adds the work to the
+        // worker's name (kernel/workqueue.c, `wq_worker_comm`).
+        Some(comm) if comm.starts_with("kworker/") && reason.name.as_deref() == Some("syscall_or_cpuset") => {
+            let worker = comm.split(['+', '-']).next().unwrap_or(comm);
+            format!("cpuset ({})", Printable(worker))
+        }
+        _ => actor(by, owner),
+    }
+}
+
 /// Who did it, beside whose page it is.
-pub(super) fn actor(actor: &Task, owner: Option<&Task>) -> String {
+fn actor(actor: &Task, owner: Option<&Task>) -> String {
     match owner {
         Some(owner) if owner.tgid == actor.tgid => "itself".to_owned(),
         _ => match &actor.comm {
@@ -264,22 +231,18 @@ pub(super) fn actor(actor: &Task, owner: Option<&Task>) -> String {
     }
 }
 
-/// A page without a frame is on swap.
-fn frame(pfn: Option<Pfn>) -> String {
-    pfn.map_or_else(|| "swap".to_owned(), |pfn| pfn.to_string())
-}
-
-pub(super) fn nodes(old: Option<NodeId>, new: Option<NodeId>) -> String {
-    let name = |node: Option<NodeId>| node.map_or_else(|| "?".to_owned(), |node| node.to_string());
-    if old == new && old.is_some() {
-        name(old)
-    } else {
-        format!("{}->{}", name(old), name(new))
+/// From which node to which. A page on swap has no node: FRAME says so.
+fn nodes((old, new): (Residence, Residence)) -> String {
+    match (old, new) {
+        (Residence::Node(_), Residence::Swap) => old.to_string(),
+        (Residence::Swap, Residence::Node(_)) => new.to_string(),
+        (Residence::Node(_), _) if old == new => old.to_string(),
+        _ => format!("{old}->{new}"),
     }
 }
 
 /// What is mapped there.
-pub(super) fn place(vma: Option<&Vma>) -> String {
+fn place(vma: Option<&Vma>) -> String {
     let Some(vma) = vma else { return "?".to_owned() };
     if vma.name.is_empty() {
         return format!("anon {}", vma.perms);
@@ -293,114 +256,86 @@ pub(super) fn place(vma: Option<&Vma>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use crate::made_up::{moved, unknown};
+    use crate::{
+        event::Event,
+        made_up,
+        units::{NodeId, Tgid, Tid},
+    };
 
     const TIME: &str = "12:01:03.417";
 
-    #[test]
-    fn neighbours_become_one_row() {
-        let first = moved();
-        let mut row = Row::new(&first);
-        let after = Move {
-            vaddr: first.vaddr.plus_pages(first.pages),
-            blackout: Some(Nanos(900_000)),
-            ..first.clone()
-        };
-        assert!(row.extend(&after));
-        let before = Move {
-            vaddr: VirtAddr(first.vaddr.0 - 4096),
-            pages: 1,
-            old_pfn: Some(Pfn(0x100)),
-            new_pfn: Some(Pfn(0x200)),
-            ..first.clone()
-        };
-        assert!(row.extend(&before));
-        assert!(!row.extend(&first), "it is in there");
-        insta::assert_snapshot!("folded", row.text(TIME, &Layout::new(None, 2)));
-    }
-
-    #[test]
-    fn another_story_is_another_row() {
-        let first = moved();
-        let next = Move {
-            vaddr: first.vaddr.plus_pages(first.pages),
-            ..first.clone()
-        };
-        assert!(Row::new(&first).extend(&next));
-        let others = [
-            Move {
-                ambiguous: true,
-                ..next.clone()
-            },
-            Move {
-                verdict: Verdict::Unmapped,
-                ..next.clone()
-            },
-            Move {
-                owner_source: OwnerSource::Chain,
-                ..next.clone()
-            },
-            Move {
-                new_node: None,
-                ..next.clone()
-            },
-            Move {
-                vma: None,
-                ..next.clone()
-            },
-            Move {
-                order: Order(9),
-                ..next.clone()
-            },
-        ];
-        for other in &others {
-            assert!(!Row::new(&first).extend(other), "{other:?}");
-        }
-    }
-
-    /// Every verdict, and what may be uncertain.
-    fn table(layout: &Layout) -> String {
-        let mut moves: Vec<Move> = Verdict::ALL
-            .into_iter()
-            .map(|verdict| Move { verdict, ..moved() })
-            .collect();
-        moves.push(Move {
-            ambiguous: true,
-            owner_source: OwnerSource::Chain,
-            verdict: Verdict::MovedAgain,
-            ..moved()
-        });
-        moves.push(unknown());
+    /// A row of each kind but moves, under the heading.
+    fn table(width: usize) -> String {
+        let layout = Layout::new(Some(width), 2);
         let mut text = layout.heading();
-        for moved in &moves {
+        for event in made_up::others() {
+            let row = match &event {
+                Event::Move(_) => continue,
+                Event::Unmapped(event) => unmapped::text(event, TIME, &layout),
+                Event::Failure(event) => failure::Row::new(event).text(TIME, &layout),
+                Event::Compaction(event) => compaction::text(event, TIME, &layout),
+            };
             text.push('\n');
-            text.push_str(&Row::new(moved).text(TIME, layout));
+            text.push_str(&row);
         }
         text.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
     }
 
     #[test]
-    fn every_verdict() {
-        insta::assert_snapshot!("unlimited", table(&Layout::new(None, 1)));
+    fn rows_fit_the_terminal() {
+        insta::assert_snapshot!("others_80", table(80));
+        insta::assert_snapshot!("others_120", table(120));
+        for width in [80, 100, 120, 160, 200] {
+            let text = table(width);
+            assert!(text.lines().all(|line| width_of(line) <= width), "{width}: {text}");
+        }
     }
 
     #[test]
-    fn terminals_of_any_width() {
-        insta::assert_snapshot!("columns_80", table(&Layout::new(Some(80), 2)));
-        insta::assert_snapshot!("columns_120_one_node", table(&Layout::new(Some(120), 1)));
-        insta::assert_snapshot!("columns_200_one_node", table(&Layout::new(Some(200), 1)));
-        for width in [80, 100, 120, 160, 200] {
-            let layout = Layout::new(Some(width), 2);
-            assert_eq!(layout.heading().lines().count(), layout.height());
-            let row = Row::new(&moved()).text(TIME, &layout);
-            assert!(row.lines().all(|line| width_of(line) <= width), "{width}: {row}");
-        }
+    fn notes_are_broken_between_words() {
+        assert_eq!(wrapped("one two three", 9), ["  one two", "  three"]);
+        assert_eq!(wrapped("one · ", 20), ["  one · "]);
+        assert_eq!(wrapped("a /usr/lib/libc.so.6 b", 15), ["  a", "  …b/libc.so.6", "  b"]);
     }
 
     #[test]
     fn the_end_of_a_place_says_most() {
         assert_eq!(end_of("/usr/lib/libc.so.6", 9), "…ibc.so.6");
         assert_eq!(end_of("[heap]", 6), "[heap]");
+    }
+
+    #[test]
+    fn a_worker_that_migrates_does_it_for_a_cpuset() {
+        let worker = |comm: &str| Task {
+            tgid: Tgid(33),
+            tid: Tid(33),
+            comm: Some(Arc::from(comm)),
+        };
+        let reason = |name: &str| Reason {
+            number: 3,
+            name: Some(Arc::from(name)),
+        };
+        let by = |comm, name| mover(&worker(comm), None, &reason(name));
+        assert_eq!(by("kworker/1:2", "syscall_or_cpuset"), "cpuset (kworker/1:2)");
+        assert_eq!(
+            by("kworker/u4:1+cpuset_migrate_mm", "syscall_or_cpuset"),
+            "cpuset (kworker/u4:1)"
+        );
+        assert_eq!(by("kworker/1:2", "contig_range"), "kworker/1:2[33]");
+        assert_eq!(by("migratepages", "syscall_or_cpuset"), "migratepages[33]");
+    }
+
+    #[test]
+    fn a_page_on_swap_has_no_node() {
+        let node = |id| Residence::Node(NodeId(id));
+        assert_eq!(nodes((node(1), Residence::Swap)), "1");
+        assert_eq!(nodes((Residence::Swap, node(0))), "0");
+        assert_eq!(nodes((Residence::Swap, Residence::Unknown)), "swap->?");
+        assert_eq!(nodes((node(1), Residence::Unknown)), "1->?");
+        assert_eq!(nodes((node(1), node(1))), "1");
+        assert_eq!(nodes((Residence::Unknown, Residence::Unknown)), "?->?");
     }
 }

@@ -7,9 +7,9 @@ use crate::{
     escape::Printable,
     kernel::hooks::Kinds,
     render::{
-        books as words, failure, histogram,
+        books as words, histogram,
         quantity::{Bytes, Count, Duration},
-        rows,
+        rows::{self, failure},
     },
     run::{
         backend::{Backend, BackendName},
@@ -332,7 +332,7 @@ fn failures(out: &mut String, totals: &Totals) -> fmt::Result {
             Count(sums.folios).to_string(),
             Bytes(sums.pages.saturating_mul(PAGE_SIZE)).to_string(),
             Count(sums.attempts).to_string(),
-            failure::words(*cause)
+            failure::words(*cause, reason)
         )?;
     }
     Ok(())

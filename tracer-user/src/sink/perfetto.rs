@@ -19,7 +19,10 @@ use crate::{
         failure::{Failure, cause_name},
         unmapped::UnmappedMove,
     },
-    render::rows::{named, size},
+    render::rows::{
+        moved::{folios, size},
+        named,
+    },
     run::{header::Header, intervals::Interval, summary::Summary},
     sink::{
         Sink,
@@ -64,7 +67,7 @@ impl<W: Write> Perfetto<W> {
     }
 
     fn moved(&mut self, event: &Event, moved: &Move) -> io::Result<()> {
-        let about = self.about(event, &moving(&moved.reason, &size(moved.order, 1, moved.pages)))?;
+        let about = self.about(event, &moving(&moved.reason, &size(moved)))?;
         self.flows += 1;
         let flow = Some(self.flows);
         let above = self.process(moved.owner.as_ref())?;
@@ -91,7 +94,7 @@ impl<W: Write> Perfetto<W> {
 
     fn unmapped(&mut self, event: &Event, moved: &UnmappedMove) -> io::Result<()> {
         let pages = moved.order.pages();
-        let about = self.about(event, &moving(&moved.reason, &size(moved.order, 1, pages)))?;
+        let about = self.about(event, &moving(&moved.reason, &folios(moved.order, 1, pages)))?;
         self.did(&moved.actor, moved.at, &about, None)?;
         self.count(moved.at, pages)
     }

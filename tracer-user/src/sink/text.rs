@@ -10,8 +10,7 @@ use crate::{
     event::{Event, Verdict},
     render::{
         books, clock,
-        others::{self, FailureRow},
-        rows::{Layout, Row},
+        rows::{Layout, compaction, failure, moved, unmapped},
         summary,
     },
     run::{header::Header, intervals::Interval, summary::Summary},
@@ -36,8 +35,8 @@ pub struct Terminal {
 
 /// A row that may still grow.
 enum Pending {
-    Move(Row, Nanos, Verdict),
-    Failure(FailureRow),
+    Move(moved::Row, Nanos, Verdict),
+    Failure(failure::Row),
 }
 
 /// Writes rows. The writer strips the styles where there is no terminal.
@@ -94,15 +93,15 @@ impl<W: Write> Text<W> {
 
     /// Writes the lines of a row, after the heading where it is due.
     fn write_lines(&mut self, text: &str, style: Style) -> io::Result<()> {
-        let height = self.layout.height();
+        let (heading, height) = (self.layout.height(), text.lines().count());
         let screenful = self
             .terminal
-            .map_or(usize::MAX, |terminal| terminal.lines.max(3 * height) - 1);
+            .map_or(usize::MAX, |terminal| terminal.lines.max(heading + height + 1) - 1);
         let since = match self.since_heading {
             Some(lines) if lines + height <= screenful => lines,
             _ => {
                 writeln!(self.writer, "{HEADING}{}{HEADING:#}", self.layout.heading())?;
-                height
+                heading
             }
         };
         self.since_heading = Some(since + height);
@@ -132,14 +131,14 @@ impl<W: Write> Sink for Text<W> {
         }
         self.write_row()?;
         match event {
-            Event::Move(moved) => self.row = Some(Pending::Move(Row::new(moved), moved.at, moved.verdict)),
-            Event::Failure(failure) => self.row = Some(Pending::Failure(FailureRow::new(failure))),
+            Event::Move(moved) => self.row = Some(Pending::Move(moved::Row::new(moved), moved.at, moved.verdict)),
+            Event::Failure(failure) => self.row = Some(Pending::Failure(failure::Row::new(failure))),
             Event::Unmapped(moved) => {
-                let text = others::unmapped(moved, &self.clock(moved.at), &self.layout);
+                let text = unmapped::text(moved, &self.clock(moved.at), &self.layout);
                 self.write_lines(&text, Style::new())?;
             }
             Event::Compaction(run) => {
-                let text = others::compaction(run, &self.clock(run.at), &self.layout);
+                let text = compaction::text(run, &self.clock(run.at), &self.layout);
                 self.write_lines(&text, CONTEXT)?;
             }
         }

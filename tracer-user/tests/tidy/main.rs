@@ -53,7 +53,6 @@ const KNOWN: &[&str] = &[
     "head: tracer-ebpf/src/counters.rs",
     "head: tracer-ebpf/src/probes/mod.rs",
     "name: tracer-user/src/recording/rows/others.rs",
-    "name: tracer-user/src/render/others.rs",
     "name: tracer-user/src/sink/json/others.rs",
     "upward: tracer-ebpf/src/kernel.rs -> filter.rs",
     "upward: tracer-ebpf/src/state.rs -> probes/unmapped.rs",

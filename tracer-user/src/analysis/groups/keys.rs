@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use crate::{
-    event::{Move, Reason, Task, Verdict, unmapped::UnmappedMove},
+    event::{Move, Reason, Residence, Task, Verdict, unmapped::UnmappedMove},
     proc::maps::Vma,
     run::header::Header,
-    units::{Nanos, NodeId, Order, Tgid, VirtAddr},
+    units::{Nanos, Order, Tgid, VirtAddr},
 };
 
 /// What moves can have in common.
@@ -83,7 +83,10 @@ impl Key {
             Self::Vma => moved.vma.as_ref().map_or(Value::Nothing, Value::vma),
             Self::Reason => Value::Reason(moved.reason.clone()),
             Self::Actor => Value::process(&moved.actor),
-            Self::Nodes => Value::Nodes(moved.old_node, moved.new_node),
+            Self::Nodes => {
+                let (old, new) = moved.residences();
+                Value::Nodes(old, new)
+            }
             Self::Order => Value::Order(moved.order),
             Self::Verdict => Value::Verdict(moved.verdict),
             Self::Address => {
@@ -105,7 +108,7 @@ impl Key {
             Self::Process | Self::Comm | Self::Vma | Self::Verdict => Value::Nobody,
             Self::Reason => Value::Reason(moved.reason.clone()),
             Self::Actor => Value::process(&moved.actor),
-            Self::Nodes => Value::Nodes(moved.old_node, moved.new_node),
+            Self::Nodes => Value::Nodes(Residence::of(moved.old_node), Residence::of(moved.new_node)),
             Self::Order => Value::Order(moved.order),
             Self::Address => return None,
             Self::Second => {
@@ -160,8 +163,8 @@ pub enum Value {
     Text(Arc<str>),
     /// A reason.
     Reason(Reason),
-    /// From a node to a node.
-    Nodes(Option<NodeId>, Option<NodeId>),
+    /// From a node, or swap, to another.
+    Nodes(Residence, Residence),
     /// A folio's order.
     Order(Order),
     /// A verdict.
@@ -194,7 +197,7 @@ pub(super) struct Common {
     vma: Option<Arc<Vma>>,
     reason: Reason,
     actor: Task,
-    nodes: (Option<NodeId>, Option<NodeId>),
+    nodes: (Residence, Residence),
     order: Order,
     verdict: Verdict,
 }
@@ -206,7 +209,7 @@ impl From<&Move> for Common {
             vma: moved.vma.clone(),
             reason: moved.reason.clone(),
             actor: moved.actor.clone(),
-            nodes: (moved.old_node, moved.new_node),
+            nodes: moved.residences(),
             order: moved.order,
             verdict: moved.verdict,
         }
@@ -220,7 +223,7 @@ impl Common {
         alike(self.owner.as_ref(), moved.owner.as_ref(), task)
             && alike(self.vma.as_ref(), moved.vma.as_ref(), Arc::ptr_eq)
             && task(&self.actor, &moved.actor)
-            && self.nodes == (moved.old_node, moved.new_node)
+            && self.nodes == moved.residences()
             && (self.order, self.verdict) == (moved.order, moved.verdict)
             && self.reason == moved.reason
     }

@@ -1,0 +1,151 @@
+//! Rows of folios that could not be moved, and why they were not, in words.
+//! Input: failures.
+
+use std::fmt::Write as _;
+
+use super::{Layout, NONE, mover, named, nodes, place, reason};
+use crate::{
+    event::{
+        Reason, Residence,
+        failure::{Cause, Failure, Refs},
+    },
+    render::quantity::{Count, Counted, PageSize},
+    units::Nanos,
+};
+
+/// Folios that could not be moved for the same reason, shown as one row.
+#[derive(Clone, Debug)]
+pub struct Row {
+    first: Failure,
+    folios: u64,
+}
+
+impl Row {
+    /// A row of one.
+    #[must_use]
+    pub fn new(failure: &Failure) -> Self {
+        Self {
+            first: failure.clone(),
+            folios: 1,
+        }
+    }
+
+    /// When the first of them failed.
+    #[must_use]
+    pub fn at(&self) -> Nanos {
+        self.first.at
+    }
+
+    /// Takes in another one of the same story: same owner, VMA, order, node, reason, actor and cause, whatever the
+    /// address. False: it is another row.
+    pub fn extend(&mut self, failure: &Failure) -> bool {
+        let first = &self.first;
+        let who = |failure: &Failure| {
+            let place = failure.places.first();
+            place.map(|place| (place.owner.tgid, place.vma.as_ref().map(|vma| vma.start)))
+        };
+        let same = first.cause == failure.cause
+            && first.inferred == failure.inferred
+            && first.refs == failure.refs
+            && first.errno == failure.errno
+            && first.attempts == failure.attempts
+            && first.reason == failure.reason
+            && first.order == failure.order
+            && first.node == failure.node
+            && first.actor.tid == failure.actor.tid
+            && first.places.len() == failure.places.len()
+            && who(first) == who(failure);
+        self.folios += u64::from(same);
+        same
+    }
+
+    /// The row as text, without the last line's end.
+    #[must_use]
+    pub fn text(&self, time: &str, layout: &Layout) -> String {
+        let failure = &self.first;
+        let owner = failure.places.first();
+        let process = owner.map_or_else(
+            || "unknown".to_owned(),
+            |place| match failure.places.len() {
+                1 => named(&place.owner),
+                n => format!("{} +{}", named(&place.owner), n - 1),
+            },
+        );
+        let size = match self.folios {
+            1 => PageSize(failure.order).to_string(),
+            n => format!("{} x{n}", PageSize(failure.order)),
+        };
+        let node = Residence::of(failure.node);
+        let columns = [
+            time,
+            &process,
+            &owner.map_or_else(|| NONE.to_owned(), |place| format!("{:012x}", place.vaddr.0)),
+            &size,
+            &failure
+                .pfn
+                .map_or_else(|| "stays".to_owned(), |pfn| format!("{pfn} stays")),
+            &nodes((node, node)),
+            &reason(&failure.reason),
+            &mover(&failure.actor, owner.map(|place| &place.owner), &failure.reason),
+            NONE,
+        ];
+        let notes = format!("NOT MOVED: {} · ", story(failure));
+        layout.lines(columns, &notes, &place(owner.and_then(|place| place.vma.as_deref())))
+    }
+}
+
+/// The cause in a few words.
+#[must_use]
+pub fn words(cause: Cause, reason: &Reason) -> &'static str {
+    // Compaction takes its pages for copies from the end of the zone, where its free scanner works; its other scanner
+    // takes from the begin what is to move. They meet sooner or later, however much memory is free: that ends the run
+    // (mm/compaction.c, `compaction_alloc`, `compact_scanners_met`, 6.1 to 7.3).
+    let compaction = reason.name.as_deref() == Some("compaction");
+    match cause {
+        Cause::Unknown => "unknown",
+        Cause::References => "in use: extra references",
+        Cause::Error => "the copy failed",
+        Cause::NoTarget if compaction => "no free page left between compaction's scanners",
+        Cause::NoTarget => "no free page on the target",
+        Cause::StillMapped => "a mapping was left",
+        Cause::Locked => "locked by somebody (inferred)",
+        Cause::Writeback => "under writeback (inferred)",
+        Cause::NotTried if compaction => "not tried: compaction's scanners had met (inferred)",
+        Cause::NotTried => "not tried: no free page on the target (inferred)",
+        Cause::NumaRefused => "refused by NUMA balancing",
+        Cause::Pinned => "pinned by a device or direct I/O (inferred)",
+    }
+}
+
+fn counted(refs: Refs) -> String {
+    let (held, expected) = (Count(refs.held.into()), Count(refs.expected.into()));
+    format!("{held} references, {expected} expected")
+}
+
+/// The cause with its figures: `pinned: 3 references, 1 expected · 10 attempts`.
+fn story(failure: &Failure) -> String {
+    let mut story = match failure.cause {
+        Cause::Unknown => "cause unknown".to_owned(),
+        Cause::References if failure.inferred => "in use for a moment: extra references (inferred)".to_owned(),
+        Cause::References => match failure.refs {
+            Some(refs) => format!("in use: {}", counted(refs)),
+            None => "extra references".to_owned(),
+        },
+        Cause::Pinned if let Some(refs) = failure.refs => {
+            format!("{}: {}", words(failure.cause, &failure.reason), counted(refs))
+        }
+        Cause::Error | Cause::NumaRefused => match failure.errno {
+            Some(errno) => {
+                let error = std::io::Error::from_raw_os_error(errno.cast_signed());
+                format!("{}: {error}", words(failure.cause, &failure.reason))
+            }
+            None => words(failure.cause, &failure.reason).to_owned(),
+        },
+        other => words(other, &failure.reason).to_owned(),
+    };
+    if failure.attempts > 0 {
+        // Writing to a String cannot fail.
+        let _ = write!(story, " · {}", Counted(failure.attempts.into(), "attempt"));
+    }
+    story
+}
