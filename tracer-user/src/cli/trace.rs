@@ -26,6 +26,7 @@ use args::BackendChoice;
 pub use args::{Args, process_number};
 
 use crate::{
+    analysis::{books, nodes},
     cli::{
         Refused,
         command::{self, Held, Running},
@@ -44,13 +45,14 @@ use crate::{
     },
     pipeline::{End, Pipeline},
     proc::process,
-    render::{books, summary},
+    render::text::{sentence, words},
     run::{
         backend::Backend,
         clock::now,
         header::{Header, MissingHook, NodeFrames},
         summary::Summary,
     },
+    section::{Cell, joined},
     sink::Sink,
     source::bpf::{
         attach::CaptureError,
@@ -230,7 +232,8 @@ fn judge(ran: io::Result<End>, finished: io::Result<Summary>, strict: bool) -> a
         if why.is_empty() {
             why.push(books::unproven(whole));
         }
-        let _ = writeln!(io::stderr(), "tracer: --strict: {}", why.join("; "));
+        let why = sentence(&joined(why, "; "));
+        let _ = writeln!(io::stderr(), "tracer: --strict: {why}");
     }
     Ok(u8::from(unproven || summary.books.lost.events() > 0))
 }
@@ -417,8 +420,8 @@ fn greet(header: &Header, duration: Option<Duration>) {
         err,
         "tracer {version} · Linux {} · {} · {} · {} · {end}",
         header.kernel,
-        summary::nodes(header.nodes),
-        summary::backend(header.backend),
+        words(&nodes(header)),
+        words(&Cell::Backend(header.backend)),
         header.targets
     );
 }

@@ -18,8 +18,8 @@ const ROOMS: &[&str] = &[
     "top",
     "pipeline",
     "sink",
-    "render",
     "analysis",
+    "render",
     "section",
     "source",
     "correlate",
@@ -59,7 +59,6 @@ const KNOWN: &[&str] = &[
     "name: tracer-user/src/sink/json/others.rs",
     "upward: tracer-ebpf/src/kernel.rs -> filter.rs",
     "upward: tracer-ebpf/src/state.rs -> probes/unmapped.rs",
-    "upward: tracer-user/src/analysis/health/checks.rs -> render/quantity.rs",
 ];
 
 /// The only file under tests/ that imports the product's library.
