@@ -2,7 +2,7 @@
 //! Input: the kernel's hooks, /proc and /sys, or a recording of them.
 //!
 //! One way through: kernel hook -> wire -> [`source`] -> [`decode`] -> [`correlate`] -> [`pipeline`]
-//! -> [`sink`]; [`analysis`] computes, [`render`] shows. See docs/architecture.md.
+//! -> [`sink`]; [`analysis`] makes [`section`]s, [`render`] shows them. See docs/architecture.md.
 
 pub mod analysis;
 pub mod cli;
@@ -19,6 +19,7 @@ pub mod proc;
 pub mod recording;
 pub mod render;
 pub mod run;
+pub mod section;
 pub mod session;
 pub mod sink;
 pub mod source;

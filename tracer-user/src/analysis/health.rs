@@ -4,6 +4,7 @@
 mod checks;
 #[cfg(test)]
 pub(crate) mod made_up;
+mod page;
 
 use crate::{
     kernel::{

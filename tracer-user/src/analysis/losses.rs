@@ -1,7 +1,12 @@
 //! When events were lost: the intervals of a run in which any were.
 //! Input: the intervals of a run's books.
 
-use crate::{run::intervals::Interval, units::Nanos};
+use crate::{
+    cells,
+    run::intervals::Interval,
+    section::{Column, Note, Section},
+    units::Nanos,
+};
 
 /// A stretch of time in which events were lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,14 +38,57 @@ impl Losses {
     /// All events of it.
     #[must_use]
     pub fn events(&self) -> u64 {
-        self.0.iter().fold(0, |sum, loss| sum.saturating_add(loss.events))
+        sum(&self.0)
     }
+
+    /// A sentence for each of the first `most` stretches, and one for the rest.
+    #[must_use]
+    pub fn notes(&self, most: usize) -> Vec<Note> {
+        let (shown, rest) = self.0.split_at(most.min(self.0.len()));
+        let between = |loss: &Loss| {
+            let (begin, end) = (loss.begin, loss.end);
+            cells![loss.events, " between ", begin, " and ", end, " after the begin"]
+        };
+        let rest = (!rest.is_empty()).then(|| cells![sum(rest), " at ", rest.len() as u64, " other times"]);
+        shown.iter().map(between).chain(rest).map(Note::more).collect()
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn section(&self) -> Section {
+        let keys = ["begin_ns", "end_ns", "events"];
+        let mut section = Section::table("losses", keys.map(|key| Column::count().key(key)).to_vec());
+        for loss in &self.0 {
+            section.row(cells![loss.begin, loss.end, loss.events]);
+        }
+        section
+    }
+}
+
+fn sum(losses: &[Loss]) -> u64 {
+    losses.iter().fold(0, |sum, loss| sum.saturating_add(loss.events))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::made_up;
+    use crate::{made_up, render::text::plain};
+
+    #[test]
+    fn the_rest_is_summed_up() {
+        let loss = |second: u64, events| Loss {
+            begin: Nanos(second * 1_000_000_000),
+            end: Nanos((second + 1) * 1_000_000_000),
+            events,
+        };
+        let losses = Losses(vec![loss(0, 1234), loss(7, 5), loss(8, 6)]);
+        let text = plain(&[Section::notes(losses.notes(1))]);
+        let lines: Vec<_> = text.lines().map(str::trim).collect();
+        assert_eq!(
+            lines,
+            ["1,234 between 0 ns and 1.0 s after the begin", "11 at 2 other times"]
+        );
+    }
 
     #[test]
     fn only_intervals_with_losses_are_in_it() {

@@ -7,9 +7,12 @@ use std::{
 };
 
 use crate::{
+    analysis::question::{Analysis, Audience, Input, Occasion, Question},
+    cells,
     event::Event,
-    run::{stuck::Stuck, totals::FailureTotals},
-    units::Tgid,
+    run::{header::Header, stuck::Stuck, totals::FailureTotals},
+    section::{Cell, Column, Note, Section},
+    units::{PAGE_SIZE, Tgid},
 };
 
 /// Processes that have a row of their own; what more there are is in one row.
@@ -17,7 +20,7 @@ const MOST: usize = 1 << 12;
 
 /// The process that a row is of.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Holder {
+enum Holder {
     /// A process that maps the folio, on a machine.
     Process(Arc<str>, Tgid, Option<Arc<str>>),
     /// No mapping of the folio is known.
@@ -28,26 +31,33 @@ pub enum Holder {
 
 /// Failures by process. A folio that two processes map is in both rows.
 #[derive(Clone, Debug, Default)]
-pub struct StuckByProcess {
+struct StuckByProcess {
+    host: Arc<str>,
     rows: BTreeMap<Holder, FailureTotals>,
     known: Stuck<Holder>,
 }
 
-impl StuckByProcess {
-    /// Before the events of another run: frames of another run are others.
-    pub fn begin_run(&mut self) {
+/// Failures of processes are of reports on everything.
+pub(super) fn new(asked: &Question) -> Option<Box<dyn Analysis>> {
+    let is_shown = asked.audience == Audience::Programs || asked.by.is_empty();
+    (asked.occasion == Occasion::Report && is_shown).then(|| Box::<StuckByProcess>::default() as Box<dyn Analysis>)
+}
+
+impl Analysis for StuckByProcess {
+    /// Frames of another run are others.
+    fn begin(&mut self, header: &Header, _file: &str) {
+        self.host = Arc::from(&*header.host);
         self.known = Stuck::default();
     }
 
-    /// Adds an event of a run on that machine.
-    pub fn add(&mut self, event: &Event, host: &Arc<str>) {
+    fn event(&mut self, event: &Event) {
         match event {
             Event::Move(moved) => self.known.came(moved.new_pfn, moved.pages),
             Event::Unmapped(moved) => self.known.came(moved.new_pfn, moved.order.pages()),
             Event::Failure(failure) => {
                 let owners = failure.places.iter().map(|place| &place.owner);
                 let process =
-                    |owner: &crate::event::Task| Holder::Process(host.clone(), owner.tgid, owner.comm.clone());
+                    |owner: &crate::event::Task| Holder::Process(self.host.clone(), owner.tgid, owner.comm.clone());
                 let mut holders: BTreeSet<Holder> = owners.map(process).collect();
                 if holders.is_empty() {
                     holders.insert(Holder::Unknown);
@@ -63,9 +73,61 @@ impl StuckByProcess {
         }
     }
 
+    /// The first rows, and for people how many more there are.
+    fn sections(&self, asked: &Question, _input: &Input) -> Vec<Section> {
+        let columns = vec![
+            Column::name().heading("NOT MOVED OF"),
+            Column::name().key("host"),
+            Column::count().key("pid"),
+            Column::name().key("comm"),
+            Column::name().key("all_others"),
+            Column::count().key("folios").heading("FOLIOS"),
+            Column::count().key("pages"),
+            Column::bytes().heading("SIZE"),
+            Column::count().key("attempts").heading("ATTEMPTS"),
+        ];
+        let mut section = Section::table("failures_by_process", columns);
+        let rows = self.sorted();
+        for (holder, sums) in rows.iter().take(asked.rows) {
+            let (name, host, pid, comm) = match holder {
+                Holder::Process(host, tgid, comm) => {
+                    let comm_only = comm.as_ref().map(ToString::to_string);
+                    let pid = Cell::Number(tgid.0.into());
+                    (
+                        Cell::Process(*tgid, comm.clone()),
+                        Some(host.to_string()),
+                        Some(pid),
+                        comm_only,
+                    )
+                }
+                Holder::Unknown => ("no known mapping".into(), None, None, None),
+                Holder::Other => (Cell::Others(None), None, None, None),
+            };
+            section.row(cells![
+                name,
+                host,
+                pid,
+                comm,
+                **holder == Holder::Other,
+                sums.folios,
+                sums.pages,
+                Cell::Bytes(sums.pages.saturating_mul(PAGE_SIZE)),
+                sums.attempts,
+            ]);
+        }
+        let more = rows.len().saturating_sub(section.rows.len()) as u64;
+        if more > 0 {
+            let words = cells![Cell::Counted(more, "process more", "processes more")];
+            section.notes.push(Note::plain(words));
+        }
+        let is_empty = asked.audience == Audience::People && rows.is_empty();
+        (!is_empty).then_some(section).into_iter().collect()
+    }
+}
+
+impl StuckByProcess {
     /// Rows, those with the most pages first.
-    #[must_use]
-    pub fn sorted(&self) -> Vec<(&Holder, FailureTotals)> {
+    fn sorted(&self) -> Vec<(&Holder, FailureTotals)> {
         let mut rows: Vec<_> = self.rows.iter().map(|(holder, sums)| (holder, *sums)).collect();
         rows.sort_by_key(|(_, sums)| (std::cmp::Reverse(sums.pages), std::cmp::Reverse(sums.attempts)));
         rows
@@ -80,7 +142,6 @@ mod tests {
     #[test]
     fn a_folio_that_is_tried_ten_times_is_one_of_each_process_that_maps_it() {
         let mut stuck = StuckByProcess::default();
-        let host = Arc::from("db-1");
         for event in made_up::others() {
             let Event::Failure(failure) = event else { continue };
             let mut places = failure.places.clone();
@@ -95,7 +156,7 @@ mod tests {
                     places: places.clone(),
                     ..failure.clone()
                 };
-                stuck.add(&Event::Failure(failure), &host);
+                stuck.event(&Event::Failure(failure));
             }
         }
         let rows: Vec<(bool, FailureTotals)> = stuck

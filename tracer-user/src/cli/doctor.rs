@@ -4,7 +4,7 @@
 use std::{
     fs::{self, File},
     hint::black_box,
-    io::{self, Write as _},
+    io,
     os::unix::fs::MetadataExt as _,
     path::Path,
     process::ExitCode,
@@ -14,7 +14,8 @@ use std::{
 use anyhow::Context as _;
 
 use crate::{
-    analysis::health::{self, Btf, Caller, Facts, Health, Hooks, OwnFrame, ProcFiles, Settings},
+    analysis::health::{self, Btf, Caller, Facts, Hooks, OwnFrame, ProcFiles, Settings},
+    cli::view,
     kernel::{
         capabilities::Capabilities,
         kcore, preemption,
@@ -27,7 +28,7 @@ use crate::{
         pagemap::{Frame, LookupError, Pagemap},
         process,
     },
-    render,
+    render::json,
     source::bpf::trial,
     units::{Tgid, VirtAddr},
 };
@@ -50,22 +51,15 @@ pub struct Args {
 /// Only when the findings cannot be written.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let health = health::examine(&collect());
-    match print(args, &health) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("cannot write the findings"),
-        _ => Ok(ExitCode::from(u8::from(health.backend.is_none()))),
-    }
-}
-
-fn print(args: &Args, health: &Health) -> io::Result<()> {
+    let sections = health.sections();
     if args.json {
-        let mut out = io::BufWriter::new(io::stdout());
-        render::health::json(health, &mut out)?;
-        return out.flush();
+        let mut lines = Vec::new();
+        json::lines(&mut lines, &sections).context("cannot write the findings")?;
+        view::print(&String::from_utf8_lossy(&lines))?;
+    } else {
+        view::print_sections(&sections)?;
     }
-    let choice = anstream::AutoStream::choice(&io::stdout());
-    let mut out = io::BufWriter::new(anstream::AutoStream::new(io::stdout(), choice));
-    render::health::text(health, &mut out)?;
-    out.flush()
+    Ok(ExitCode::from(u8::from(health.backend.is_none())))
 }
 
 fn collect() -> Facts {

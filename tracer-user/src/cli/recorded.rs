@@ -13,6 +13,7 @@ use std::{
 use anyhow::Context as _;
 
 use crate::{
+    analysis::{Input, contents, not_here, unreadable as unreadable_part},
     cli::{
         error::Refused,
         progress::{self, Progress},
@@ -22,10 +23,9 @@ use crate::{
     pipeline::replay::{self, ReplayError},
     recording::{
         contents::Contents,
-        parts::Parts,
         reader::{Missing, ReadError, RecordingFile},
     },
-    render::{contents, parts},
+    render::{json, text},
     sink::Sink,
 };
 
@@ -89,10 +89,8 @@ pub(super) fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 /// Recordings that are read one after the other, and what comes to light of them.
 pub(super) struct Reading {
-    /// Nothing is missing from the recordings that were read so far.
-    pub undamaged: bool,
-    /// Which files of runs there are.
-    pub parts: Parts,
+    /// What is known of those that were read so far.
+    pub input: Input,
     /// Whether to show how far it is.
     progress: bool,
 }
@@ -101,8 +99,7 @@ impl Reading {
     /// Shows how far it is if `progress`.
     pub fn new(progress: bool) -> Self {
         Self {
-            undamaged: true,
-            parts: Parts::default(),
+            input: Input::default(),
             progress,
         }
     }
@@ -110,8 +107,10 @@ impl Reading {
     /// Feeds the recording at `path` into a sink, and says on standard error what is missing from it.
     pub fn replay(&mut self, path: &Path, sink: &mut dyn Sink) -> anyhow::Result<()> {
         let mut recording = open(path, self.progress)?;
-        let replayed = replay::replay(&mut recording, sink, &mut self.parts, |missing| complain(path, missing));
-        self.undamaged &= replayed.map_err(|error| match error {
+        let replayed = replay::replay(&mut recording, sink, &mut self.input.parts, |missing| {
+            complain(path, missing);
+        });
+        self.input.is_damaged |= !replayed.map_err(|error| match error {
             ReplayError::Read(error) => unreadable(path, error),
             ReplayError::Sink(error) => error.into(),
         })?;
@@ -122,15 +121,10 @@ impl Reading {
     /// the first file and behind the last one it may be as it was meant.
     pub fn end(&self) -> ExitCode {
         progress::clear();
-        for missing in self.parts.runs().iter().filter_map(parts::missing) {
-            let _ = writeln!(io::stderr(), "tracer: not there: {missing}");
+        for missing in self.input.parts.runs().iter().filter_map(not_here) {
+            let _ = writeln!(io::stderr(), "tracer: not there: {}", text::sentence(&missing));
         }
-        ExitCode::from(u8::from(!self.is_whole()))
-    }
-
-    /// Whether nothing is missing so far.
-    pub fn is_whole(&self) -> bool {
-        self.undamaged && !self.parts.have_gaps()
+        ExitCode::from(u8::from(!self.input.is_whole()))
     }
 }
 
@@ -145,12 +139,11 @@ pub fn info(args: &InfoArgs) -> anyhow::Result<ExitCode> {
         found.add(&item, &mut recording);
     }
     found.bytes = recording.position();
-    let text = if args.json {
-        contents::json(&found)
+    if args.json {
+        view::print(&json::contents(&found))?;
     } else {
-        contents::text(&found, &name(&args.file))
-    };
-    view::print(&text)?;
+        view::print_sections(&contents::sections(&found, &name(&args.file)))?;
+    }
     Ok(ExitCode::from(u8::from(!found.is_whole())))
 }
 
@@ -198,7 +191,12 @@ pub(super) fn unreadable(path: &Path, error: ReadError) -> anyhow::Error {
 /// Says that something is missing.
 pub(super) fn complain(path: &Path, missing: &Missing) {
     progress::clear();
-    let _ = writeln!(io::stderr(), "tracer: {}: {}", name(path), contents::missing(missing));
+    let _ = writeln!(
+        io::stderr(),
+        "tracer: {}: {}",
+        name(path),
+        text::sentence(&unreadable_part(missing))
+    );
 }
 
 /// For a person.

@@ -17,19 +17,21 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 pub use args::Args;
 
 use crate::{
+    analysis::{books, nodes},
     cli::{
         error::{self, Refused},
         signals::Signals,
     },
     kernel::hooks::Kinds,
     pipeline::{End, Pipeline},
-    render::{books, summary},
+    render::text::{sentence, words},
     run::{
         backend::Backend,
         coverage::{Coverage, Owners},
         header::Header,
         summary::Summary,
     },
+    section::{Cell, joined},
     session::{
         OpenError, Session,
         command::{Held, Running, exit_code},
@@ -152,7 +154,8 @@ fn judge(ran: io::Result<End>, finished: io::Result<Summary>, strict: bool) -> a
         if why.is_empty() {
             why.push(books::unproven(whole));
         }
-        let _ = writeln!(io::stderr(), "tracer: --strict: {}", why.join("; "));
+        let why = sentence(&joined(why, "; "));
+        let _ = writeln!(io::stderr(), "tracer: --strict: {why}");
     }
     Ok(u8::from(unproven || summary.books.lost.events() > 0))
 }
@@ -255,8 +258,8 @@ fn greet(header: &Header, coverage: &Coverage, duration: Option<Duration>) {
         err,
         "tracer {version} · Linux {} · {} · {} · {} · {end}",
         header.kernel,
-        summary::nodes(header.nodes),
-        summary::backend(&header.backend),
+        words(&nodes(header)),
+        words(&Cell::Backend(header.backend.clone())),
         header.targets
     );
 }

@@ -3,14 +3,17 @@
 
 use std::io::{self, BufWriter, IsTerminal as _, Write as _};
 
-use anyhow::Context as _;
 use clap::ValueEnum;
 use rustix::termios::tcgetwinsize;
 
-use crate::sink::{
-    Sink,
-    json::JsonLines,
-    text::{Terminal, Text},
+use crate::{
+    render::text,
+    section::Section,
+    sink::{
+        Sink,
+        json::JsonLines,
+        text::{Terminal, Text},
+    },
 };
 
 #[derive(Debug, clap::Args)]
@@ -64,10 +67,20 @@ pub fn stdout() -> BufWriter<Output<io::Stdout>> {
 
 /// Prints a whole answer. That nobody reads it is no error.
 pub fn print(text: &str) -> anyhow::Result<()> {
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(error).context("cannot write to standard output")
-        }
+    ended(Output(io::stdout()).write_all(text.as_bytes()))
+}
+
+/// Prints a whole answer for people. That nobody reads it is no error.
+pub fn print_sections(sections: &[Section]) -> anyhow::Result<()> {
+    let choice = anstream::AutoStream::choice(&io::stdout());
+    let mut out = buffered(anstream::AutoStream::new(io::stdout(), choice));
+    ended(text::write(&mut out, sections).and_then(|()| out.flush()))
+}
+
+/// That nobody reads an answer any more is no error.
+fn ended(written: io::Result<()>) -> anyhow::Result<()> {
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
     }
 }

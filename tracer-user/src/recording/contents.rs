@@ -217,7 +217,7 @@ mod tests {
             (parts, parts / 2 * 3)
         );
         assert!(!contents.is_whole());
-        let shown = crate::render::contents::text(&contents, "damaged");
+        let shown = crate::render::text::plain(&crate::analysis::contents::sections(&contents, "damaged"));
         assert!(shown.contains("\nMISSING   1000 more parts\n"), "{shown}");
     }
 }

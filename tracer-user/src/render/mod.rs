@@ -1,15 +1,8 @@
-//! Answers to text for people. No analysis, no I/O of its own.
-//! Input: events, sums and the run that they are of.
+//! Sections as text and as JSON, and the rows of events. No analysis, no I/O of its own.
+//! Input: sections, events.
 
-pub mod books;
 pub mod clock;
-pub mod contents;
-pub mod groups;
-pub mod health;
-pub mod histogram;
-pub mod losses;
-pub mod parts;
+pub mod json;
 pub mod quantity;
 pub mod rows;
-pub mod stuck;
-pub mod summary;
+pub mod text;

@@ -9,8 +9,9 @@ use std::{
 use crate::{
     analysis::groups::{Key, Run, Sort, Tables},
     event::Event,
-    render::groups::words,
+    render::text::words,
     run::{header::Header, intervals::Interval, summary::Summary},
+    section::Cell,
     sink::{Sink, export::Export},
     units::Nanos,
 };
@@ -73,7 +74,7 @@ impl<W: Write> Export for Folded<W> {
             let from = groups.shown_from();
             for row in groups.sorted(Sort::Name, usize::MAX) {
                 // What separates frames is in none of them.
-                let frame = |value| words(&value).replace(';', "\\x3b");
+                let frame = |value| words(&Cell::from(value)).replace(';', "\\x3b");
                 let frames: Vec<String> = row.values().skip(from).map(frame).collect();
                 writeln!(self.writer, "{} {}", frames.join(";"), row.group().mappings)?;
             }

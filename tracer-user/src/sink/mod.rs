@@ -10,6 +10,7 @@ pub mod parquet;
 pub mod partitions;
 pub mod perfetto;
 pub mod recording;
+pub mod report;
 pub mod several;
 pub mod table;
 pub mod text;

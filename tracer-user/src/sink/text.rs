@@ -7,22 +7,21 @@ use anstyle::{AnsiColor, Style};
 use jiff::tz::TimeZone;
 
 use crate::{
+    analysis::{Analyses, Input, Question, books},
+    cells,
     event::{Event, Verdict},
     render::{
-        books, clock,
+        clock,
         rows::{Layout, compaction, failure, moved, unmapped},
-        summary,
+        text,
     },
     run::{header::Header, intervals::Interval, summary::Summary},
+    section::{Note, Tone},
     sink::Sink,
     units::Nanos,
 };
 
-const HEADING: Style = Style::new().bold();
 const NOT_MOVED: Style = AnsiColor::Red.on_default();
-const CONTEXT: Style = Style::new().dimmed();
-const MOVED_ON: Style = AnsiColor::Yellow.on_default();
-const ALARM: Style = AnsiColor::Red.on_default().bold();
 
 /// The terminal that rows are for.
 #[derive(Clone, Copy, Debug)]
@@ -47,8 +46,10 @@ pub struct Text<W> {
     /// None: as wide as it takes, one heading.
     terminal: Option<Terminal>,
     layout: Layout,
-    /// Kept for times and for the closing page.
+    /// Kept for times.
     header: Header,
+    /// Of the closing page.
+    analyses: Analyses,
     zone: TimeZone,
     row: Option<Pending>,
     /// Lines written since the last heading, with it; None before the first.
@@ -65,6 +66,7 @@ impl<W: Write> Text<W> {
             terminal,
             layout: Layout::new(None, 0),
             header: Header::unknown(),
+            analyses: Analyses::new(Question::closing(terminal.is_some())),
             zone: TimeZone::system(),
             row: None,
             since_heading: None,
@@ -76,13 +78,13 @@ impl<W: Write> Text<W> {
         match self.row.take() {
             None => Ok(()),
             Some(Pending::Move(row, at, verdict)) => {
-                let style = if verdict == Verdict::Confirmed {
-                    Style::new()
+                let tone = if verdict == Verdict::Confirmed {
+                    Tone::Normal
                 } else {
-                    MOVED_ON
+                    Tone::Warning
                 };
                 let text = row.text(&self.clock(at), &self.layout);
-                self.write_lines(&text, style)
+                self.write_lines(&text, text::style(tone))
             }
             Some(Pending::Failure(row)) => {
                 let text = row.text(&self.clock(row.at()), &self.layout);
@@ -100,7 +102,7 @@ impl<W: Write> Text<W> {
         let since = match self.since_heading {
             Some(lines) if lines + height <= screenful => lines,
             _ => {
-                writeln!(self.writer, "{HEADING}{}{HEADING:#}", self.layout.heading())?;
+                writeln!(self.writer, "{0}{1}{0:#}", text::HEADING, self.layout.heading())?;
                 heading
             }
         };
@@ -109,7 +111,7 @@ impl<W: Write> Text<W> {
     }
 
     fn clock(&self, at: Nanos) -> String {
-        clock::time(&self.header, at, &self.zone, "%H:%M:%S.%3f")
+        clock::time(self.header.clock_offset, at, &self.zone, "%H:%M:%S.%3f")
     }
 }
 
@@ -117,10 +119,12 @@ impl<W: Write> Sink for Text<W> {
     fn begin(&mut self, header: &Header) -> io::Result<()> {
         self.layout = Layout::new(self.terminal.map(|terminal| terminal.columns), header.nodes);
         self.header = header.clone();
+        self.analyses.begin(header, "");
         Ok(())
     }
 
     fn event(&mut self, event: &Event) -> io::Result<()> {
+        self.analyses.event(event);
         let joined = match (event, &mut self.row) {
             (Event::Move(moved), Some(Pending::Move(row, ..))) => self.fold && row.extend(moved),
             (Event::Failure(failure), Some(Pending::Failure(row))) => self.fold && row.extend(failure),
@@ -139,22 +143,24 @@ impl<W: Write> Sink for Text<W> {
             }
             Event::Compaction(run) => {
                 let text = compaction::text(run, &self.clock(run.at), &self.layout);
-                self.write_lines(&text, CONTEXT)?;
+                self.write_lines(&text, text::style(Tone::Dim))?;
             }
         }
         Ok(())
     }
 
     fn interval(&mut self, interval: &Interval) -> io::Result<()> {
+        self.analyses.interval(interval);
         let account = &interval.account;
         let complaints = books::complaints(account);
         if complaints.is_empty() {
             return Ok(());
         }
         self.write_row()?;
-        let (begin, end) = (self.clock(account.begin), self.clock(account.end));
         for complaint in complaints {
-            writeln!(self.writer, "{ALARM}WARNING   {begin} to {end}: {complaint}{ALARM:#}")?;
+            let (begin, end) = (self.clock(account.begin), self.clock(account.end));
+            let words = cells![begin, " to ", end, ": "].into_iter().chain(complaint);
+            text::note(&mut self.writer, &Note::alarm("WARNING", words.collect()))?;
             self.since_heading = self.since_heading.map(|lines| lines + 1);
         }
         Ok(())
@@ -170,19 +176,8 @@ impl<W: Write> Sink for Text<W> {
         if self.since_heading.is_some() {
             writeln!(self.writer)?;
         }
-        for line in summary::text(Some(&self.header), summary, self.terminal.is_some()).lines() {
-            let style = if line.starts_with("LOST") || line.starts_with("WARNING") {
-                ALARM
-            } else if ["REASON", "NOT MOVED", "BLACKOUT"]
-                .iter()
-                .any(|word| line.starts_with(word))
-            {
-                HEADING
-            } else {
-                Style::new()
-            };
-            writeln!(self.writer, "{style}{line}{style:#}")?;
-        }
+        self.analyses.end(summary);
+        text::write(&mut self.writer, &self.analyses.sections(&Input::default()))?;
         self.writer.flush()
     }
 }

@@ -7,6 +7,7 @@ use crate::{
     event::{Move, Reason, Residence, Task, Verdict, unmapped::UnmappedMove},
     proc::maps::Vma,
     run::header::Header,
+    section::Cell,
     units::{Nanos, Order, Tgid, VirtAddr},
 };
 
@@ -187,6 +188,23 @@ impl Value {
         } else {
             vma.name.clone()
         })
+    }
+}
+
+impl From<Value> for Cell {
+    fn from(value: Value) -> Self {
+        match value {
+            Value::Nothing => Self::Unknown,
+            Value::Nobody => Self::Nobody,
+            Value::Process(tgid, comm) => Self::Process(tgid, comm),
+            Value::Text(text) => Self::Text(text.to_string().into()),
+            Value::Reason(reason) => Self::Reason(reason),
+            Value::Nodes(old, new) => Self::Nodes(old, new),
+            Value::Order(order) => Self::Order(order),
+            Value::Verdict(verdict) => Self::Verdict(verdict),
+            Value::Address(tgid, vaddr) => Self::Address(tgid, vaddr),
+            Value::Seconds(first, last) => Self::Seconds(first, last),
+        }
     }
 }
 

@@ -1,166 +1,107 @@
-//! The doctor's page, and the same as JSON lines.
-//! Input: the findings of `analysis::health`.
-//!
-//! JSON: one object a line. Every check:
-//!
-//! | key      | value                                                                                       |
-//! |----------|---------------------------------------------------------------------------------------------|
-//! | `kind`   | `"check"`                                                                                   |
-//! | `name`   | what was checked: `"kernel"`, `"privileges"`, `"exact"`, ...                                  |
-//! | `status` | `"ok"`; `"missing"`: something is lost; `"note"`: worth knowing; `"unknown"`: not checked     |
-//! | `found`  | what was found, a sentence                                                                  |
-//! | `loses`  | what is lost by it, or null                                                                 |
-//! | `do`     | what the reader can do, or null                                                             |
-//!
-//! and the last line: `kind` is `"doctor"`, `backend` is `"exact"`, `"tracepoint"` or null, `do` is what to do where it
-//! is null, else null itself.
+//! The doctor's findings as sections: a row for each check, and which backend tracing would use.
+//! Input: the findings.
 
-use std::io::{self, Write};
-
-use anstyle::{AnsiColor, Style};
-use serde::Serialize;
-
+use super::{Finding, Health, Status};
 use crate::{
-    analysis::health::{Finding, Health, Status},
-    escape::{self, Printable},
+    cells,
+    run::backend::Backend,
+    section::{Cell, Column, Note, Row, Section, Tone},
 };
 
-/// Columns of the name.
-const NAME: usize = 16;
-/// Columns of what was found.
+/// Characters of the name of a check.
+const NAME: usize = 14;
+/// Characters of what was found.
 const FOUND: usize = 76;
-/// Columns of the lines below it.
-const BELOW: usize = 84;
 
-const GOOD: Style = AnsiColor::Green.on_default();
-const BAD: Style = AnsiColor::Red.on_default().bold();
-const NOTABLE: Style = AnsiColor::Yellow.on_default();
+impl Health {
+    /// The checks, and the verdict.
+    #[must_use]
+    pub fn sections(&self) -> Vec<Section> {
+        vec![self.checks(), self.verdict()]
+    }
 
-/// Writes the page. The writer strips the styles where there is no terminal.
-///
-/// # Errors
-/// What the writer answered.
-pub fn text(health: &Health, out: &mut impl Write) -> io::Result<()> {
-    for finding in &health.findings {
-        check(finding, out)?;
-    }
-    if let Some(backend) = health.backend {
-        return writeln!(out, "{GOOD}=> backend: {backend}{GOOD:#}");
-    }
-    writeln!(out, "{BAD}=> backend: none, tracer cannot trace here{BAD:#}")?;
-    for remedy in &health.remedies {
-        below("do: ", remedy, out)?;
-    }
-    Ok(())
-}
-
-fn check(finding: &Finding, out: &mut impl Write) -> io::Result<()> {
-    let (word, style) = match finding.status {
-        Status::Ok => ("ok", GOOD),
-        Status::Missing => ("NO", BAD),
-        Status::Note => ("note", NOTABLE),
-        Status::Unknown => ("?", NOTABLE),
-    };
-    let found = Printable(&finding.found).to_string();
-    let mut lines = wrap(&found, FOUND).into_iter();
-    let first = lines.next().unwrap_or_default();
-    writeln!(out, "{:NAME$}{first:FOUND$}  {style}{word}{style:#}", finding.name)?;
-    for line in lines {
-        writeln!(out, "{:NAME$}{line}", "")?;
-    }
-    if let Some(loses) = &finding.loses {
-        below("loses: ", loses, out)?;
-    }
-    if let Some(remedy) = &finding.remedy {
-        below("do: ", remedy, out)?;
-    }
-    Ok(())
-}
-
-/// An indented sentence with its heading.
-fn below(heading: &str, sentence: &str, out: &mut impl Write) -> io::Result<()> {
-    let sentence = Printable(sentence).to_string();
-    let mut heading = heading;
-    let width = heading.len();
-    for line in wrap(&sentence, BELOW - width) {
-        writeln!(out, "{:NAME$}{heading:width$}{line}", "")?;
-        heading = "";
-    }
-    Ok(())
-}
-
-/// Breaks a sentence at spaces into lines of at most `width` characters; a longer word stays whole.
-fn wrap(text: &str, width: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split_whitespace() {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
+    fn checks(&self) -> Section {
+        let columns = vec![
+            Column::name().key("name").heading("").least(NAME),
+            Column::name().key("status"),
+            Column::name().key("found").heading("").least(FOUND).most(FOUND),
+            Column::name().heading(""),
+            Column::name().key("loses"),
+            Column::name().key("do"),
+        ];
+        let rows = self.findings.iter().map(row).collect();
+        Section {
+            name: "check",
+            columns,
+            rows,
+            ..Section::default()
         }
     }
-    lines
-}
 
-#[derive(Serialize)]
-#[serde(tag = "kind", rename_all = "lowercase")]
-enum Line<'a> {
-    Check {
-        name: &'a str,
-        status: &'a str,
-        found: &'a str,
-        loses: Option<&'a str>,
-        r#do: Option<&'a str>,
-    },
-    Doctor {
-        backend: Option<&'a str>,
-        r#do: Option<String>,
-    },
-}
-
-/// Writes one object a line, as described above.
-///
-/// # Errors
-/// What the writer answered.
-pub fn json(health: &Health, out: &mut impl Write) -> io::Result<()> {
-    let mut line = |line: &Line| {
-        escape::json(&mut *out, line)?;
-        out.write_all(b"\n")
-    };
-    for finding in &health.findings {
-        line(&Line::Check {
-            name: finding.name,
-            status: match finding.status {
-                Status::Ok => "ok",
-                Status::Missing => "missing",
-                Status::Note => "note",
-                Status::Unknown => "unknown",
-            },
-            found: &finding.found,
-            loses: finding.loses.as_deref(),
-            r#do: finding.remedy.as_deref(),
-        })?;
+    fn verdict(&self) -> Section {
+        let remedies = &self.remedies;
+        let remedy = (!remedies.is_empty()).then(|| remedies.join("; "));
+        let columns = vec![
+            Column::name().heading("").least(NAME),
+            Column::name().heading("").least(FOUND),
+            Column::name().key("backend"),
+            Column::name().key("do"),
+        ];
+        let (tone, verdict) = match self.backend {
+            Some(backend) => (Tone::Good, format!("=> backend: {backend}")),
+            None => (Tone::Alarm, "=> backend: none, tracer cannot trace here".to_owned()),
+        };
+        let notes = remedies.iter().map(|remedy| Note::about("do:", cells![remedy.clone()]));
+        let row = Row {
+            cells: cells![verdict, Cell::Continued, self.backend.map(Backend::name), remedy],
+            tone,
+            notes: notes.collect(),
+        };
+        Section {
+            name: "doctor",
+            columns,
+            rows: vec![row],
+            ..Section::default()
+        }
     }
-    line(&Line::Doctor {
-        backend: health.backend.map(crate::run::backend::Backend::name),
-        r#do: (!health.remedies.is_empty()).then(|| health.remedies.join("; ")),
-    })
+}
+
+fn row(finding: &Finding) -> Row {
+    let (status, word, tone) = match finding.status {
+        Status::Ok => ("ok", "ok", Tone::Good),
+        Status::Missing => ("missing", "NO", Tone::Alarm),
+        Status::Note => ("note", "note", Tone::Warning),
+        Status::Unknown => ("unknown", "?", Tone::Warning),
+    };
+    let sentence = |label, text: &Option<String>| Some(Note::about(label, cells![text.clone()?]));
+    let notes = [sentence("loses:", &finding.loses), sentence("do:", &finding.remedy)];
+    Row {
+        cells: cells![
+            finding.name,
+            status,
+            finding.found.clone(),
+            Cell::Mark(word, tone),
+            finding.loses.clone(),
+            finding.remedy.clone(),
+        ],
+        tone: Tone::Normal,
+        notes: notes.into_iter().flatten().collect(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::analysis::health::{
-        examine,
-        made_up::{fine, locked_down, unprivileged},
+    use crate::{
+        analysis::health::{
+            examine,
+            made_up::{fine, locked_down, unprivileged},
+        },
+        render::{json, text},
     };
 
     fn page(health: &Health) -> String {
-        let mut styled = Vec::new();
-        text(health, &mut styled).unwrap();
-        anstream::adapter::strip_bytes(&styled).into_vec().try_into().unwrap()
+        text::plain(&health.sections())
     }
 
     #[test]
@@ -266,7 +207,7 @@ mod tests {
     fn json_has_one_object_a_line() {
         let mut out = Vec::new();
         let health = examine(&locked_down());
-        json(&health, &mut out).unwrap();
+        json::lines(&mut out, &health.sections()).unwrap();
         let lines: Vec<serde_json::Value> = out
             .split(|&byte| byte == b'\n')
             .filter(|line| !line.is_empty())
@@ -282,12 +223,5 @@ mod tests {
         assert_eq!((&exact["kind"], &exact["status"]), (&"check".into(), &"missing".into()));
         assert!(exact["loses"].is_string() && exact["do"].is_string());
         assert!(checks[0]["loses"].is_null() && checks[0]["do"].is_null());
-    }
-
-    #[test]
-    fn long_sentences_wrap_at_spaces() {
-        assert_eq!(wrap("one two  three", 7), ["one two", "three"]);
-        assert_eq!(wrap("unbreakable a", 4), ["unbreakable", "a"]);
-        assert!(wrap("", 4).is_empty());
     }
 }

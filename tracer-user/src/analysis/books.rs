@@ -1,0 +1,182 @@
+//! The books of a run: what the kernel counted, what was seen, and what is wrong where they differ.
+//! Input: accounts of the run and of its intervals.
+
+use crate::{
+    cells,
+    run::{
+        account::Account,
+        books::{Books, Unasked},
+        intervals::{IntervalTotals, SoFar},
+    },
+    section::{Cell, Note, joined},
+    units::Nanos,
+};
+
+/// What is wrong with an account that does not balance; empty where nothing is.
+#[must_use]
+pub fn complaints(account: &Account) -> Vec<Vec<Cell>> {
+    let mut complaints = Vec::new();
+    if account.balanced() {
+        return complaints;
+    }
+    let excused = account.blind_to_unmapped || !account.settled;
+    match account.imbalance() {
+        Some(missing) if missing < 0 || (missing > 0 && !excused) => {
+            complaints.push(cells![Cell::Difference(missing), " pages are not accounted for"]);
+        }
+        _ if account.unbalanced_calls > 0 && !account.blind_to_unmapped => complaints.push(cells![
+            "in ",
+            account.unbalanced_calls,
+            " calls of migrate_pages the kernel's count differs from what was seen"
+        ]),
+        _ => {}
+    }
+    complaints.extend(account.differing().map(|check| {
+        cells![
+            Cell::Text(check.name.clone()),
+            ": the kernel counted ",
+            check.kernel,
+            ", tracer saw ",
+            check.seen
+        ]
+    }));
+    complaints
+}
+
+/// How many of the run's intervals do not balance, and by how much; None where all do.
+#[must_use]
+pub fn unbalanced(intervals: &IntervalTotals, begin: Nanos) -> Option<Vec<Cell>> {
+    let worst = intervals.worst.as_ref()?;
+    let mut words = cells![
+        intervals.unbalanced,
+        " of ",
+        intervals.closed,
+        " intervals do not balance, the worst ",
+        worst.begin.since(begin),
+        " after the begin: "
+    ];
+    words.extend(joined(complaints(worst), "; "));
+    Some(words)
+}
+
+/// Why `--strict` is not content with books of which nothing is known to be wrong.
+#[must_use]
+pub fn unproven(account: &Account) -> Vec<Cell> {
+    match account.imbalance() {
+        None => cells!["the kernel shows no count of moved pages"],
+        Some(missing) if missing > 0 && account.blind_to_unmapped => cells![
+            missing.unsigned_abs(),
+            " pages moved that the tracepoint backend cannot see"
+        ],
+        Some(0) => cells!["a count was not met, or was read while pages moved"],
+        Some(missing) => cells![
+            Cell::Difference(missing),
+            " pages while the counts were read: pages moved all the time"
+        ],
+    }
+}
+
+/// The books of a run that does not say how it ended, as far as they go.
+pub(super) fn so_far(so_far: &SoFar, begun: Nanos) -> Note {
+    let words = cells![
+        "until ",
+        so_far.until.since(begun),
+        " after the begin the kernel counted ",
+        so_far.kernel,
+        ", tracer saw ",
+        so_far.moved,
+        "; how it ended is not known"
+    ];
+    Note::about("books", words)
+}
+
+/// Both sides of the books, the parts of the difference, and what is wrong.
+pub(super) fn notes(books: &Books) -> Vec<Note> {
+    let whole = &books.whole;
+    let kernel = whole
+        .kernel
+        .map_or_else(|| "nothing (no pgmigrate_success)".into(), Cell::Count);
+    let mut notes = vec![Note::about(
+        "books",
+        cells!["the kernel counted ", kernel, ", tracer saw ", whole.moved],
+    )];
+    let split = [books.filtered, books.unowned, books.unmapped] != [0; 3];
+    let unattributed = books.lost.unattributed;
+    let parts = [
+        (if split { books.reported } else { 0 }, "asked for"),
+        (books.filtered, "not asked for"),
+        (books.unowned, "of a process that was being forked or torn down"),
+        (
+            books.unmapped,
+            "of nobody (page cache without a mapping, a driver's, or unmapped meanwhile)",
+        ),
+        (
+            whole.released,
+            "counted by the kernel, but freed before they moved, or a driver's (zram, balloon)",
+        ),
+        (whole.unseen, "in calls that had begun before tracing"),
+        (
+            unattributed.unnamed,
+            "without an owner: of a process that was being forked or torn down",
+        ),
+        (
+            unattributed.unsearched,
+            "without an owner: tracer had fallen behind, and nobody looked for one",
+        ),
+        (
+            unattributed.not_found,
+            "found in no traced process: another's, or gone before pagemap could be asked",
+        ),
+        (
+            books.lost.not_asked_pages,
+            "not checked against pagemap: tracer had fallen behind",
+        ),
+        (books.lost.unpaired, "mappings restored whose start was not seen"),
+    ];
+    notes.extend(
+        parts
+            .into_iter()
+            .filter(|(pages, _)| *pages > 0)
+            .map(|(pages, what)| Note::more(cells![pages, " ", what])),
+    );
+    match whole.imbalance() {
+        Some(missing) if missing > 0 && whole.blind_to_unmapped => notes.push(Note::more(cells![
+            missing.unsigned_abs(),
+            " not visible to the tracepoint backend: no mapping, or freed before they moved"
+        ])),
+        Some(missing) if missing != 0 && !whole.settled => notes.push(Note::more(cells![
+            Cell::Difference(missing),
+            " while the counts were read: pages moved all the time"
+        ])),
+        _ => {}
+    }
+    let intervals = &books.intervals;
+    if intervals.closed > 0 && intervals.unbalanced == 0 && !whole.blind_to_unmapped {
+        notes.push(Note::more(cells![
+            "balanced in each of ",
+            intervals.closed,
+            " intervals"
+        ]));
+    }
+    notes.extend(complaints(whole).into_iter().map(|complaint| {
+        let words = cells!["the books do not balance: "].into_iter().chain(complaint);
+        Note::alarm("WARNING", words.collect())
+    }));
+    notes.extend(unbalanced(intervals, whole.begin).map(|words| Note::alarm("WARNING", words)));
+    notes
+}
+
+/// What was filtered out and is no move of a mapped page; nothing where nothing was.
+pub(super) fn filtered(unasked: &Unasked) -> Vec<Note> {
+    let mut label = "filtered";
+    let parts = [
+        (unasked.unmapped, " pages that nobody maps"),
+        (unasked.failed, " pages that could not be moved"),
+        (unasked.refused, " pages that NUMA balancing refused to move"),
+        (unasked.outside, " pages that moved outside migrate_pages"),
+    ];
+    let parts = parts.into_iter().filter(|(pages, _)| *pages > 0);
+    parts
+        .map(|(pages, what)| Note::about(std::mem::take(&mut label), cells![pages, what]))
+        .collect()
+}

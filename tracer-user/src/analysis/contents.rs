@@ -1,0 +1,140 @@
+//! What is in a recording, and whether all of it is there.
+//! Input: its contents.
+
+use crate::{
+    analysis::{not_here, runs::nodes, runs::refused, unreadable},
+    cells,
+    recording::{
+        VERSION,
+        block::Kind,
+        contents::{Contents, EventCounts, RunContents},
+        header::Begin,
+    },
+    section::{Cell, Note, Section, joined},
+};
+
+/// A page for people.
+#[must_use]
+pub fn sections(contents: &Contents, name: &str) -> Vec<Section> {
+    let mut notes = vec![Note::plain(head(contents, name))];
+    notes.extend(
+        contents
+            .missing
+            .iter()
+            .map(|missing| Note::alarm("MISSING", unreadable(missing))),
+    );
+    let more = contents.missing_parts - contents.missing.len() as u64;
+    if more > 0 {
+        notes.push(Note::alarm("MISSING", cells![Cell::Number(more), " more parts"]));
+    }
+    let files = contents.parts.runs().iter().filter_map(not_here);
+    notes.extend(files.map(|words| Note::alarm("NOT HERE", words)));
+    notes.extend(contents.runs.iter().flat_map(run));
+    let EventCounts {
+        moves,
+        unmapped_moves,
+        failures,
+        compactions,
+    } = contents.events();
+    notes.push(Note::about(
+        "events",
+        cells![
+            Cell::Number(moves),
+            " moves of ",
+            Cell::Number(contents.pages()),
+            " pages · ",
+            Cell::Number(unmapped_moves),
+            " moves without a mapping · ",
+            Cell::Number(failures),
+            " failures · ",
+            Cell::Number(compactions),
+            " runs of compaction"
+        ],
+    ));
+    let blocks = Kind::ALL.iter().zip(&contents.blocks).map(|(kind, blocks)| {
+        let (count, bytes) = (Cell::Number(blocks.blocks), Cell::Bytes(blocks.packed_bytes));
+        cells![count, " ", kind.name(), " (", bytes, ")"]
+    });
+    notes.push(Note::about("blocks", joined(blocks, " ")));
+    vec![Section::notes(notes)]
+}
+
+fn head(contents: &Contents, name: &str) -> Vec<Cell> {
+    let state = match contents.parts.runs().last() {
+        _ if !contents.is_whole() => "something is missing",
+        Some(files) if files.goes_on() => "whole, the run goes on in another file",
+        _ => "whole",
+    };
+    let events = Cell::Number(contents.events().sum());
+    let mut words = cells![name.to_owned(), ": ", state, "; ", events, " events"];
+    if contents.runs.len() > 1 {
+        words.extend(cells![" of ", Cell::Number(contents.runs.len() as u64), " runs"]);
+    }
+    words.extend(cells![" in ", Cell::Bytes(contents.bytes)]);
+    words
+}
+
+fn run(run: &RunContents) -> Vec<Note> {
+    let mut notes = match &run.begin {
+        Some(begin) => made(run, begin),
+        None => vec![Note::about("run", cells!["its header is missing"])],
+    };
+    notes.push(Note::more(cells![Cell::Number(run.events.sum()), " events"]));
+    let lost = run.finished().map(|finished| finished.books.lost.events());
+    if let Some(lost) = lost.filter(|lost| *lost > 0) {
+        let words = cells![Cell::Number(lost), " events while recording: tracer report says when"];
+        notes.push(Note::alarm("LOST", words));
+    }
+    notes
+}
+
+fn made(run: &RunContents, begin: &Begin) -> Vec<Note> {
+    let header = &begin.header;
+    let date = |at| Cell::Date(at, header.clock_offset);
+    let mut when = cells![date(header.begun)];
+    if let Some((_, last)) = run.span {
+        when.extend(cells![" to ", date(last)]);
+    }
+    let part = |part: u32| Cell::Number(u64::from(part) + 1);
+    match (begin.part, begin.joined) {
+        (0, 0) => {}
+        (first, 0) => when.extend(cells![", part ", part(first)]),
+        (first, _) => when.extend(cells![", parts ", part(first), " to ", part(begin.last_part())]),
+    }
+    if begin.redacted {
+        when.push(", redacted".into());
+    }
+    let kinds = Cell::List(header.kinds.names().map(|name| Cell::from(name.to_owned())).collect());
+    let machine = cells![
+        header.host.clone(),
+        " · Linux ",
+        header.kernel.clone(),
+        " · ",
+        nodes(header),
+        " · boot ",
+        header.boot_id.clone()
+    ];
+    let traced = cells![
+        header.targets.clone(),
+        " · ",
+        Cell::Backend(header.backend.clone()),
+        " · ",
+        kinds
+    ];
+    let mut notes = vec![
+        Note::about("run", when),
+        Note::about("machine", machine),
+        Note::about("traced", traced),
+    ];
+    notes.extend(header.refused.iter().map(|hook| Note::more(refused(hook))));
+    let command_line = header.command_line.join(" ");
+    let version = cells![
+        header.version.clone(),
+        " · format ",
+        Cell::Number(VERSION.into()),
+        " · ",
+        command_line
+    ];
+    notes.push(Note::about("tracer", version));
+    notes
+}

@@ -1,0 +1,271 @@
+//! A run's page for people: what moved, what was lost, the books, how it was made, what it cost.
+//! Input: the sums of a run, its header and its summary.
+
+use super::sums;
+use crate::{
+    analysis::books,
+    cells,
+    kernel::hooks::Kinds,
+    run::{
+        backend::Backend,
+        books::Books,
+        header::{Header, MissingHook},
+        intervals::SoFar,
+        summary::Summary,
+        totals::Totals,
+    },
+    section::{Cell, Note, Section, joined},
+    units::PAGE_SIZE,
+};
+
+/// What a person can do who wants to see something.
+const HINT: &str = "to provoke moves, ask for compaction:  echo 1 | sudo tee /proc/sys/vm/compact_memory";
+
+/// The page of a run that ended; with `hints` it says what to do when nothing moved.
+pub(super) fn closing(header: &Header, totals: &Totals, summary: &Summary, hints: bool) -> Vec<Section> {
+    let lost = &summary.books.lost;
+    let mut head = moved(totals);
+    head.extend(cells![" moved in ", summary.duration, " · ", lost.events(), " lost"]);
+    let mut notes = vec![Note::plain(head)];
+    notes.extend(mapped(totals));
+    notes.extend(losses(&summary.books));
+    if totals.pages == 0 && hints {
+        notes.push(Note::plain(cells![HINT]));
+    }
+    let mut sections = vec![Section::notes(notes)];
+    sections.extend(sums::sections(totals, summary.books.compaction_deferred));
+    let mut notes = if header.kinds.known().any_of(Kinds::MOVE) {
+        books::notes(&summary.books)
+    } else {
+        let none = "none: moves through migrate_pages were not asked for";
+        vec![Note::about("books", cells![none])]
+    };
+    notes.extend(books::filtered(&summary.books.unasked));
+    notes.extend(pagemap(totals));
+    notes.extend(how(header));
+    notes.push(Note::about(
+        "cost",
+        cells![
+            "start ",
+            summary.startup_cpu,
+            " · tracing ",
+            summary.cpu,
+            " (",
+            Cell::Share(summary.cpu.0, summary.duration.0),
+            " of one CPU) · ",
+            Cell::Bytes(summary.max_rss),
+            " of memory at most"
+        ],
+    ));
+    sections.push(Section::notes(notes).apart());
+    sections
+}
+
+/// What events come to, where they are some of a run, or with `so_far` where it is not known how their run ended.
+pub(super) fn sums(header: &Header, totals: &Totals, so_far: Option<&SoFar>) -> Vec<Section> {
+    let mut head = moved(totals);
+    head.push(" moved".into());
+    let mut notes = vec![Note::plain(head)];
+    notes.extend(mapped(totals));
+    let mut sections = vec![Section::notes(notes)];
+    sections.extend(sums::sections(totals, 0));
+    let books = so_far.filter(|so_far| so_far.totals.closed > 0);
+    let mut notes: Vec<Note> = books
+        .map(|so_far| books::so_far(so_far, header.begun))
+        .into_iter()
+        .collect();
+    notes.extend(pagemap(totals));
+    notes.extend(how(header));
+    sections.push(Section::notes(notes).apart());
+    sections
+}
+
+fn pages(pages: u64) -> Cell {
+    Cell::Counted(pages, "page", "pages")
+}
+
+fn moved(totals: &Totals) -> Vec<Cell> {
+    match totals.pages {
+        0 => cells!["no page"],
+        count => cells![Cell::Bytes(count.saturating_mul(PAGE_SIZE)), " in ", pages(count)],
+    }
+}
+
+/// How the pages that moved are mapped; nothing where each has one mapping.
+fn mapped(totals: &Totals) -> Option<Note> {
+    let mapped = totals.pages.saturating_sub(totals.unmapped);
+    if totals.unmapped == 0 && totals.mappings == mapped {
+        return None;
+    }
+    let mappings = Cell::Counted(totals.mappings, "mapping", "mappings");
+    let parts = [
+        (mapped > 0 || totals.mappings > 0).then(|| cells![pages(mapped), " with ", mappings]),
+        (totals.unmapped > 0).then(|| cells![pages(totals.unmapped), " that no process maps"]),
+    ];
+    Some(Note::about("of these", joined(parts.into_iter().flatten(), " · ")))
+}
+
+/// Every place that lost something, with how much; nothing where nothing was lost.
+fn losses(books: &Books) -> Vec<Note> {
+    let lost = &books.lost;
+    let sum = |sum: u64, n: &u64| sum.saturating_add(*n);
+    let full = lost.mappings_by_cpu.iter().fold(0, sum);
+    let mut notes = Vec::new();
+    if full > 0 {
+        let by_cpu = (0..).zip(&lost.mappings_by_cpu).filter(|(_, n)| **n > 0);
+        let by_cpu = by_cpu.map(|(cpu, n)| cells![*n, " on CPU ", Cell::Number(cpu)]);
+        let mut words = cells![
+            full,
+            " move events with ",
+            lost.mapping_pages,
+            " pages: the ring was full ("
+        ];
+        words.extend(joined(by_cpu, ", "));
+        words.push(")".into());
+        notes.push(Note::alarm("LOST", words));
+    }
+    let places = [
+        (
+            lost.processes,
+            " process events: the ring was full; names and children may be wrong",
+        ),
+        (lost.folios, " moves of folios without a mapping: the ring was full"),
+        (
+            lost.failures,
+            " failures to move a folio: the ring was full, or a call's list was not seen",
+        ),
+        (lost.cut_failures, " calls with more failures than are told of"),
+        (lost.compactions, " runs of compaction: the ring was full"),
+        (
+            lost.calls,
+            " calls of migrate_pages, collapses or faults not told of: no room, an end not seen, or frames not certain",
+        ),
+        (lost.undecoded, " records that could not be decoded"),
+        (lost.targets, " children that there was no room to follow"),
+        (
+            lost.unsearched_pages,
+            " pages whose owner nobody looked for: tracer had fallen behind",
+        ),
+        (
+            lost.missed_runs.events,
+            " runs of a BPF program that the kernel skipped: events may be missing",
+        ),
+        (
+            lost.missed_runs.details,
+            " runs of a BPF program that the kernel skipped: a blackout, name, cause or line of the books may be missing",
+        ),
+    ];
+    let places = places.into_iter().filter(|(lost, _)| *lost > 0);
+    notes.extend(places.map(|(lost, what)| Note::alarm("LOST", cells![lost, what])));
+    notes
+}
+
+/// What pagemap said.
+fn pagemap(totals: &Totals) -> Vec<Note> {
+    let mut notes = Vec::new();
+    if !totals.verdicts.is_empty() {
+        let verdicts = totals.verdicts.iter();
+        let verdicts = verdicts.map(|(verdict, mappings)| cells![*mappings, " ", Cell::Verdict(*verdict)]);
+        notes.push(Note::about("pagemap", joined(verdicts, " · ")));
+    }
+    if totals.ambiguous > 0 {
+        let words = cells![totals.ambiguous, " with one of several possible old frames"];
+        notes.push(Note::more(words));
+    }
+    notes
+}
+
+/// `2 nodes`
+#[must_use]
+pub fn nodes(header: &Header) -> Cell {
+    Cell::Counted(header.nodes as u64, "node", "nodes")
+}
+
+/// How the run was made, and what could not be had.
+fn how(header: &Header) -> Vec<Note> {
+    let made = cells![
+        Cell::Backend(header.backend.clone()),
+        ", Linux ",
+        header.kernel.clone(),
+        ", ",
+        nodes(header),
+        ", ",
+        header.targets.clone()
+    ];
+    let mut notes = vec![Note::about("how", made)];
+    // Only exact has a backend after it to fall back on.
+    let fallbacks = header.fallbacks.iter();
+    notes.extend(fallbacks.map(|fallback| Note::more(cells![Backend::Exact.name(), " refused: ", fallback.clone()])));
+    notes.extend(header.refused.iter().map(|hook| Note::more(refused(hook))));
+    notes
+}
+
+/// A hook that the kernel refused, and what is missing without it.
+pub fn refused(hook: &MissingHook) -> Vec<Cell> {
+    let MissingHook { hook, reason, loses } = hook.clone();
+    cells![hook, " refused: ", reason, "; missing: ", loses]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        made_up::{header, summary},
+        render::text::plain,
+        run::{account::Account, books::Lost, intervals::IntervalTotals},
+        units::Nanos,
+    };
+
+    fn page(header: &Header, summary: &Summary) -> String {
+        plain(&closing(header, &summary.totals, summary, true))
+    }
+
+    fn exact() -> Header {
+        Header {
+            nodes: 1,
+            backend: Backend::Exact.into(),
+            fallbacks: Vec::new(),
+            refused: Vec::new(),
+            ..header()
+        }
+    }
+
+    #[test]
+    fn everything_lost_with_tracepoints() {
+        insta::assert_snapshot!("tracepoint_losses", page(&header(), &summary()));
+    }
+
+    #[test]
+    fn books_that_do_not_balance() {
+        let mut summary = summary();
+        summary.books.whole.blind_to_unmapped = false;
+        summary.books.lost = Lost::default();
+        summary.books.intervals.unbalanced = 2;
+        summary.books.intervals.worst = Some(Account {
+            begin: Nanos(7_500_000_000),
+            ..summary.books.whole.clone()
+        });
+        insta::assert_snapshot!("exact_imbalance", page(&exact(), &summary));
+        // Both errors cancel out, except in the calls.
+        summary.books.whole.kernel = Some(903);
+        summary.books.whole.checks.clear();
+        summary.books.intervals = IntervalTotals::default();
+        insta::assert_snapshot!("exact_unbalanced_calls", page(&exact(), &summary));
+    }
+
+    #[test]
+    fn nothing_moved() {
+        let summary = Summary {
+            totals: Totals::default(),
+            books: Books {
+                whole: Account {
+                    kernel: Some(0),
+                    ..Account::default()
+                },
+                ..Books::default()
+            },
+            ..summary()
+        };
+        insta::assert_snapshot!("nothing_moved", page(&exact(), &summary));
+    }
+}

@@ -1,0 +1,236 @@
+//! The sums of a run: by reason and node pair, blackouts, failures, compaction.
+//! Input: the totals of a run.
+
+use crate::{
+    cells,
+    run::totals::{Durations, Totals},
+    section::{Cell, Column, Note, Section, joined},
+    units::PAGE_SIZE,
+};
+
+/// The longest names of reasons, characters: tables by reason line up.
+const REASON: usize = 17;
+
+/// For people: what there is of it.
+pub(super) fn sections(totals: &Totals, deferred: u64) -> Vec<Section> {
+    let mut sections = Vec::new();
+    if !totals.by_reason.is_empty() {
+        sections.push(reasons(totals));
+    }
+    sections.extend(blackouts(totals));
+    if !totals.failures.is_empty() {
+        sections.push(failures(totals));
+    }
+    sections.extend(compaction(totals, deferred));
+    sections
+}
+
+/// For programs: everything.
+pub(super) fn record(totals: &Totals) -> Section {
+    let verdicts = totals
+        .verdicts
+        .iter()
+        .map(|(verdict, mappings)| (verdict.name(), (*mappings).into()));
+    let compaction = &totals.compaction;
+    let compaction = Section::record(
+        "",
+        [
+            ("runs", compaction.runs.into()),
+            ("time_ns", compaction.time.into()),
+            ("moved_pages", compaction.moved.into()),
+            ("failed_pages", compaction.failed.into()),
+            ("direct", compaction.direct.len().into()),
+            ("direct_time_ns", compaction.direct_time.into()),
+            ("direct_p50_ns", compaction.direct.quantile(0.5).into()),
+            ("direct_max_ns", compaction.direct.max().into()),
+        ],
+    );
+    Section::record(
+        "",
+        [
+            ("events", totals.events.into()),
+            ("pages", totals.pages.into()),
+            ("unmapped_pages", totals.unmapped.into()),
+            ("mappings", totals.mappings.into()),
+            ("ambiguous_mappings", totals.ambiguous.into()),
+            ("reasons", reasons(totals).into()),
+            ("verdicts", Section::record("", verdicts).into()),
+            ("failures", failures(totals).into()),
+            ("compaction", compaction.into()),
+        ],
+    )
+}
+
+/// Moves by reason and node pair.
+fn reasons(totals: &Totals) -> Section {
+    let columns = vec![
+        Column::name().key("reason").heading("REASON").least(REASON),
+        Column::count().key("pages").heading("PAGES"),
+        Column::bytes().heading("SIZE"),
+        Column::count().key("mappings").heading("MAPPINGS"),
+        Column::count().key("nodes").heading("NODES"),
+        Column::duration().key("blackout_p50_ns").heading("BLACKOUT p50"),
+        Column::duration().key("blackout_p99_ns").heading("p99"),
+        Column::duration().key("blackout_max_ns").heading("max"),
+        Column::name().key("blackout_histogram"),
+    ];
+    let mut section = Section::table("reasons", columns);
+    for (reason, sums) in &totals.by_reason {
+        section.row(cells![
+            Cell::Reason(reason.clone()),
+            sums.pages,
+            Cell::Bytes(sums.pages.saturating_mul(PAGE_SIZE)),
+            sums.mappings,
+            Cell::ByNodes(sums.by_nodes.iter().map(|(pair, pages)| (*pair, *pages)).collect()),
+            sums.blackout.quantile(0.5),
+            sums.blackout.quantile(0.99),
+            sums.blackout.max(),
+            Cell::Histogram(sums.blackout.buckets().collect()),
+        ]);
+    }
+    section
+}
+
+/// Blackouts of all reasons: a row for each power of two; nothing where all are in one.
+fn blackouts(totals: &Totals) -> Option<Section> {
+    let mut blackouts = Durations::default();
+    for sums in totals.by_reason.values() {
+        blackouts.merge(&sums.blackout);
+    }
+    let buckets: Vec<_> = blackouts.buckets().collect();
+    let most = buckets.iter().map(|(.., count)| *count).max()?;
+    if buckets.len() < 2 {
+        return None;
+    }
+    let columns = vec![
+        Column::name().heading("BLACKOUT").least(18),
+        Column::count().heading("EVENTS"),
+        Column::name().heading(""),
+    ];
+    let mut section = Section::table("", columns);
+    let mut next = buckets[0].0;
+    for (lower, upper, count) in buckets {
+        if lower != next {
+            section.row(cells![Cell::Omitted, "", ""]);
+        }
+        section.row(cells![Cell::Between(lower, upper), count, Cell::Bar(count, most)]);
+        next = upper;
+    }
+    Some(section)
+}
+
+/// What could not be moved.
+fn failures(totals: &Totals) -> Section {
+    let columns = vec![
+        Column::name().key("reason").heading("NOT MOVED").least(REASON),
+        Column::count().key("folios").heading("FOLIOS"),
+        Column::count().key("pages"),
+        Column::bytes().heading("SIZE"),
+        Column::count().key("attempts").heading("ATTEMPTS"),
+        Column::name().key("cause").heading("CAUSE"),
+    ];
+    let mut section = Section::table("failures", columns);
+    for ((reason, cause), sums) in &totals.failures {
+        section.row(cells![
+            Cell::Reason(reason.clone()),
+            sums.folios,
+            sums.pages,
+            Cell::Bytes(sums.pages.saturating_mul(PAGE_SIZE)),
+            sums.attempts,
+            Cell::Cause(*cause, reason.clone()),
+        ]);
+    }
+    section
+}
+
+/// What compaction did; nothing where there was none.
+fn compaction(totals: &Totals, deferred: u64) -> Option<Section> {
+    let sums = &totals.compaction;
+    if sums.runs == 0 && deferred == 0 {
+        return None;
+    }
+    let done = cells![
+        Cell::Counted(sums.runs, "run", "runs"),
+        " over a zone in ",
+        sums.time,
+        ": ",
+        sums.moved,
+        " pages moved, ",
+        sums.failed,
+        " not"
+    ];
+    let deferred = (deferred > 0).then(|| cells!["put off ", deferred, " times"]);
+    let mut notes = vec![Note::about(
+        "compaction",
+        joined([done].into_iter().chain(deferred), " · "),
+    )];
+    if let (Some(median), Some(longest)) = (sums.direct.quantile(0.5), sums.direct.max()) {
+        notes.push(Note::more(cells![
+            sums.direct.len(),
+            " of them direct, allocations waited ",
+            sums.direct_time,
+            ": ",
+            median,
+            " p50, ",
+            longest,
+            " max"
+        ]));
+    }
+    Some(Section::notes(notes).apart())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        event::{Event, Reason},
+        made_up,
+        render::{json, text::plain},
+        run::totals::ReasonTotals,
+        units::Nanos,
+    };
+
+    fn text(counts: &[(u64, u64)]) -> String {
+        let mut sums = ReasonTotals::default();
+        for &(nanos, times) in counts {
+            sums.blackout.add(Nanos(nanos), times);
+        }
+        let reason = Reason { number: 0, name: None };
+        let mut totals = Totals::default();
+        totals.by_reason.insert(reason, sums);
+        blackouts(&totals).map_or_else(String::new, |section| plain(&[section]))
+    }
+
+    #[test]
+    fn the_summary_of_a_run_has_the_same_keys() {
+        let mut totals = Totals::default();
+        for event in [Event::Move(made_up::moved()), Event::Move(made_up::unknown())]
+            .iter()
+            .chain(&made_up::others())
+        {
+            totals.add(event);
+        }
+        let line = serde_json::to_value(crate::sink::json::TotalsKeys::new(&totals, None)).unwrap();
+        assert_eq!(serde_json::to_value(json::Sections(&[record(&totals)])).unwrap(), line);
+    }
+
+    #[test]
+    fn bars() {
+        let text = text(&[
+            (0, 1),
+            (9_000, 12),
+            (20_000, 1_234_567),
+            (30_000, 300_000),
+            (40_000, 600_000),
+            (5_000_000, 3),
+        ]);
+        assert!(text.lines().all(|line| line.chars().count() <= 80));
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn nothing_to_compare() {
+        assert_eq!(text(&[]), "");
+        assert_eq!(text(&[(9_000, 12), (10_000, 5)]), "");
+    }
+}

@@ -1,0 +1,287 @@
+//! Moves by what they have in common, as tables.
+//! Input: the moves of one or several runs.
+
+use std::sync::Arc;
+
+use crate::{
+    analysis::{
+        groups::{Group, Groups, Key, Run, Sort, Tables as Sums, time_line},
+        question::{Analysis, Audience, Input, Occasion, Question},
+    },
+    cells,
+    event::Event,
+    run::header::Header,
+    section::{Cell, Column, Note, Section},
+    units::{Nanos, PAGE_SIZE},
+};
+
+/// The tables of a report, unless others are asked for.
+const TABLES: [Key; 5] = [Key::Process, Key::Vma, Key::Actor, Key::Address, Key::Second];
+
+struct Tables {
+    run: Run,
+    sums: Sums,
+}
+
+/// Tables are of reports.
+pub(super) fn new(asked: &Question) -> Option<Box<dyn Analysis>> {
+    let keys = if asked.by.is_empty() {
+        TABLES.iter().map(|key| vec![*key]).collect()
+    } else {
+        vec![asked.by.clone()]
+    };
+    (asked.occasion == Occasion::Report).then(|| {
+        let run = Run {
+            begun: Nanos(0),
+            host: Arc::from("unknown"),
+        };
+        let sums = Sums::new(keys);
+        Box::new(Tables { run, sums }) as Box<dyn Analysis>
+    })
+}
+
+impl Analysis for Tables {
+    fn begin(&mut self, header: &Header, _file: &str) {
+        self.run = Run::from(header);
+        self.sums.begin_run();
+    }
+
+    fn event(&mut self, event: &Event) {
+        match event {
+            Event::Move(moved) => self.sums.add(moved, &self.run),
+            Event::Unmapped(moved) => self.sums.add_unmapped(moved, &self.run),
+            Event::Failure(_) | Event::Compaction(_) => {}
+        }
+    }
+
+    fn sections(&self, asked: &Question, _input: &Input) -> Vec<Section> {
+        match asked.audience {
+            Audience::Programs => vec![self.for_programs(asked)],
+            Audience::People => self.for_people(asked),
+        }
+    }
+}
+
+impl Tables {
+    fn for_programs(&self, asked: &Question) -> Section {
+        let columns = ["by", "rows"].map(|key| Column::name().key(key));
+        let mut section = Section::table("tables", columns.to_vec());
+        for groups in &self.sums.tables {
+            let by = groups.asked().iter().map(|key| key.name().into()).collect();
+            section.row(cells![Cell::List(by), table(groups, asked.sort, asked.rows, 0, false)]);
+        }
+        section
+    }
+
+    fn for_people(&self, asked: &Question) -> Vec<Section> {
+        let mut sections = Vec::new();
+        for groups in &self.sums.tables {
+            let sort = match groups.asked() {
+                [Key::Second] if asked.by.is_empty() => Sort::Name,
+                // Nobody asked for all pages.
+                [Key::Address] if asked.by.is_empty() && groups.most_events() < 2 => {
+                    if !self.sums.are_empty() {
+                        let note = Note::about("ADDRESS", cells!["no page moved twice"]);
+                        sections.push(Section::notes(vec![note]).apart());
+                    }
+                    continue;
+                }
+                _ => asked.sort,
+            };
+            let section = table(groups, sort, asked.rows, groups.shown_from(), true);
+            if !section.rows.is_empty() {
+                sections.push(section);
+            }
+        }
+        if self.sums.are_empty() && !asked.by.is_empty() {
+            let note = Note::plain(cells!["no move of a page in it that is asked for"]);
+            sections.push(Section::notes(vec![note]));
+        }
+        sections
+    }
+}
+
+/// The first groups, at most so many, by their keys from that one on; with `rest` the others as one row. There a time
+/// line is made of as many stretches as there may be rows.
+fn table(groups: &Groups, sort: Sort, most: usize, from: usize, rest: bool) -> Section {
+    let keys = &groups.keys()[from..];
+    let mut section = Section::table(
+        "rows",
+        keys.iter().map(|key| column(*key)).chain(sums_columns()).collect(),
+    );
+    let sorted = groups.sorted(sort, most);
+    let mut left_out = (0, Group::default());
+    if rest && (keys, sort) == (&[Key::Second], Sort::Name) {
+        let stretches = time_line::stretches(&sorted, most);
+        let (shown, others) = stretches.split_at(most.min(stretches.len()));
+        for (value, group) in shown {
+            section.row([value.clone().into()].into_iter().chain(sums(group)).collect());
+        }
+        for (_, group) in others {
+            leave_out(&mut left_out, group);
+        }
+    } else {
+        let (shown, others) = sorted.split_at(most.min(sorted.len()));
+        for row in shown {
+            let values = row.values().skip(from).map(Cell::from);
+            section.row(values.chain(sums(row.group())).collect());
+        }
+        for row in others {
+            leave_out(&mut left_out, row.group());
+        }
+    }
+    let (count, mut group) = left_out;
+    group.merge(&groups.others);
+    if rest && group.events > 0 {
+        // Of what found no place nobody knows how many they are.
+        let known = (groups.others.events == 0).then_some(count);
+        let names = [Cell::Others(known)]
+            .into_iter()
+            .chain(keys.iter().skip(1).map(|_| Cell::Continued));
+        section.row(names.chain(sums(&group)).collect());
+    }
+    section
+}
+
+fn leave_out((count, sums): &mut (u64, Group), group: &Group) {
+    *count += 1;
+    sums.merge(group);
+}
+
+fn column(key: Key) -> Column {
+    let column = Column::name().key(key.name());
+    match key {
+        Key::Process => column.heading("PROCESS"),
+        Key::Comm => column.heading("COMM"),
+        Key::Vma => column.heading("VMA"),
+        Key::Reason => column.heading("REASON"),
+        Key::Actor => column.heading("ACTOR").prefix("actor_"),
+        Key::Nodes => column.heading("NODES"),
+        Key::Order => column.heading("ORDER"),
+        Key::Verdict => column.heading("VERDICT"),
+        Key::Address => column.heading("ADDRESS"),
+        Key::Second => column.heading("SECOND"),
+        Key::Host => column.heading("HOST"),
+    }
+}
+
+fn sums_columns() -> [Column; 7] {
+    [
+        Column::count().key("pages").heading("PAGES"),
+        Column::bytes().heading("SIZE"),
+        Column::count().key("mappings").heading("MAPPINGS"),
+        Column::count().key("events").heading("EVENTS").least(9),
+        Column::duration().key("blackout_p50_ns").heading("BLACKOUT p50"),
+        Column::duration().key("blackout_p99_ns").heading("p99"),
+        Column::duration().key("blackout_max_ns").heading("max"),
+    ]
+}
+
+/// A cell for each of those columns.
+fn sums(group: &Group) -> [Cell; 7] {
+    [
+        group.pages.into(),
+        Cell::Bytes(group.pages.saturating_mul(PAGE_SIZE)),
+        group.mappings.into(),
+        group.events.into(),
+        Cell::duration(group.quantile(0.5)),
+        Cell::duration(group.quantile(0.99)),
+        Cell::duration(group.longest),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        made_up,
+        render::{json, text::plain},
+    };
+
+    fn sums_by(keys: &[Key]) -> Sums {
+        let run = Run {
+            begun: Nanos(3_000_000_000),
+            host: Arc::from("db-1"),
+        };
+        let mut sums = Sums::new([keys.to_vec()]);
+        for moved in [made_up::moved(), made_up::unknown(), made_up::moved()] {
+            sums.add(&moved, &run);
+        }
+        sums
+    }
+
+    fn shown(sums: &Sums, sort: Sort, most: usize) -> String {
+        let groups = &sums.tables[0];
+        plain(&[table(groups, sort, most, groups.shown_from(), true)])
+    }
+
+    #[test]
+    fn tables() {
+        let mut text: String = Key::ALL
+            .iter()
+            .map(|key| shown(&sums_by(&[*key]), Sort::Pages, 10))
+            .collect();
+        text += &shown(&sums_by(&[Key::Reason, Key::Nodes]), Sort::Name, 1);
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn a_time_line_is_whole() {
+        let run = Run {
+            begun: Nanos(0),
+            host: Arc::from("db-1"),
+        };
+        let mut sums = Sums::new([vec![Key::Second]]);
+        for second in (0..100).chain([3000]) {
+            let mut moved = made_up::moved();
+            moved.at = Nanos(second * 1_000_000_000);
+            sums.add(&moved, &run);
+        }
+        let stretches = |most| {
+            let text = shown(&sums, Sort::Name, most);
+            let rows = text.lines().skip(2);
+            rows.map(|row| row.split("  ").next().unwrap().to_owned())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(stretches(4), ["0-59 s", "60-119 s", "3000-3059 s"]);
+        assert_eq!(stretches(200).len(), 101);
+        // Nothing is longer than a day.
+        assert_eq!(stretches(0), ["1 others"]);
+    }
+
+    #[test]
+    fn machines_are_told_apart_where_there_are_several() {
+        let mut sums = Sums::new([vec![Key::Process, Key::Reason]]);
+        let mut pages = Vec::new();
+        for host in ["db-1", "db-2"] {
+            let run = Run {
+                begun: Nanos(0),
+                host: Arc::from(host),
+            };
+            sums.begin_run();
+            sums.add(&made_up::moved(), &run);
+            let text = shown(&sums, Sort::Name, 5);
+            pages.push(text.lines().skip(1).map(str::to_owned).collect::<Vec<_>>());
+        }
+        assert!(pages[0].len() == 2 && pages[0][0].starts_with("PROCESS"), "{pages:?}");
+        assert!(
+            pages[1].len() == 3 && pages[1][0].starts_with("HOST  PROCESS"),
+            "{pages:?}"
+        );
+        assert!(
+            pages[1][1].starts_with("db-1") && pages[1][2].starts_with("db-2"),
+            "{pages:?}"
+        );
+    }
+
+    #[test]
+    fn rows_as_json() {
+        let all = Key::ALL.map(|key| table(&sums_by(&[key]).tables[0], Sort::Events, 2, 0, false));
+        let all: Vec<serde_json::Value> = all
+            .iter()
+            .map(|section| serde_json::from_str(&json::object(std::slice::from_ref(section))).unwrap())
+            .map(|object: serde_json::Value| object["rows"].clone())
+            .collect();
+        insta::assert_snapshot!(serde_json::to_string_pretty(&all).unwrap());
+    }
+}

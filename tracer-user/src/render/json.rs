@@ -1,0 +1,183 @@
+//! Sections as JSON: a record is an object, a table an array of objects, each value under its column's key.
+//! Input: sections. Keys of reports are documented in docs/json.md and stable.
+
+mod contents;
+
+use std::io::{self, Write};
+
+use serde::{Serialize, Serializer, ser::SerializeMap};
+
+use crate::{
+    escape,
+    event::failure::cause_name,
+    run::totals::NodePair,
+    section::{Cell, Row, Section},
+};
+
+pub use contents::contents;
+
+/// One object with everything that sections have for programs, its keys in the order of the alphabet, on one line.
+#[must_use]
+pub fn object(sections: &[Section]) -> String {
+    // Sections have no keys but strings: this does not fail.
+    let sorted = serde_json::to_value(Sections(sections)).unwrap_or_default();
+    escape::json_text(&sorted)
+}
+
+/// Writes a line for each row: an object whose `kind` is the section's name.
+///
+/// # Errors
+/// Those of `out`.
+pub fn lines(out: &mut dyn Write, sections: &[Section]) -> io::Result<()> {
+    for section in sections {
+        for row in section.rows.iter().filter(|_| !section.name.is_empty()) {
+            let kind = Some(section.name);
+            escape::json(&mut *out, &Object { kind, section, row })?;
+            out.write_all(b"\n")?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether it has anything for programs.
+fn is_for_programs(section: &Section) -> bool {
+    section.columns.iter().any(|column| column.key.is_some())
+}
+
+/// Sections side by side in one object.
+pub struct Sections<'a>(pub &'a [Section]);
+
+impl Serialize for Sections<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for section in self.0.iter().filter(|section| is_for_programs(section)) {
+            match (section.name, section.rows.first()) {
+                ("", Some(row)) => values(&mut map, section, row)?,
+                ("", None) => {}
+                (name, _) => map.serialize_entry(name, &Whole(section))?,
+            }
+        }
+        map.end()
+    }
+}
+
+/// A section for itself.
+struct Whole<'a>(&'a Section);
+
+impl Serialize for Whole<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let section = self.0;
+        let object = |row| Object {
+            kind: None,
+            section,
+            row,
+        };
+        if !section.is_record {
+            return serializer.collect_seq(section.rows.iter().map(object));
+        }
+        section.rows.first().map(object).serialize(serializer)
+    }
+}
+
+struct Object<'a> {
+    kind: Option<&'static str>,
+    section: &'a Section,
+    row: &'a Row,
+}
+
+impl Serialize for Object<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        if let Some(kind) = self.kind {
+            map.serialize_entry("kind", kind)?;
+        }
+        values(&mut map, self.section, self.row)?;
+        map.end()
+    }
+}
+
+fn values<M: SerializeMap>(map: &mut M, section: &Section, row: &Row) -> Result<(), M::Error> {
+    for (column, cell) in section.columns.iter().zip(&row.cells) {
+        match (column.key, cell) {
+            (None, _) => {}
+            (Some(_), Cell::Process(..) | Cell::Nodes(..) | Cell::Address(..)) => parts(map, column.prefix, cell)?,
+            (Some(key), cell) => map.serialize_entry(key, &Value(cell))?,
+        }
+    }
+    Ok(())
+}
+
+/// A value that has several keys, the same as in the lines of events; nothing of others.
+fn parts<M: SerializeMap>(map: &mut M, prefix: &str, cell: &Cell) -> Result<(), M::Error> {
+    let key = |name: &str| format!("{prefix}{name}");
+    match cell {
+        Cell::Process(tgid, comm) => {
+            map.serialize_entry(&key("pid"), &tgid.0)?;
+            map.serialize_entry(&key("comm"), &comm.as_deref())
+        }
+        Cell::Nodes(old, new) => {
+            map.serialize_entry(&key("old_node"), &old.node().map(|node| node.0))?;
+            map.serialize_entry(&key("new_node"), &new.node().map(|node| node.0))
+        }
+        Cell::Address(tgid, vaddr) => {
+            map.serialize_entry(&key("pid"), &tgid.map(|tgid| tgid.0))?;
+            map.serialize_entry(&key("vaddr"), &vaddr.to_string())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A value for itself.
+struct Value<'a>(&'a Cell);
+
+impl Serialize for Value<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Cell::Text(text) => serializer.serialize_str(text),
+            Cell::Mark(word, _) => serializer.serialize_str(word),
+            Cell::None | Cell::Unknown | Cell::Continued | Cell::Omitted | Cell::Others(_) => {
+                serializer.serialize_none()
+            }
+            Cell::Nobody => serializer.serialize_str("nobody"),
+            Cell::Count(number)
+            | Cell::Counted(number, ..)
+            | Cell::Number(number)
+            | Cell::Bytes(number)
+            | Cell::Bar(number, _)
+            | Cell::Share(number, _)
+            | Cell::Seconds(number, _) => serializer.serialize_u64(*number),
+            Cell::Difference(difference) => serializer.serialize_i64(*difference),
+            Cell::Duration(nanos) | Cell::Date(nanos, _) => serializer.serialize_u64(nanos.0),
+            Cell::Between(from, to) => (from.0, to.0).serialize(serializer),
+            Cell::Flag(flag) => serializer.serialize_bool(*flag),
+            Cell::ByNodes(sums) => serializer.collect_seq(sums.iter().map(|(pair, pages)| PairSum(*pair, *pages))),
+            Cell::Histogram(buckets) => {
+                serializer.collect_seq(buckets.iter().map(|(from, to, count)| (from.0, to.0, *count)))
+            }
+            Cell::Nodes(..) | Cell::Process(..) | Cell::Address(..) => {
+                let mut map = serializer.serialize_map(None)?;
+                parts(&mut map, "", self.0)?;
+                map.end()
+            }
+            Cell::Reason(reason) => serializer.collect_str(reason),
+            Cell::Cause(cause, _) => serializer.serialize_str(cause_name(*cause)),
+            Cell::Verdict(verdict) => serializer.serialize_str(verdict.name()),
+            Cell::Order(order) => serializer.serialize_u8(order.0),
+            Cell::Backend(backend) => serializer.serialize_str(backend.name()),
+            Cell::List(cells) => serializer.collect_seq(cells.iter().map(Value)),
+            Cell::Section(section) => Whole(section).serialize(serializer),
+        }
+    }
+}
+
+/// Base pages that went from a node to a node.
+struct PairSum(NodePair, u64);
+
+impl Serialize for PairSum {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        parts(&mut map, "", &Cell::pair(self.0))?;
+        map.serialize_entry("pages", &self.1)?;
+        map.end()
+    }
+}
