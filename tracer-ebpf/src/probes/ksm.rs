@@ -2,12 +2,11 @@
 //! Input: mm/ksm.c's `try_to_merge_one_page`.
 
 use aya_ebpf::{macros::fexit, programs::FExitContext};
-use tracer_common::event::{MappingMoved, outside};
+use tracer_common::event::{MappingMoved, mapping_flags, outside};
 
 use crate::{
-    emit,
+    emit, filter,
     kernel::{self, config},
-    owner,
     turn::twice,
 };
 
@@ -22,14 +21,14 @@ fn ksm_merged(ctx: &FExitContext) {
     if ret != 0 || kpage == 0 || kpage == page {
         return;
     }
-    let owner = owner::of_mm(kernel::vma_mm(vma));
-    if !owner.is_wanted_outside() {
+    let owner = kernel::mm_owner(kernel::vma_mm(vma));
+    if !filter::wants_outside_of(owner) {
         return;
     }
     let (tgid, tid) = kernel::current();
     emit::outside(MappingMoved {
         reason: outside::KSM_MERGE,
-        flags: owner.flags(),
+        flags: if owner.exiting { mapping_flags::OWNER_EXITING } else { 0 },
         at: kernel::now(),
         vaddr: kernel::address_in(vma, kernel::read(page, config!(folio_index))),
         old_pfn: kernel::folio_pfn(page),

@@ -176,7 +176,7 @@ impl Correlator {
                     }
                 }
                 Raw::File(seen) => self.files.add(seen),
-                Raw::Unmapped(raw) => others.push(self.unmapped(raw)),
+                Raw::Folio(raw) => others.push(self.unmapped(raw)),
                 Raw::Failure(raw) => failing.push(self.failing(raw)),
                 Raw::Compaction(raw) => others.push(self.compaction(raw)),
                 Raw::Mapping(raw) => {

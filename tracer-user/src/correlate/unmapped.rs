@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use tracer_common::event::{FileSeen, UnmappedMoved};
+use tracer_common::event::{FileSeen, FolioMoved};
 
 use crate::{
     correlate::{Correlator, processes},
@@ -39,7 +39,7 @@ impl Files {
 
 impl Correlator {
     /// The event of a folio that moved without a mapping.
-    pub(super) fn unmapped(&mut self, raw: &UnmappedMoved) -> Event {
+    pub(super) fn unmapped(&mut self, raw: &FolioMoved) -> Event {
         let pfn = |raw: u64| (raw != 0).then_some(Pfn(raw));
         let (old_pfn, new_pfn) = (pfn(raw.old_pfn), pfn(raw.new_pfn));
         let node = |pfn: Option<Pfn>| pfn.and_then(|pfn| self.topology.node_of(pfn));
