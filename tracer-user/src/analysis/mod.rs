@@ -8,7 +8,7 @@ pub mod health;
 pub mod losses;
 mod missing;
 mod question;
-mod runs;
+pub mod runs;
 pub mod selection;
 mod stuck;
 mod tables;

