@@ -187,12 +187,13 @@ impl Totals {
         if moved.ambiguous {
             add(&mut self.ambiguous, moved.pages);
         }
-        let sums = of_reason(&mut self.by_reason, &moved.reason);
-        sums.add((moved.old_node, moved.new_node), pages);
-        add(&mut sums.mappings, moved.pages);
-        if let Some(blackout) = moved.blackout {
-            sums.blackout.add(blackout, 1);
-        }
+        in_reason(&mut self.by_reason, &moved.reason, |sums| {
+            sums.add((moved.old_node, moved.new_node), pages);
+            add(&mut sums.mappings, moved.pages);
+            if let Some(blackout) = moved.blackout {
+                sums.blackout.add(blackout, 1);
+            }
+        });
     }
 
     fn add_unmapped(&mut self, moved: &UnmappedMove) {
@@ -200,16 +201,18 @@ impl Totals {
         self.stuck.came(moved.new_pfn, pages);
         add(&mut self.pages, pages);
         add(&mut self.unmapped, pages);
-        of_reason(&mut self.by_reason, &moved.reason).add((moved.old_node, moved.new_node), pages);
+        in_reason(&mut self.by_reason, &moved.reason, |sums| {
+            sums.add((moved.old_node, moved.new_node), pages);
+        });
     }
 }
 
-fn of_reason<'s>(sums: &'s mut BTreeMap<Reason, ReasonTotals>, reason: &Reason) -> &'s mut ReasonTotals {
-    // Only the first one of a reason needs a copy of its name.
-    if !sums.contains_key(reason) {
-        sums.insert(reason.clone(), ReasonTotals::default());
+/// Changes the sums of a reason, which is looked up once; only the first one of a reason needs a copy of its name.
+fn in_reason(sums: &mut BTreeMap<Reason, ReasonTotals>, reason: &Reason, change: impl FnOnce(&mut ReasonTotals)) {
+    match sums.get_mut(reason) {
+        Some(known) => change(known),
+        None => change(sums.entry(reason.clone()).or_default()),
     }
-    sums.get_mut(reason).unwrap_or_else(|| unreachable!("inserted above"))
 }
 
 impl ReasonTotals {

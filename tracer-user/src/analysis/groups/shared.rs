@@ -13,7 +13,10 @@ const MOST: usize = 1 << 12;
 #[derive(Debug, Default)]
 pub struct Shared {
     folios: Folios,
-    of_threads: HashMap<Tid, Counted>,
+    /// Of the last move: events come in rows of one thread.
+    current: (Tid, Counted),
+    /// Of the other threads.
+    others: HashMap<Tid, Counted>,
 }
 
 /// Where the pages of a folio are counted already.
@@ -29,10 +32,10 @@ impl Shared {
     /// The folio of this move.
     pub fn folio(&mut self, moved: &Move) -> &mut Counted {
         let pages = self.folios.pages(moved);
-        if self.of_threads.len() >= MOST && !self.of_threads.contains_key(&moved.actor.tid) {
-            self.of_threads.clear();
+        if self.current.0 != moved.actor.tid {
+            self.turn_to(moved.actor.tid);
         }
-        let counted = self.of_threads.entry(moved.actor.tid).or_default();
+        let counted = &mut self.current.1;
         if moved.nth.is_none() {
             (counted.pages, counted.groups) = (pages, None);
         } else if pages > 0 || counted.groups.is_none() {
@@ -41,6 +44,15 @@ impl Shared {
             counted.groups.get_or_insert_default().clear();
         }
         counted
+    }
+
+    fn turn_to(&mut self, tid: Tid) {
+        if self.others.len() >= MOST && !self.others.contains_key(&tid) {
+            self.others.clear();
+        }
+        let next = (tid, self.others.remove(&tid).unwrap_or_default());
+        let (before, counted) = std::mem::replace(&mut self.current, next);
+        self.others.insert(before, counted);
     }
 }
 
