@@ -5,7 +5,22 @@
 use std::io::{self, Cursor};
 
 use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
-use tracer_user::{analysis::contents, pipeline::replay::replay, recording::{block::{BlockHeader, HEADER, MAGIC, Packer, Span, Unpacker}, blocks::Blocks, contents::Contents, merge, parts::Parts, reader::RecordingFile, redact::Key, writer::{Store, Writer}}, render::{json, text}, sink::{Sink, json::JsonLines, text::Text}};
+use tracer_user::{
+    analysis::contents,
+    pipeline::replay::replay,
+    recording::{
+        block::{BlockHeader, HEADER, MAGIC, Packer, Span, Unpacker},
+        blocks::Blocks,
+        contents::Contents,
+        merge,
+        parts::Parts,
+        reader::RecordingFile,
+        redact::Key,
+        writer::{Store, Writer},
+    },
+    render::{json, text},
+    sink::{Sink, json::JsonLines, text::Text},
+};
 
 fuzz_target!(|bytes: &[u8]| {
     show(bytes, &mut Text::new(Harmless, true, None));
@@ -34,7 +49,9 @@ fn look_in(bytes: &[u8]) {
     while let Ok(Some(item)) = recording.next_item() {
         found.add(&item, &mut recording);
     }
-    assert!(is_harmless(text::plain(&contents::sections(&found, "recording")).as_bytes()));
+    assert!(is_harmless(
+        text::plain(&contents::sections(&found, "recording")).as_bytes()
+    ));
     assert!(is_harmless(json::contents(&found).as_bytes()));
 }
 

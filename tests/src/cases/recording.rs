@@ -306,10 +306,10 @@ fn rotated(env: &Env) -> Result<Outcome> {
         let end = found.end.context("no end")?;
         ensure!(found.missing.is_empty(), "{:?}", found.missing);
         ensure!(end.finished.is_some() == (number == 0), "part {number}: {end:?}");
-        ensure!(
-            number == 0 || fs::metadata(&part)?.len() >= 1_000_000,
-            "part {number} is not full"
-        );
+        // A file ends where the next block, an eighth of it at most, may not fit.
+        let size = fs::metadata(&part)?.len();
+        ensure!(size <= 1_000_000, "part {number} is too large: {size} bytes");
+        ensure!(number == 0 || size > 875_000, "part {number} is not full: {size} bytes");
         // One after the other, without a gap.
         let Some((_, first)) = found.events.first().copied() else {
             // The file before became full with the very last of them.
