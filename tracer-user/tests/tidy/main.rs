@@ -47,13 +47,9 @@ const KNOWN: &[&str] = &[
     "circle: tracer-user/src: correlate/failures.rs, correlate/mod.rs, correlate/owners.rs, correlate/unmapped.rs",
     "circle: tracer-user/src: recording/blocks.rs, recording/writer.rs",
     "circle: tracer-user/src: recording/redact.rs, recording/redact/frames.rs",
-    "circle: tracer-user/src: recording/rows.rs, recording/rows/moves.rs, recording/rows/others.rs",
-    "circle: tracer-user/src: sink/json.rs, sink/json/others.rs",
     "circle: tracer-user/src: sink/table.rs, sink/table/columns.rs",
     "head: tracer-ebpf/src/counters.rs",
     "head: tracer-ebpf/src/probes/mod.rs",
-    "name: tracer-user/src/recording/rows/others.rs",
-    "name: tracer-user/src/sink/json/others.rs",
     "upward: tracer-ebpf/src/kernel.rs -> filter.rs",
     "upward: tracer-ebpf/src/state.rs -> probes/unmapped.rs",
 ];
