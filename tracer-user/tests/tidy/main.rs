@@ -44,7 +44,6 @@ const KNOWN: &[&str] = &[
     "circle: tracer-ebpf/src: filter.rs, kernel.rs",
     "circle: tracer-ebpf/src: probes/unmapped.rs, state.rs",
     "circle: tracer-user/src: analysis/health.rs, analysis/health/checks.rs",
-    "circle: tracer-user/src: correlate/failures.rs, correlate/mod.rs, correlate/owners.rs, correlate/unmapped.rs",
     "circle: tracer-user/src: recording/blocks.rs, recording/writer.rs",
     "circle: tracer-user/src: recording/redact.rs, recording/redact/frames.rs",
     "circle: tracer-user/src: sink/table.rs, sink/table/columns.rs",
