@@ -21,7 +21,7 @@ use crate::{
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A run of neighbouring pages moved.
+    /// A range of neighbouring pages moved.
     Move(Move),
     /// A folio without a mapping moved.
     Unmapped(UnmappedMove),

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
+    mem,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,7 +11,7 @@ use std::{
 use crate::{
     proc::{
         maps::{AddressSpace, Vma},
-        pagemap::{LookupError, Pagemap},
+        pagemap::{Frame, LookupError, Pagemap},
     },
     units::{Tgid, VirtAddr},
 };
@@ -30,6 +31,8 @@ pub struct Spaces {
     /// With the time of reading.
     vmas: HashMap<Tgid, (AddressSpace, Instant)>,
     pagemaps: HashMap<Tgid, Pagemap>,
+    /// Entries of one page.
+    words: Vec<u64>,
 }
 
 impl Spaces {
@@ -84,5 +87,17 @@ impl Spaces {
             self.pagemaps.remove(&tgid);
         }
         result
+    }
+
+    /// Where one page is.
+    ///
+    /// # Errors
+    /// As [`lookup`](Self::lookup).
+    pub fn frame(&mut self, tgid: Tgid, page: VirtAddr) -> Result<Frame, LookupError> {
+        let mut words = mem::take(&mut self.words);
+        let result = self.lookup(tgid, &[page], &mut words);
+        let frame = words.first().map_or(Frame::None, |&word| Frame::decode(word));
+        self.words = words;
+        result.map(|()| frame)
     }
 }

@@ -8,7 +8,7 @@ use tracer_common::event::{
 /// A record, checked but not yet understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Raw {
-    /// A run of mappings moved.
+    /// A range of mappings moved.
     Mapping(MappingMoved),
     /// A process was made, renamed, ended, or first seen to migrate.
     Process(ProcessChange, ProcessSeen),
@@ -40,9 +40,9 @@ pub enum DecodeError {
     /// A span of time that ends before it begins.
     #[error("a span of time that ends before it begins")]
     Span,
-    /// A run of no pages, or one that leaves the address space.
-    #[error("impossible run of {0} pages")]
-    Run(u32),
+    /// A range of no pages, or one that leaves the address space.
+    #[error("impossible range of {0} pages")]
+    Range(u32),
 }
 
 /// Reads one record.
@@ -58,7 +58,7 @@ pub fn decode(record: &[u8]) -> Result<Raw, DecodeError> {
             let event: MappingMoved = read(record)?;
             let end = (event.vaddr >> 12).checked_add(u64::from(event.pages));
             if event.pages == 0 || event.pages > MOST_PAGES || end.is_none_or(|end| end > 1 << 52) {
-                return Err(DecodeError::Run(event.pages));
+                return Err(DecodeError::Range(event.pages));
             }
             order(event.order)?;
             Ok(Raw::Mapping(event))
@@ -142,7 +142,7 @@ mod tests {
             kind: Kind::MappingMoved as u16,
             ..MappingMoved::default()
         };
-        assert_eq!(decode(&bytes(&empty)), Err(DecodeError::Run(0)));
+        assert_eq!(decode(&bytes(&empty)), Err(DecodeError::Range(0)));
         let process = ProcessSeen {
             kind: Kind::ProcessSeen as u16,
             change: 77,

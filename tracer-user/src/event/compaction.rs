@@ -1,4 +1,4 @@
-//! A run of compaction over one zone.
+//! A pass of compaction over one zone.
 //! Made by `correlate`; read by every sink.
 
 use std::sync::Arc;

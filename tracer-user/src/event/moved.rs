@@ -10,7 +10,7 @@ use crate::{
     units::{Nanos, NodeId, Order, Pfn, VirtAddr},
 };
 
-/// A run of neighbouring pages in one VMA, of one folio before or now, that went to other frames.
+/// A range of neighbouring pages in one VMA, of one folio before or now, that went to other frames.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Move {
     /// When the new mapping was in place.
@@ -21,7 +21,7 @@ pub struct Move {
     pub owner_source: OwnerSource,
     /// First address.
     pub vaddr: VirtAddr,
-    /// Base pages; addresses and frames run in parallel.
+    /// Base pages; addresses and frames go in parallel.
     pub pages: u64,
     /// The folio's order. In the tracepoint backend that of the mapping.
     pub order: Order,
@@ -49,7 +49,7 @@ pub struct Move {
     pub map_count: Option<u64>,
     /// The old frame is one of several candidates (tracepoint backend).
     pub ambiguous: bool,
-    /// Which of its folio's runs this is, from 1: a folio that several mappings share moves once, and is reported once
+    /// Which of its folio's ranges this is, from 1: a folio that several mappings share moves once, and is reported once
     /// for each. None: the tracepoint backend does not see folios.
     pub nth: Option<u8>,
     /// Where the mapping was restored.

@@ -111,7 +111,7 @@ pub enum Used {
 /// What may be missing where the kernel skips a run of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Skipped {
-    /// Events: a move, a failure, a run of compaction; or those of a process that is taken for one that nobody asked for.
+    /// Events: a move, a failure, a pass of compaction; or those of a process that is taken for one that nobody asked for.
     Events,
     /// A detail of an event, or a line of the books.
     Details,

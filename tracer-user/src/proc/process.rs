@@ -187,6 +187,22 @@ fn unescape(escaped: &[u8]) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+/// The name of a process; None: it is gone.
+pub fn comm(tgid: Tgid) -> Option<String> {
+    read_comm(&format!("/proc/{tgid}/comm"))
+}
+
+/// The name of a thread; None: it is gone, or of another process.
+pub fn thread_comm(tgid: Tgid, tid: Tid) -> Option<String> {
+    read_comm(&format!("/proc/{tgid}/task/{tid}/comm"))
+}
+
+fn read_comm(path: &str) -> Option<String> {
+    let bytes = fs::read(path).ok()?;
+    let name = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+    Some(String::from_utf8_lossy(name).into_owned())
+}
+
 /// All processes there are, by number.
 ///
 /// # Errors

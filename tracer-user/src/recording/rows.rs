@@ -1,10 +1,11 @@
 //! Events as rows of numbers, and back.
 //! Input: events in the order in which they came; the content of a block.
 
-mod moves;
-mod others;
-
-use tracer_common::event::FAILED_MAPPINGS;
+mod compaction;
+mod failure;
+mod moved;
+mod numbers;
+mod unmapped;
 
 use crate::{
     event::Event,
@@ -13,14 +14,15 @@ use crate::{
         block::{MAX_ROWS, Span},
         columns::{
             Codec::{self, Runs},
-            Reader, Rows, Writer, unzigzag, zigzag,
+            Reader, Rows, Writer,
         },
-        tables::{Filling, Tables, narrow},
+        tables::{Filling, Tables},
     },
-    units::{NodeId, PAGE_SHIFT},
 };
-use moves::{Expected, MOVE};
-use others::{COMPACTION, FAILURE, PLACE, UNMAPPED_MOVE};
+use compaction::COMPACTION;
+use failure::{FAILURE, MAX_PLACES, PLACE};
+use moved::{Expected, MOVE};
+use unmapped::UNMAPPED_MOVE;
 
 /// Which kind of event comes next.
 const KIND: [Codec; 1] = [Runs];
@@ -105,23 +107,24 @@ impl Batch {
         self.span.rows += 1;
         let kind = match event {
             Event::Move(moved) => {
-                self.moves.push(moves::move_row(moved, self.expected, &mut self.tables));
+                self.moves.push(moved::move_row(moved, self.expected, &mut self.tables));
                 self.expected.follow(moved);
                 MOVES
             }
             Event::Unmapped(moved) => {
-                self.unmapped.push(others::unmapped_row(moved, &mut self.tables));
+                self.unmapped.push(unmapped::unmapped_row(moved, &mut self.tables));
                 UNMAPPED
             }
             Event::Failure(failure) => {
-                for place in others::known_places(failure) {
-                    self.places.push(others::place_row(place, &mut self.tables));
+                for place in failure::known_places(failure) {
+                    self.places.push(failure::place_row(place, &mut self.tables));
                 }
-                self.failures.push(others::failure_row(failure, &mut self.tables));
+                self.failures.push(failure::failure_row(failure, &mut self.tables));
                 FAILURES
             }
-            Event::Compaction(run) => {
-                self.compactions.push(others::compaction_row(run, &mut self.tables));
+            Event::Compaction(pass) => {
+                self.compactions
+                    .push(compaction::compaction_row(pass, &mut self.tables));
                 COMPACTIONS
             }
         };
@@ -216,12 +219,12 @@ impl<'a> Events<'a> {
         let other = match *self.kinds.row() {
             [MOVES] => return self.next_move().map(|event| Some(Step::Event(event))),
             [TURN] => return Ok(Some(Step::Turn)),
-            [UNMAPPED] => Event::Unmapped(others::read_unmapped(self.unmapped.take()?, tables)?),
+            [UNMAPPED] => Event::Unmapped(unmapped::read_unmapped(self.unmapped.take()?, tables)?),
             [FAILURES] => {
                 let row = self.failures.take()?;
-                Event::Failure(others::read_failure(row, &mut self.places, tables)?)
+                Event::Failure(failure::read_failure(row, &mut self.places, tables)?)
             }
-            [COMPACTIONS] => Event::Compaction(others::read_compaction(self.compactions.take()?, tables)?),
+            [COMPACTIONS] => Event::Compaction(compaction::read_compaction(self.compactions.take()?, tables)?),
             _ => return Err(Damage("it has events of an unknown kind")),
         };
         Ok(Some(Step::Event(self.other.insert(other))))
@@ -232,52 +235,14 @@ impl<'a> Events<'a> {
         let changes = self.moves.step()?;
         let row = self.moves.row();
         if changes {
-            self.moved = Some(Event::Move(moves::read_move(row, &self.tables)?));
+            self.moved = Some(Event::Move(moved::read_move(row, &self.tables)?));
         }
         if let Some(Event::Move(moved)) = &mut self.moved {
-            moves::vary(moved, row, self.expected);
+            moved::vary(moved, row, self.expected);
             self.expected.follow(moved);
         }
         self.moved.as_ref().ok_or(Damage("its first row begins no run"))
     }
-}
-
-/// Mappings that are recorded of a folio that could not be moved. The kernel side tells of fewer.
-const MAX_PLACES: usize = 16;
-const _: () = assert!(FAILED_MAPPINGS <= MAX_PLACES);
-
-/// How far it is from `from`, in as few bits as can be.
-fn step(to: u64, from: u64) -> u64 {
-    zigzag(to.wrapping_sub(from))
-}
-
-fn stepped(step: u64, from: u64) -> u64 {
-    from.wrapping_add(unzigzag(step))
-}
-
-/// Addresses are of pages: the bits below come last.
-fn turned(address: u64) -> u64 {
-    address.rotate_right(PAGE_SHIFT)
-}
-
-fn bit(there: bool, bit: u64) -> u64 {
-    if there { bit } else { 0 }
-}
-fn plus_one(number: Option<u64>) -> u64 {
-    number.map_or(0, |number| number.wrapping_add(1))
-}
-
-fn less_one(number: u64) -> Option<u64> {
-    number.checked_sub(1)
-}
-
-fn node(number: u64) -> Result<Option<NodeId>, Damage> {
-    less_one(number).map(|node| narrow(node).map(NodeId)).transpose()
-}
-/// One of a list, by its place in it.
-fn of<T: Copy>(all: &[T], number: u64) -> Result<T, Damage> {
-    let found = usize::try_from(number).ok().and_then(|at| all.get(at));
-    found.copied().ok_or(Damage("it has a number that has no meaning"))
 }
 
 #[cfg(test)]
@@ -326,11 +291,11 @@ mod tests {
         assert_eq!(read_back(&mut batch), Ok(vec![all]));
         for (places, taken) in [(MAX_PLACES, true), (MAX_PLACES + 1, false), (1 << 20, false)] {
             // In run-length columns so many are a few bytes.
-            let mut row = others::failure_row(&failure, &mut batch.tables);
+            let mut row = failure::failure_row(&failure, &mut batch.tables);
             row[FAILURE.len() - 2] = places as u64;
             batch.failures.push(row);
             batch.kinds.push([FAILURES]);
-            let row = others::place_row(place, &mut batch.tables);
+            let row = failure::place_row(place, &mut batch.tables);
             (0..places).for_each(|_| batch.places.push(row));
             assert_eq!(read_back(&mut batch).is_ok(), taken, "{places} places");
         }

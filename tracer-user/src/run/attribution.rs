@@ -6,19 +6,19 @@ use serde::{Deserialize, Serialize};
 /// What was dropped or could not be answered here. Base pages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Losses {
-    /// Runs whose owner nobody could be found for.
+    /// Moves whose owner nobody could be found for.
     pub unattributed: Unattributed,
     /// Of those owners, pages nobody asked about because reading had fallen behind.
     pub not_asked_pages: u64,
-    /// Tracepoint backend, which filters here: runs of other processes than the wanted ones.
+    /// Tracepoint backend, which filters here: moves of other processes than the wanted ones.
     pub filtered_pages: u64,
-    /// Tracepoint backend: runs dropped because nobody looked for their owners.
+    /// Tracepoint backend: moves dropped because nobody looked for their owners.
     pub unsearched_pages: u64,
     /// Runs that became events; None where the kernel names the owners, which then counts them itself.
     pub reported_pages: Option<u64>,
 }
 
-/// Pages of runs without an owner, by what is missing. Where every process is traced they are shown all the same.
+/// Pages of moves without an owner, by what is missing. Where every process is traced they are shown all the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Unattributed {

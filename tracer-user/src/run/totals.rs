@@ -156,7 +156,7 @@ pub struct CompactionTotals {
     pub moved: u64,
     /// Base pages that could not be moved in them.
     pub failed: u64,
-    /// Of the runs, those that an allocation waited for.
+    /// Passes that an allocation waited for.
     pub direct: Durations,
     /// Time that tasks waited in those.
     pub direct_time: Nanos,
@@ -173,7 +173,7 @@ impl Totals {
                 let known = self.stuck.failed(&key, failure);
                 self.failures.entry(key).or_default().add(failure.order.pages(), known);
             }
-            Event::Compaction(run) => self.compaction.add(run),
+            Event::Compaction(pass) => self.compaction.add(pass),
         }
     }
 
@@ -226,14 +226,14 @@ impl ReasonTotals {
 }
 
 impl CompactionTotals {
-    fn add(&mut self, run: &Compaction) {
+    fn add(&mut self, pass: &Compaction) {
         self.runs += 1;
-        self.time.0 = self.time.0.saturating_add(run.duration.0);
-        self.moved = self.moved.saturating_add(run.moved);
-        self.failed = self.failed.saturating_add(run.failed);
-        if run.direct {
-            self.direct.add(run.duration, 1);
-            self.direct_time.0 = self.direct_time.0.saturating_add(run.duration.0);
+        self.time.0 = self.time.0.saturating_add(pass.duration.0);
+        self.moved = self.moved.saturating_add(pass.moved);
+        self.failed = self.failed.saturating_add(pass.failed);
+        if pass.direct {
+            self.direct.add(pass.duration, 1);
+            self.direct_time.0 = self.direct_time.0.saturating_add(pass.duration.0);
         }
     }
 }

@@ -2,28 +2,31 @@
 //! Input: events; output: any writer.
 
 mod books;
-mod others;
+mod compaction;
+mod failure;
+mod moved;
+mod objects;
+mod unmapped;
 
 use std::io::{self, Write};
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use crate::{
     analysis::runs::sums,
     escape,
-    event::{Event, Move, Task},
-    proc::maps::Vma,
+    event::Event,
     render::json::Sections,
     run::{header::Header, intervals::Interval, summary::Summary},
     section::Section,
-    sink::{
-        Sink,
-        export::Export,
-        json::others::{CompactionLine, FailureLine, UnmappedLine},
-    },
+    sink::{Sink, export::Export},
 };
 
 use books::{BooksLine, IntervalLine};
+use compaction::CompactionLine;
+use failure::FailureLine;
+use moved::MoveLine;
+use unmapped::UnmappedLine;
 
 /// Writes JSON lines.
 pub struct JsonLines<W> {
@@ -55,7 +58,7 @@ impl<W: Write> Sink for JsonLines<W> {
             Event::Move(moved) => self.line(&MoveLine::from(moved)),
             Event::Unmapped(moved) => self.line(&UnmappedLine::from(moved)),
             Event::Failure(failure) => self.line(&FailureLine::from(failure)),
-            Event::Compaction(run) => self.line(&CompactionLine::from(run)),
+            Event::Compaction(pass) => self.line(&CompactionLine::from(pass)),
         }
     }
 
@@ -83,97 +86,6 @@ impl<W: Write> Export for JsonLines<W> {
 
     fn close(&mut self) -> io::Result<()> {
         self.writer.flush()
-    }
-}
-
-/// A number too wide for a JSON reader's doubles: a hex string.
-struct Hex(u64);
-
-impl Serialize for Hex {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&format_args!("{:#x}", self.0))
-    }
-}
-
-#[derive(Serialize)]
-struct VmaObject<'a> {
-    start: Hex,
-    end: Hex,
-    perms: String,
-    name: &'a str,
-}
-
-impl<'a> From<&'a Vma> for VmaObject<'a> {
-    fn from(vma: &'a Vma) -> Self {
-        Self {
-            start: Hex(vma.start.0),
-            end: Hex(vma.end.0),
-            perms: vma.perms.to_string(),
-            name: &vma.name,
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct MoveLine<'a> {
-    kind: &'static str,
-    ts_ns: u64,
-    pid: Option<u32>,
-    comm: Option<&'a str>,
-    vaddr: Hex,
-    pages: u64,
-    order: u8,
-    old_pfn: Option<Hex>,
-    new_pfn: Option<Hex>,
-    old_node: Option<u32>,
-    new_node: Option<u32>,
-    reason: String,
-    actor_pid: u32,
-    actor_tid: u32,
-    actor_comm: Option<&'a str>,
-    blackout_ns: Option<u64>,
-    vma: Option<VmaObject<'a>>,
-    verdict: &'static str,
-    owner_source: Option<&'static str>,
-    cpu: u16,
-    flags: Option<Vec<&'static str>>,
-    map_count: Option<u64>,
-    ambiguous: bool,
-    nth: Option<u8>,
-}
-
-fn name(task: &Task) -> Option<&str> {
-    task.comm.as_deref()
-}
-
-impl<'a> From<&'a Move> for MoveLine<'a> {
-    fn from(moved: &'a Move) -> Self {
-        Self {
-            kind: "move",
-            ts_ns: moved.at.0,
-            pid: moved.owner.as_ref().map(|owner| owner.tgid.0),
-            comm: moved.owner.as_ref().and_then(name),
-            vaddr: Hex(moved.vaddr.0),
-            pages: moved.pages,
-            order: moved.order.0,
-            old_pfn: moved.old_pfn.map(|pfn| Hex(pfn.0)),
-            new_pfn: moved.new_pfn.map(|pfn| Hex(pfn.0)),
-            old_node: moved.old_node.map(|node| node.0),
-            new_node: moved.new_node.map(|node| node.0),
-            reason: moved.reason.to_string(),
-            actor_pid: moved.actor.tgid.0,
-            actor_tid: moved.actor.tid.0,
-            actor_comm: name(&moved.actor),
-            blackout_ns: moved.blackout.map(|blackout| blackout.0),
-            vma: moved.vma.as_deref().map(VmaObject::from),
-            verdict: moved.verdict.name(),
-            owner_source: moved.owner_source.name(),
-            cpu: moved.cpu,
-            flags: moved.flags.map(|flags| flags.names().collect()),
-            map_count: moved.map_count,
-            ambiguous: moved.ambiguous,
-            nth: moved.nth,
-        }
     }
 }
 

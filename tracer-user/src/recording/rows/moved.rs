@@ -1,7 +1,7 @@
 //! The columns of a move, and back.
 //! Input: a move of a page; its row.
 
-use super::{bit, of, step, stepped, turned};
+use super::numbers::{bit, of, step, stepped, turned};
 use crate::{
     event::{Move, OwnerSource, Verdict},
     proc::kpage::{KpfQuirks, PageFlags},
@@ -70,6 +70,7 @@ impl Expected {
         }
     }
 }
+
 pub(super) fn move_row(moved: &Move, expected: Expected, tables: &mut Filling) -> [u64; 20] {
     let old_pfn = moved.old_pfn.map_or(expected.old_pfn, |pfn| pfn.0);
     let new_pfn = moved.new_pfn.map_or(expected.new_pfn, |pfn| pfn.0);

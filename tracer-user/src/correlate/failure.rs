@@ -3,14 +3,21 @@
 
 use std::sync::Arc;
 
-use tracer_common::event::{FolioFailed, Place, failure_flags};
+use tracer_common::event::{FAILED_MAPPINGS, FolioFailed, Place, failure_flags};
 
 use crate::{
-    correlate::{Correlator, processes::Life},
+    correlate::{
+        life::Life,
+        machine::{Machine, frame},
+        processes::Processes,
+        spaces::Spaces,
+        strings::Strings,
+    },
     event::{
-        Event, Task,
+        Task,
         failure::{Cause, FailedPlace, Failure, Refs, is_concluded},
     },
+    kernel::names::KernelNames,
     proc::pagemap::Frame,
     units::{Nanos, Order, Pfn, Tgid, Tid, VirtAddr},
 };
@@ -19,45 +26,44 @@ use crate::{
 pub(super) struct Failing {
     raw: FolioFailed,
     actor: Task,
-    places: Vec<(Place, Life, Task)>,
+    places: [Option<(Place, Life, Task)>; FAILED_MAPPINGS],
 }
 
-impl Correlator {
+impl Failing {
     /// Names who tried, and who maps the folio.
-    pub(super) fn failing(&mut self, raw: &FolioFailed) -> Failing {
-        let places = raw.places.iter().filter(|place| place.owner_tgid != 0);
-        let named = places.map(|place| {
-            let tgid = Tgid(place.owner_tgid);
-            let owner = self.processes.process_at(tgid, Nanos(raw.at));
-            (*place, self.processes.life(tgid), owner)
-        });
-        Failing {
+    pub fn new(raw: &FolioFailed, processes: &mut Processes) -> Self {
+        Self {
             raw: *raw,
-            places: named.collect(),
-            actor: self.processes.thread(Tgid(raw.actor_tgid), Tid(raw.actor_tid)),
+            places: raw.places.map(|place| {
+                (place.owner_tgid != 0).then(|| {
+                    let (life, owner) = processes.living(Tgid(place.owner_tgid), Nanos(raw.at));
+                    (place, life, owner)
+                })
+            }),
+            actor: processes.thread(Tgid(raw.actor_tgid), Tid(raw.actor_tid)),
         }
     }
 
-    /// The event of a folio that could not be moved. With `ask` false no page table is read.
-    pub(super) fn failure(&mut self, failing: Failing, ask: bool) -> Event {
-        let raw = &failing.raw;
-        let pfn = (raw.pfn != 0).then_some(Pfn(raw.pfn));
-        let places = failing.places.into_iter();
-        let places = places.filter_map(|place| self.failed_place(place, pfn, ask)).collect();
+    /// The event of a folio that could not be moved.
+    pub fn event(self, owners: &mut Owners<'_>, machine: Machine<'_>, shared: &mut Shared) -> Failure {
+        let raw = &self.raw;
+        let pfn = frame(raw.pfn, 0);
+        let places = self.places.into_iter().flatten();
+        let places = places.filter_map(|place| owners.place(place, pfn)).collect();
         let tried = raw.attempts != 0 || raw.errno != 0;
-        let (cause, inferred) = self.cause(raw);
+        let (cause, inferred) = cause(raw, machine.names);
         let refs = match cause {
-            Cause::Pinned if raw.attempts == 0 => self.refs_of_pinned(raw),
+            Cause::Pinned if raw.attempts == 0 => refs_of_pinned(raw, machine.names),
             _ => u32::try_from(raw.refs).ok().zip(u32::try_from(raw.expected_refs).ok()),
         };
-        Event::Failure(Failure {
+        Failure {
             at: Nanos(raw.at),
             order: Order(raw.order),
             pfn,
-            node: pfn.and_then(|pfn| self.topology.node_of(pfn)),
-            reason: self.names.reason(raw.reason),
-            actor: failing.actor,
-            mode: Arc::from(mode(raw.mode)),
+            node: machine.node(pfn),
+            reason: machine.names.reason(raw.reason),
+            actor: self.actor,
+            mode: shared.strings.share(mode(raw.mode)),
             cause,
             inferred,
             errno: tried.then(|| raw.errno.unsigned_abs()),
@@ -67,75 +73,53 @@ impl Correlator {
                 .filter(|(held, expected)| *expected > 0 && held >= expected)
                 .map(|(held, expected)| Refs { held, expected }),
             map_count: map_count(raw),
-            flags: self
-                .names
-                .page_flags
-                .iter()
-                .filter(|(bit, _)| raw.flags >> (bit & 63) & 1 != 0 && *bit < PAGE_FLAGS)
-                .map(|(_, name)| &**name)
-                .collect::<Vec<_>>()
-                .join(",")
-                .into(),
+            flags: shared.flags(raw, machine.names),
             places,
             cpu: raw.cpu,
-        })
+        }
     }
+}
 
-    /// Why it was not moved: what was seen, else what its flags and its call tell. True: that is concluded.
-    fn cause(&self, raw: &FolioFailed) -> (Cause, bool) {
-        const EAGAIN: i32 = -11;
-        let seen = |flag| raw.seen & flag != 0;
-        let has = |name| self.has(raw, name);
-        let cause = if seen(failure_flags::NUMA_REFUSED) {
-            Cause::NumaRefused
-        } else if seen(failure_flags::NO_TARGET) {
-            Cause::NoTarget
-        } else if is_pinned(raw) && (raw.errno == EAGAIN || raw.attempts == 0) {
-            Cause::Pinned
-        } else if raw.errno == EAGAIN {
-            Cause::References
-        } else if raw.attempts != 0 {
-            Cause::Error
-        } else if seen(failure_flags::STILL_MAPPED) {
-            Cause::StillMapped
-        } else if has("writeback") {
-            Cause::Writeback
-        } else if has("locked") {
-            Cause::Locked
-        } else if seen(failure_flags::NO_MEMORY) {
-            Cause::NotTried
-        } else {
-            Cause::Unknown
-        };
-        // The references are counted a moment after the kernel did, and the one that was too many may be gone.
-        let gone = cause == Cause::References && raw.refs <= raw.expected_refs;
-        (cause, gone || is_concluded(cause))
+/// What many failures have in common.
+#[derive(Default)]
+pub(super) struct Shared {
+    strings: Strings,
+    text: String,
+}
+
+impl Shared {
+    /// The names of a folio's flags, with commas between them.
+    fn flags(&mut self, raw: &FolioFailed, names: &KernelNames) -> Arc<str> {
+        self.text.clear();
+        for (bit, name) in names.page_flags.iter() {
+            if bit < PAGE_FLAGS && raw.flags >> bit & 1 != 0 {
+                if !self.text.is_empty() {
+                    self.text.push(',');
+                }
+                self.text.push_str(name);
+            }
+        }
+        self.strings.share(&self.text)
     }
+}
 
-    fn has(&self, raw: &FolioFailed, flag: &str) -> bool {
-        let bit = self.names.page_flags.number(flag);
-        bit.is_some_and(|bit| raw.flags >> (bit & 63) & 1 != 0)
-    }
+/// Those who may map a folio, and what can be asked about them.
+pub(super) struct Owners<'a> {
+    pub processes: &'a Processes,
+    pub spaces: &'a mut Spaces,
+    /// Page tables are read.
+    pub ask: bool,
+    /// No filter selects an owner or an address: what the reverse mapping says was not checked by the kernel side.
+    pub unowned: bool,
+}
 
-    /// References to a pinned base page that was not even unmapped, which only anonymous ones are not (mm/rmap.c,
-    /// `folio_try_share_anon_rmap_pte`); and how many it would have otherwise: the caller's, and those of its mappings and
-    /// of the swap cache.
-    fn refs_of_pinned(&self, raw: &FolioFailed) -> Option<(u32, u32)> {
-        let expected = map_count(raw)? + 1 + u32::from(self.has(raw, "swapcache"));
-        Some((u32::try_from(raw.refs_left).ok()?, expected))
-    }
-
+impl Owners<'_> {
     /// None: the reverse mapping named a process whose page table says otherwise.
-    fn failed_place(
-        &mut self,
-        (place, life, owner): (Place, Life, Task),
-        pfn: Option<Pfn>,
-        ask: bool,
-    ) -> Option<FailedPlace> {
+    fn place(&mut self, (place, life, owner): (Place, Life, Task), pfn: Option<Pfn>) -> Option<FailedPlace> {
         let vaddr = VirtAddr(place.vaddr);
         let inferred = place.inferred != 0;
-        let ask = ask && !self.processes.ended(life);
-        // Of who is asked for the kernel side has looked into the page table, and seen the folio.
+        let ask = self.ask && !self.processes.ended(life);
+        // For a wanted owner the kernel side has looked into the page table, and seen the folio.
         if inferred && self.unowned && !(ask && self.holds(life.tgid, vaddr, pfn?)) {
             return None;
         }
@@ -149,16 +133,53 @@ impl Correlator {
 
     /// Whether the process has that frame at that address, or one of the same folio.
     fn holds(&mut self, tgid: Tgid, vaddr: VirtAddr, pfn: Pfn) -> bool {
-        let mut words = Vec::new();
-        let looked = self.spaces.lookup(tgid, &[vaddr], &mut words);
-        looked.is_ok()
-            && words
-                .first()
-                // On its way once more, it shows the frame that it leaves.
-                .is_some_and(
-                    |&word| matches!(Frame::decode(word), Frame::Present(at) | Frame::Migrating(at) if at == pfn),
-                )
+        // On its way once more, it shows the frame that it leaves.
+        matches!(self.spaces.frame(tgid, vaddr), Ok(Frame::Present(at) | Frame::Migrating(at)) if at == pfn)
     }
+}
+
+/// Why it was not moved: what was seen, else what its flags and its call tell. True: that is concluded.
+fn cause(raw: &FolioFailed, names: &KernelNames) -> (Cause, bool) {
+    const EAGAIN: i32 = -11;
+    let seen = |flag| raw.seen & flag != 0;
+    let has = |name| has(raw, names, name);
+    let cause = if seen(failure_flags::NUMA_REFUSED) {
+        Cause::NumaRefused
+    } else if seen(failure_flags::NO_TARGET) {
+        Cause::NoTarget
+    } else if is_pinned(raw) && (raw.errno == EAGAIN || raw.attempts == 0) {
+        Cause::Pinned
+    } else if raw.errno == EAGAIN {
+        Cause::References
+    } else if raw.attempts != 0 {
+        Cause::Error
+    } else if seen(failure_flags::STILL_MAPPED) {
+        Cause::StillMapped
+    } else if has("writeback") {
+        Cause::Writeback
+    } else if has("locked") {
+        Cause::Locked
+    } else if seen(failure_flags::NO_MEMORY) {
+        Cause::NotTried
+    } else {
+        Cause::Unknown
+    };
+    // The references are counted a moment after the kernel did, and the one that was too many may be gone.
+    let gone = cause == Cause::References && raw.refs <= raw.expected_refs;
+    (cause, gone || is_concluded(cause))
+}
+
+fn has(raw: &FolioFailed, names: &KernelNames, flag: &str) -> bool {
+    let bit = names.page_flags.number(flag);
+    bit.is_some_and(|bit| raw.flags >> (bit & 63) & 1 != 0)
+}
+
+/// References to a pinned base page that was not even unmapped, which only anonymous ones are not (mm/rmap.c,
+/// `folio_try_share_anon_rmap_pte`); and how many it would have otherwise: the caller's, and those of its mappings and
+/// of the swap cache.
+fn refs_of_pinned(raw: &FolioFailed, names: &KernelNames) -> Option<(u32, u32)> {
+    let expected = map_count(raw)? + 1 + u32::from(has(raw, names, "swapcache"));
+    Some((u32::try_from(raw.refs_left).ok()?, expected))
 }
 
 /// Bits of `folio.flags` that can be flags; above them are zone, node and section (include/linux/page-flags-layout.h).
@@ -199,11 +220,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        correlate::{
-            Raw,
-            tests::{NOBODY, correlator},
-        },
-        event::{Names, failure::cause_name},
+        correlate::tests::{NOBODY, correlator},
+        decode::Raw,
+        event::{Event, Names, failure::cause_name},
     };
 
     fn failed(errno: i32, refs: i32) -> FolioFailed {
@@ -228,9 +247,9 @@ mod tests {
 
     #[test]
     fn a_reference_that_is_gone_when_they_are_counted_is_inferred() {
-        let correlator = correlator(false);
+        let names = KernelNames::default();
         let cause = |errno, refs| {
-            let (cause, inferred) = correlator.cause(&failed(errno, refs));
+            let (cause, inferred) = cause(&failed(errno, refs), &names);
             (cause_name(cause), inferred)
         };
         assert_eq!(cause(-11, 2), ("references", false));
@@ -240,7 +259,7 @@ mod tests {
         let pinned = |errno, attempts| {
             let mut raw = failed(errno, 1026);
             (raw.refs_left, raw.attempts) = (1026, attempts);
-            let (cause, inferred) = correlator.cause(&raw);
+            let (cause, inferred) = super::cause(&raw, &names);
             (cause_name(cause), inferred)
         };
         assert_eq!(pinned(-11, 10), ("pinned", true));
@@ -250,9 +269,11 @@ mod tests {
 
     #[test]
     fn what_nobody_saw_is_told_by_its_flags_in_their_order() {
-        let mut correlator = correlator(false);
-        let names = [("locked", 0), ("lru", 5), ("writeback", 15)];
-        correlator.names.page_flags = Names::new(names.into_iter(), |name| Some(name.to_owned()));
+        let flags = [("locked", 0), ("lru", 5), ("writeback", 15)];
+        let names = KernelNames {
+            page_flags: Names::new(flags.into_iter(), |name| Some(name.to_owned())),
+            ..KernelNames::default()
+        };
         let (locked, writeback) = (1 << 0, 1 << 15);
         let (still_mapped, no_memory) = (failure_flags::STILL_MAPPED, failure_flags::NO_MEMORY);
         let cause = |seen, flags| {
@@ -262,7 +283,7 @@ mod tests {
                 flags,
                 ..failed(0, 0)
             };
-            let (cause, inferred) = correlator.cause(&raw);
+            let (cause, inferred) = cause(&raw, &names);
             (cause_name(cause), inferred)
         };
         // Each with all that comes after it, and alone.
@@ -306,8 +327,7 @@ mod tests {
             Raw::Failure(failed(-11, 2)),
             change(ProcessChange::Exit, 20, b"second\0\0\0\0\0\0\0\0\0\0"),
         ];
-        let mut correlator = correlator(false);
-        correlator.unowned = unowned;
+        let mut correlator = correlator(unowned);
         let mut out = Vec::new();
         correlator.batch(&batch, true, &mut out);
         let [Event::Failure(failure)] = &out[..] else {

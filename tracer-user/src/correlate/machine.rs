@@ -1,0 +1,30 @@
+//! What every event takes from the machine: nodes of frames, names of numbers.
+//! Input: the topology, and the kernel's names.
+
+use crate::{
+    kernel::{names::KernelNames, topology::Topology},
+    units::{NodeId, Pfn},
+};
+
+/// The machine that events happen on.
+#[derive(Clone, Copy)]
+pub(super) struct Machine<'a> {
+    topology: &'a Topology,
+    pub names: &'a KernelNames,
+}
+
+impl<'a> Machine<'a> {
+    pub fn new(topology: &'a Topology, names: &'a KernelNames) -> Self {
+        Self { topology, names }
+    }
+
+    /// The node of a frame, as far as it is known.
+    pub fn node(&self, pfn: Option<Pfn>) -> Option<NodeId> {
+        pfn.and_then(|pfn| self.topology.node_of(pfn))
+    }
+}
+
+/// A frame of the wire, and pages further; 0 is none.
+pub(super) fn frame(first: u64, pages: u64) -> Option<Pfn> {
+    (first != 0).then(|| Pfn(first).plus(pages))
+}

@@ -1,0 +1,68 @@
+//! What the page tables of all candidates hold at addresses where moves have no owner.
+//! Input: maps and pagemaps of the processes that are traced.
+
+use std::time::Duration;
+
+use crate::{
+    correlate::{life::Life, lists::Lists, processes::Processes, spaces::Spaces},
+    proc::{pagemap::Frame, process},
+    units::{Tgid, VirtAddr},
+};
+
+/// VMAs as old as this are good enough to look for candidates in.
+const MAX_AGE: Duration = Duration::from_millis(500);
+
+/// Who holds which frame, by address.
+#[derive(Default)]
+pub(super) struct Holders {
+    by_address: Lists<VirtAddr, (Life, Frame)>,
+    candidates: Vec<Tgid>,
+    covered: Vec<VirtAddr>,
+    words: Vec<u64>,
+}
+
+impl Holders {
+    /// Who holds a frame at an address.
+    pub fn at(&self, address: VirtAddr) -> impl Iterator<Item = (Life, Frame)> {
+        self.by_address.get(&address).copied()
+    }
+
+    /// Reads the page tables at these addresses, which are sorted; what was read before is forgotten.
+    pub fn read(&mut self, wanted: &[VirtAddr], processes: &Processes, spaces: &mut Spaces) {
+        self.by_address.clear();
+        self.candidates.clear();
+        match processes.members.wanted() {
+            Some(wanted) => self.candidates.extend(wanted),
+            None => self.candidates.append(&mut process::list().unwrap_or_default()),
+        }
+        for &tgid in &self.candidates {
+            self.covered.clear();
+            let Some(vmas) = spaces.vmas(tgid, MAX_AGE) else {
+                continue;
+            };
+            for vma in vmas.iter() {
+                let from = wanted.partition_point(|&address| address < vma.start);
+                let to = wanted.partition_point(|&address| address < vma.end);
+                self.covered.extend_from_slice(&wanted[from..to]);
+            }
+            if self.covered.is_empty() || spaces.lookup(tgid, &self.covered, &mut self.words).is_err() {
+                continue;
+            }
+            let life = processes.life(tgid);
+            for (&address, &word) in self.covered.iter().zip(&self.words) {
+                self.by_address.push(address, (life, Frame::decode(word)));
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub fn made_up(holders: &[(VirtAddr, Vec<(Life, Frame)>)]) -> Self {
+        let mut made_up = Self::default();
+        for (address, here) in holders {
+            for &holder in here {
+                made_up.by_address.push(*address, holder);
+            }
+        }
+        made_up
+    }
+}

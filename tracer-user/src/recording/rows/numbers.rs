@@ -1,0 +1,47 @@
+//! What numbers stand for in a column: a step, an address, something that may be missing, an item of a list.
+//! Input: values of events; numbers of a row.
+
+use crate::{
+    recording::{
+        Damage,
+        columns::{unzigzag, zigzag},
+        tables::narrow,
+    },
+    units::{NodeId, PAGE_SHIFT},
+};
+
+/// How far it is from `from`, in as few bits as can be.
+pub(super) fn step(to: u64, from: u64) -> u64 {
+    zigzag(to.wrapping_sub(from))
+}
+
+pub(super) fn stepped(step: u64, from: u64) -> u64 {
+    from.wrapping_add(unzigzag(step))
+}
+
+/// Addresses are of pages: the bits below come last.
+pub(super) fn turned(address: u64) -> u64 {
+    address.rotate_right(PAGE_SHIFT)
+}
+
+pub(super) fn bit(there: bool, bit: u64) -> u64 {
+    if there { bit } else { 0 }
+}
+
+pub(super) fn plus_one(number: Option<u64>) -> u64 {
+    number.map_or(0, |number| number.wrapping_add(1))
+}
+
+pub(super) fn less_one(number: u64) -> Option<u64> {
+    number.checked_sub(1)
+}
+
+pub(super) fn node(number: u64) -> Result<Option<NodeId>, Damage> {
+    less_one(number).map(|node| narrow(node).map(NodeId)).transpose()
+}
+
+/// One of a list, by its place in it.
+pub(super) fn of<T: Copy>(all: &[T], number: u64) -> Result<T, Damage> {
+    let found = usize::try_from(number).ok().and_then(|at| all.get(at));
+    found.copied().ok_or(Damage("it has a number that has no meaning"))
+}
