@@ -33,7 +33,7 @@ pub struct Books {
     pub failed_reported: u64,
     /// What else the kernel side filtered out.
     pub unasked: Unasked,
-    /// Times that compaction was put off because it had failed of late.
+    /// Times that compaction was put off because it had failed shortly before.
     pub compaction_deferred: u64,
     /// What was lost.
     pub lost: Lost,
