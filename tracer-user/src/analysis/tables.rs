@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::{
     analysis::{
-        groups::{DETAILED, Group, Groups, Key, Run, Sort, Tables as Sums, time_line},
+        groups::{DETAILED, Group, Groups, Key, Row, Run, Sort, Tables as Sums, time_line},
         question::{Analysis, Audience, Input, Occasion, Question},
     },
     cells,
@@ -132,7 +132,7 @@ fn table(groups: &Groups, sort: Sort, most: usize, from: usize, rest: bool) -> S
     }
     let (count, mut group) = left_out;
     group.merge(&groups.others);
-    let shown = sorted.iter().take(most).map(|row| row.group());
+    let shown = sorted.iter().take(most).map(Row::group);
     if rest && shown.chain([&group]).any(|group| group.blackouts.are_cut()) {
         section.notes.push(Note::about(
             "note",

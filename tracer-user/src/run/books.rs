@@ -8,6 +8,7 @@ use crate::run::{
     account::Account,
     attribution::{Losses, Unattributed},
     counters::{Counters, MissedRuns},
+    elsewhere::Elsewhere,
     intervals::IntervalTotals,
 };
 
@@ -35,6 +36,8 @@ pub struct Books {
     pub unasked: Unasked,
     /// Times that compaction was put off because it had failed shortly before.
     pub compaction_deferred: u64,
+    /// What the kernel counted of moves outside migrate_pages.
+    pub elsewhere: Elsewhere,
     /// What was lost.
     pub lost: Lost,
 }
@@ -173,6 +176,7 @@ impl Books {
             failed_reported: counters.sum(Counter::ReportedFailedPages),
             unasked: Unasked::new(counters),
             compaction_deferred: counters.sum(Counter::CompactionDeferred),
+            elsewhere: Elsewhere::default(),
             whole,
             intervals,
             lost,

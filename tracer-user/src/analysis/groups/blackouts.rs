@@ -18,7 +18,7 @@ impl Blackouts {
     pub(super) fn add(&mut self, blackout: Nanos, room: &mut usize) {
         if self.count == 1 && *room > 0 {
             *room -= 1;
-            self.all = Some(one(self.longest));
+            self.all = Some(Box::new(one(self.longest)));
         }
         self.count += 1;
         self.longest = self.longest.max(blackout);
@@ -34,7 +34,7 @@ impl Blackouts {
         } else if self.count == 0 {
             self.all.clone_from(&other.all);
         } else if other.count > 0 {
-            let mut all = self.all.take().unwrap_or_else(|| one(self.longest));
+            let mut all = self.all.take().unwrap_or_else(|| Box::new(one(self.longest)));
             match &other.all {
                 Some(others) => all.merge(others),
                 None => all.add(other.longest, 1),
@@ -68,8 +68,8 @@ impl Blackouts {
     }
 }
 
-fn one(blackout: Nanos) -> Box<Durations> {
-    let mut durations = Box::<Durations>::default();
+fn one(blackout: Nanos) -> Durations {
+    let mut durations = Durations::default();
     durations.add(blackout, 1);
     durations
 }

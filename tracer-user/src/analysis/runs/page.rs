@@ -3,7 +3,7 @@
 
 use super::sums;
 use crate::{
-    analysis::books,
+    analysis::{books, elsewhere},
     cells,
     kernel::hooks::Kinds,
     run::{
@@ -52,6 +52,7 @@ pub(super) fn closing(header: &Header, totals: &Totals, summary: &Summary, hints
         vec![Note::about("books", cells![none])]
     };
     notes.extend(books::filtered(&summary.books.unasked));
+    notes.extend(elsewhere::hint(&summary.books.elsewhere, header.kinds.known()));
     notes.extend(pagemap(totals));
     notes.extend(how(header));
     notes.push(Note::about(
