@@ -21,6 +21,7 @@ use crate::{
         backend::Backend,
         books::{Books, Lost, Unasked},
         counters::MissedRuns,
+        elsewhere::Elsewhere,
         header::{Header, MissingHook, NodeFrames},
         intervals::{Interval, IntervalTotals},
         summary::Summary,
@@ -301,6 +302,12 @@ pub fn summary() -> Summary {
                 outside: 33,
             },
             compaction_deferred: 17,
+            elsewhere: Elsewhere {
+                swapped_out: 1204,
+                swapped_in: 12,
+                collapses: 1,
+                ksm_copies: 2,
+            },
             lost: Lost {
                 mappings_by_cpu: vec![0, 12, 0, 1],
                 mapping_pages: 20,

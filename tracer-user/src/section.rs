@@ -5,7 +5,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use crate::{
     event::{Reason, Residence, Verdict, failure::Cause},
-    run::{backend::BackendName, totals::NodePair},
+    run::backend::BackendName,
     units::{Nanos, Order, Tgid, VirtAddr},
 };
 
@@ -135,8 +135,8 @@ pub enum Cell {
     Bar(u64, u64),
     /// From a node to a node.
     Nodes(Residence, Residence),
-    /// Base pages by node pair.
-    ByNodes(Vec<(NodePair, u64)>),
+    /// Base pages by where they were and where they are.
+    ByNodes(Vec<((Residence, Residence), u64)>),
     /// How many durations there are from one duration to another.
     Histogram(Vec<(Nanos, Nanos, u64)>),
     /// A process by name.
@@ -343,14 +343,6 @@ impl Cell {
     #[must_use]
     pub fn duration(nanos: Option<Nanos>) -> Self {
         nanos.map_or(Self::None, Self::Duration)
-    }
-}
-
-impl Cell {
-    /// From a node to a node, where both frames are in memory.
-    #[must_use]
-    pub fn pair((old, new): NodePair) -> Self {
-        Self::Nodes(Residence::of(old), Residence::of(new))
     }
 }
 

@@ -26,8 +26,8 @@ pub fn complaints(account: &Account) -> Vec<Vec<Cell>> {
         }
         _ if account.unbalanced_calls > 0 && !account.blind_to_unmapped => complaints.push(cells![
             "in ",
-            account.unbalanced_calls,
-            " calls of migrate_pages the kernel's count differs from what was seen"
+            Cell::Counted(account.unbalanced_calls, "call", "calls"),
+            " of migrate_pages the kernel's count differs from what was seen"
         ]),
         _ => {}
     }
@@ -154,8 +154,7 @@ pub(super) fn notes(books: &Books) -> Vec<Note> {
     if intervals.closed > 0 && intervals.unbalanced == 0 && !whole.blind_to_unmapped {
         notes.push(Note::more(cells![
             "balanced in each of ",
-            intervals.closed,
-            " intervals"
+            Cell::Counted(intervals.closed, "interval", "intervals")
         ]));
     }
     notes.extend(complaints(whole).into_iter().map(|complaint| {
@@ -170,13 +169,18 @@ pub(super) fn notes(books: &Books) -> Vec<Note> {
 pub(super) fn filtered(unasked: &Unasked) -> Vec<Note> {
     let mut label = "filtered";
     let parts = [
-        (unasked.unmapped, " pages that nobody maps"),
-        (unasked.failed, " pages that could not be moved"),
-        (unasked.refused, " pages that NUMA balancing refused to move"),
-        (unasked.outside, " pages that moved outside migrate_pages"),
+        (unasked.unmapped, " that nobody maps"),
+        (unasked.failed, " that could not be moved"),
+        (unasked.refused, " that NUMA balancing refused to move"),
+        (unasked.outside, " that moved outside migrate_pages"),
     ];
     let parts = parts.into_iter().filter(|(pages, _)| *pages > 0);
     parts
-        .map(|(pages, what)| Note::about(std::mem::take(&mut label), cells![pages, what]))
+        .map(|(pages, what)| {
+            Note::about(
+                std::mem::take(&mut label),
+                cells![Cell::Counted(pages, "page", "pages"), what],
+            )
+        })
         .collect()
 }

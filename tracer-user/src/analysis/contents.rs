@@ -25,7 +25,10 @@ pub fn sections(contents: &Contents, name: &str) -> Vec<Section> {
     );
     let more = contents.missing_parts - contents.missing.len() as u64;
     if more > 0 {
-        notes.push(Note::alarm("MISSING", cells![Cell::Number(more), " more parts"]));
+        notes.push(Note::alarm(
+            "MISSING",
+            cells![Cell::Counted(more, "more part", "more parts")],
+        ));
     }
     let files = contents.parts.runs().iter().filter_map(not_here);
     notes.extend(files.map(|words| Note::alarm("NOT HERE", words)));
@@ -39,16 +42,16 @@ pub fn sections(contents: &Contents, name: &str) -> Vec<Section> {
     notes.push(Note::about(
         "events",
         cells![
-            Cell::Number(moves),
-            " moves of ",
-            Cell::Number(contents.pages()),
-            " pages · ",
-            Cell::Number(unmapped_moves),
-            " moves without a mapping · ",
-            Cell::Number(failures),
-            " failures · ",
-            Cell::Number(compactions),
-            " runs of compaction"
+            Cell::Counted(moves, "move", "moves"),
+            " of ",
+            Cell::Counted(contents.pages(), "page", "pages"),
+            " · ",
+            Cell::Counted(unmapped_moves, "move", "moves"),
+            " without a mapping · ",
+            Cell::Counted(failures, "failure", "failures"),
+            " · ",
+            Cell::Counted(compactions, "run", "runs"),
+            " of compaction"
         ],
     ));
     let blocks = Kind::ALL.iter().zip(&contents.blocks).map(|(kind, blocks)| {
@@ -65,8 +68,8 @@ fn head(contents: &Contents, name: &str) -> Vec<Cell> {
         Some(files) if files.goes_on() => "whole, the run goes on in another file",
         _ => "whole",
     };
-    let events = Cell::Number(contents.events().sum());
-    let mut words = cells![name.to_owned(), ": ", state, "; ", events, " events"];
+    let events = Cell::Counted(contents.events().sum(), "event", "events");
+    let mut words = cells![name.to_owned(), ": ", state, "; ", events];
     if contents.runs.len() > 1 {
         words.extend(cells![" of ", Cell::Number(contents.runs.len() as u64), " runs"]);
     }
@@ -79,10 +82,13 @@ fn run(run: &RunContents) -> Vec<Note> {
         Some(begin) => made(run, begin),
         None => vec![Note::about("run", cells!["its header is missing"])],
     };
-    notes.push(Note::more(cells![Cell::Number(run.events.sum()), " events"]));
+    notes.push(Note::more(cells![Cell::Counted(run.events.sum(), "event", "events")]));
     let lost = run.finished().map(|finished| finished.books.lost.events());
     if let Some(lost) = lost.filter(|lost| *lost > 0) {
-        let words = cells![Cell::Number(lost), " events while recording: tracer report says when"];
+        let words = cells![
+            Cell::Counted(lost, "event", "events"),
+            " while recording: tracer report says when"
+        ];
         notes.push(Note::alarm("LOST", words));
     }
     notes

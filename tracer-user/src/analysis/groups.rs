@@ -2,6 +2,7 @@
 //! never taken for one.
 //! Input: moves of one or several recordings.
 
+mod blackouts;
 mod keys;
 mod shared;
 pub mod time_line;
@@ -15,9 +16,9 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::{
     event::{Move, unmapped::UnmappedMove},
-    run::totals::Durations,
-    units::{Nanos, PAGE_SIZE, VirtAddr},
+    units::{PAGE_SIZE, VirtAddr},
 };
+pub use blackouts::Blackouts;
 use keys::Common;
 pub use keys::{Key, Run, Value};
 use shared::Shared;
@@ -32,10 +33,8 @@ pub struct Group {
     pub pages: u64,
     /// Mappings of base pages that were pointed at another frame.
     pub mappings: u64,
-    /// The longest blackout; None: no run's start was seen.
-    pub longest: Option<Nanos>,
-    /// How long accesses had to wait, of the runs whose start was seen. None: there are too many groups to keep it.
-    pub blackout: Option<Box<Durations>>,
+    /// How long accesses had to wait for the runs whose start was seen.
+    pub blackouts: Blackouts,
 }
 
 impl Group {
@@ -44,19 +43,7 @@ impl Group {
         self.events += other.events;
         self.pages = self.pages.saturating_add(other.pages);
         self.mappings = self.mappings.saturating_add(other.mappings);
-        self.longest = self.longest.max(other.longest);
-        match (&mut self.blackout, &other.blackout) {
-            (Some(durations), Some(others)) => durations.merge(others),
-            _ => self.blackout = None,
-        }
-    }
-
-    /// The blackout that `quantile` (0 to 1) of them do not exceed, if that is known.
-    #[must_use]
-    pub fn quantile(&self, quantile: f64) -> Option<Nanos> {
-        let about = self.blackout.as_ref()?.quantile(quantile)?;
-        // To two digits: not beyond the longest.
-        self.longest.map(|longest| about.min(longest))
+        self.blackouts.merge(&other.blackouts);
     }
 
     fn add_unmapped(&mut self, moved: &UnmappedMove) {
@@ -65,15 +52,12 @@ impl Group {
     }
 
     /// Adds a move that brings so many pages which are not counted here yet.
-    fn add(&mut self, moved: &Move, pages: u64) {
+    fn add(&mut self, moved: &Move, pages: u64, room: &mut usize) {
         self.events += 1;
         self.pages = self.pages.saturating_add(pages);
         self.mappings = self.mappings.saturating_add(moved.pages);
         if let Some(blackout) = moved.blackout {
-            self.longest = self.longest.max(Some(blackout));
-            if let Some(durations) = &mut self.blackout {
-                durations.add(blackout, 1);
-            }
+            self.blackouts.add(blackout, room);
         }
     }
 }
@@ -155,12 +139,14 @@ pub struct Groups {
     wanted: Vec<Value>,
     /// What found no place any more.
     pub others: Group,
+    /// Groups that may still have all their blackouts kept.
+    room: usize,
 }
 
 /// So many groups there are at most, used or not: the memory that they take is bounded.
 const MOST: usize = 1 << 20;
-/// So many groups have their blackouts kept apart.
-const DETAILED: usize = 1 << 12;
+/// Groups with more than one blackout that have all of them kept, for quantiles: the first ones.
+pub const DETAILED: usize = 1 << 12;
 /// Pages of a block: moves come in rows of neighbours.
 const NEIGHBOURS: usize = 16;
 
@@ -223,6 +209,7 @@ impl Groups {
             last: (None, VirtAddr(0), 0),
             wanted: Vec::new(),
             others: Group::default(),
+            room: DETAILED,
         }
     }
 
@@ -238,9 +225,9 @@ impl Groups {
             Some(number) => {
                 let page = self.address.map_or(0, |_| page(moved.vaddr));
                 let place = number * self.each() + page;
-                self.sums[place].add(moved, pages(Some(place)));
+                self.sums[place].add(moved, pages(Some(place)), &mut self.room);
             }
-            None => self.others.add(moved, pages(None)),
+            None => self.others.add(moved, pages(None), &mut 1),
         }
     }
 
@@ -288,10 +275,7 @@ impl Groups {
             return known.copied();
         }
         self.values.append(&mut self.wanted);
-        self.sums.extend((place..place + each).map(|place| Group {
-            blackout: (place < DETAILED).then(Box::default),
-            ..Group::default()
-        }));
+        self.sums.resize_with(place + each, Group::default);
         let (values, keys, hasher) = (&self.values, self.keys.len(), &self.hasher);
         let block = place / each;
         self.blocks
@@ -334,7 +318,7 @@ impl Groups {
             let size = |row: &Row<'_>| match by {
                 Sort::Pages => row.group().pages,
                 Sort::Events => row.group().events,
-                Sort::Blackout => row.group().longest.unwrap_or_default().0,
+                Sort::Blackout => row.group().blackouts.longest().unwrap_or_default().0,
                 Sort::Name => 0,
             };
             let by_size = Reverse(size(a)).cmp(&Reverse(size(b)));
@@ -396,7 +380,7 @@ mod tests {
         event::Event,
         made_up,
         run::folios::Folios,
-        units::{Tgid, Tid},
+        units::{Nanos, Tgid, Tid},
     };
 
     /// Few of each, so that they come again and alternate.
@@ -482,7 +466,7 @@ mod tests {
             for (table, expected) in tables.tables.iter().zip(expected) {
                 let sums = |row: &Row<'_>| {
                     let group = row.group();
-                    (group.events, group.pages, group.mappings, group.longest)
+                    (group.events, group.pages, group.mappings, group.blackouts.longest())
                 };
                 let rows = table.sorted(Sort::Name, usize::MAX);
                 let found: Vec<_> = rows.iter().map(|row| (row.values().collect::<Vec<_>>(), sums(row))).collect();

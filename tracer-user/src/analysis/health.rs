@@ -9,6 +9,7 @@ mod page;
 use crate::{
     kernel::{
         capabilities::Capabilities,
+        config::BuildConfig,
         hooks::{Hook, Kinds},
         release::Lockdown,
         topology::Node,
@@ -33,6 +34,8 @@ pub struct Facts {
     pub caller: Caller,
     /// How far the kernel is locked down.
     pub lockdown: Lockdown,
+    /// What the kernel was built with; None: no file says so.
+    pub config: Option<BuildConfig>,
     /// The kernel's BTF, or why it cannot be read.
     pub btf: Result<Btf, String>,
     /// What the kernel said to the hooks.
@@ -239,6 +242,7 @@ pub fn examine(facts: &Facts) -> Health {
         privileges,
         pid_namespace,
         checks::lockdown(facts.lockdown),
+        checks::configuration(facts),
         btf,
         exact,
         tracepoint,
@@ -277,7 +281,7 @@ fn outcome<'a>(all: &'a [Tried], hook: &Hook) -> Option<&'a Tried> {
 #[cfg(test)]
 mod tests {
     use super::{
-        made_up::{capabilities, fine, locked_down, tried, unprivileged},
+        made_up::{capabilities, config, fine, locked_down, tried, unprivileged},
         *,
     };
     use crate::kernel::capabilities::Capability;
@@ -310,8 +314,40 @@ mod tests {
                 .found
                 .contains("fexit/move_to_new_folio, fentry/remove_migration_pte")
         );
-        assert!(exact.remedy.as_ref().is_some_and(|text| text.contains("lockdown")));
+        // Mainline's lockdown=integrity refuses no hook.
+        let remedy = exact.remedy.as_deref().unwrap();
+        assert!(
+            remedy.contains("the cause is not known") && !remedy.contains("boot"),
+            "{remedy}"
+        );
+        let confidential = Facts {
+            lockdown: Lockdown::Confidentiality,
+            ..locked_down()
+        };
+        let remedy = finding(&examine(&confidential), "exact").remedy.clone().unwrap();
+        assert!(remedy.starts_with("boot without lockdown=confidentiality"), "{remedy}");
         assert_eq!(finding(&health, "tracepoint").status, Status::Ok);
+    }
+
+    #[test]
+    fn options_that_hooks_need_are_named() {
+        let facts = Facts {
+            config: Some(config(&["BPF_JIT", "FUNCTION_TRACER", "KPROBES", "PROC_KCORE"])),
+            ..fine()
+        };
+        let health = examine(&facts);
+        let configuration = finding(&health, "configuration");
+        assert_eq!(configuration.status, Status::Note);
+        assert_eq!(
+            configuration.found,
+            "/boot/config-6.12.117+deb12-amd64: without CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS, CONFIG_BPF_EVENTS"
+        );
+        assert_eq!(
+            configuration.loses.as_deref(),
+            Some("function hooks; kprobe/migrate_pages")
+        );
+        let unknown = Facts { config: None, ..fine() };
+        assert_eq!(finding(&examine(&unknown), "configuration").status, Status::Unknown);
     }
 
     #[test]

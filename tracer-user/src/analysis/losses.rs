@@ -4,7 +4,7 @@
 use crate::{
     cells,
     run::intervals::Interval,
-    section::{Column, Note, Section},
+    section::{Cell, Column, Note, Section},
     units::Nanos,
 };
 
@@ -49,7 +49,13 @@ impl Losses {
             let (begin, end) = (loss.begin, loss.end);
             cells![loss.events, " between ", begin, " and ", end, " after the begin"]
         };
-        let rest = (!rest.is_empty()).then(|| cells![sum(rest), " at ", rest.len() as u64, " other times"]);
+        let rest = (!rest.is_empty()).then(|| {
+            cells![
+                sum(rest),
+                " at ",
+                Cell::Counted(rest.len() as u64, "other time", "other times")
+            ]
+        });
         shown.iter().map(between).chain(rest).map(Note::more).collect()
     }
 

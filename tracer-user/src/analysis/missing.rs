@@ -72,12 +72,12 @@ pub fn unreadable(missing: &reader::Missing) -> Vec<Cell> {
         (0, _) => {}
         (bytes, Some(events)) => words.extend(cells![
             " (",
-            Cell::Number(bytes),
-            " bytes, ",
-            Cell::Number(events),
-            " events)"
+            Cell::Counted(bytes, "byte", "bytes"),
+            ", ",
+            Cell::Counted(events, "event", "events"),
+            ")"
         ]),
-        (bytes, None) => words.extend(cells![" (", Cell::Number(bytes), " bytes)"]),
+        (bytes, None) => words.extend(cells![" (", Cell::Counted(bytes, "byte", "bytes"), ")"]),
     }
     words
 }

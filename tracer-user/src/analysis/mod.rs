@@ -3,6 +3,7 @@
 
 pub mod books;
 pub mod contents;
+mod elsewhere;
 pub mod groups;
 pub mod health;
 pub mod losses;

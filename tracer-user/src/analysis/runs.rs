@@ -64,7 +64,10 @@ impl Outcome {
         let mut notes = Vec::new();
         let lost = self.lost();
         if lost > 0 {
-            notes.push(Note::alarm("LOST", cells![lost, " events of ", name()]));
+            notes.push(Note::alarm(
+                "LOST",
+                cells![Cell::Counted(lost, "event", "events"), " of ", name()],
+            ));
             notes.extend(self.losses.notes(rows));
         }
         if self.balanced() == Some(false) {

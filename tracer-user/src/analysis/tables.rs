@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::{
     analysis::{
-        groups::{Group, Groups, Key, Run, Sort, Tables as Sums, time_line},
+        groups::{DETAILED, Group, Groups, Key, Row, Run, Sort, Tables as Sums, time_line},
         question::{Analysis, Audience, Input, Occasion, Question},
     },
     cells,
@@ -94,7 +94,7 @@ impl Tables {
             }
         }
         if self.sums.are_empty() && !asked.by.is_empty() {
-            let note = Note::plain(cells!["no move of a page in it that is asked for"]);
+            let note = Note::plain(cells!["no move of a page in it matches"]);
             sections.push(Section::notes(vec![note]));
         }
         sections
@@ -132,6 +132,17 @@ fn table(groups: &Groups, sort: Sort, most: usize, from: usize, rest: bool) -> S
     }
     let (count, mut group) = left_out;
     group.merge(&groups.others);
+    let shown = sorted.iter().take(most).map(Row::group);
+    if rest && shown.chain([&group]).any(|group| group.blackouts.are_cut()) {
+        section.notes.push(Note::about(
+            "note",
+            cells![
+                "p50 and p99 need all blackouts of a group, which are kept for the first ",
+                DETAILED as u64,
+                " groups with several"
+            ],
+        ));
+    }
     if rest && group.events > 0 {
         // Of what found no place nobody knows how many they are.
         let known = (groups.others.events == 0).then_some(count);
@@ -184,9 +195,9 @@ fn sums(group: &Group) -> [Cell; 7] {
         Cell::Bytes(group.pages.saturating_mul(PAGE_SIZE)),
         group.mappings.into(),
         group.events.into(),
-        Cell::duration(group.quantile(0.5)),
-        Cell::duration(group.quantile(0.99)),
-        Cell::duration(group.longest),
+        Cell::duration(group.blackouts.quantile(0.5)),
+        Cell::duration(group.blackouts.quantile(0.99)),
+        Cell::duration(group.blackouts.longest()),
     ]
 }
 
@@ -246,7 +257,7 @@ mod tests {
         assert_eq!(stretches(4), ["0-59 s", "60-119 s", "3000-3059 s"]);
         assert_eq!(stretches(200).len(), 101);
         // Nothing is longer than a day.
-        assert_eq!(stretches(0), ["1 others"]);
+        assert_eq!(stretches(0), ["1 other"]);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::{
     cli::view,
     kernel::{
         capabilities::Capabilities,
+        config::BuildConfig,
         kcore, preemption,
         release::{self, Lockdown},
         topology::Topology,
@@ -71,6 +72,7 @@ fn collect() -> Facts {
         paging_levels: paging_levels(),
         caller: caller(),
         lockdown: Lockdown::read(),
+        config: BuildConfig::read(),
         btf,
         hooks,
         settings: settings(),

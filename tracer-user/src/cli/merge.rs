@@ -21,7 +21,7 @@ use crate::{
         merge::{self, MergeError, Note, Piece},
         redact::Key,
     },
-    render::quantity::Bytes,
+    render::quantity::{Bytes, Counted},
 };
 
 const EXAMPLES: &str = "\
@@ -130,9 +130,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let _ = writeln!(
         io::stderr(),
-        "tracer: {} runs of {} files, {}",
-        runs.len(),
-        args.files.len(),
+        "tracer: {} of {}, {}",
+        Counted(runs.len() as u64, "run"),
+        Counted(args.files.len() as u64, "file"),
         Bytes(total.load(Ordering::Relaxed))
     );
     Ok(ExitCode::from(u8::from(!whole)))

@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     event::Event,
-    render::quantity::Bytes,
+    render::quantity::{Bytes, Counted},
     run::{header::Header, intervals::Interval, summary::Summary},
     sink::Sink,
 };
@@ -78,8 +78,8 @@ impl Sink for Status {
         // Talk: the recording is none the worse if nobody hears it.
         let _ = write!(
             io::stderr(),
-            "\r\x1b[K{} events · {rate}/s · {} · {} lost",
-            self.events,
+            "\r\x1b[K{} · {rate}/s · {} · {} lost",
+            Counted(self.events, "event"),
             self.size(),
             self.lost
         );
@@ -93,10 +93,16 @@ impl Sink for Status {
         }
         let lost = summary.books.lost.events();
         if lost > 0 {
-            let _ = writeln!(err, "tracer: {lost} events were lost: tracer report says when");
+            let _ = writeln!(err, "tracer: lost {}: tracer report says when", Counted(lost, "event"));
         }
         if !self.quiet {
-            let _ = writeln!(err, "tracer: {} events in {}: {}", self.events, self.size(), self.name);
+            let _ = writeln!(
+                err,
+                "tracer: {} in {}: {}",
+                Counted(self.events, "event"),
+                self.size(),
+                self.name
+            );
         }
         Ok(())
     }

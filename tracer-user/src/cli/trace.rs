@@ -195,7 +195,7 @@ fn hinted(error: OpenError) -> anyhow::Error {
     };
     let hint = match (error, backend) {
         (CaptureError::Hook(_), Backend::Exact) if error.is_refused() => {
-            "the kernel refuses function hooks (lockdown?): try --backend tracepoint"
+            "the kernel refuses function hooks: try --backend tracepoint; tracer doctor says what is known of the cause"
         }
         (CaptureError::Hook(_), Backend::Exact) => {
             "try --backend tracepoint; tracer doctor shows hook by hook what works"

@@ -56,9 +56,11 @@ pub fn version() -> Option<Version> {
 pub enum Lockdown {
     /// Nothing is refused.
     None,
-    /// What could change the kernel is refused: BPF that writes user memory, among others.
+    /// What could change the kernel is refused: BPF that writes user memory, among others. Kprobes and function hooks are
+    /// not: `LOCKDOWN_KPROBES` and `LOCKDOWN_BPF_READ_KERNEL` come after `LOCKDOWN_INTEGRITY_MAX` (`enum
+    /// lockdown_reason`, include/linux/security.h, 5.4 to 7.3).
     Integrity,
-    /// What could read the kernel is refused too: BPF that reads kernel memory, kprobes.
+    /// What could read the kernel is refused too: BPF that reads kernel memory, kprobes, /proc/kcore.
     Confidentiality,
     /// Cannot be known: the kernel has no lockdown module, or its file may not be read.
     Unknown,

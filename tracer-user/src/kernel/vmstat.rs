@@ -48,6 +48,13 @@ impl Vmstat {
         Ok(Self::parse_only(&text, wanted))
     }
 
+    /// Those of the counters that are `wanted`.
+    #[must_use]
+    pub fn only(mut self, wanted: impl Fn(&str) -> bool) -> Self {
+        self.counters.retain(|name, _| wanted(name));
+        self
+    }
+
     /// The counter of this name ("pgmigrate_success"); `None` if this kernel does not have it.
     pub fn get(&self, name: &str) -> Option<u64> {
         self.counters.get(name).copied()

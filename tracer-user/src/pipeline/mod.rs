@@ -234,13 +234,16 @@ impl<'s> Pipeline<'s> {
         let (cpu, max_rss) = cost();
         let finished = Finished {
             duration,
-            books: Books::close(
-                Account::between(&self.begin, &end, self.intervals.terms()),
-                &end.counters.since(&self.begin.counters),
-                self.intervals.totals,
-                lost,
-                self.source.attribution(),
-            ),
+            books: Books {
+                elsewhere: end.elsewhere.since(&self.begin.elsewhere),
+                ..Books::close(
+                    Account::between(&self.begin, &end, self.intervals.terms()),
+                    &end.counters.since(&self.begin.counters),
+                    self.intervals.totals,
+                    lost,
+                    self.source.attribution(),
+                )
+            },
             startup_cpu: self.startup_cpu,
             cpu: cpu.since(self.startup_cpu),
             max_rss,

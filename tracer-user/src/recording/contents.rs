@@ -218,6 +218,6 @@ mod tests {
         );
         assert!(!contents.is_whole());
         let shown = crate::render::text::plain(&crate::analysis::contents::sections(&contents, "damaged"));
-        assert!(shown.contains("\nMISSING   1000 more parts\n"), "{shown}");
+        assert!(shown.contains("\nMISSING   1,000 more parts\n"), "{shown}");
     }
 }

@@ -9,8 +9,7 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use crate::{
     escape,
-    event::failure::cause_name,
-    run::totals::NodePair,
+    event::{Residence, failure::cause_name},
     section::{Cell, Row, Section},
 };
 
@@ -171,12 +170,12 @@ impl Serialize for Value<'_> {
 }
 
 /// Base pages that went from a node to a node.
-struct PairSum(NodePair, u64);
+struct PairSum((Residence, Residence), u64);
 
 impl Serialize for PairSum {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        parts(&mut map, "", &Cell::pair(self.0))?;
+        parts(&mut map, "", &Cell::Nodes(self.0.0, self.0.1))?;
         map.serialize_entry("pages", &self.1)?;
         map.end()
     }

@@ -61,6 +61,7 @@ mod tests {
     use super::{lines::wrap, *};
     use crate::{
         cells,
+        event::Residence,
         section::{Cell, Column, Row, Tone},
         units::{Nanos, NodeId, Tgid},
     };
@@ -74,7 +75,7 @@ mod tests {
             Column::name().key("secret"),
             Column::name().heading("WHY").most(12),
         ];
-        let pair = |old, new| (Some(NodeId(old)), Some(NodeId(new)));
+        let pair = |old, new| (Residence::Node(NodeId(old)), Residence::Node(NodeId(new)));
         let mut section = Section::table("made_up", columns);
         section.row(cells![
             Cell::Process(Tgid(7), Some("a\x1b[31m\n".into())),

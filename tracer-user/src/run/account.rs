@@ -9,7 +9,7 @@ use tracer_common::counter::Counter;
 use crate::{
     event::Names,
     kernel::vmstat::Vmstat,
-    run::{counters::Counters, coverage::Coverage},
+    run::{counters::Counters, coverage::Coverage, elsewhere::Elsewhere},
     units::Nanos,
 };
 
@@ -20,6 +20,8 @@ pub struct Reading {
     pub at: Nanos,
     /// The counters that [`is_compared`] names.
     pub kernel: Vmstat,
+    /// The kernel's counts of what does not go through migrate_pages.
+    pub elsewhere: Elsewhere,
     /// The BPF side's counters.
     pub counters: Counters,
     /// Both were read while nothing changed; else they may be of different moments.
@@ -235,6 +237,7 @@ pub(crate) mod made_up {
             kernel: Vmstat::parse(format!("pgmigrate_success {kernel}").as_bytes()),
             counters: Counters::made_up(&[(Counter::MovedPages, moved)]),
             settled: true,
+            ..Reading::default()
         }
     }
 }

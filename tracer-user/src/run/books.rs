@@ -8,6 +8,7 @@ use crate::run::{
     account::Account,
     attribution::{Losses, Unattributed},
     counters::{Counters, MissedRuns},
+    elsewhere::Elsewhere,
     intervals::IntervalTotals,
 };
 
@@ -33,8 +34,10 @@ pub struct Books {
     pub failed_reported: u64,
     /// What else the kernel side filtered out.
     pub unasked: Unasked,
-    /// Times that compaction was put off because it had failed of late.
+    /// Times that compaction was put off because it had failed shortly before.
     pub compaction_deferred: u64,
+    /// What the kernel counted of moves outside migrate_pages.
+    pub elsewhere: Elsewhere,
     /// What was lost.
     pub lost: Lost,
 }
@@ -173,6 +176,7 @@ impl Books {
             failed_reported: counters.sum(Counter::ReportedFailedPages),
             unasked: Unasked::new(counters),
             compaction_deferred: counters.sum(Counter::CompactionDeferred),
+            elsewhere: Elsewhere::default(),
             whole,
             intervals,
             lost,

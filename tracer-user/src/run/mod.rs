@@ -8,6 +8,7 @@ pub mod books;
 pub mod clock;
 pub mod counters;
 pub mod coverage;
+pub mod elsewhere;
 pub mod folios;
 pub mod header;
 pub mod intervals;

@@ -19,9 +19,12 @@ use crate::{
         failure::{Failure, cause_name},
         unmapped::UnmappedMove,
     },
-    render::rows::{
-        moved::{folios, size},
-        named,
+    render::{
+        quantity::Counted,
+        rows::{
+            moved::{folios, size},
+            named,
+        },
     },
     run::{header::Header, intervals::Interval, summary::Summary},
     sink::{
@@ -295,7 +298,8 @@ impl<W: Write> Sink for Perfetto<W> {
         }
         let track = self.above_counters()?;
         let at = Nanos(self.begun.0.saturating_add(summary.duration.0));
-        self.packets.note(track, at, &format!("lost {lost} events"))
+        self.packets
+            .note(track, at, &format!("lost {}", Counted(lost, "event")))
     }
 }
 

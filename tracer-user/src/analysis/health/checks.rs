@@ -85,7 +85,7 @@ pub(super) fn privileges(facts: &Facts) -> Finding {
         uid => format!("user {uid}"),
     };
     let Some(held) = caller.capabilities else {
-        return Finding::unknown(NAME, "/proc/self/status does not tell the capabilities").remedy("mount /proc");
+        return Finding::unknown(NAME, "/proc/self/status does not list the capabilities").remedy("mount /proc");
     };
     if caller.initial_user_namespace == Some(false) {
         return Finding::missing(
@@ -182,10 +182,43 @@ pub(super) fn lockdown(lockdown: Lockdown) -> Finding {
     const NAME: &str = "lockdown";
     match lockdown {
         Lockdown::None => Finding::ok(NAME, "none"),
-        Lockdown::Integrity => Finding::note(NAME, "integrity; some kernels then refuse function hooks"),
-        Lockdown::Confidentiality => Finding::note(NAME, "confidentiality: BPF may not read the kernel's memory"),
+        Lockdown::Integrity => Finding::note(NAME, "integrity: mainline refuses none of tracer's hooks for it"),
+        Lockdown::Confidentiality => Finding::note(
+            NAME,
+            "confidentiality: the kernel refuses kprobes, /proc/kcore, and BPF programs that read its memory",
+        ),
         Lockdown::Unknown => Finding::unknown(NAME, "only root may see it, or the kernel has none"),
     }
+}
+
+/// Options without which hooks of the exact backend do not attach, and which hooks those are.
+const OPTIONS: [(&str, &str); 6] = [
+    ("BPF_JIT", "function hooks"),
+    ("FUNCTION_TRACER", "function hooks"),
+    ("DYNAMIC_FTRACE_WITH_DIRECT_CALLS", "function hooks"),
+    ("KPROBES", "kprobe/migrate_pages"),
+    ("BPF_EVENTS", "kprobe/migrate_pages"),
+    ("PROC_KCORE", "hooks of moves outside migrate_pages"),
+];
+
+pub(super) fn configuration(facts: &Facts) -> Finding {
+    const NAME: &str = "configuration";
+    let Some(config) = &facts.config else {
+        let files = format!("neither /proc/config.gz nor /boot/config-{} can be read", facts.release);
+        return Finding::unknown(NAME, &files);
+    };
+    let lacking = OPTIONS.iter().filter(|(option, _)| !config.has(option));
+    let (options, mut hooks): (Vec<String>, Vec<&str>) = lacking
+        .map(|(option, hooks)| (format!("CONFIG_{option}"), *hooks))
+        .unzip();
+    if options.is_empty() {
+        return Finding::ok(NAME, format!("{}: every option that hooks need", config.file));
+    }
+    hooks.dedup();
+    let options = options.join(", ");
+    Finding::note(NAME, format!("{}: without {options}", config.file))
+        .loses(hooks.join("; "))
+        .remedy(format!("boot a kernel built with {options}"))
 }
 
 pub(super) fn btf(facts: &Facts) -> Finding {
@@ -221,7 +254,7 @@ pub(super) fn hooks(facts: &Facts, backend: Backend, usable: &[Backend]) -> Find
             } else if reason.contains("os error 12)") {
                 "raise the memory limit of this cgroup, or free memory"
             } else {
-                "see what forbids bpf() to root: lockdown, a security module, a kernel without CONFIG_BPF_SYSCALL (dmesg may tell)"
+                "see what forbids bpf() to root: lockdown=confidentiality, a security module, a kernel without CONFIG_BPF_SYSCALL (dmesg may say so)"
             };
             return Finding::missing(name, reason.clone())
                 .loses("everything: tracer sees no page move without BPF")
@@ -276,18 +309,26 @@ fn by_reason<'a>(refused: &[&'a Refusal]) -> Vec<(&'a str, Vec<&'static Hook>)> 
     groups
 }
 
+/// Programs read the kernel's structures with `bpf_probe_read_kernel`, which it refuses (kernel/bpf/helpers.c,
+/// `bpf_base_func_proto`, 5.4 to 7.3).
+const CONFIDENTIALITY: &str = "boot without lockdown=confidentiality, which refuses kprobes, /proc/kcore and BPF programs that read the kernel's memory";
+
 /// What to do about refused hooks, one sentence for each kind of refusal.
 fn remedy(facts: &Facts, refused: &[&Refusal]) -> String {
     let mut sentences: Vec<&str> = Vec::new();
     for refusal in refused {
         let sentence = match (refusal.errno, facts.lockdown) {
             (Some(EPERM | EACCES), _) if may_attach(facts.caller) == Some(false) => "see privileges, above",
-            (Some(EPERM), Lockdown::Integrity | Lockdown::Confidentiality) => {
-                "boot with lockdown off, which most likely refuses them: Secure Boot off, no lockdown= on the kernel's command line"
+            (Some(EPERM), Lockdown::Confidentiality) => CONFIDENTIALITY,
+            (Some(EPERM), Lockdown::Integrity | Lockdown::None | Lockdown::Unknown) => {
+                "find what refuses them; the cause is not known: a security module (dmesg may name it), or a patch of this kernel"
             }
-            (Some(EPERM), Lockdown::None) => "find the security module that refuses them: dmesg may name it",
-            (Some(EPERM), Lockdown::Unknown) => {
-                "find what refuses them, lockdown or a security module: dmesg may name it"
+            (None, Lockdown::Confidentiality) if refusal.reason.starts_with("/proc/kcore") => CONFIDENTIALITY,
+            (None, _) if refusal.reason.starts_with("/proc/kcore") => {
+                "see whether /proc/kcore is there and root may read it: a kernel built with CONFIG_PROC_KCORE=y has it"
+            }
+            (_, _) if refusal.reason.contains("/kprobe/type") => {
+                "boot a kernel built with CONFIG_KPROBES=y and CONFIG_BPF_EVENTS=y"
             }
             (None, _) if differs(&refusal.reason) => {
                 "report this kernel's release with the lines above: this version of tracer does not know its prototype"

@@ -22,6 +22,12 @@ pub(crate) fn tried(refuse: impl Fn(&Hook) -> Option<(&'static str, Option<i32>)
     Hooks::Tried(tried.collect())
 }
 
+/// A kernel that was built with these options.
+pub(crate) fn config(options: &[&str]) -> BuildConfig {
+    let lines: Vec<String> = options.iter().map(|name| format!("CONFIG_{name}=y")).collect();
+    BuildConfig::parse("/boot/config-6.12.117+deb12-amd64", lines.join("\n").as_bytes())
+}
+
 /// Two nodes, root, nothing refused.
 pub(crate) fn fine() -> Facts {
     Facts {
@@ -37,6 +43,14 @@ pub(crate) fn fine() -> Facts {
             seccomp: false,
         },
         lockdown: Lockdown::None,
+        config: Some(config(&[
+            "BPF_JIT",
+            "FUNCTION_TRACER",
+            "DYNAMIC_FTRACE_WITH_DIRECT_CALLS",
+            "KPROBES",
+            "BPF_EVENTS",
+            "PROC_KCORE",
+        ])),
         btf: Ok(Btf {
             bytes: 5_516_713,
             offsets: Ok(()),

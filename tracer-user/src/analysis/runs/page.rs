@@ -3,7 +3,7 @@
 
 use super::sums;
 use crate::{
-    analysis::books,
+    analysis::{books, elsewhere},
     cells,
     kernel::hooks::Kinds,
     run::{
@@ -19,7 +19,12 @@ use crate::{
 };
 
 /// What a person can do who wants to see something.
-const HINT: &str = "to provoke moves, ask for compaction:  echo 1 | sudo tee /proc/sys/vm/compact_memory";
+const HINT: &str = "to provoke moves, request compaction:  echo 1 | sudo tee /proc/sys/vm/compact_memory";
+
+/// Things that are lost, one and several of them.
+const MOVES: [&str; 2] = ["move", "moves"];
+const CALLS: [&str; 2] = ["call", "calls"];
+const RUNS: [&str; 2] = ["run", "runs"];
 
 /// The page of a run that ended; with `hints` it says what to do when nothing moved.
 pub(super) fn closing(header: &Header, totals: &Totals, summary: &Summary, hints: bool) -> Vec<Section> {
@@ -34,13 +39,20 @@ pub(super) fn closing(header: &Header, totals: &Totals, summary: &Summary, hints
     }
     let mut sections = vec![Section::notes(notes)];
     sections.extend(sums::sections(totals, summary.books.compaction_deferred));
+    let compaction = &totals.compaction;
+    // Of a part of a run nobody knows that.
+    if compaction.runs > 0 && compaction.direct.is_empty() && lost.compactions == 0 {
+        let none = Note::more(cells!["no allocation waited for compaction"]);
+        sections.push(Section::notes(vec![none]));
+    }
     let mut notes = if header.kinds.known().any_of(Kinds::MOVE) {
         books::notes(&summary.books)
     } else {
-        let none = "none: moves through migrate_pages were not asked for";
+        let none = "none: moves through migrate_pages were not requested";
         vec![Note::about("books", cells![none])]
     };
     notes.extend(books::filtered(&summary.books.unasked));
+    notes.extend(elsewhere::hint(&summary.books.elsewhere, header.kinds.known()));
     notes.extend(pagemap(totals));
     notes.extend(how(header));
     notes.push(Note::about(
@@ -115,10 +127,10 @@ fn losses(books: &Books) -> Vec<Note> {
         let by_cpu = (0..).zip(&lost.mappings_by_cpu).filter(|(_, n)| **n > 0);
         let by_cpu = by_cpu.map(|(cpu, n)| cells![*n, " on CPU ", Cell::Number(cpu)]);
         let mut words = cells![
-            full,
-            " move events with ",
-            lost.mapping_pages,
-            " pages: the ring was full ("
+            Cell::Counted(full, "move event", "move events"),
+            " with ",
+            pages(lost.mapping_pages),
+            ": the ring was full ("
         ];
         words.extend(joined(by_cpu, ", "));
         words.push(")".into());
@@ -127,36 +139,43 @@ fn losses(books: &Books) -> Vec<Note> {
     let places = [
         (
             lost.processes,
-            " process events: the ring was full; names and children may be wrong",
+            ["process event", "process events"],
+            ": the ring was full; names and children may be wrong",
         ),
-        (lost.folios, " moves of folios without a mapping: the ring was full"),
+        (lost.folios, MOVES, " of folios without a mapping: the ring was full"),
         (
             lost.failures,
-            " failures to move a folio: the ring was full, or a call's list was not seen",
+            ["failure", "failures"],
+            " to move a folio: the ring was full, or a call's list was not seen",
         ),
-        (lost.cut_failures, " calls with more failures than are told of"),
-        (lost.compactions, " runs of compaction: the ring was full"),
+        (lost.cut_failures, CALLS, " with more failures than are reported"),
+        (lost.compactions, RUNS, " of compaction: the ring was full"),
         (
             lost.calls,
-            " calls of migrate_pages, collapses or faults not told of: no room, an end not seen, or frames not certain",
+            CALLS,
+            " of migrate_pages, collapses or faults not reported: no room, an end not seen, or frames not certain",
         ),
-        (lost.undecoded, " records that could not be decoded"),
-        (lost.targets, " children that there was no room to follow"),
+        (lost.undecoded, ["record", "records"], " that could not be decoded"),
+        (lost.targets, ["child", "children"], " that there was no room to follow"),
         (
             lost.unsearched_pages,
-            " pages whose owner nobody looked for: tracer had fallen behind",
+            ["page", "pages"],
+            " whose owner nobody looked for: tracer had fallen behind",
         ),
         (
             lost.missed_runs.events,
-            " runs of a BPF program that the kernel skipped: events may be missing",
+            RUNS,
+            " of a BPF program that the kernel skipped: events may be missing",
         ),
         (
             lost.missed_runs.details,
-            " runs of a BPF program that the kernel skipped: a blackout, name, cause or line of the books may be missing",
+            RUNS,
+            " of a BPF program that the kernel skipped: a blackout, name, cause or line of the books may be missing",
         ),
     ];
-    let places = places.into_iter().filter(|(lost, _)| *lost > 0);
-    notes.extend(places.map(|(lost, what)| Note::alarm("LOST", cells![lost, what])));
+    for (lost, [one, many], what) in places.into_iter().filter(|(lost, ..)| *lost > 0) {
+        notes.push(Note::alarm("LOST", cells![Cell::Counted(lost, one, many), what]));
+    }
     notes
 }
 

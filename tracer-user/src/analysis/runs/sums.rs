@@ -3,6 +3,7 @@
 
 use crate::{
     cells,
+    event::Residence,
     run::totals::{Durations, Totals},
     section::{Cell, Column, Note, Section, joined},
     units::PAGE_SIZE,
@@ -80,12 +81,14 @@ fn reasons(totals: &Totals) -> Section {
     ];
     let mut section = Section::table("reasons", columns);
     for (reason, sums) in &totals.by_reason {
+        let by_nodes = sums.by_nodes.iter();
+        let by_nodes = by_nodes.map(|((old, new), pages)| (Residence::both(reason, *old, *new), *pages));
         section.row(cells![
             Cell::Reason(reason.clone()),
             sums.pages,
             Cell::Bytes(sums.pages.saturating_mul(PAGE_SIZE)),
             sums.mappings,
-            Cell::ByNodes(sums.by_nodes.iter().map(|(pair, pages)| (*pair, *pages)).collect()),
+            Cell::ByNodes(by_nodes.collect()),
             sums.blackout.quantile(0.5),
             sums.blackout.quantile(0.99),
             sums.blackout.max(),
@@ -163,12 +166,12 @@ fn compaction(totals: &Totals, deferred: u64) -> Option<Section> {
         " over a zone in ",
         sums.time,
         ": ",
-        sums.moved,
-        " pages moved, ",
+        Cell::Counted(sums.moved, "page", "pages"),
+        " moved, ",
         sums.failed,
         " not"
     ];
-    let deferred = (deferred > 0).then(|| cells!["put off ", deferred, " times"]);
+    let deferred = (deferred > 0).then(|| cells!["put off ", Cell::Counted(deferred, "time", "times")]);
     let mut notes = vec![Note::about(
         "compaction",
         joined([done].into_iter().chain(deferred), " · "),

@@ -71,7 +71,7 @@ fn outcome(event: &Compaction) -> Cow<'_, str> {
         "complete" => format!("scanned to the end{none_made}").into(),
         "partial_skipped" if event.proactive => "scanned in part: it reached the end, or kswapd was running".into(),
         "partial_skipped" => format!("scanned in part, to the end{none_made}").into(),
-        "contended" => "stopped early: a lock was contended, a signal came, or no page was left for copies".into(),
+        "contended" => "stopped early: a contended lock, a signal, or no free page found for copies".into(),
         "skipped" => "not started: too little free memory for copies".into(),
         "deferred" | "inactive" => "not started: put off after runs without success".into(),
         "not_suitable_zone" => "not started: the zone is short of memory, not fragmented".into(),

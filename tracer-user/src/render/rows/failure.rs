@@ -97,20 +97,20 @@ impl Row {
 /// The cause in a few words.
 #[must_use]
 pub fn words(cause: Cause, reason: &Reason) -> &'static str {
-    // Compaction takes its pages for copies from the end of the zone, where its free scanner works; its other scanner
-    // takes from the begin what is to move. They meet sooner or later, however much memory is free: that ends the run
-    // (mm/compaction.c, `compaction_alloc`, `compact_scanners_met`, 6.1 to 7.3).
+    // Compaction copies to pages that its free scanner takes from the end of the zone; its other scanner takes from the
+    // begin what is to move. They meet sooner or later, however much memory is free: that ends the run. Before that there
+    // may be none of a large folio's size (mm/compaction.c, `compaction_alloc`, `compact_scanners_met`, 6.1 to 7.3).
     let compaction = reason.name.as_deref() == Some("compaction");
     match cause {
         Cause::Unknown => "unknown",
         Cause::References => "in use: extra references",
         Cause::Error => "the copy failed",
-        Cause::NoTarget if compaction => "no free page left between compaction's scanners",
+        Cause::NoTarget if compaction => "compaction's scanner found no free page for it",
         Cause::NoTarget => "no free page on the target",
         Cause::StillMapped => "a mapping was left",
         Cause::Locked => "locked by somebody (inferred)",
         Cause::Writeback => "under writeback (inferred)",
-        Cause::NotTried if compaction => "not tried: compaction's scanners had met (inferred)",
+        Cause::NotTried if compaction => "not tried: compaction's scanner had found no free page (inferred)",
         Cause::NotTried => "not tried: no free page on the target (inferred)",
         Cause::NumaRefused => "refused by NUMA balancing",
         Cause::Pinned => "pinned by a device or direct I/O (inferred)",

@@ -65,6 +65,7 @@ pub fn words(cell: &Cell) -> String {
         Cell::Backend(BackendName::Known(Backend::Exact)) => "exact (fentry)".to_owned(),
         Cell::Backend(BackendName::Known(Backend::Tracepoint)) => "tracepoint (owners by pagemap)".to_owned(),
         Cell::Backend(BackendName::Other(name)) => Printable(name).to_string(),
+        Cell::Others(Some(1)) => "1 other".to_owned(),
         Cell::Others(Some(count)) => format!("{} others", Count(*count)),
         Cell::Others(None) => "all others".to_owned(),
         Cell::List(cells) => cells.iter().map(words).collect::<Vec<_>>().join(", "),

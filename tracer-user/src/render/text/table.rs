@@ -11,7 +11,7 @@ use super::{
     lines::{HEADING, line, row_notes, style, wrap},
 };
 use crate::{
-    run::totals::NodePair,
+    event::Residence,
     section::{Cell, Column, Row, Section, Unit},
 };
 
@@ -20,7 +20,7 @@ struct Shown<'s> {
     column: &'s Column,
     /// Which cell of a row it shows.
     cell: usize,
-    pair: Option<NodePair>,
+    pair: Option<(Residence, Residence)>,
     width: usize,
 }
 
@@ -28,7 +28,7 @@ impl Shown<'_> {
     fn heading(&self) -> String {
         let heading = self.column.heading.unwrap_or_default();
         self.pair
-            .map_or_else(|| heading.to_owned(), |pair| words(&Cell::pair(pair)))
+            .map_or_else(|| heading.to_owned(), |(old, new)| words(&Cell::Nodes(old, new)))
     }
 
     fn is_left(&self) -> bool {
@@ -77,7 +77,7 @@ fn columns(section: &Section) -> Vec<Shown<'_>> {
             width: 0,
         };
         let cells = section.rows.iter().filter_map(|row| row.cells.get(cell));
-        let pairs: BTreeSet<NodePair> = cells
+        let pairs: BTreeSet<(Residence, Residence)> = cells
             .filter_map(|cell| match cell {
                 Cell::ByNodes(sums) => Some(sums.iter().map(|(pair, _)| *pair)),
                 _ => None,

@@ -23,6 +23,7 @@ use crate::{
         clock::now,
         counters::MissedRuns,
         coverage::Coverage,
+        elsewhere::Elsewhere,
     },
     source::{Needs, Source, Turn, bpf::ring::Capture},
     units::Tgid,
@@ -138,14 +139,15 @@ impl Source for Bpf {
     }
 
     fn look(&self) -> io::Result<Reading> {
+        let at = now();
+        // Without the moves there is nothing to hold against the kernel's counts.
+        let moves = self.capture.kinds.any_of(Kinds::MOVE);
+        let is_compared = |name: &str| moves && account::is_compared(name);
+        let vmstat = Vmstat::read_only(|name| is_compared(name) || Elsewhere::is_counted(name))?;
         Ok(Reading {
-            at: now(),
-            // Without the moves there is nothing to hold against the kernel's counts.
-            kernel: if self.capture.kinds.any_of(Kinds::MOVE) {
-                Vmstat::read_only(account::is_compared)?
-            } else {
-                Vmstat::default()
-            },
+            at,
+            elsewhere: Elsewhere::of(&vmstat),
+            kernel: vmstat.only(is_compared),
             counters: self.capture.counters()?,
             settled: false,
         })
