@@ -155,7 +155,7 @@ impl Entry {
         if number == 0 {
             return Place::HiddenEntry;
         }
-        let ty = (number & u64::from(LAST_TYPE)) as u8;
+        let [ty, ..] = (number & u64::from(LAST_TYPE)).to_le_bytes();
         let offset = number >> pagemap::SWAP_TYPE_BITS;
         match types.kind(ty) {
             SwapType::Area => Place::Swap(SwapSlot { ty, offset }),
@@ -322,15 +322,20 @@ mod tests {
         names.iter().map(|&name| name.to_owned()).collect()
     }
 
-    fn bare() -> Option<BTreeSet<String>> {
+    type Symbols = Option<BTreeSet<String>>;
+
+    #[expect(clippy::unnecessary_wraps, reason = "as a kernel answers")]
+    fn bare() -> Symbols {
         Some(set(&[EVERYWHERE]))
     }
 
-    fn debian() -> Option<BTreeSet<String>> {
+    #[expect(clippy::unnecessary_wraps, reason = "as a kernel answers")]
+    fn debian() -> Symbols {
         Some(set(&[EVERYWHERE, MEMORY_FAILURE, FOUR_DEVICE_TYPES]))
     }
 
-    fn newest() -> Option<BTreeSet<String>> {
+    #[expect(clippy::unnecessary_wraps, reason = "as a kernel answers")]
+    fn newest() -> Symbols {
         Some(set(&[EVERYWHERE, MEMORY_FAILURE, THREE_DEVICE_TYPES]))
     }
 
@@ -360,7 +365,7 @@ mod tests {
             Place::Frame(Pfn(0x1234))
         );
         assert_eq!(
-            Entry(PRESENT | (1 << 55) - 1).place(&types),
+            Entry(PRESENT | ((1 << 55) - 1)).place(&types),
             Place::Frame(Pfn((1 << 55) - 1))
         );
         assert_eq!(Entry(PRESENT | 1 << 61).place(&types), Place::HiddenFrame);

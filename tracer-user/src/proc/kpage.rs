@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use crate::kernel::release::Version;
 use crate::proc::page_flags;
-use crate::proc::pagemap::{Frame, Pagemap, gather};
+use crate::proc::pagemap::{Frame, Pagemap, gather, read_words};
 use crate::units::{Pfn, VirtAddr};
 
 /// How far the next wanted frame may be for the words before it to be read along. A word costs 30 to 45 ns, because the kernel
@@ -63,6 +63,18 @@ impl FrameFile {
                 source,
             }),
         }
+    }
+
+    /// Fills `words` with those of neighbouring frames from `first` on; returns how many there were before the file's end.
+    ///
+    /// # Errors
+    /// [`KpageError`] when reading fails.
+    pub fn read_range(&self, first: Pfn, words: &mut [u64]) -> Result<usize, KpageError> {
+        read_words(&self.file, first.0, words).map_err(|source| KpageError {
+            operation: "read",
+            path: self.path,
+            source,
+        })
     }
 
     /// Replaces the content of `out` with one word per frame, in their order.

@@ -9,3 +9,4 @@ pub mod page_flags;
 pub mod pagemap;
 pub mod process;
 pub mod scan;
+pub mod zones;

@@ -28,15 +28,15 @@ const MARKER_OFFSETS: u64 = 16;
 /// `PTE_MARKER_GUARD`, include/linux/swapops.h (6.13 and later).
 const MARKER_GUARD: u64 = 1 << 2;
 
-pub(super) const PFN_MASK: u64 = (1 << 55) - 1;
-pub(super) const SWAP_TYPE_BITS: u32 = 5;
-pub(super) const SOFT_DIRTY: u32 = 55;
-pub(super) const EXCLUSIVE: u32 = 56;
-pub(super) const UFFD_WP: u32 = 57;
-pub(super) const GUARD: u32 = 58;
-pub(super) const FILE_OR_SHMEM: u32 = 61;
-pub(super) const SWAP: u32 = 62;
-pub(super) const PRESENT: u32 = 63;
+pub(crate) const PFN_MASK: u64 = (1 << 55) - 1;
+pub(crate) const SWAP_TYPE_BITS: u32 = 5;
+pub(crate) const SOFT_DIRTY: u32 = 55;
+pub(crate) const EXCLUSIVE: u32 = 56;
+pub(crate) const UFFD_WP: u32 = 57;
+pub(crate) const GUARD: u32 = 58;
+pub(crate) const FILE_OR_SHMEM: u32 = 61;
+pub(crate) const SWAP: u32 = 62;
+pub(crate) const PRESENT: u32 = 63;
 
 /// A place in swap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
