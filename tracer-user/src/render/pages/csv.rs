@@ -19,6 +19,15 @@ pub struct Csv<W: Write> {
     each: bool,
 }
 
+/// As many as [`Mapping::ALL`] has.
+const LARGE: [&str; Mapping::ALL.len()] = [
+    "large_entry",
+    "large_pages",
+    "large_whole",
+    "large_unaligned",
+    "large_part",
+];
+
 impl<W: Write> Csv<W> {
     /// To this writer; `each`: a row for each run instead of each mapping.
     ///
@@ -57,7 +66,7 @@ impl<W: Write> Csv<W> {
                 "orders",
                 "unknown_order_pages",
             ]);
-            heading.extend(Mapping::ALL.map(Mapping::name));
+            heading.extend(LARGE);
             heading.extend([
                 "exclusive",
                 "shared",
@@ -163,5 +172,26 @@ impl<W: Write> Format for Csv<W> {
 
     fn finish(&mut self, _: &Tally, _: &Sums) -> io::Result<()> {
         self.out.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn columns_have_names_of_their_own() {
+        for (mapping, column) in Mapping::ALL.into_iter().zip(LARGE) {
+            assert_eq!(column, format!("large_{}", mapping.name()));
+        }
+        for each in [false, true] {
+            let mut out = Vec::new();
+            Csv::new(&mut out, each).unwrap().out.flush().unwrap();
+            let text = String::from_utf8(out).unwrap();
+            let columns: Vec<&str> = text.trim_end().split(',').collect();
+            assert_eq!(columns.iter().collect::<BTreeSet<_>>().len(), columns.len(), "{text}");
+        }
     }
 }

@@ -109,6 +109,14 @@ impl<W: Write> Text<W> {
     }
 }
 
+/// `1 process`, `8 processes`
+fn processes(count: usize) -> String {
+    match count {
+        1 => "1 process".to_owned(),
+        _ => format!("{} processes", Count(count as u64)),
+    }
+}
+
 /// `postgres[4711]`
 fn name(who: &Who) -> String {
     format!("{}[{}]", Printable(&who.comm), who.tgid)
@@ -222,8 +230,8 @@ impl<W: Write> Format for Text<W> {
         if self.rows == Rows::Processes {
             self.table.write(&mut self.out, "PROCESS", "processes", self.width)?;
             let all = format!(
-                "{} processes, {} present: a page that several map is counted for each",
-                Count(tally.whole as u64),
+                "{}, {} present: a page that several map is counted for each",
+                processes(tally.whole),
                 Bytes(sums.in_state(State::Present) << PAGE_SHIFT)
             );
             self.note("all", &all)?;
@@ -231,13 +239,13 @@ impl<W: Write> Format for Text<W> {
         if tally.ended > 0 {
             self.note(
                 "ended",
-                &format!("{} processes ended before they were read", tally.ended),
+                &format!("{} ended before all of it was read", processes(tally.ended)),
             )?;
         }
         if tally.unreadable > 0 {
             self.note(
                 "missing",
-                &format!("{} processes may not be read: run with sudo", tally.unreadable),
+                &format!("{} may not be read: run with sudo", processes(tally.unreadable)),
             )?;
         }
         if self.hidden {
