@@ -14,6 +14,7 @@ pub mod kernel;
 #[cfg(test)]
 mod made_up;
 pub mod output;
+pub mod pages;
 pub mod pipeline;
 pub mod proc;
 pub mod recording;

@@ -17,6 +17,7 @@ mod inputs;
 mod kinds;
 mod moves;
 mod outside;
+mod pages;
 mod reasons;
 mod recording;
 mod unmapped;
@@ -43,6 +44,7 @@ pub const TOPICS: &[&[Case]] = &[
     filters::CASES,
     filters::cost::CASES,
     outside::CASES,
+    pages::CASES,
     recording::CASES,
     inputs::CASES,
     export::CASES,

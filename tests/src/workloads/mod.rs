@@ -25,6 +25,7 @@ mod protocol;
 mod punched;
 mod recorder;
 mod sharer;
+pub mod states;
 pub mod swap;
 pub mod writeback;
 pub mod zram;
@@ -57,6 +58,7 @@ pub const ALL: &[Workload] = &[
     pid_namespace::WORKLOAD,
     punched::WORKLOAD,
     recorder::WORKLOAD,
+    states::WORKLOAD,
     swap::WORKLOAD,
     writeback::WORKLOAD,
     zram::WORKLOAD,

@@ -45,9 +45,6 @@ fn run(args: &[String]) -> Result<()> {
         _ => bail!("usage: swap [reuse|mthp|thp]"),
     };
     let reuse = what == "reuse";
-    if !fs::exists(DEVICE)? {
-        provoke::load_module(MODULE, &format!("rd_nr=1 rd_size={}", DEVICE_PAGES * 4))?;
-    }
     swap_on()?;
     if reuse {
         rename(ASKED_FOR)?;
@@ -91,7 +88,8 @@ fn run(args: &[String]) -> Result<()> {
     })
 }
 
-fn swap_out(memory: &Memory) -> Result<()> {
+/// Sends every page to swap.
+pub fn swap_out(memory: &Memory) -> Result<()> {
     let started = Instant::now();
     while Snapshot::take(memory.addresses())?.frames().next().is_some() {
         ensure!(started.elapsed() < PATIENCE, "some pages stay");
@@ -113,8 +111,11 @@ fn rename(name: &str) -> Result<()> {
     set_name(&CString::new(name)?).context("change this process's name")
 }
 
-/// Writes the header that mkswap(8) writes (`union swap_header`, include/linux/swap.h), and swaps there.
-fn swap_on() -> Result<()> {
+/// Makes the RAM disk, writes the header that mkswap(8) writes (`union swap_header`, include/linux/swap.h), and swaps there.
+pub fn swap_on() -> Result<()> {
+    if !fs::exists(DEVICE)? {
+        provoke::load_module(MODULE, &format!("rd_nr=1 rd_size={}", DEVICE_PAGES * 4))?;
+    }
     // Of a workload before this one.
     if fs::read_to_string("/proc/swaps")
         .context("read /proc/swaps")?

@@ -6,6 +6,7 @@ mod error;
 mod export;
 mod filters;
 mod merge;
+mod pages;
 mod progress;
 mod record;
 mod recorded;
@@ -34,6 +35,7 @@ tracer [OPTIONS] -p PID...
        tracer export --format FORMAT [-o OUT] FILE...
        tracer cat | info FILE
        tracer merge [--redact] -o OUT FILE...
+       tracer pages [OPTIONS] -p PID... | -a | --cgroup PATH | --comm PATTERN | --pfn RANGE
        tracer doctor [--json]";
 
 const EXAMPLES: &str = "\
@@ -52,6 +54,7 @@ Examples:
   sudo tracer cat tracer.data          the rows that tracing would have shown
   sudo tracer export tracer.data --format parquet -o moves.parquet
                                        a table for pandas, polars, DuckDB, ClickHouse, Spark
+  sudo tracer pages -p 4711            where its pages are: by mapping, node and size
   tracer doctor                        what this machine allows, and what is missing
 
 To see pages move at once, ask the kernel to compact memory while tracer runs:
@@ -107,6 +110,8 @@ pub enum Action {
     Info(recorded::InfoArgs),
     /// Join recordings into one; with --redact, without what tells of frames and files
     Merge(merge::Args),
+    /// Show where the pages of processes are: frames, nodes, sizes, states; nothing is traced, and nothing touched
+    Pages(Box<pages::Args>),
     /// Check what this machine allows, and say for each missing thing what is lost and what to do
     Doctor(doctor::Args),
 }
@@ -123,6 +128,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Some(Action::Export(export)) => export::run(export),
         Some(Action::Info(info)) => recorded::info(info),
         Some(Action::Merge(merge)) => merge::run(merge),
+        Some(Action::Pages(pages)) => pages::run(pages),
         Some(Action::Doctor(doctor)) => doctor::run(doctor),
         None if !args.stray.is_empty() => Err(unknown_action(&args.stray).into()),
         None => trace::run(&args.trace, |_| {
@@ -145,7 +151,7 @@ fn unknown_action(words: &[OsString]) -> Refused {
         format!("a program to start? tracer -- {all}")
     };
     Refused(format!(
-        "{} is no action of tracer (record, report, cat, export, info, merge and doctor are)\n  {}",
+        "{} is no action of tracer (record, report, cat, export, info, merge, pages and doctor are)\n  {}",
         Printable(first),
         Printable(&meant)
     ))

@@ -1,4 +1,4 @@
-//! How far reading a long recording has come: a line on standard error that changes, and goes when it is done.
+//! How far something long has come: a line on standard error that changes, and goes when it is done.
 //! Input: what is read.
 
 use std::{
@@ -24,25 +24,56 @@ pub fn clear() {
     }
 }
 
+/// Shows how much of something is done.
+#[derive(Debug)]
+pub struct Meter {
+    /// Bytes.
+    total: u64,
+    done: u64,
+    /// When the line is due; None: never.
+    due: Option<Instant>,
+}
+
+impl Meter {
+    /// Of `total` bytes; shows a line where `wanted`, if standard error is a terminal.
+    pub fn new(total: u64, wanted: bool) -> Self {
+        let shown = wanted && total > 0 && io::stderr().is_terminal();
+        Self {
+            total,
+            done: 0,
+            due: shown.then(|| Instant::now() + FIRST),
+        }
+    }
+
+    /// So many bytes more are done.
+    pub fn advance(&mut self, bytes: u64) {
+        self.done += bytes;
+        if self.due.is_some_and(|due| due <= Instant::now()) {
+            self.due = Some(Instant::now() + EVERY);
+            SHOWN.store(true, Ordering::Relaxed);
+            let _ = write!(io::stderr(), "\r\x1b[K{}", line(self.done, self.total));
+        }
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        clear();
+    }
+}
+
 /// Reads, and shows how much of it.
 pub struct Progress<R> {
     input: R,
-    /// Bytes.
-    total: u64,
-    read: u64,
-    /// When the line is due; None: never.
-    due: Option<Instant>,
+    meter: Meter,
 }
 
 impl<R: Read> Progress<R> {
     /// Reads the `total` bytes of `input`; shows a line where `wanted`, if standard error is a terminal.
     pub fn new(input: R, total: u64, wanted: bool) -> Self {
-        let shown = wanted && total > 0 && io::stderr().is_terminal();
         Self {
             input,
-            total,
-            read: 0,
-            due: shown.then(|| Instant::now() + FIRST),
+            meter: Meter::new(total, wanted),
         }
     }
 }
@@ -56,19 +87,8 @@ fn line(read: u64, total: u64) -> String {
 impl<R: Read> Read for Progress<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let bytes = self.input.read(buffer)?;
-        self.read += bytes as u64;
-        if self.due.is_some_and(|due| due <= Instant::now()) {
-            self.due = Some(Instant::now() + EVERY);
-            SHOWN.store(true, Ordering::Relaxed);
-            let _ = write!(io::stderr(), "\r\x1b[K{}", line(self.read, self.total));
-        }
+        self.meter.advance(bytes as u64);
         Ok(bytes)
-    }
-}
-
-impl<R> Drop for Progress<R> {
-    fn drop(&mut self) {
-        clear();
     }
 }
 

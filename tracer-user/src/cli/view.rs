@@ -85,6 +85,11 @@ fn ended(written: io::Result<()>) -> anyhow::Result<()> {
     }
 }
 
+/// Columns of the terminal on standard output; None where there is none.
+pub fn columns() -> Option<usize> {
+    terminal().map(|terminal| terminal.columns)
+}
+
 /// The terminal on stdout; None where there is none.
 fn terminal() -> Option<Terminal> {
     if !io::stdout().is_terminal() {

@@ -8,7 +8,8 @@ use std::io;
 use thiserror::Error;
 
 use crate::kernel::release::Version;
-use crate::proc::pagemap::{Frame, Pagemap, gather};
+use crate::proc::page_flags;
+use crate::proc::pagemap::{Frame, Pagemap, gather, read_words};
 use crate::units::{Pfn, VirtAddr};
 
 /// How far the next wanted frame may be for the words before it to be read along. A word costs 30 to 45 ns, because the kernel
@@ -62,6 +63,18 @@ impl FrameFile {
                 source,
             }),
         }
+    }
+
+    /// Fills `words` with those of neighbouring frames from `first` on; returns how many there were before the file's end.
+    ///
+    /// # Errors
+    /// [`KpageError`] when reading fails.
+    pub fn read_range(&self, first: Pfn, words: &mut [u64]) -> Result<usize, KpageError> {
+        read_words(&self.file, first.0, words).map_err(|source| KpageError {
+            operation: "read",
+            path: self.path,
+            source,
+        })
     }
 
     /// Replaces the content of `out` with one word per frame, in their order.
@@ -128,38 +141,6 @@ impl KpfQuirks {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct PageFlags(u64);
 
-/// Name by bit: Documentation/admin-guide/mm/pagemap.rst, include/uapi/linux/kernel-page-flags.h, 6.1 to 7.3.
-/// Bits from 32 on (include/linux/kernel-page-flags.h) are the kernel's own, for its developers.
-const NAMES: [&str; 27] = [
-    "locked",
-    "error",
-    "referenced",
-    "uptodate",
-    "dirty",
-    "lru",
-    "active",
-    "slab",
-    "writeback",
-    "reclaim",
-    "buddy",
-    "mmap",
-    "anon",
-    "swapcache",
-    "swapbacked",
-    "compound_head",
-    "compound_tail",
-    "huge",
-    "unevictable",
-    "hwpoison",
-    "nopage",
-    "ksm",
-    "thp",
-    "offline",
-    "zero_page",
-    "idle",
-    "pgtable",
-];
-
 impl PageFlags {
     /// `KPF_NOPAGE`: there is no memory behind this frame number.
     pub const NOPAGE: u64 = 1 << 20;
@@ -185,12 +166,11 @@ impl PageFlags {
         self.names().any(|set| set == name)
     }
 
-    /// The names of the set flags in the order of their bits, as the kernel's documentation spells them but in lower case.
+    /// The names of the set flags in the order of their bits, as the kernel's documentation spells them but in lower case;
+    /// without those that are the kernel's own, for its developers.
     /// "thp" is any transparent large folio on 6.12 and later, not only one of PMD size.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
-        (0u32..)
-            .zip(NAMES)
-            .filter_map(move |(bit, name)| (self.0 >> bit & 1 != 0).then_some(name))
+        page_flags::documented().filter_map(move |flag| (self.0 >> flag.bit & 1 != 0).then_some(flag.name))
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 
 use rustix::io::Errno;
@@ -27,15 +28,15 @@ const MARKER_OFFSETS: u64 = 16;
 /// `PTE_MARKER_GUARD`, include/linux/swapops.h (6.13 and later).
 const MARKER_GUARD: u64 = 1 << 2;
 
-const PFN_MASK: u64 = (1 << 55) - 1;
-const SWAP_TYPE_BITS: u32 = 5;
-const SOFT_DIRTY: u32 = 55;
-const EXCLUSIVE: u32 = 56;
-const UFFD_WP: u32 = 57;
-const GUARD: u32 = 58;
-const FILE_OR_SHMEM: u32 = 61;
-const SWAP: u32 = 62;
-const PRESENT: u32 = 63;
+pub(crate) const PFN_MASK: u64 = (1 << 55) - 1;
+pub(crate) const SWAP_TYPE_BITS: u32 = 5;
+pub(crate) const SOFT_DIRTY: u32 = 55;
+pub(crate) const EXCLUSIVE: u32 = 56;
+pub(crate) const UFFD_WP: u32 = 57;
+pub(crate) const GUARD: u32 = 58;
+pub(crate) const FILE_OR_SHMEM: u32 = 61;
+pub(crate) const SWAP: u32 = 62;
+pub(crate) const PRESENT: u32 = 63;
 
 /// A place in swap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -209,6 +210,14 @@ impl Pagemap {
         read_words(&self.file, first.page(), entries)
     }
 
+    /// Whether the address space is still there: after the process's end, or an exec, every read is silent.
+    ///
+    /// # Errors
+    /// What the kernel answered.
+    pub fn is_alive(&self) -> io::Result<bool> {
+        Ok(read_words(&self.file, 0, &mut [0])? == 1)
+    }
+
     /// Replaces the content of `out` with one word per address, in their order.
     /// Addresses that lie close together share a system call, so sort them; unsorted ones are answered too, but slowly.
     /// An address behind the end of the address space gives 0, which reads [`Frame::None`].
@@ -218,11 +227,17 @@ impl Pagemap {
     pub fn lookup(&self, sorted_pages: &[VirtAddr], out: &mut Vec<u64>) -> Result<(), LookupError> {
         let all = gather(&self.file, sorted_pages, VirtAddr::page, MAX_GAP, 0, out).map_err(read_error)?;
         // Silence has two causes (`pagemap_read` returns 0 for both); the first page can only be silent for one of them.
-        if all || read_words(&self.file, 0, &mut [0]).map_err(read_error)? == 1 {
+        if all || self.is_alive().map_err(read_error)? {
             Ok(())
         } else {
             Err(LookupError::ProcessGone)
         }
+    }
+}
+
+impl AsFd for Pagemap {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 

@@ -3,6 +3,7 @@
 
 pub mod clock;
 pub mod json;
+pub mod pages;
 pub mod quantity;
 pub mod rows;
 pub mod text;

@@ -28,6 +28,7 @@ const ROOMS: &[&str] = &[
     "run",
     "decode",
     "event",
+    "pages",
     "proc",
     "kernel",
     "escape",

@@ -1,0 +1,159 @@
+//! A mapping as a row of cells, each the colour of most of its pages.
+//! Input: the runs of the mapping.
+
+use std::collections::BTreeMap;
+
+use crate::pages::run::{Run, State};
+use crate::units::{NodeId, Order, VirtAddr};
+
+/// By what pages are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// By the node that they are on.
+    Node,
+    /// By the size of their folio.
+    Size,
+    /// By their state.
+    State,
+}
+
+/// What most pages of a cell are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Shade {
+    /// On this node.
+    Node(NodeId),
+    /// Of a folio of this size.
+    Size(Order),
+    /// Present; the reader may not know where, or in what size.
+    Hidden,
+    /// In this state, which is another than present, or the only thing that matters.
+    State(State),
+}
+
+/// The cells of one mapping.
+#[derive(Debug)]
+pub struct Cells {
+    start: VirtAddr,
+    by: By,
+    /// Base pages of a cell: a power of two.
+    pages: u64,
+    content: Vec<BTreeMap<Shade, u64>>,
+}
+
+impl Cells {
+    /// Cells for the addresses from `start` to before `end`, at most so many.
+    pub fn new(start: VirtAddr, end: VirtAddr, most: usize, by: By) -> Self {
+        let all = end.page().saturating_sub(start.page());
+        let pages = all.div_ceil(most.max(1) as u64).next_power_of_two();
+        let count = usize::try_from(all.div_ceil(pages)).unwrap_or(most);
+        Self {
+            start,
+            by,
+            pages,
+            content: vec![BTreeMap::new(); count],
+        }
+    }
+
+    /// Base pages of a cell.
+    pub fn pages(&self) -> u64 {
+        self.pages
+    }
+
+    /// Puts pages into their cells.
+    pub fn add(&mut self, run: &Run) {
+        let shade = self.shade(run);
+        let first = run.address.page().saturating_sub(self.start.page());
+        let (mut at, end) = (first, first + run.pages);
+        while at < end {
+            let cell = at / self.pages;
+            let next = ((cell + 1) * self.pages).min(end);
+            let Some(cell) = usize::try_from(cell).ok().and_then(|cell| self.content.get_mut(cell)) else {
+                return;
+            };
+            *cell.entry(shade).or_default() += next - at;
+            at = next;
+        }
+    }
+
+    fn shade(&self, run: &Run) -> Shade {
+        if run.state != State::Present || self.by == By::State {
+            return Shade::State(run.state);
+        }
+        let known = match self.by {
+            By::Node => run.node.map(Shade::Node),
+            By::Size => run.order.map(Shade::Size),
+            By::State => None,
+        };
+        known.unwrap_or(Shade::Hidden)
+    }
+
+    /// What most pages of each cell are; `None` where there are none.
+    pub fn shades(&self) -> impl Iterator<Item = Option<Shade>> {
+        let most = |cell: &BTreeMap<Shade, u64>| {
+            let largest = cell
+                .iter()
+                .max_by_key(|&(shade, &pages)| (pages, std::cmp::Reverse(*shade)));
+            largest.map(|(shade, _)| *shade)
+        };
+        self.content.iter().map(most)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proc::entry::Place;
+    use crate::proc::pagemap::Entry;
+    use crate::units::Pfn;
+
+    fn run(page: u64, pages: u64, node: u32) -> Run {
+        Run {
+            address: VirtAddr(page << 12),
+            pages,
+            state: State::Present,
+            entry: Entry(1 << 63 | 7),
+            place: Place::Frame(Pfn(7)),
+            node: Some(NodeId(node)),
+            flags: None,
+            mapped: None,
+            order: Some(Order(9)),
+            mapping: None,
+        }
+    }
+
+    fn shades(cells: &Cells) -> Vec<Option<Shade>> {
+        cells.shades().collect()
+    }
+
+    #[test]
+    fn a_cell_is_what_most_of_its_pages_are() {
+        let mut cells = Cells::new(VirtAddr(16 << 12), VirtAddr(46 << 12), 8, By::Node);
+        assert_eq!(cells.pages(), 4);
+        cells.add(&run(17, 6, 0));
+        cells.add(&run(23, 9, 1));
+        cells.add(&Run {
+            state: State::Swapped,
+            ..run(40, 1, 0)
+        });
+        let node = |node| Some(Shade::Node(NodeId(node)));
+        let swapped = Some(Shade::State(State::Swapped));
+        assert_eq!(
+            shades(&cells),
+            [node(0), node(0), node(1), node(1), None, None, swapped, None]
+        );
+    }
+
+    #[test]
+    fn small_mappings_have_a_cell_for_each_page() {
+        let mut cells = Cells::new(VirtAddr(0x1000), VirtAddr(0x4000), 80, By::Size);
+        cells.add(&run(2, 1, 0));
+        cells.add(&Run {
+            order: None,
+            ..run(3, 5, 0)
+        });
+        assert_eq!(shades(&cells), [None, Some(Shade::Size(Order(9))), Some(Shade::Hidden)]);
+        let mut states = Cells::new(VirtAddr(0x1000), VirtAddr(0x2000), 80, By::State);
+        states.add(&run(1, 1, 0));
+        assert_eq!(shades(&states), [Some(Shade::State(State::Present))]);
+    }
+}

@@ -1,0 +1,447 @@
+//! Every bit of a pagemap entry: the flags beside the frame, and what an entry without a page stands for.
+//! Input: words of /proc/PID/pagemap; the kernel's release and the names in /proc/kallsyms, which tell how it numbers swap types.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::sync::OnceLock;
+
+use crate::kernel::release::{self, Version};
+use crate::proc::pagemap::{self, Entry, SwapSlot};
+use crate::units::Pfn;
+
+/// One field of a pagemap entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// Its bits as the kernel's documentation gives them.
+    pub bits: &'static str,
+    /// The name by which a filter selects it; empty for the frame and the swap slot.
+    pub name: &'static str,
+    /// The bit alone; 0 for the frame and the swap slot.
+    pub mask: u64,
+    /// What it says, in one sentence.
+    pub what: &'static str,
+}
+
+const fn bit(bits: &'static str, name: &'static str, bit: u32, what: &'static str) -> Field {
+    Field {
+        bits,
+        name,
+        mask: 1 << bit,
+        what,
+    }
+}
+
+const fn number(bits: &'static str, what: &'static str) -> Field {
+    Field {
+        bits,
+        name: "",
+        mask: 0,
+        what,
+    }
+}
+
+/// Every field, 6.1 to 7.3 (fs/proc/task_mmu.c, `pagemap_read`; Documentation/admin-guide/mm/pagemap.rst). Bits 59 and 60 are zero.
+pub const FIELDS: [Field; 10] = [
+    number(
+        "0-54",
+        "The frame of a present page; 0 where the reader may not know it.",
+    ),
+    number(
+        "0-4",
+        "The swap type of an entry without a page: a swap area, or a special entry of the kernel's.",
+    ),
+    number(
+        "5-54",
+        "The swap offset: a slot of the area, or the frame of a special entry.",
+    ),
+    bit(
+        "55",
+        "soft_dirty",
+        pagemap::SOFT_DIRTY,
+        "The page was written to since clear_refs was told to forget; set on new mappings.",
+    ),
+    bit(
+        "56",
+        "exclusive",
+        pagemap::EXCLUSIVE,
+        "No other page table maps the page.",
+    ),
+    bit(
+        "57",
+        "uffd_wp",
+        pagemap::UFFD_WP,
+        "Userfaultfd protects the page against writing.",
+    ),
+    bit(
+        "58",
+        "guard",
+        pagemap::GUARD,
+        "A guard region: any access is a SIGSEGV (6.15 and later).",
+    ),
+    bit(
+        "61",
+        "file",
+        pagemap::FILE_OR_SHMEM,
+        "The page belongs to a file or to shared memory.",
+    ),
+    bit(
+        "62",
+        "swap",
+        pagemap::SWAP,
+        "No page is there, but the entry holds something: swap, or a special entry.",
+    ),
+    bit("63", "present", pagemap::PRESENT, "A page is there."),
+];
+
+/// What an entry stands for. Kinds that look like swap, and are not, have names of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// Nothing: never touched, given back, or not mapped.
+    None,
+    /// The page is in this frame.
+    Frame(Pfn),
+    /// The page is in a frame that the reader may not know.
+    HiddenFrame,
+    /// The page is in swap.
+    Swap(SwapSlot),
+    /// The entry holds something other than a page; the reader may not know what: swap, or any of the kinds below.
+    HiddenEntry,
+    /// The page is being copied away from this frame.
+    Migrating(Pfn),
+    /// The page is in the private memory of a device.
+    DevicePrivate(Pfn),
+    /// A device has the page for itself.
+    DeviceExclusive(Pfn),
+    /// The frame is broken: an access is a SIGBUS.
+    HwPoison(Pfn),
+    /// A guard region: an access is a SIGSEGV.
+    Guard,
+    /// A marker of userfaultfd: no page, but the range is protected against writing.
+    UffdWpMarker,
+    /// A marker of lost content: an access is a SIGBUS, because the page could not be read back from swap, or was poisoned.
+    PoisonMarker,
+    /// A marker without any flag that kernels up to 7.3 have.
+    Marker(u64),
+    /// A special entry of a type that this kernel's build does not explain.
+    Special {
+        /// The swap type.
+        ty: u8,
+        /// The swap offset.
+        offset: u64,
+    },
+}
+
+impl Entry {
+    /// What the entry stands for, with the kernel's swap types.
+    ///
+    /// Without CAP_SYS_ADMIN type and offset read 0, the header of the first swap area, where no page can be: that is
+    /// [`Place::HiddenEntry`]. Migration entries of hugetlb have no bit of their own and read [`Place::None`]
+    /// (fs/proc/task_mmu.c, `pagemap_hugetlb_range`, 6.1 to 7.3).
+    pub fn place(self, types: &SwapTypes) -> Place {
+        if self.0 & (1 << pagemap::GUARD) != 0 {
+            return Place::Guard;
+        }
+        let number = self.0 & pagemap::PFN_MASK;
+        if self.0 & (1 << pagemap::PRESENT) != 0 {
+            return match number {
+                0 => Place::HiddenFrame,
+                pfn => Place::Frame(Pfn(pfn)),
+            };
+        }
+        if self.0 & (1 << pagemap::SWAP) == 0 {
+            return Place::None;
+        }
+        if number == 0 {
+            return Place::HiddenEntry;
+        }
+        let [ty, ..] = (number & u64::from(LAST_TYPE)).to_le_bytes();
+        let offset = number >> pagemap::SWAP_TYPE_BITS;
+        match types.kind(ty) {
+            SwapType::Area => Place::Swap(SwapSlot { ty, offset }),
+            SwapType::Migration => Place::Migrating(Pfn(offset)),
+            SwapType::DevicePrivate => Place::DevicePrivate(Pfn(offset)),
+            SwapType::DeviceExclusive => Place::DeviceExclusive(Pfn(offset)),
+            SwapType::HwPoison => Place::HwPoison(Pfn(offset)),
+            SwapType::SwapinError => Place::PoisonMarker,
+            SwapType::Marker => marker(offset),
+            SwapType::Unknown => Place::Special { ty, offset },
+        }
+    }
+}
+
+/// `PTE_MARKER_*`, include/linux/swapops.h (7.2 and later: leafops.h): flags in the offset. UFFD_WP since 5.19, POISONED since
+/// 6.2 (as SWAPIN_ERROR before 6.6), GUARD since 6.13.
+fn marker(offset: u64) -> Place {
+    const UFFD_WP: u64 = 1 << 0;
+    const POISONED: u64 = 1 << 1;
+    const GUARD: u64 = 1 << 2;
+    match offset {
+        flags if flags & GUARD != 0 => Place::Guard,
+        flags if flags & POISONED != 0 => Place::PoisonMarker,
+        flags if flags & UFFD_WP != 0 => Place::UffdWpMarker,
+        flags => Place::Marker(flags),
+    }
+}
+
+/// The highest swap type: the field has five bits.
+const LAST_TYPE: u8 = 31;
+/// No build has so few swap areas: what is below is one (include/linux/swap.h, `MAX_SWAPFILES`; 23 up to 7.3).
+const FEWEST_AREAS: u8 = 21;
+
+/// What a swap type stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SwapType {
+    Area,
+    HwPoison,
+    Migration,
+    DevicePrivate,
+    DeviceExclusive,
+    Marker,
+    SwapinError,
+    Unknown,
+}
+
+/// How a kernel numbers its swap types (include/linux/swap.h, 6.1 to 7.3). From `MAX_SWAPFILES` on there are, each only if
+/// it is built in: one for poisoned frames, three for migration, those of device memory, one for markers, and on 6.1
+/// one for pages that could not be read back. So the numbers are found from the end, by what the kernel was built with.
+#[derive(Debug)]
+pub struct SwapTypes {
+    version: Option<Version>,
+    built: OnceLock<[SwapType; LAST_TYPE as usize + 1]>,
+    symbols: fn() -> Option<BTreeSet<String>>,
+}
+
+/// `CONFIG_MEMORY_FAILURE`.
+const MEMORY_FAILURE: &str = "memory_failure";
+/// `CONFIG_DEVICE_PRIVATE`, up to 6.14: four types.
+const FOUR_DEVICE_TYPES: &str = "make_device_exclusive_range";
+/// The same from 6.15 on: three types, because exclusive access has only one.
+const THREE_DEVICE_TYPES: &str = "make_device_exclusive";
+/// Any kernel has it: without it the list of symbols says nothing.
+const EVERYWHERE: &str = "schedule";
+
+impl SwapTypes {
+    /// Those of the running kernel. Its symbols are read when the first entry needs them.
+    pub fn running() -> Self {
+        Self {
+            version: Version::parse(&release::release()),
+            built: OnceLock::new(),
+            symbols: running_symbols,
+        }
+    }
+
+    fn kind(&self, ty: u8) -> SwapType {
+        match ty {
+            0..FEWEST_AREAS => SwapType::Area,
+            // The last type since 6.2, whatever is built in: most entries need no symbols.
+            LAST_TYPE if self.version.is_some_and(|version| version >= Version(6, 2, 0)) => SwapType::Marker,
+            _ => {
+                let built = self.built.get_or_init(|| {
+                    (self.symbols)().map_or_else(unknown_build, |symbols| of_build(self.version, &symbols))
+                });
+                built.get(usize::from(ty)).copied().unwrap_or(SwapType::Unknown)
+            }
+        }
+    }
+}
+
+fn unknown_build() -> [SwapType; LAST_TYPE as usize + 1] {
+    let mut kinds = [SwapType::Unknown; LAST_TYPE as usize + 1];
+    kinds[..usize::from(FEWEST_AREAS)].fill(SwapType::Area);
+    kinds
+}
+
+fn of_build(version: Option<Version>, symbols: &BTreeSet<String>) -> [SwapType; LAST_TYPE as usize + 1] {
+    let has = |name: &str| symbols.contains(name);
+    if !has(EVERYWHERE) {
+        return unknown_build();
+    }
+    // Downwards from the last.
+    let mut special = Vec::new();
+    if version.is_some_and(|version| version < Version(6, 2, 0)) {
+        special.push(SwapType::SwapinError);
+    }
+    special.push(SwapType::Marker);
+    let exclusive = match (has(FOUR_DEVICE_TYPES), has(THREE_DEVICE_TYPES)) {
+        (true, _) => 2,
+        (false, true) => 1,
+        (false, false) => 0,
+    };
+    special.extend([SwapType::DeviceExclusive; 2].iter().take(exclusive));
+    if exclusive > 0 {
+        special.extend([SwapType::DevicePrivate; 2]);
+    }
+    special.extend([SwapType::Migration; 3]);
+    if has(MEMORY_FAILURE) {
+        special.push(SwapType::HwPoison);
+    }
+    let mut kinds = [SwapType::Area; LAST_TYPE as usize + 1];
+    for (kind, special) in kinds.iter_mut().rev().zip(special) {
+        *kind = special;
+    }
+    kinds
+}
+
+/// Those of the wanted symbols that the running kernel has; `None` if it does not list them.
+fn running_symbols() -> Option<BTreeSet<String>> {
+    let file = File::open("/proc/kallsyms").ok()?;
+    Some(wanted_symbols(BufReader::with_capacity(64 << 10, file)))
+}
+
+/// Reads `/proc/kallsyms` (kernel/kallsyms.c, `s_show`): address, type, name, perhaps a module.
+fn wanted_symbols(reader: impl BufRead) -> BTreeSet<String> {
+    let wanted = [MEMORY_FAILURE, FOUR_DEVICE_TYPES, THREE_DEVICE_TYPES, EVERYWHERE];
+    reader
+        .split(b'\n')
+        .map_while(Result::ok)
+        .filter_map(|line| {
+            let name = line.split(|&byte| byte == b' ').nth(2)?;
+            let wanted = wanted.into_iter().find(|wanted| wanted.as_bytes() == name)?;
+            Some(wanted.to_owned())
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PRESENT: u64 = 1 << 63;
+    const SWAP: u64 = 1 << 62;
+
+    fn types(version: Version, symbols: fn() -> Option<BTreeSet<String>>) -> SwapTypes {
+        SwapTypes {
+            version: Some(version),
+            built: OnceLock::new(),
+            symbols,
+        }
+    }
+
+    fn set(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|&name| name.to_owned()).collect()
+    }
+
+    type Symbols = Option<BTreeSet<String>>;
+
+    #[expect(clippy::unnecessary_wraps, reason = "as a kernel answers")]
+    fn bare() -> Symbols {
+        Some(set(&[EVERYWHERE]))
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "as a kernel answers")]
+    fn debian() -> Symbols {
+        Some(set(&[EVERYWHERE, MEMORY_FAILURE, FOUR_DEVICE_TYPES]))
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "as a kernel answers")]
+    fn newest() -> Symbols {
+        Some(set(&[EVERYWHERE, MEMORY_FAILURE, THREE_DEVICE_TYPES]))
+    }
+
+    fn swap(ty: u64, offset: u64) -> Entry {
+        Entry(SWAP | offset << 5 | ty)
+    }
+
+    #[test]
+    fn each_field_is_at_its_bit() {
+        let named = |name: &str| FIELDS.iter().find(|field| field.name == name).unwrap().mask;
+        assert_eq!(named("soft_dirty"), 1 << 55);
+        assert_eq!(named("exclusive"), 1 << 56);
+        assert_eq!(named("uffd_wp"), 1 << 57);
+        assert_eq!(named("guard"), 1 << 58);
+        assert_eq!(named("file"), 1 << 61);
+        assert_eq!(named("swap"), 1 << 62);
+        assert_eq!(named("present"), 1 << 63);
+        assert!(FIELDS.iter().all(|field| field.what.ends_with('.')));
+    }
+
+    #[test]
+    fn a_page_is_in_a_frame_or_hidden_or_nowhere() {
+        let types = types(Version(6, 12, 0), bare);
+        assert_eq!(Entry(PRESENT | 0x1234).place(&types), Place::Frame(Pfn(0x1234)));
+        assert_eq!(
+            Entry(PRESENT | 1 << 56 | 0x1234).place(&types),
+            Place::Frame(Pfn(0x1234))
+        );
+        assert_eq!(
+            Entry(PRESENT | ((1 << 55) - 1)).place(&types),
+            Place::Frame(Pfn((1 << 55) - 1))
+        );
+        assert_eq!(Entry(PRESENT | 1 << 61).place(&types), Place::HiddenFrame);
+        assert_eq!(Entry(SWAP).place(&types), Place::HiddenEntry);
+        assert_eq!(Entry(0).place(&types), Place::None);
+        assert_eq!(Entry(1 << 55).place(&types), Place::None);
+    }
+
+    #[test]
+    fn swap_areas_are_below_the_special_types() {
+        let few = types(Version(6, 12, 0), debian);
+        assert_eq!(swap(0, 7).place(&few), Place::Swap(SwapSlot { ty: 0, offset: 7 }));
+        assert_eq!(swap(22, 7).place(&few), Place::Swap(SwapSlot { ty: 22, offset: 7 }));
+        let many = types(Version(6, 12, 0), bare);
+        assert_eq!(swap(27, 7).place(&many), Place::Swap(SwapSlot { ty: 27, offset: 7 }));
+    }
+
+    #[test]
+    fn special_entries_have_the_names_of_their_build() {
+        // Without poisoned frames and devices, as on 6.12 cloud: 28 to 30 migrate.
+        let cloud = types(Version(6, 12, 0), bare);
+        for ty in 28..=30 {
+            assert_eq!(swap(ty, 0x77).place(&cloud), Place::Migrating(Pfn(0x77)));
+        }
+        // With both, up to 6.14.
+        let full = types(Version(6, 12, 0), debian);
+        assert_eq!(swap(23, 0x77).place(&full), Place::HwPoison(Pfn(0x77)));
+        for ty in 24..=26 {
+            assert_eq!(swap(ty, 0x77).place(&full), Place::Migrating(Pfn(0x77)));
+        }
+        for ty in 27..=28 {
+            assert_eq!(swap(ty, 0x77).place(&full), Place::DevicePrivate(Pfn(0x77)));
+        }
+        for ty in 29..=30 {
+            assert_eq!(swap(ty, 0x77).place(&full), Place::DeviceExclusive(Pfn(0x77)));
+        }
+        // With both, from 6.15 on: writable pages migrate as 27.
+        let new = types(Version(7, 3, 0), newest);
+        assert_eq!(swap(24, 0x77).place(&new), Place::HwPoison(Pfn(0x77)));
+        assert_eq!(swap(27, 0x77).place(&new), Place::Migrating(Pfn(0x77)));
+        assert_eq!(swap(28, 0x77).place(&new), Place::DevicePrivate(Pfn(0x77)));
+        assert_eq!(swap(29, 0x77).place(&new), Place::DevicePrivate(Pfn(0x77)));
+        assert_eq!(swap(30, 0x77).place(&new), Place::DeviceExclusive(Pfn(0x77)));
+        // 6.1 has one type more at the end.
+        let old = types(Version(6, 1, 0), bare);
+        assert_eq!(swap(29, 0x77).place(&old), Place::Migrating(Pfn(0x77)));
+        assert_eq!(swap(30, 1).place(&old), Place::UffdWpMarker);
+        assert_eq!(swap(31, 1).place(&old), Place::PoisonMarker);
+    }
+
+    #[test]
+    fn markers_are_no_pages() {
+        // Markers are told without the kernel's symbols.
+        let types = types(Version(6, 18, 0), || panic!("no need of them"));
+        // As 6.18 shows a guard region, and without the bit that 6.13 does not have.
+        assert_eq!(Entry(0x4480_0000_0000_009f).place(&types), Place::Guard);
+        assert_eq!(swap(31, 4).place(&types), Place::Guard);
+        assert_eq!(swap(31, 1).place(&types), Place::UffdWpMarker);
+        assert_eq!(swap(31, 2).place(&types), Place::PoisonMarker);
+        assert_eq!(swap(31, 3).place(&types), Place::PoisonMarker);
+        assert_eq!(swap(31, 64).place(&types), Place::Marker(64));
+    }
+
+    #[test]
+    fn what_the_build_does_not_explain_is_shown_by_number() {
+        let unknown = types(Version(6, 12, 0), || None);
+        assert_eq!(swap(25, 9).place(&unknown), Place::Special { ty: 25, offset: 9 });
+        assert_eq!(swap(3, 9).place(&unknown), Place::Swap(SwapSlot { ty: 3, offset: 9 }));
+        let silent = types(Version(6, 12, 0), || Some(BTreeSet::new()));
+        assert_eq!(swap(25, 9).place(&silent), Place::Special { ty: 25, offset: 9 });
+    }
+
+    #[test]
+    fn symbols_are_found_by_their_whole_name() {
+        let text = b"0000000000000000 T memory_failure_queue\n0000000000000000 T schedule\n\
+            0000000000000000 t make_device_exclusive\t[x]\nffffffffff t\n\n0 T memory_failure\n";
+        assert_eq!(wanted_symbols(&text[..]), set(&[EVERYWHERE, MEMORY_FAILURE]));
+    }
+}

@@ -1,0 +1,197 @@
+//! Pages as CSV: a row for each run, or for each mapping. The columns are described in docs/pages.md.
+//! Input: the stream of `pages`.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use crate::escape::Printable;
+use crate::pages::run::{Mapping, Run, State};
+use crate::pages::sums::Sums;
+use crate::pages::walk::Walked;
+use crate::proc::maps::Vma;
+use crate::proc::page_flags;
+use crate::render::pages::{Format, Tally, Who};
+
+/// Writes rows under one heading.
+pub struct Csv<W: Write> {
+    out: csv::Writer<W>,
+    each: bool,
+}
+
+/// As many as [`Mapping::ALL`] has.
+const LARGE: [&str; Mapping::ALL.len()] = [
+    "large_entry",
+    "large_pages",
+    "large_whole",
+    "large_unaligned",
+    "large_part",
+];
+
+impl<W: Write> Csv<W> {
+    /// To this writer; `each`: a row for each run instead of each mapping.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    pub fn new(out: W, each: bool) -> io::Result<Self> {
+        let mut out = csv::Writer::from_writer(out);
+        let mut heading = vec!["pid", "comm", "vma_start", "vma_end", "perms", "vma"];
+        if each {
+            heading.extend([
+                "vaddr",
+                "pages",
+                "state",
+                "pfn",
+                "hidden",
+                "node",
+                "order",
+                "mapping",
+                "map_count",
+                "swap_type",
+                "swap_offset",
+                "exclusive",
+                "file",
+                "soft_dirty",
+                "uffd_wp",
+                "flags",
+            ]);
+        } else {
+            heading.push("pages");
+            heading.extend(State::ALL.map(State::name));
+            heading.extend([
+                "unread",
+                "nodes",
+                "hidden_pages",
+                "unknown_node_pages",
+                "orders",
+                "unknown_order_pages",
+            ]);
+            heading.extend(LARGE);
+            heading.extend([
+                "exclusive",
+                "shared",
+                "file",
+                "soft_dirty",
+                "uffd_wp_pages",
+                "flags",
+                "max_map_count",
+            ]);
+        }
+        out.write_record(heading)?;
+        Ok(Self { out, each })
+    }
+}
+
+fn place(who: &Who, vma: &Vma) -> Vec<String> {
+    vec![
+        who.tgid.to_string(),
+        Printable(&who.comm).to_string(),
+        vma.start.to_string(),
+        vma.end.to_string(),
+        vma.perms.to_string(),
+        Printable(&vma.name).to_string(),
+    ]
+}
+
+fn or_empty(value: Option<impl Display>) -> String {
+    value.map_or_else(String::new, |value| value.to_string())
+}
+
+/// `0:512 9:1024`: keys with their pages.
+fn pairs(pairs: impl Iterator<Item = (impl Display, u64)>) -> String {
+    let words: Vec<String> = pairs.map(|(key, pages)| format!("{key}:{pages}")).collect();
+    words.join(" ")
+}
+
+impl<W: Write> Format for Csv<W> {
+    fn begin(&mut self, _: &Who) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn run(&mut self, who: &Who, vma: &Arc<Vma>, run: &Run) -> io::Result<()> {
+        if !self.each {
+            return Ok(());
+        }
+        let names = |flags: u64| page_flags::names_of(flags).collect::<Vec<_>>().join(" ");
+        let mut row = place(who, vma);
+        row.extend([
+            run.address.to_string(),
+            run.pages.to_string(),
+            run.state.name().to_owned(),
+            or_empty(run.pfn()),
+            (run.hides_frames() || run.state.hides()).to_string(),
+            or_empty(run.node),
+            or_empty(run.order),
+            or_empty(run.mapping.map(Mapping::name)),
+            or_empty(run.mapped),
+            or_empty(run.slot().map(|slot| slot.ty)),
+            or_empty(run.slot().map(|slot| slot.offset)),
+            run.entry.exclusive().to_string(),
+            run.entry.file_or_shmem().to_string(),
+            run.entry.soft_dirty().to_string(),
+            run.entry.uffd_wp().to_string(),
+            or_empty(run.flags.map(|flags| names(flags.bits()))),
+        ]);
+        Ok(self.out.write_record(row)?)
+    }
+
+    fn vma(&mut self, who: &Who, vma: &Arc<Vma>, sums: &Sums, unread: u64) -> io::Result<()> {
+        if self.each {
+            return Ok(());
+        }
+        let mut row = place(who, vma);
+        row.push(vma.pages().to_string());
+        row.extend(State::ALL.map(|state| sums.in_state(state).to_string()));
+        row.extend([
+            unread.to_string(),
+            pairs(sums.nodes()),
+            sums.hidden.to_string(),
+            sums.elsewhere.to_string(),
+            pairs(sums.orders()),
+            sums.unknown_size.to_string(),
+        ]);
+        row.extend(Mapping::ALL.map(|mapping| sums.mapped_so(mapping).to_string()));
+        let flags = sums
+            .flags()
+            .map(|(bit, pages)| (page_flags::names_of(1 << bit).collect::<String>(), pages));
+        row.extend([
+            sums.exclusive.to_string(),
+            sums.shared.to_string(),
+            sums.file.to_string(),
+            sums.soft_dirty.to_string(),
+            sums.uffd_wp.to_string(),
+            pairs(flags),
+            sums.most_mapped.to_string(),
+        ]);
+        Ok(self.out.write_record(row)?)
+    }
+
+    fn end(&mut self, _: &Who, _: &Walked, _: &Sums) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn finish(&mut self, _: &Tally, _: &Sums) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn columns_have_names_of_their_own() {
+        for (mapping, column) in Mapping::ALL.into_iter().zip(LARGE) {
+            assert_eq!(column, format!("large_{}", mapping.name()));
+        }
+        for each in [false, true] {
+            let mut out = Vec::new();
+            Csv::new(&mut out, each).unwrap().out.flush().unwrap();
+            let text = String::from_utf8(out).unwrap();
+            let columns: Vec<&str> = text.trim_end().split(',').collect();
+            assert_eq!(columns.iter().collect::<BTreeSet<_>>().len(), columns.len(), "{text}");
+        }
+    }
+}
