@@ -14,7 +14,7 @@ use crate::results::tally::{Tally, Verdict};
 use crate::{deny, ebpf, exports, fuzz, vm};
 
 /// Each reader is given all kinds of bytes for so long.
-const FUZZ_SECONDS: u32 = 60;
+const FUZZ_SECONDS: u32 = 30;
 
 #[derive(clap::Args)]
 pub struct Args {

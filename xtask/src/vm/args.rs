@@ -60,7 +60,7 @@ pub struct Args {
     #[arg(long, value_name = "SIZE", default_value = "512M")]
     pub mem_per_node: Mebibytes,
     /// How long one VM may take.
-    #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 2700)]
     pub timeout: u64,
     /// How long a VM may say nothing; it reports every 5 seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]

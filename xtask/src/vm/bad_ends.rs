@@ -12,8 +12,8 @@ use super::results::Results;
 use super::shape::Shape;
 use crate::results::tally::{Tally, Verdict};
 
-/// No test, and yet time enough for the kernel to boot without a word.
-const SILENCE: u64 = 20;
+/// No test, and yet time enough for three kernels to boot at once, without a word, on two slow CPUs.
+const SILENCE: u64 = 45;
 
 /// What one VM runs and has to report of it.
 struct Ordeal {
