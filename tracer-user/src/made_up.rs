@@ -49,6 +49,10 @@ fn vma(mut line: impl BufRead) -> Option<Arc<maps::Vma>> {
     maps::parse(&mut line).next()?.ok().map(Arc::new)
 }
 
+fn mover() -> Task {
+    task(4_194_300, 4_194_301, "another-fifteen")
+}
+
 /// Two pages of a library with the longest names and numbers that occur.
 pub fn moved() -> Move {
     Move {
@@ -62,8 +66,8 @@ pub fn moved() -> Move {
         new_pfn: Some(Pfn(0x9_c11e)),
         old_node: Some(NodeId(0)),
         new_node: Some(NodeId(1)),
-        reason: reason(3, "syscall_or_cpuset"),
-        actor: task(4_194_300, 4_194_301, "another-fifteen"),
+        reason: Some(reason(3, "syscall_or_cpuset")),
+        actor: Some(mover()),
         blackout: Some(Nanos(412_000)),
         vma: vma(
             &b"7f3a5c200000-7f3a5c400000 r-xp 00000000 08:01 1234 /usr/lib/x86_64-linux-gnu/libLLVM.so.19.1\n"[..],
@@ -93,7 +97,7 @@ pub fn others() -> Vec<Event> {
         old_node: Some(NodeId(0)),
         new_node: Some(NodeId(1)),
         reason: reason(2, "memory_hotplug"),
-        actor: moved.actor.clone(),
+        actor: mover(),
         file: Some(FilePlace {
             dev: Device(8 << 20 | 1),
             inode: 1234,
@@ -108,7 +112,7 @@ pub fn others() -> Vec<Event> {
         pfn: Some(Pfn(0x1f_03a0)),
         node: Some(NodeId(0)),
         reason: reason(0, "compaction"),
-        actor: moved.actor.clone(),
+        actor: mover(),
         mode: "sync".into(),
         cause: Cause::References,
         inferred: false,
@@ -133,7 +137,7 @@ pub fn others() -> Vec<Event> {
     let compaction = Compaction {
         at: moved.at,
         duration: Nanos(3_200_000),
-        actor: moved.actor.clone(),
+        actor: mover(),
         order: Some(Order(9)),
         node: Some(NodeId(1)),
         zone: Arc::from("Normal"),
@@ -188,18 +192,29 @@ pub fn unknown() -> Move {
         order: Order(9),
         old_node: None,
         new_node: None,
-        reason: Reason { number: 77, name: None },
-        actor: Task {
+        reason: Some(Reason { number: 77, name: None }),
+        actor: Some(Task {
             tgid: Tgid(60),
             tid: Tid(60),
             comm: None,
-        },
+        }),
         blackout: None,
         vma: None,
         verdict: Verdict::NotAsked,
         flags: None,
         map_count: None,
         ambiguous: true,
+        ..moved()
+    }
+}
+
+/// A move that is known only from page tables before and after: neither why nor by whom.
+pub fn compared() -> Move {
+    Move {
+        reason: None,
+        actor: None,
+        blackout: None,
+        nth: None,
         ..moved()
     }
 }

@@ -90,11 +90,11 @@ fn made_up(number: u64, task: &Task) -> Event {
         new_pfn: Some(Pfn(scattered ^ 0xff_ffff)),
         old_node: Some(NodeId(0)),
         new_node: Some(NodeId(1)),
-        reason: Reason {
+        reason: Some(Reason {
             number: 0,
             name: Some(Arc::from("compaction")),
-        },
-        actor: task.clone(),
+        }),
+        actor: Some(task.clone()),
         blackout: Some(Nanos(scattered)),
         vma: None,
         verdict: Verdict::Confirmed,

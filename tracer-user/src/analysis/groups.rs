@@ -397,7 +397,10 @@ mod tests {
             moved.vaddr = VirtAddr(page * PAGE_SIZE + 0x7f00_0000);
             moved.at = Nanos(second * 1_000_000_000);
             moved.pages = pages;
-            (moved.nth, moved.actor.tid) = (nth, Tid(thread));
+            moved.nth = nth;
+            if let Some(actor) = &mut moved.actor {
+                actor.tid = Tid(thread);
+            }
             moved
         })
     }
@@ -442,7 +445,7 @@ mod tests {
                 for moved in moves {
                     tables.add(moved, &run);
                     let begins = folios.pages(moved) > 0;
-                    let thread = moved.actor.tid;
+                    let thread = moved.actor.as_ref().map(|actor| actor.tid);
                     if moved.nth.is_none() {
                         numbers.remove(&thread);
                     } else if begins || !numbers.contains_key(&thread) {

@@ -215,7 +215,12 @@ mod tests {
             host: Arc::from("db-1"),
         };
         let mut sums = Sums::new([keys.to_vec()]);
-        for moved in [made_up::moved(), made_up::unknown(), made_up::moved()] {
+        for moved in [
+            made_up::moved(),
+            made_up::unknown(),
+            made_up::compared(),
+            made_up::moved(),
+        ] {
             sums.add(&moved, &run);
         }
         sums

@@ -33,10 +33,10 @@ pub struct Move {
     pub old_node: Option<NodeId>,
     /// Node of the new frame.
     pub new_node: Option<NodeId>,
-    /// Why.
-    pub reason: Reason,
-    /// Who did it.
-    pub actor: Task,
+    /// Why; None: the source does not see the call that moved it, as one that compares pagemaps.
+    pub reason: Option<Reason>,
+    /// Who did it; None: the source does not see who.
+    pub actor: Option<Task>,
     /// From the start of unmapping to the new mapping; None: the start was not seen.
     pub blackout: Option<Nanos>,
     /// The mapping that covers `vaddr`.
@@ -60,7 +60,7 @@ impl Move {
     /// Where the page was, and where it is.
     #[must_use]
     pub fn residences(&self) -> (Residence, Residence) {
-        Residence::both(&self.reason, self.old_node, self.new_node)
+        Residence::both(self.reason.as_ref(), self.old_node, self.new_node)
     }
 }
 

@@ -25,11 +25,11 @@ impl Residence {
         node.map_or(Self::Unknown, Self::Node)
     }
 
-    /// Before and after a move for that reason.
+    /// Before and after a move for that reason; None: it is not known.
     #[must_use]
-    pub fn both(reason: &Reason, old: Option<NodeId>, new: Option<NodeId>) -> (Self, Self) {
+    pub fn both(reason: Option<&Reason>, old: Option<NodeId>, new: Option<NodeId>) -> (Self, Self) {
         let on_swap = |at, node| match node {
-            None if reason.number == at => Self::Swap,
+            None if reason.is_some_and(|reason| reason.number == at) => Self::Swap,
             node => Self::of(node),
         };
         (on_swap(outside::SWAP_IN, old), on_swap(outside::SWAP_OUT, new))

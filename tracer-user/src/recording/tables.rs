@@ -272,12 +272,12 @@ impl Tables {
         get(&self.vmas, number)
     }
 
-    /// The reason of that number.
+    /// The reason of that number; None: there is none.
     ///
     /// # Errors
-    /// [`Damage`]: there is none.
-    pub fn reason(&self, number: u64) -> Result<Reason, Damage> {
-        some(get(&self.reasons, number))
+    /// [`Damage`]: there should be one.
+    pub fn reason(&self, number: u64) -> Result<Option<Reason>, Damage> {
+        get(&self.reasons, number)
     }
 }
 

@@ -199,13 +199,16 @@ pub(super) fn reason(reason: &Reason) -> String {
     Printable(&reason.to_string()).to_string()
 }
 
-/// Who moved a page for that reason, or tried to, beside whose page it is.
-fn mover(by: &Task, owner: Option<&Task>, reason: &Reason) -> String {
+/// Who moved a page for that reason, or tried to, beside whose page it is. Where the reason is not known, a worker is one.
+fn mover(by: &Task, owner: Option<&Task>, reason: Option<&Reason>) -> String {
     match by.comm.as_deref() {
         // System calls migrate in their caller. A worker does it for a write to cpuset.mems, or for a task that enters
         // another cpuset (kernel/cgroup/cpuset.c, `cpuset_migrate_mm_workfn`, 6.1 to 7.3). /proc adds the work to the
         // worker's name (kernel/workqueue.c, `wq_worker_comm`).
-        Some(comm) if comm.starts_with("kworker/") && reason.name.as_deref() == Some("syscall_or_cpuset") => {
+        Some(comm)
+            if comm.starts_with("kworker/")
+                && reason.and_then(|reason| reason.name.as_deref()) == Some("syscall_or_cpuset") =>
+        {
             let worker = comm.split(['+', '-']).next().unwrap_or(comm);
             format!("cpuset ({})", Printable(worker))
         }
@@ -318,7 +321,7 @@ mod tests {
             number: 3,
             name: Some(Arc::from(name)),
         };
-        let by = |comm, name| mover(&worker(comm), None, &reason(name));
+        let by = |comm, name| mover(&worker(comm), None, Some(&reason(name)));
         assert_eq!(by("kworker/1:2", "syscall_or_cpuset"), "cpuset (kworker/1:2)");
         assert_eq!(
             by("kworker/u4:1+cpuset_migrate_mm", "syscall_or_cpuset"),

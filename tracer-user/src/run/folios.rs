@@ -19,7 +19,7 @@ pub struct Folios {
 
 #[derive(Clone, Copy, Debug)]
 struct Last {
-    by: (Nanos, u16, Tid),
+    by: (Nanos, u16, Option<Tid>),
     /// Address behind its pages.
     end: VirtAddr,
     /// Pages of its folio that are in none of its parts yet.
@@ -37,7 +37,7 @@ impl Folios {
         if nth > 1 {
             return 0;
         }
-        let by = (moved.at, moved.cpu, moved.actor.tid);
+        let by = (moved.at, moved.cpu, moved.actor.as_ref().map(|actor| actor.tid));
         let end = moved.vaddr.plus_pages(moved.pages);
         if let Some(last) = &mut self.last
             && (last.by, last.end) == (by, moved.vaddr)

@@ -102,8 +102,8 @@ pub struct Totals {
     pub unmapped: u64,
     /// Mappings of base pages that were pointed at another frame: a page that three processes map has three.
     pub mappings: u64,
-    /// By reason.
-    pub by_reason: BTreeMap<Reason, ReasonTotals>,
+    /// By reason; None: the source does not see reasons.
+    pub by_reason: BTreeMap<Option<Reason>, ReasonTotals>,
     /// Mappings by verdict.
     pub verdicts: BTreeMap<Verdict, u64>,
     /// Mappings whose old frame is one of several candidates.
@@ -187,7 +187,7 @@ impl Totals {
         if moved.ambiguous {
             add(&mut self.ambiguous, moved.pages);
         }
-        in_reason(&mut self.by_reason, &moved.reason, |sums| {
+        of_key(&mut self.by_reason, &moved.reason, |sums| {
             sums.add((moved.old_node, moved.new_node), pages);
             add(&mut sums.mappings, moved.pages);
             if let Some(blackout) = moved.blackout {
@@ -201,17 +201,17 @@ impl Totals {
         self.stuck.came(moved.new_pfn, pages);
         add(&mut self.pages, pages);
         add(&mut self.unmapped, pages);
-        in_reason(&mut self.by_reason, &moved.reason, |sums| {
+        of_key(&mut self.by_reason, &Some(moved.reason.clone()), |sums| {
             sums.add((moved.old_node, moved.new_node), pages);
         });
     }
 }
 
-/// Changes the sums of a reason, which is looked up once; only the first one of a reason needs a copy of its name.
-fn in_reason(sums: &mut BTreeMap<Reason, ReasonTotals>, reason: &Reason, change: impl FnOnce(&mut ReasonTotals)) {
-    match sums.get_mut(reason) {
+/// Changes the sums of a key, which is looked up once; only the first use of a key needs a copy of it.
+fn of_key<K: Ord + Clone>(sums: &mut BTreeMap<K, ReasonTotals>, key: &K, change: impl FnOnce(&mut ReasonTotals)) {
+    match sums.get_mut(key) {
         Some(known) => change(known),
-        None => change(sums.entry(reason.clone()).or_default()),
+        None => change(sums.entry(key.clone()).or_default()),
     }
 }
 

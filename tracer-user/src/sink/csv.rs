@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn every_table() {
         let mut events = made_up::others();
-        events.extend([made_up::moved(), made_up::unknown()].map(Event::Move));
+        events.extend([made_up::moved(), made_up::unknown(), made_up::compared()].map(Event::Move));
         let all: Vec<String> = Kind::ALL.iter().map(|kind| exported(*kind, &events)).collect();
         insta::assert_snapshot!("every_table", all.join("\n"));
     }

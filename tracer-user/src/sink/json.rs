@@ -208,6 +208,7 @@ mod tests {
         sink.begin(&made_up::header()).unwrap();
         sink.event(&Event::Move(made_up::moved())).unwrap();
         sink.event(&Event::Move(made_up::unknown())).unwrap();
+        sink.event(&Event::Move(made_up::compared())).unwrap();
         for event in made_up::others() {
             sink.event(&event).unwrap();
         }

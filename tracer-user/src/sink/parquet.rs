@@ -318,7 +318,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let mut events = made_up::others();
-        events.extend([made_up::moved(), made_up::unknown()].map(Event::Move));
+        events.extend([made_up::moved(), made_up::unknown(), made_up::compared()].map(Event::Move));
         let run = Run::from(&made_up::header());
         for (kind, host) in Kind::ALL.into_iter().zip([true, true, false, false]) {
             let table = Table { kind, host };

@@ -70,7 +70,7 @@ impl<W: Write> Perfetto<W> {
     }
 
     fn moved(&mut self, event: &Event, moved: &Move) -> io::Result<()> {
-        let about = self.about(event, &moving(&moved.reason, &size(moved)))?;
+        let about = self.about(event, &moving(moved.reason.as_ref(), &size(moved)))?;
         self.flows += 1;
         let flow = Some(self.flows);
         let above = self.process(moved.owner.as_ref())?;
@@ -91,20 +91,22 @@ impl<W: Write> Perfetto<W> {
                 self.packets.instant(track, moved.at, about, Side::Owner, flow)?;
             }
         }
-        self.did(&moved.actor, moved.at, &about, flow)?;
+        if let Some(actor) = &moved.actor {
+            self.did(actor, moved.at, &about, flow)?;
+        }
         self.count(moved.at, moved.pages)
     }
 
     fn unmapped(&mut self, event: &Event, moved: &UnmappedMove) -> io::Result<()> {
         let pages = moved.order.pages();
-        let about = self.about(event, &moving(&moved.reason, &folios(moved.order, 1, pages)))?;
+        let about = self.about(event, &moving(Some(&moved.reason), &folios(moved.order, 1, pages)))?;
         self.did(&moved.actor, moved.at, &about, None)?;
         self.count(moved.at, pages)
     }
 
     fn failed(&mut self, event: &Event, failure: &Failure) -> io::Result<()> {
         let what = format!("not moved: {}", cause_name(failure.cause));
-        let about = self.about(event, &moving(&failure.reason, &what))?;
+        let about = self.about(event, &moving(Some(&failure.reason), &what))?;
         for (place, about) in failure.places.iter().zip(&about) {
             let above = self.process(Some(&place.owner))?;
             let track = self.track(Place::Failures(place.owner.tgid), above, "not moved", true)?;
@@ -231,8 +233,11 @@ impl<W: Write> Perfetto<W> {
 }
 
 /// What a move, or one that failed, is called.
-fn moving(reason: &Reason, what: &str) -> String {
-    format!("{} {what}", Printable(&reason.to_string()))
+fn moving(reason: Option<&Reason>, what: &str) -> String {
+    match reason {
+        Some(reason) => format!("{} {what}", Printable(&reason.to_string())),
+        None => format!("move {what}"),
+    }
 }
 
 /// What the track of a thread's doings is called.

@@ -148,7 +148,7 @@ pub fn rows<'a>(
         Event::Move(moved) => {
             put(&mut cells, OWNER, moved.owner.as_ref());
             put(&mut cells, MOVE, Some(moved));
-            put(&mut cells, ACTOR, Some(&moved.actor));
+            put(&mut cells, ACTOR, moved.actor.as_ref());
             put(&mut cells, VMA, moved.vma.as_deref());
         }
         Event::Unmapped(moved) => {

@@ -82,8 +82,8 @@ impl Key {
                 comm.map_or(Value::Nothing, Value::Text)
             }
             Self::Vma => moved.vma.as_ref().map_or(Value::Nothing, Value::vma),
-            Self::Reason => Value::Reason(moved.reason.clone()),
-            Self::Actor => Value::process(&moved.actor),
+            Self::Reason => moved.reason.clone().map_or(Value::Nothing, Value::Reason),
+            Self::Actor => moved.actor.as_ref().map_or(Value::Nothing, Value::process),
             Self::Nodes => {
                 let (old, new) = moved.residences();
                 Value::Nodes(old, new)
@@ -213,8 +213,8 @@ impl From<Value> for Cell {
 pub(super) struct Common {
     owner: Option<Task>,
     vma: Option<Arc<Vma>>,
-    reason: Reason,
-    actor: Task,
+    reason: Option<Reason>,
+    actor: Option<Task>,
     nodes: (Residence, Residence),
     order: Order,
     verdict: Verdict,
@@ -240,7 +240,7 @@ impl Common {
         let task = |a: &Task, b: &Task| a.tgid == b.tgid && alike(a.comm.as_ref(), b.comm.as_ref(), Arc::ptr_eq);
         alike(self.owner.as_ref(), moved.owner.as_ref(), task)
             && alike(self.vma.as_ref(), moved.vma.as_ref(), Arc::ptr_eq)
-            && task(&self.actor, &moved.actor)
+            && alike(self.actor.as_ref(), moved.actor.as_ref(), task)
             && self.nodes == moved.residences()
             && (self.order, self.verdict) == (moved.order, moved.verdict)
             && self.reason == moved.reason

@@ -14,9 +14,9 @@ const MOST: usize = 1 << 12;
 pub struct Shared {
     folios: Folios,
     /// Of the last move: events come in rows of one thread.
-    current: (Tid, Counted),
+    current: (Option<Tid>, Counted),
     /// Of the other threads.
-    others: HashMap<Tid, Counted>,
+    others: HashMap<Option<Tid>, Counted>,
 }
 
 /// Where the pages of a folio are counted already.
@@ -32,8 +32,9 @@ impl Shared {
     /// The folio of this move.
     pub fn folio(&mut self, moved: &Move) -> &mut Counted {
         let pages = self.folios.pages(moved);
-        if self.current.0 != moved.actor.tid {
-            self.turn_to(moved.actor.tid);
+        let thread = moved.actor.as_ref().map(|actor| actor.tid);
+        if self.current.0 != thread {
+            self.turn_to(thread);
         }
         let counted = &mut self.current.1;
         if moved.nth.is_none() {
@@ -46,11 +47,11 @@ impl Shared {
         counted
     }
 
-    fn turn_to(&mut self, tid: Tid) {
-        if self.others.len() >= MOST && !self.others.contains_key(&tid) {
+    fn turn_to(&mut self, thread: Option<Tid>) {
+        if self.others.len() >= MOST && !self.others.contains_key(&thread) {
             self.others.clear();
         }
-        let next = (tid, self.others.remove(&tid).unwrap_or_default());
+        let next = (thread, self.others.remove(&thread).unwrap_or_default());
         let (before, counted) = std::mem::replace(&mut self.current, next);
         self.others.insert(before, counted);
     }

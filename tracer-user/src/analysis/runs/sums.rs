@@ -82,9 +82,9 @@ fn reasons(totals: &Totals) -> Section {
     let mut section = Section::table("reasons", columns);
     for (reason, sums) in &totals.by_reason {
         let by_nodes = sums.by_nodes.iter();
-        let by_nodes = by_nodes.map(|((old, new), pages)| (Residence::both(reason, *old, *new), *pages));
+        let by_nodes = by_nodes.map(|((old, new), pages)| (Residence::both(reason.as_ref(), *old, *new), *pages));
         section.row(cells![
-            Cell::Reason(reason.clone()),
+            reason.clone().map_or(Cell::Unknown, Cell::Reason),
             sums.pages,
             Cell::Bytes(sums.pages.saturating_mul(PAGE_SIZE)),
             sums.mappings,
@@ -203,7 +203,7 @@ mod tests {
         }
         let reason = Reason { number: 0, name: None };
         let mut totals = Totals::default();
-        totals.by_reason.insert(reason, sums);
+        totals.by_reason.insert(Some(reason), sums);
         blackouts(&totals).map_or_else(String::new, |section| plain(&[section]))
     }
 

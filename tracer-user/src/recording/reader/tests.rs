@@ -25,7 +25,11 @@ fn batches() -> Vec<Vec<Event>> {
         Event::Move(event)
     };
     vec![
-        vec![Event::Move(made_up::moved()), Event::Move(made_up::unknown())],
+        vec![
+            Event::Move(made_up::moved()),
+            Event::Move(made_up::unknown()),
+            Event::Move(made_up::compared()),
+        ],
         made_up::others(),
         (1..40).map(later).collect(),
     ]
@@ -339,7 +343,7 @@ fn events_that_are_not_as_many_as_the_block_says_are_read_as_far_as_can_be() {
     let mut content = Vec::new();
     let mut unpacker = Unpacker::new().unwrap();
     unpacker.unpack(&header, &block[HEADER..], &mut content).unwrap();
-    for (rows, read_of_it, unread) in [(3, 2, 1), (1, 1, 0)] {
+    for (rows, read_of_it, unread) in [(4, 3, 1), (1, 1, 0)] {
         let span = Span {
             rows,
             first: header.first,

@@ -115,7 +115,7 @@ pub(super) fn read_failure(row: [u64; 17], places: &mut Rows<'_, 4>, tables: &Ta
         order: Order(narrow(order)?),
         pfn: less_one(pfn).map(Pfn),
         node: node(node_number)?,
-        reason: tables.reason(reason)?,
+        reason: some(tables.reason(reason))?,
         actor: some(tables.task(actor))?,
         mode: some(tables.string(mode))?,
         cause: of(&Cause::ALL, cause)?,

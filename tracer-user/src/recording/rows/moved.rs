@@ -8,7 +8,7 @@ use crate::{
     recording::{
         Damage,
         columns::Codec::{self, Delta, Plain, Runs},
-        tables::{Filling, Role, Tables, narrow, some},
+        tables::{Filling, Role, Tables, narrow},
     },
     units::{Nanos, NodeId, Order, PAGE_SHIFT, Pfn, VirtAddr},
 };
@@ -94,8 +94,8 @@ pub(super) fn move_row(moved: &Move, expected: Expected, tables: &mut Filling) -
         step(new_pfn, expected.new_pfn),
         moved.old_node.map_or(0, |node| node.0.into()),
         moved.new_node.map_or(0, |node| node.0.into()),
-        tables.reason(&moved.reason),
-        tables.task(&moved.actor, Role::Actor),
+        moved.reason.as_ref().map_or(0, |reason| tables.reason(reason)),
+        moved.actor.as_ref().map_or(0, |actor| tables.task(actor, Role::Actor)),
         moved.blackout.map_or(0, |nanos| nanos.0),
         tables.vma(moved.vma.as_ref()),
         moved.verdict as u64,
@@ -144,7 +144,7 @@ pub(super) fn read_move(row: &[u64; 20], tables: &Tables) -> Result<Move, Damage
         old_node: node(old_node, known::OLD_NODE)?,
         new_node: node(new_node, known::NEW_NODE)?,
         reason: tables.reason(reason)?,
-        actor: some(tables.task(actor))?,
+        actor: tables.task(actor)?,
         blackout: None,
         vma: tables.vma(vma)?,
         verdict: of(&Verdict::ALL, verdict)?,

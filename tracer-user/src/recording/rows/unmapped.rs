@@ -82,7 +82,7 @@ pub(super) fn read_unmapped(row: [u64; 14], tables: &Tables) -> Result<UnmappedM
         new_pfn: less_one(new_pfn).map(Pfn),
         old_node: node(old_node)?,
         new_node: node(new_node)?,
-        reason: tables.reason(reason)?,
+        reason: some(tables.reason(reason))?,
         actor: some(tables.task(actor))?,
         file: (has_file != 0).then(file).transpose()?,
         cpu: narrow(cpu)?,

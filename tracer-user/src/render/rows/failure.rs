@@ -86,7 +86,7 @@ impl Row {
                 .map_or_else(|| "stays".to_owned(), |pfn| format!("{pfn} stays")),
             &nodes((node, node)),
             &reason(&failure.reason),
-            &mover(&failure.actor, owner.map(|place| &place.owner), &failure.reason),
+            &mover(&failure.actor, owner.map(|place| &place.owner), Some(&failure.reason)),
             NONE,
         ];
         let notes = format!("NOT MOVED: {} · ", story(failure));

@@ -50,7 +50,7 @@ impl Row {
             && first.ambiguous == moved.ambiguous
             && first.reason == moved.reason
             && (first.old_node, first.new_node) == (moved.old_node, moved.new_node)
-            && first.actor.tid == moved.actor.tid
+            && first.actor.as_ref().map(|actor| actor.tid) == moved.actor.as_ref().map(|actor| actor.tid)
             && first.owner_source == moved.owner_source
             && first.owner.as_ref().map(|owner| owner.tgid) == moved.owner.as_ref().map(|owner| owner.tgid)
             && first.vma.as_ref().map(|vma| vma.start) == moved.vma.as_ref().map(|vma| vma.start);
@@ -79,6 +79,9 @@ impl Row {
             .blackout
             .map_or_else(|| "-".to_owned(), |blackout| Duration(blackout).to_string());
         let (old, new) = moved.residences();
+        let mover = moved.actor.as_ref().map_or_else(unknown, |actor| {
+            mover(actor, moved.owner.as_ref(), moved.reason.as_ref())
+        });
         let columns = [
             time,
             &owner(moved),
@@ -86,15 +89,20 @@ impl Row {
             &self.size(),
             &format!("{} -> {}", frame(self.old_pfn, old), frame(self.new_pfn, new)),
             &nodes((old, new)),
-            &reason(&moved.reason),
-            &mover(&moved.actor, moved.owner.as_ref(), &moved.reason),
+            &moved.reason.as_ref().map_or_else(unknown, reason),
+            &mover,
             &blackout,
         ];
         layout.lines(columns, &notes(moved), &place(moved.vma.as_deref()))
     }
 
     fn size(&self) -> String {
-        if self.first.reason.number == outside::COLLAPSE {
+        if self
+            .first
+            .reason
+            .as_ref()
+            .is_some_and(|reason| reason.number == outside::COLLAPSE)
+        {
             collapsed(self.first.order, self.start, self.pages)
         } else {
             folios(self.first.order, self.events, self.pages)
@@ -149,8 +157,13 @@ fn notes(moved: &Move) -> String {
     notes
 }
 
+/// What stands where the source does not see it.
+fn unknown() -> String {
+    "unknown".to_owned()
+}
+
 fn owner(moved: &Move) -> String {
-    moved.owner.as_ref().map_or_else(|| "unknown".to_owned(), named)
+    moved.owner.as_ref().map_or_else(unknown, named)
 }
 
 /// A page without a frame is on swap, or its frame was not seen.
@@ -280,10 +293,10 @@ mod tests {
             vaddr: VirtAddr(vaddr),
             pages,
             order: Order(9),
-            reason: Reason {
+            reason: Some(Reason {
                 number: outside::COLLAPSE,
                 name: Some(Arc::from("collapse")),
-            },
+            }),
             ..moved()
         };
         assert_eq!(size(&collapse(0x20_0000, 504)), "4K x504 -> 2M");
@@ -300,10 +313,10 @@ mod tests {
         let out = Move {
             new_pfn: None,
             new_node: None,
-            reason: Reason {
+            reason: Some(Reason {
                 number: outside::SWAP_OUT,
                 name: Some(Arc::from("swap_out")),
-            },
+            }),
             ..moved()
         };
         let text = |moved: &Move| Row::new(moved).text(TIME, &Layout::new(None, 2));

@@ -21,7 +21,7 @@ pub fn text(event: &UnmappedMove, time: &str, layout: &Layout) -> String {
         &format!("{} -> {}", pfn(event.old_pfn), pfn(event.new_pfn)),
         &nodes((Residence::of(event.old_node), Residence::of(event.new_node))),
         &reason(&event.reason),
-        &mover(&event.actor, None, &event.reason),
+        &mover(&event.actor, None, Some(&event.reason)),
         NONE,
     ];
     let file = match &event.file {

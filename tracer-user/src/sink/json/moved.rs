@@ -4,7 +4,7 @@
 use serde::Serialize;
 
 use crate::{
-    event::Move,
+    event::{Move, Reason},
     sink::json::objects::{Hex, VmaObject, name},
 };
 
@@ -21,9 +21,9 @@ pub(super) struct MoveLine<'a> {
     new_pfn: Option<Hex>,
     old_node: Option<u32>,
     new_node: Option<u32>,
-    reason: String,
-    actor_pid: u32,
-    actor_tid: u32,
+    reason: Option<String>,
+    actor_pid: Option<u32>,
+    actor_tid: Option<u32>,
     actor_comm: Option<&'a str>,
     blackout_ns: Option<u64>,
     vma: Option<VmaObject<'a>>,
@@ -50,10 +50,10 @@ impl<'a> From<&'a Move> for MoveLine<'a> {
             new_pfn: moved.new_pfn.map(|pfn| Hex(pfn.0)),
             old_node: moved.old_node.map(|node| node.0),
             new_node: moved.new_node.map(|node| node.0),
-            reason: moved.reason.to_string(),
-            actor_pid: moved.actor.tgid.0,
-            actor_tid: moved.actor.tid.0,
-            actor_comm: name(&moved.actor),
+            reason: moved.reason.as_ref().map(Reason::to_string),
+            actor_pid: moved.actor.as_ref().map(|actor| actor.tgid.0),
+            actor_tid: moved.actor.as_ref().map(|actor| actor.tid.0),
+            actor_comm: moved.actor.as_ref().and_then(name),
             blackout_ns: moved.blackout.map(|blackout| blackout.0),
             vma: moved.vma.as_deref().map(VmaObject::from),
             verdict: moved.verdict.name(),

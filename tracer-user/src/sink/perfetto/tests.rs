@@ -162,7 +162,7 @@ fn lines(feed: impl FnOnce(&mut Perfetto<&mut Vec<u8>>)) -> Vec<String> {
 fn every_packet() {
     let lines = lines(|perfetto| {
         perfetto.begin(&made_up::header()).unwrap();
-        for moved in [made_up::moved(), made_up::unknown()] {
+        for moved in [made_up::moved(), made_up::unknown(), made_up::compared()] {
             perfetto.event(&Event::Move(moved)).unwrap();
         }
         for event in made_up::others() {

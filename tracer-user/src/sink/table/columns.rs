@@ -134,7 +134,7 @@ pub const MOVE: &[Column<Move>] = &[
     address("new_pfn", |moved| frame(moved.new_pfn)),
     int("old_node", |moved| node(moved.old_node)),
     int("new_node", |moved| node(moved.new_node)),
-    text("reason", |moved| Some(reason(&moved.reason))),
+    text("reason", |moved| moved.reason.as_ref().map(reason)),
     long("blackout_ns", |moved| count(moved.blackout?.0)),
     text("verdict", |moved| borrowed(Some(moved.verdict.name()))),
     text("flags", |moved| {
