@@ -24,7 +24,7 @@ pub struct Args {
     #[arg(long)]
     pub json: bool,
 
-    /// One row per page move: do not fold neighbouring pages into one row
+    /// One row per mapping that moved: do not fold neighbouring pages, and all processes that map them (+N), into one row
     #[arg(long, conflicts_with = "json")]
     pub each: bool,
 

@@ -14,6 +14,9 @@ use crate::{
     proc::maps::Vma,
 };
 
+/// Columns of PROCESS: a name of 15 bytes and a number of 7 digits.
+const PROCESS: usize = 24;
+
 /// WHERE gets so many columns even where they are not there.
 const LEAST_WHERE: usize = 12;
 
@@ -119,7 +122,7 @@ impl Layout {
         let [time, process, address, size, frame, node, reason, by, blackout] = columns;
         let node = self.node_column(node);
         let page = size_and_frame(size, frame);
-        format!("{time:<12} {process:<24} {address:<12} {page} {node}{reason:<17} {by:<24} {blackout:>8}  ")
+        format!("{time:<12} {process:<PROCESS$} {address:<12} {page} {node}{reason:<17} {by:<24} {blackout:>8}  ")
     }
 
     fn both_lines(&self, columns: [&str; 9]) -> [String; 2] {
@@ -127,7 +130,7 @@ impl Layout {
         let node = self.node_column(node);
         let page = size_and_frame(size, frame);
         [
-            format!("{time:<12} {process:<24} {by:<24} {reason}"),
+            format!("{time:<12} {process:<PROCESS$} {by:<24} {reason}"),
             format!("{INDENT}{address:<12} {page} {node}{blackout:>8}  "),
         ]
     }
@@ -192,6 +195,23 @@ pub fn named(task: &Task) -> String {
         Some(comm) => format!("{}[{}]", Printable(comm), task.tid),
         None => format!("?[{}]", task.tid),
     }
+}
+
+/// Whose page it is, where so many other mappings of it are in the row: `postgres[4711] +50`. Only a name is cut for want of
+/// room.
+fn owners(first: &Task, others: usize) -> String {
+    let name = named(first);
+    if others == 0 {
+        return name;
+    }
+    let behind = format!("[{}] +{}", first.tid, others);
+    let comm = name.strip_suffix(&format!("[{}]", first.tid)).unwrap_or(&name);
+    let room = PROCESS.saturating_sub(width_of(&behind)).max(1);
+    if width_of(comm) <= room {
+        return format!("{comm}{behind}");
+    }
+    let kept: String = comm.chars().take(room - 1).collect();
+    format!("{kept}…{behind}")
 }
 
 /// Why. In a recording the name may be anything.
@@ -277,7 +297,7 @@ mod tests {
         for event in made_up::others() {
             let row = match &event {
                 Event::Move(_) => continue,
-                Event::Unmapped(event) => unmapped::text(event, TIME, &layout),
+                Event::Unmapped(event) => unmapped::Row::new(event).text(TIME, &layout),
                 Event::Failure(event) => failure::Row::new(event).text(TIME, &layout),
                 Event::Compaction(event) => compaction::text(event, TIME, &layout),
             };

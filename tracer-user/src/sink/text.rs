@@ -34,14 +34,15 @@ pub struct Terminal {
 
 /// A row that may still grow.
 enum Pending {
-    Move(moved::Row, Nanos, Verdict),
+    Moves(Box<moved::Folding>),
     Failure(failure::Row),
+    Unmapped(unmapped::Row),
 }
 
 /// Writes rows. The writer strips the styles where there is no terminal.
 pub struct Text<W> {
     writer: W,
-    /// Neighbouring pages become one row.
+    /// Neighbouring pages, and all mappings of a folio, become one row.
     fold: bool,
     /// None: as wide as it takes, one heading.
     terminal: Option<Terminal>,
@@ -57,7 +58,7 @@ pub struct Text<W> {
 }
 
 impl<W: Write> Text<W> {
-    /// With `fold`, neighbouring pages that moved together become one row. On a terminal rows are made to fit, and
+    /// With `fold`, neighbouring pages that moved together become one row, with all mappings of each. On a terminal rows are made to fit, and
     /// the heading comes again with every screenful.
     pub fn new(writer: W, fold: bool, terminal: Option<Terminal>) -> Self {
         Self {
@@ -77,20 +78,25 @@ impl<W: Write> Text<W> {
     fn write_row(&mut self) -> io::Result<()> {
         match self.row.take() {
             None => Ok(()),
-            Some(Pending::Move(row, at, verdict)) => {
-                let tone = if verdict == Verdict::Confirmed {
-                    Tone::Normal
-                } else {
-                    Tone::Warning
-                };
-                let text = row.text(&self.clock(at), &self.layout);
-                self.write_lines(&text, text::style(tone))
-            }
+            Some(Pending::Moves(folding)) => folding.rows().try_for_each(|row| self.write_moves(&row)),
             Some(Pending::Failure(row)) => {
                 let text = row.text(&self.clock(row.at()), &self.layout);
                 self.write_lines(&text, NOT_MOVED)
             }
+            Some(Pending::Unmapped(row)) => {
+                let text = row.text(&self.clock(row.at()), &self.layout);
+                self.write_lines(&text, Style::new())
+            }
         }
+    }
+
+    fn write_moves(&mut self, row: &moved::Row) -> io::Result<()> {
+        let tone = match row.verdict() {
+            Verdict::Confirmed => Tone::Normal,
+            _ => Tone::Warning,
+        };
+        let text = row.text(&self.clock(row.at()), &self.layout);
+        self.write_lines(&text, text::style(tone))
     }
 
     /// Writes the lines of a row, after the heading where it is due.
@@ -125,22 +131,24 @@ impl<W: Write> Sink for Text<W> {
 
     fn event(&mut self, event: &Event) -> io::Result<()> {
         self.analyses.event(event);
-        let joined = match (event, &mut self.row) {
-            (Event::Move(moved), Some(Pending::Move(row, ..))) => self.fold && row.extend(moved),
-            (Event::Failure(failure), Some(Pending::Failure(row))) => self.fold && row.extend(failure),
-            _ => false,
-        };
-        if joined {
-            return Ok(());
+        if self.fold {
+            let joined = match (event, &mut self.row) {
+                (Event::Move(moved), Some(Pending::Moves(folding))) => {
+                    return folding.add(moved).map_or(Ok(()), |row| self.write_moves(&row));
+                }
+                (Event::Failure(failure), Some(Pending::Failure(row))) => row.extend(failure),
+                (Event::Unmapped(moved), Some(Pending::Unmapped(row))) => row.extend(moved),
+                _ => false,
+            };
+            if joined {
+                return Ok(());
+            }
         }
         self.write_row()?;
         match event {
-            Event::Move(moved) => self.row = Some(Pending::Move(moved::Row::new(moved), moved.at, moved.verdict)),
+            Event::Move(moved) => self.row = Some(Pending::Moves(Box::new(moved::Folding::new(moved)))),
             Event::Failure(failure) => self.row = Some(Pending::Failure(failure::Row::new(failure))),
-            Event::Unmapped(moved) => {
-                let text = unmapped::text(moved, &self.clock(moved.at), &self.layout);
-                self.write_lines(&text, Style::new())?;
-            }
+            Event::Unmapped(moved) => self.row = Some(Pending::Unmapped(unmapped::Row::new(moved))),
             Event::Compaction(run) => {
                 let text = compaction::text(run, &self.clock(run.at), &self.layout);
                 self.write_lines(&text, text::style(Tone::Dim))?;

@@ -3,13 +3,13 @@
 
 use std::fmt::Write as _;
 
-use super::{Layout, NONE, mover, named, nodes, place, reason};
+use super::{Layout, NONE, mover, nodes, owners, place, reason};
 use crate::{
     event::{
         Reason, Residence,
         failure::{Cause, Failure, Refs},
     },
-    render::quantity::{Count, Counted, PageSize},
+    render::quantity::{Count, PageSize},
     units::Nanos,
 };
 
@@ -66,10 +66,7 @@ impl Row {
         let owner = failure.places.first();
         let process = owner.map_or_else(
             || "unknown".to_owned(),
-            |place| match failure.places.len() {
-                1 => named(&place.owner),
-                n => format!("{} +{}", named(&place.owner), n - 1),
-            },
+            |place| owners(&place.owner, failure.places.len() - 1),
         );
         let size = match self.folios {
             1 => PageSize(failure.order).to_string(),
@@ -122,7 +119,7 @@ fn counted(refs: Refs) -> String {
     format!("{held} references, {expected} expected")
 }
 
-/// The cause with its figures: `pinned: 3 references, 1 expected · 10 attempts`.
+/// The cause with its figures: `pinned: 3 references, 1 expected · tried 10 times`.
 fn story(failure: &Failure) -> String {
     let mut story = match failure.cause {
         Cause::Unknown => "cause unknown".to_owned(),
@@ -145,7 +142,10 @@ fn story(failure: &Failure) -> String {
     };
     if failure.attempts > 0 {
         // Writing to a String cannot fail.
-        let _ = write!(story, " · {}", Counted(failure.attempts.into(), "attempt"));
+        let _ = match failure.attempts {
+            1 => write!(story, " · tried once"),
+            times => write!(story, " · tried {} times", Count(times.into())),
+        };
     }
     story
 }

@@ -3,23 +3,85 @@
 
 use tracer_common::event::outside;
 
-use super::{Layout, mover, named, nodes, place, reason};
+use super::{Layout, mover, nodes, owners, place, reason};
 use crate::{
     event::{Move, OwnerSource, Residence, Verdict},
     render::quantity::{Duration, PageSize},
-    units::{Nanos, Order, Pfn, VirtAddr},
+    units::{Nanos, Order, Pfn, Tid, VirtAddr},
 };
 
-/// Moves shown as one row.
+/// Mappings of one folio in one row; a folio of more has several.
+const MOST: usize = 1 << 12;
+
+/// One mapping of neighbouring folios that moved together.
 #[derive(Clone, Debug)]
-pub struct Row {
+struct Mapping {
     first: Move,
     /// Lowest address and its frames.
     start: VirtAddr,
     old_pfn: Option<Pfn>,
     new_pfn: Option<Pfn>,
     end: VirtAddr,
-    /// Events in the row, and base pages.
+}
+
+/// On which side of a mapping its neighbour is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Below,
+    Above,
+}
+
+impl Mapping {
+    fn new(moved: &Move) -> Self {
+        Self {
+            start: moved.vaddr,
+            end: moved.vaddr.plus_pages(moved.pages),
+            old_pfn: moved.old_pfn,
+            new_pfn: moved.new_pfn,
+            first: moved.clone(),
+        }
+    }
+
+    /// Where `next` continues the same story: same owner, VMA, reason, actor, nodes, verdict and certainty, next to the
+    /// pages that are here already. None: it is another story.
+    fn beside(&self, next: &Self) -> Option<Side> {
+        let (first, moved) = (&self.first, &next.first);
+        let same = first.order == moved.order
+            && first.verdict == moved.verdict
+            && first.ambiguous == moved.ambiguous
+            && first.reason == moved.reason
+            && (first.old_node, first.new_node) == (moved.old_node, moved.new_node)
+            && tid(first) == tid(moved)
+            && first.owner_source == moved.owner_source
+            && first.owner.as_ref().map(|owner| owner.tgid) == moved.owner.as_ref().map(|owner| owner.tgid)
+            && first.vma.as_ref().map(|vma| vma.start) == moved.vma.as_ref().map(|vma| vma.start);
+        match same {
+            true if next.start == self.end => Some(Side::Above),
+            true if next.end == self.start => Some(Side::Below),
+            _ => None,
+        }
+    }
+
+    fn extend(&mut self, side: Side, next: &Self) {
+        match side {
+            Side::Above => self.end = next.end,
+            Side::Below => (self.start, self.old_pfn, self.new_pfn) = (next.start, next.old_pfn, next.new_pfn),
+        }
+    }
+}
+
+fn tid(moved: &Move) -> Option<Tid> {
+    moved.actor.as_ref().map(|actor| actor.tid)
+}
+
+/// Moves shown as one row: neighbouring folios, each with all its mappings.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// The mapping that was restored first, which the row shows.
+    shown: Mapping,
+    /// The others, which it counts, in the order in which they were restored.
+    others: Vec<Mapping>,
+    /// Moves of the mapping that is shown, and their base pages.
     events: u64,
     pages: u64,
     blackout: Option<Nanos>,
@@ -30,51 +92,76 @@ impl Row {
     #[must_use]
     pub fn new(moved: &Move) -> Self {
         Self {
-            start: moved.vaddr,
-            end: moved.vaddr.plus_pages(moved.pages),
-            old_pfn: moved.old_pfn,
-            new_pfn: moved.new_pfn,
+            shown: Mapping::new(moved),
+            others: Vec::new(),
             events: 1,
             pages: moved.pages,
             blackout: moved.blackout,
-            first: moved.clone(),
         }
     }
 
-    /// Takes in a neighbour of the same story: same owner, VMA, reason, actor, nodes, verdict and
-    /// certainty, next to the row's pages on either side. False: it is another row.
-    pub fn extend(&mut self, moved: &Move) -> bool {
-        let first = &self.first;
-        let same = first.order == moved.order
-            && first.verdict == moved.verdict
-            && first.ambiguous == moved.ambiguous
-            && first.reason == moved.reason
-            && (first.old_node, first.new_node) == (moved.old_node, moved.new_node)
-            && first.actor.as_ref().map(|actor| actor.tid) == moved.actor.as_ref().map(|actor| actor.tid)
-            && first.owner_source == moved.owner_source
-            && first.owner.as_ref().map(|owner| owner.tgid) == moved.owner.as_ref().map(|owner| owner.tgid)
-            && first.vma.as_ref().map(|vma| vma.start) == moved.vma.as_ref().map(|vma| vma.start);
-        if !same {
+    /// When the first of its pages was mapped again.
+    #[must_use]
+    pub fn at(&self) -> Nanos {
+        self.shown.first.at
+    }
+
+    /// What pagemap said of all its pages.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        self.shown.first.verdict
+    }
+
+    /// Takes in another mapping of the one folio that the row is of: a thread restores all mappings of a folio before
+    /// those of the next one (mm/migrate.c, `remove_migration_ptes`, 6.1 to 7.3). False: it is another folio, or less is
+    /// certain of this mapping.
+    fn share(&mut self, moved: &Move) -> bool {
+        let first = &self.shown.first;
+        let same = self.others.len() < MOST
+            && moved.new_pfn.is_some()
+            && (moved.old_pfn, moved.new_pfn) == (first.old_pfn, first.new_pfn)
+            && (moved.pages, moved.order) == (first.pages, first.order)
+            && (moved.verdict, moved.ambiguous) == (first.verdict, first.ambiguous)
+            && moved.reason == first.reason
+            && tid(moved) == tid(first)
+            // The first mapping of a folio begins a move.
+            && moved.nth != Some(1);
+        if same {
+            self.others.push(Mapping::new(moved));
+            self.blackout = self.blackout.max(moved.blackout);
+        }
+        same
+    }
+
+    /// Takes in a neighbouring folio whose mappings are all neighbours of those here. False: it is another row.
+    fn extend(&mut self, folio: &Self) -> bool {
+        let Some(side) = self.shown.beside(&folio.shown) else {
+            return false;
+        };
+        let others = || self.others.iter().zip(&folio.others);
+        if self.others.len() != folio.others.len() || others().any(|(here, next)| here.beside(next) != Some(side)) {
             return false;
         }
-        let end = moved.vaddr.plus_pages(moved.pages);
-        if moved.vaddr == self.end {
-            self.end = end;
-        } else if end == self.start {
-            (self.start, self.old_pfn, self.new_pfn) = (moved.vaddr, moved.old_pfn, moved.new_pfn);
-        } else {
-            return false;
+        self.shown.extend(side, &folio.shown);
+        for (here, next) in self.others.iter_mut().zip(&folio.others) {
+            here.extend(side, next);
         }
-        self.events += 1;
-        self.pages = self.pages.saturating_add(moved.pages);
-        self.blackout = self.blackout.max(moved.blackout);
+        self.events += folio.events;
+        self.pages = self.pages.saturating_add(folio.pages);
+        self.blackout = self.blackout.max(folio.blackout);
         true
     }
 
     /// The row as text, without the last line's end. `time` is its first move's clock time.
     #[must_use]
     pub fn text(&self, time: &str, layout: &Layout) -> String {
-        let moved = &self.first;
+        let Mapping {
+            first: moved,
+            start,
+            old_pfn,
+            new_pfn,
+            ..
+        } = &self.shown;
         let blackout = self
             .blackout
             .map_or_else(|| "-".to_owned(), |blackout| Duration(blackout).to_string());
@@ -84,10 +171,13 @@ impl Row {
         });
         let columns = [
             time,
-            &owner(moved),
-            &format!("{:012x}", self.start.0),
+            &moved
+                .owner
+                .as_ref()
+                .map_or_else(unknown, |owner| owners(owner, self.others.len())),
+            &format!("{:012x}", start.0),
             &self.size(),
-            &format!("{} -> {}", frame(self.old_pfn, old), frame(self.new_pfn, new)),
+            &format!("{} -> {}", frame(*old_pfn, old), frame(*new_pfn, new)),
             &nodes((old, new)),
             &moved.reason.as_ref().map_or_else(unknown, reason),
             &mover,
@@ -97,16 +187,57 @@ impl Row {
     }
 
     fn size(&self) -> String {
-        if self
-            .first
-            .reason
-            .as_ref()
-            .is_some_and(|reason| reason.number == outside::COLLAPSE)
-        {
-            collapsed(self.first.order, self.start, self.pages)
+        let first = &self.shown.first;
+        let reason = first.reason.as_ref().map(|reason| reason.number);
+        if reason == Some(outside::COLLAPSE) {
+            collapsed(first.order, self.shown.start, self.pages)
         } else {
-            folios(self.first.order, self.events, self.pages)
+            folios(first.order, self.events, self.pages)
         }
+    }
+}
+
+/// Moves on their way into rows.
+#[derive(Clone, Debug)]
+pub struct Folding {
+    /// The row that may still grow.
+    row: Option<Row>,
+    /// The folio whose mappings are coming, which is in no row yet.
+    folio: Row,
+}
+
+impl Folding {
+    /// Begins with this move.
+    #[must_use]
+    pub fn new(moved: &Move) -> Self {
+        Self {
+            row: None,
+            folio: Row::new(moved),
+        }
+    }
+
+    /// Takes in the next move. The answer is a row that is complete now.
+    pub fn add(&mut self, moved: &Move) -> Option<Row> {
+        if self.folio.share(moved) {
+            return None;
+        }
+        self.turn(Row::new(moved))
+    }
+
+    /// Brings the folio into its row, and goes on with the next one.
+    fn turn(&mut self, next: Row) -> Option<Row> {
+        let folio = std::mem::replace(&mut self.folio, next);
+        if self.row.as_mut().is_some_and(|row| row.extend(&folio)) {
+            return None;
+        }
+        self.row.replace(folio)
+    }
+
+    /// The rows that are left, at most two.
+    pub fn rows(mut self) -> impl Iterator<Item = Row> {
+        let folio = self.folio.clone();
+        let done = self.turn(folio);
+        done.into_iter().chain(self.row)
     }
 }
 
@@ -162,10 +293,6 @@ fn unknown() -> String {
     "unknown".to_owned()
 }
 
-fn owner(moved: &Move) -> String {
-    moved.owner.as_ref().map_or_else(unknown, named)
-}
-
 /// A page without a frame is on swap, or its frame was not seen.
 fn frame(pfn: Option<Pfn>, residence: Residence) -> String {
     match (pfn, residence) {
@@ -181,8 +308,9 @@ mod tests {
 
     use super::{super::width_of, *};
     use crate::{
-        event::Reason,
+        event::{Reason, Task},
         made_up::{moved, unknown},
+        units::Tgid,
     };
 
     const TIME: &str = "12:01:03.417";
@@ -196,7 +324,7 @@ mod tests {
             blackout: Some(Nanos(900_000)),
             ..first.clone()
         };
-        assert!(row.extend(&after));
+        assert!(row.extend(&Row::new(&after)));
         let before = Move {
             vaddr: VirtAddr(first.vaddr.0 - 4096),
             pages: 1,
@@ -204,8 +332,8 @@ mod tests {
             new_pfn: Some(Pfn(0x200)),
             ..first.clone()
         };
-        assert!(row.extend(&before));
-        assert!(!row.extend(&first), "it is in there");
+        assert!(row.extend(&Row::new(&before)));
+        assert!(!row.extend(&Row::new(&first)), "it is in there");
         insta::assert_snapshot!("folded", row.text(TIME, &Layout::new(None, 2)));
     }
 
@@ -216,7 +344,7 @@ mod tests {
             vaddr: first.vaddr.plus_pages(first.pages),
             ..first.clone()
         };
-        assert!(Row::new(&first).extend(&next));
+        assert!(Row::new(&first).extend(&Row::new(&next)));
         let others = [
             Move {
                 ambiguous: true,
@@ -244,8 +372,63 @@ mod tests {
             },
         ];
         for other in &others {
-            assert!(!Row::new(&first).extend(other), "{other:?}");
+            assert!(!Row::new(&first).extend(&Row::new(other)), "{other:?}");
         }
+    }
+
+    /// The page of that number, mapped by `owners` processes, each at another place.
+    fn shared(page: u64, owners: u8) -> Vec<Move> {
+        let of = |owner: u8| Move {
+            owner: moved().owner.map(|task| Task {
+                tgid: Tgid(task.tgid.0 - u32::from(owner)),
+                ..task
+            }),
+            vaddr: VirtAddr(0x7f00_0000_0000 + (u64::from(owner) << 30)).plus_pages(page),
+            pages: 1,
+            old_pfn: Some(Pfn(0x1000 + page)),
+            new_pfn: Some(Pfn(0x2000 + page)),
+            nth: Some(owner + 1),
+            vma: None,
+            ..moved()
+        };
+        (0..owners).map(of).collect()
+    }
+
+    fn folded(moves: impl IntoIterator<Item = Move>) -> Vec<Row> {
+        let mut moves = moves.into_iter();
+        let mut folding = Folding::new(&moves.next().unwrap());
+        let mut rows: Vec<Row> = moves.filter_map(|moved| folding.add(&moved)).collect();
+        rows.extend(folding.rows());
+        rows
+    }
+
+    #[test]
+    fn all_mappings_of_a_folio_are_one_row() {
+        let up = folded((0..40).flat_map(|page| shared(page, 51)));
+        let down = folded((0..40).rev().flat_map(|page| shared(page, 51)));
+        for rows in [&up, &down] {
+            let [row] = &rows[..] else { panic!("{rows:?}") };
+            let text = row.text(TIME, &Layout::new(None, 2));
+            assert!(text.contains("fifteen-le…[4194303] +50 7f0000000000 4K x40 "), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_row_is_of_folios_with_the_same_mappings() {
+        let lengths = |moves: Vec<Move>| -> Vec<(u64, usize)> {
+            let rows = folded(moves);
+            rows.iter().map(|row| (row.events, 1 + row.others.len())).collect()
+        };
+        let fewer = [shared(0, 3), shared(1, 3), shared(2, 2), shared(3, 2)].concat();
+        assert_eq!(lengths(fewer), [(2, 3), (2, 2)]);
+        let again = [shared(0, 3), shared(0, 3)].concat();
+        assert_eq!(lengths(again), [(1, 3), (1, 3)], "it moved twice");
+        let mut uncertain = shared(0, 3);
+        uncertain[1].verdict = Verdict::MovedAgain;
+        assert_eq!(lengths(uncertain), [(1, 1), (1, 1), (1, 1)]);
+        let mut filtered = [shared(0, 3), shared(1, 3)].concat();
+        filtered.retain(|moved| moved.nth != Some(1));
+        assert_eq!(lengths(filtered), [(2, 2)], "the first mapping was not asked for");
     }
 
     /// Every verdict, and what may be uncertain.
@@ -303,7 +486,7 @@ mod tests {
         assert_eq!(size(&collapse(0x20_0000, 512)), "4K x512 -> 2M");
         assert_eq!(size(&collapse(0x3f_f000, 1)), "4K -> 2M");
         let mut row = Row::new(&collapse(0x20_0000, 512));
-        assert!(row.extend(&collapse(0x40_0000, 512)));
+        assert!(row.extend(&Row::new(&collapse(0x40_0000, 512))));
         let text = row.text(TIME, &Layout::new(None, 2));
         assert!(text.contains(" 4K x1024 -> 2M x2 "), "{text}");
     }
