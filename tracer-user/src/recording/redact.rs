@@ -2,10 +2,9 @@
 //! Input: a run's header and events; random bytes, which are kept no longer than the redactor.
 
 mod frames;
+mod key;
 
-use std::{collections::HashMap, io, sync::Arc};
-
-use sha2::{Digest as _, Sha256};
+use std::{collections::HashMap, sync::Arc};
 
 use crate::{
     event::{
@@ -18,6 +17,7 @@ use crate::{
     run::header::{Header, MissingHook},
 };
 use frames::Frames;
+pub use key::Key;
 
 /// Names that the kernel gives to mappings without a file.
 const KERNELS: [&str; 11] = [
@@ -36,35 +36,6 @@ const KERNELS: [&str; 11] = [
 /// Names that a program gives to its memory.
 const PROGRAMS: [&str; 2] = ["[anon:", "[anon_shmem:"];
 const HIDDEN: &str = "(redacted)";
-
-/// What stand-ins are made with. Who does not have it cannot undo them, and nobody has it when all is done.
-pub struct Key([u8; 32]);
-
-impl Key {
-    /// A new one.
-    ///
-    /// # Errors
-    /// When the system has no random bytes.
-    pub fn new() -> io::Result<Self> {
-        let mut key = [0; 32];
-        let mut filled = 0;
-        while filled < key.len() {
-            filled += rustix::rand::getrandom(&mut key[filled..], rustix::rand::GetRandomFlags::empty())?;
-        }
-        Ok(Self(key))
-    }
-
-    /// A number that stands for `value`, one of those of that `kind`; 48 bits.
-    fn hash(&self, kind: &str, value: &[&[u8]]) -> u64 {
-        let mut hash = Sha256::new_with_prefix(self.0);
-        for part in std::iter::once(&kind.as_bytes()).chain(value) {
-            hash.update((part.len() as u64).to_le_bytes());
-            hash.update(part);
-        }
-        let hash = hash.finalize();
-        hash.iter().take(6).fold(0, |bits, byte| bits << 8 | u64::from(*byte))
-    }
-}
 
 /// Redacts a run.
 pub struct Redactor<'k> {

@@ -1,12 +1,14 @@
 //! Events as rows of typed columns, for CSV and Parquet. The columns are described in docs/export.md and stable.
 //! Input: events.
 
+mod cell;
 mod columns;
 
 use std::{borrow::Cow, io};
 
 use crate::{escape::Printable, event::Event, sink::export::Run};
 
+pub use cell::{Cell, Type};
 use columns::{
     ACTOR, COMPACTION, Column, FAILURE, HOST, MOVE, NTH, OWNER, PLACE, RUN, TIME, UNMAPPED, VMA, Value, When, described,
 };
@@ -63,40 +65,6 @@ impl Kind {
             Self::Compactions => [described(COMPACTION), described(ACTOR)].concat(),
         }
     }
-}
-
-/// What the values of a column are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Type {
-    /// 32 bits, signed.
-    Int,
-    /// 64 bits, signed; of places in files and inodes the two's complement.
-    Long,
-    /// 64 bits, unsigned: an address or a frame. Where numbers are signed, the two's complement.
-    Address,
-    /// True or false.
-    Bool,
-    /// Text without control characters.
-    Text,
-    /// Microseconds since 1970 in UTC.
-    Time,
-}
-
-/// A value. None: not known.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Cell<'a> {
-    /// Of a [`Type::Int`].
-    Int(Option<i32>),
-    /// Of a [`Type::Long`].
-    Long(Option<i64>),
-    /// Of a [`Type::Address`].
-    Address(Option<u64>),
-    /// Of a [`Type::Bool`].
-    Bool(Option<bool>),
-    /// Of a [`Type::Text`].
-    Text(Option<Cow<'a, str>>),
-    /// Of a [`Type::Time`].
-    Time(Option<i64>),
 }
 
 /// A table.

@@ -44,10 +44,7 @@ const BPF_ROOMS: &[&str] = &[
 const KNOWN: &[&str] = &[
     "circle: tracer-ebpf/src: filter.rs, kernel.rs",
     "circle: tracer-ebpf/src: probes/unmapped.rs, state.rs",
-    "circle: tracer-user/src: analysis/health.rs, analysis/health/checks.rs",
     "circle: tracer-user/src: recording/blocks.rs, recording/writer.rs",
-    "circle: tracer-user/src: recording/redact.rs, recording/redact/frames.rs",
-    "circle: tracer-user/src: sink/table.rs, sink/table/columns.rs",
     "head: tracer-ebpf/src/counters.rs",
     "head: tracer-ebpf/src/probes/mod.rs",
     "upward: tracer-ebpf/src/kernel.rs -> filter.rs",

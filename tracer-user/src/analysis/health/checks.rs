@@ -1,7 +1,10 @@
 //! The checks, one function each: facts to a finding, in words for whoever has to act on it.
 //! Input: the facts.
 
-use super::{Btf, Caller, Facts, Finding, Hooks, OwnFrame, Settings, Status, outcome};
+use super::{
+    facts::{Btf, Caller, Facts, Hooks, OwnFrame, Settings, outcome},
+    finding::{Finding, Status},
+};
 use crate::{
     kernel::{
         capabilities::Capability,

@@ -2,7 +2,18 @@
 //! Input: none.
 
 use super::*;
-use crate::{kernel::hooks::HOOKS, source::bpf::attach::Refusal, units::NodeId};
+use crate::{
+    kernel::{
+        capabilities::Capabilities,
+        config::BuildConfig,
+        hooks::{HOOKS, Hook},
+        release::Lockdown,
+        topology::Node,
+        vmstat::Vmstat,
+    },
+    source::bpf::{attach::Refusal, trial::Tried},
+    units::NodeId,
+};
 
 /// The capabilities of a status file with these bits.
 pub(crate) fn capabilities(bits: u64) -> Option<Capabilities> {

@@ -9,7 +9,7 @@ use crate::{
     units::{NodeId, Pfn},
 };
 
-use super::Key;
+use super::key::Key;
 
 /// Frames of a block: as many as the largest folio has that is not of hugetlb. A folio lies in one block, aligned.
 const BLOCK_BITS: u32 = 9;

@@ -11,7 +11,7 @@ use crate::{
         unmapped::{FilePlace, UnmappedMove},
     },
     proc::maps::Vma,
-    sink::{export::Run, table::Type},
+    sink::{export::Run, table::cell::Type},
     units::{Nanos, NodeId, Pfn},
 };
 
