@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use tracer_common::{
     counter::Counter,
-    event::{CompactionRan, FileSeen, FolioFailed, FolioMoved, Kind, MappingMoved, ProcessSeen, Wire, failure_flags},
+    event::{CompactionRan, FileSeen, FolioFailed, MappingMoved, ProcessSeen, UnmappedMoved, Wire, failure_flags},
 };
 
 use crate::{counters, filter};
@@ -24,10 +24,9 @@ static RING: RingBuf<u64, RING_BYTES> = RingBuf::new();
 #[btf_map]
 static READER_SLEEPS: Array<u32, 1> = Array::new();
 
-/// Sends a run of mappings, or counts it as lost.
+/// Sends an extent of mappings, or counts it as lost.
 #[inline(always)]
 pub fn mapping(mut event: MappingMoved) {
-    event.kind = Kind::MappingMoved as u16;
     // SAFETY: the helper has no preconditions.
     event.cpu = unsafe { bpf_get_smp_processor_id() } as u16;
     if !send(event) {
@@ -36,7 +35,7 @@ pub fn mapping(mut event: MappingMoved) {
     }
 }
 
-/// Sends a run that moved outside migrate_pages, whose owner is wanted, if the other filters let it through.
+/// Sends an extent that moved outside migrate_pages, whose owner is wanted, if the other filters let it through.
 #[inline(always)]
 pub fn outside(event: MappingMoved) {
     if filter::wants_outside(&event) {
@@ -48,8 +47,7 @@ pub fn outside(event: MappingMoved) {
 
 /// Sends what happened to a process, or counts it as lost.
 #[inline(always)]
-pub fn process(mut event: ProcessSeen) {
-    event.kind = Kind::ProcessSeen as u16;
+pub fn process(event: ProcessSeen) {
     if !send(event) {
         counters::add(Counter::LostProcesses, 1);
     }
@@ -57,8 +55,7 @@ pub fn process(mut event: ProcessSeen) {
 
 /// Sends a folio that moved without a mapping, or counts it as lost.
 #[inline(always)]
-pub fn folio_moved(mut event: FolioMoved) {
-    event.kind = Kind::FolioMoved as u16;
+pub fn unmapped(event: UnmappedMoved) {
     if !send(event) {
         counters::add(Counter::LostFolios, 1);
         counters::add(Counter::LostFolioPages, 1 << (event.order & 31));
@@ -67,15 +64,13 @@ pub fn folio_moved(mut event: FolioMoved) {
 
 /// Sends a file's name; false, and nothing counted, where there is no room: it comes again with the next folio.
 #[inline(always)]
-pub fn file(mut event: FileSeen) -> bool {
-    event.kind = Kind::FileSeen as u16;
+pub fn file(event: FileSeen) -> bool {
     send(event)
 }
 
 /// Sends a failure, or counts it as lost.
 #[inline(always)]
-pub fn failure(mut event: FolioFailed) {
-    event.kind = Kind::FolioFailed as u16;
+pub fn failure(event: FolioFailed) {
     let sent = send(event);
     if !sent {
         counters::add(Counter::LostFailures, 1);
@@ -93,8 +88,7 @@ pub fn failure(mut event: FolioFailed) {
 
 /// Sends a run of compaction, or counts it as lost.
 #[inline(always)]
-pub fn compaction(mut event: CompactionRan) {
-    event.kind = Kind::CompactionRan as u16;
+pub fn compaction(event: CompactionRan) {
     if !send(event) {
         counters::add(Counter::LostCompactions, 1);
     }
@@ -106,6 +100,8 @@ fn send<T: Wire>(event: T) -> bool {
         return false;
     };
     entry.write(event);
+    // SAFETY: `Wire` promises that the value, which is all written by now, begins with its kind.
+    unsafe { entry.as_mut_ptr().cast::<u16>().write(T::KIND as u16) };
     entry.submit(wake_up());
     true
 }

@@ -17,6 +17,7 @@ use tracer_common::{
 use crate::{
     counters, emit, filter,
     kernel::{self, config},
+    owner,
     probes::copy,
     state,
     turn::twice,
@@ -155,7 +156,7 @@ pub fn freed(ctx: RawTracePointContext) -> i32 {
 /// about to leave `mm`, whose owner may become nobody.
 #[inline(never)]
 fn owner_leaves(ctx: &FEntryContext) {
-    kernel::remember_owner(kernel::arg(ctx, 0));
+    owner::remember(kernel::arg(ctx, 0));
 }
 twice!(#[fentry(function = "mm_update_next_owner")] owner_leaves, owner_leaves_again: FEntryContext);
 

@@ -13,7 +13,7 @@ use tracer_common::{counter::Counter, event::ProcessChange};
 use crate::{
     counters, filter,
     kernel::{self, config},
-    probes::{compaction, failure, lifecycle},
+    probes::{compaction, failure, lifecycle, unmapped},
     state,
     turn::twice,
 };
@@ -59,11 +59,16 @@ fn migrate_begin(ctx: &RawTracePointContext) {
     let from = task.from;
     task.from = 0;
     let wanted = task.wanted != 0 && filter::wants_reason(reason as u8);
+    // A raw tracepoint's arguments are put on the task's stack (`bpf_trace_run2`, kernel/trace/bpf_trace.c).
+    let stack = ctx.as_ptr() as u64;
+    task.give_up_ended(stack);
+    if let Some(outer) = state::innermost(task) {
+        unmapped::finish_folio(outer);
+    }
     if !task.push(state::Call::begin(
         kernel::now(),
         from,
-        // A raw tracepoint's arguments are put on the task's stack (`bpf_trace_run2`, kernel/trace/bpf_trace.c).
-        ctx.as_ptr() as u64,
+        stack,
         reason as u8,
         mode as u8,
         wanted,
@@ -108,7 +113,7 @@ fn migrate_end(ctx: &RawTracePointContext) {
         failure::filtered_out(call, failed);
         return;
     }
-    call.finish_folio();
+    unmapped::finish_folio(call);
     counters::add(Counter::MovedPages, call.moved);
     counters::add(Counter::ReportedPages, call.reported);
     if call.filtered != 0 {

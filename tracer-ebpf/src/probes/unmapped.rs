@@ -8,13 +8,13 @@ use aya_ebpf::{
 };
 use tracer_common::{
     counter::Counter,
-    event::{FILE_NAME, FileSeen, FolioMoved},
+    event::{FILE_NAME, FileSeen, UnmappedMoved},
 };
 
 use crate::{
     counters, emit, filter,
     kernel::{self, config},
-    state::{File, Folio},
+    state::{Call, File, Folio},
 };
 
 /// `PAGE_MAPPING_FLAGS`, include/linux/page-flags.h: one is set in the mapping of a folio that is of no file (anonymous,
@@ -58,17 +58,25 @@ pub fn file_of(folio: u64) -> File {
     }
 }
 
+/// The folio in hand of a call is done with: books it, and reports it where none of its mappings was restored.
+#[inline(always)]
+pub fn finish_folio(call: &mut Call) {
+    if let Some(folio) = call.finish_folio() {
+        report(&folio, call.reason);
+    }
+}
+
 /// Reports a folio none of whose mappings was restored. A function of its own: several programs end with it, and its
 /// events would not fit on their stacks beside theirs.
 #[inline(never)]
-pub fn tell(folio: &Folio, reason: u8) {
+fn report(folio: &Folio, reason: u8) {
     let (old_pfn, new_pfn) = (kernel::folio_pfn(folio.src), kernel::folio_pfn(folio.dst));
     if !filter::wants_unowned() || !filter::wants_order(folio.order) || !filter::wants_frames(old_pfn, new_pfn) {
         counters::add(Counter::FilteredUnmappedPages, folio.pages);
         return;
     }
     let (actor_tgid, actor_tid) = kernel::current();
-    let mut event = FolioMoved {
+    let mut event = UnmappedMoved {
         reason,
         order: folio.order,
         at: kernel::now(),
@@ -79,7 +87,7 @@ pub fn tell(folio: &Folio, reason: u8) {
         actor_tid,
         // SAFETY: the helper has no preconditions.
         cpu: unsafe { bpf_get_smp_processor_id() } as u16,
-        ..FolioMoved::default()
+        ..UnmappedMoved::default()
     };
     let inode = folio.file.inode;
     if inode != 0 {
@@ -92,7 +100,7 @@ pub fn tell(folio: &Folio, reason: u8) {
         }
         name(inode, event.dev, event.ino);
     }
-    emit::folio_moved(event);
+    emit::unmapped(event);
 }
 
 /// Sends the file's name when it comes up first, or is another one.
