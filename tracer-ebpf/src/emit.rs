@@ -4,12 +4,14 @@
 use aya_ebpf::{
     bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     btf_maps::{Array, RingBuf},
-    helpers::bpf_get_smp_processor_id,
+    helpers::{bpf_get_smp_processor_id, bpf_probe_read_kernel_str_bytes},
     macros::btf_map,
 };
 use tracer_common::{
     counter::Counter,
-    event::{CompactionRan, FileSeen, FolioFailed, MappingMoved, ProcessSeen, UnmappedMoved, Wire, failure_flags},
+    event::{
+        CompactionRan, FILE_NAME, FileSeen, FolioFailed, MappingMoved, ProcessSeen, UnmappedMoved, Wire, failure_flags,
+    },
 };
 
 use crate::{counters, filter};
@@ -62,10 +64,27 @@ pub fn unmapped(event: UnmappedMoved) {
     }
 }
 
-/// Sends a file's name; false, and nothing counted, where there is no room: it comes again with the next folio.
+/// Sends a file's name, which is a string at that address; false, and nothing counted, where there is no room or no such
+/// string: it comes again with the next folio. Read into the ring: it is too long for the stack.
 #[inline(always)]
-pub fn file(event: FileSeen) -> bool {
-    send(event)
+pub fn file(dev: u32, ino: u64, name: u64) -> bool {
+    let Some(mut entry) = RING.reserve_untyped::<FileSeen>(0) else {
+        return false;
+    };
+    let event = entry.write(FileSeen {
+        kind: FileSeen::KIND as u16,
+        pad: 0,
+        dev,
+        ino,
+        name: [0; FILE_NAME],
+    });
+    // SAFETY: the helper checks the address and fails on one that cannot be read.
+    if unsafe { bpf_probe_read_kernel_str_bytes(name as *const u8, &mut event.name) }.is_err() {
+        entry.discard(u64::from(BPF_RB_NO_WAKEUP));
+        return false;
+    }
+    entry.submit(wake_up());
+    true
 }
 
 /// Sends a failure, or counts it as lost.

@@ -6,7 +6,7 @@ use core::{ffi::c_void, mem::MaybeUninit};
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_get_func_arg_cnt, bpf_ktime_get_ns, bpf_probe_read_kernel, generated,
 };
-use tracer_common::{arch, config::Config};
+use tracer_common::{arch, config::Config, names::COMM_LEN};
 
 /// Overridden by user space before loading, then frozen.
 #[unsafe(no_mangle)]
@@ -33,6 +33,18 @@ pub fn now() -> u64 {
 pub fn current() -> (u32, u32) {
     let both = bpf_get_current_pid_tgid();
     ((both >> 32) as u32, both as u32)
+}
+
+/// The current task's name, NUL-padded.
+#[inline(always)]
+pub fn comm() -> [u8; COMM_LEN] {
+    let mut comm = MaybeUninit::<[u8; COMM_LEN]>::uninit();
+    // SAFETY: the helper writes every byte, and fills with zeros where it fails (`bpf_get_current_comm`,
+    // kernel/bpf/helpers.c, 6.1 to 7.3).
+    unsafe {
+        generated::bpf_get_current_comm(comm.as_mut_ptr().cast(), COMM_LEN as u32);
+        comm.assume_init()
+    }
 }
 
 /// Reads a `T` at `base + offset`; zero where the kernel refuses.

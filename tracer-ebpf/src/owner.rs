@@ -1,13 +1,13 @@
 //! Who owns an address space, and whether moves of its pages are wanted.
 //! Input: `struct mm_struct` of the running kernel; who left one, from the hooks on processes.
 
-use aya_ebpf::{btf_maps::LruHashMap, helpers::bpf_get_current_comm, macros::btf_map};
+use aya_ebpf::{btf_maps::LruHashMap, macros::btf_map};
 
 use tracer_common::event::mapping_flags;
 
 use crate::{
     filter,
-    kernel::{config, current, read},
+    kernel::{comm, config, current, read},
 };
 
 /// Who owned an address space last.
@@ -51,7 +51,7 @@ impl Owner {
     #[inline(always)]
     pub fn is_wanted_outside(self) -> bool {
         let (tgid, _) = current();
-        self.is_wanted() && filter::wants_actor(tgid, bpf_get_current_comm().unwrap_or_default())
+        self.is_wanted() && filter::wants_actor(tgid, comm())
     }
 
     /// Bits of `mapping_flags` that say so of an owner who leaves.

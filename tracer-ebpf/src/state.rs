@@ -103,6 +103,7 @@ pub struct Call {
 }
 
 impl Call {
+    /// A call that begins.
     #[inline(always)]
     pub fn begin(begun: u64, from: u64, stack: u64, reason: u8, mode: u8, wanted: bool) -> Self {
         Self {
@@ -286,17 +287,16 @@ impl Task {
         }
     }
 
-    /// Enters a call. False, and counted, when it is nested too deep.
+    /// Enters a call: the place for it, in which another one was before. None, and counted, when it is nested too deep.
     #[inline(always)]
-    pub fn push(&mut self, call: Call) -> bool {
+    pub fn push(&mut self) -> Option<&mut Call> {
         let depth = self.depth;
         self.depth = depth.wrapping_add(1);
         if depth >= MAX_DEPTH {
             counters::add(Counter::LostCalls, 1);
-            return false;
+            return None;
         }
-        *self.call(depth) = call;
-        true
+        Some(self.call(depth))
     }
 
     /// Leaves the innermost call. None when its beginning was not seen or not kept.

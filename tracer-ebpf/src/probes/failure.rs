@@ -6,7 +6,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     btf_maps::{Array, LruHashMap},
-    helpers::{bpf_get_current_comm, bpf_get_smp_processor_id, bpf_loop},
+    helpers::{bpf_get_smp_processor_id, bpf_loop},
     macros::{btf_map, fexit},
     programs::FExitContext,
 };
@@ -295,7 +295,7 @@ fn misplaced(ctx: &FExitContext) {
     };
     let reason = config!(reason_numa) as u8;
     let (tgid, _) = kernel::current();
-    if !filter::wants_reason(reason) || !filter::wants_actor(tgid, bpf_get_current_comm().unwrap_or_default()) {
+    if !filter::wants_reason(reason) || !filter::wants_actor(tgid, kernel::comm()) {
         counters::add(Counter::FilteredRefusedPages, 1 << (kernel::folio_order(folio) & 31));
         return;
     }

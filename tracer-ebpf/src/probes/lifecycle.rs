@@ -3,7 +3,7 @@
 //! `cgroup:cgroup_attach_task`; fentry `mm_update_next_owner`.
 
 use aya_ebpf::{
-    helpers::{bpf_get_current_comm, bpf_probe_read_kernel_str_bytes},
+    helpers::bpf_probe_read_kernel_str_bytes,
     macros::{fentry, raw_tracepoint},
     programs::{FEntryContext, RawTracePointContext},
 };
@@ -184,13 +184,7 @@ fn set(tgid: u32, membership: u32) -> bool {
 /// Tells user space the current task's name.
 #[inline(always)]
 pub fn send_current(change: ProcessChange, tgid: u32, tid: u32, membership: u32) {
-    send(
-        change,
-        tgid,
-        tid,
-        bpf_get_current_comm().unwrap_or_default(),
-        membership,
-    );
+    send(change, tgid, tid, kernel::comm(), membership);
 }
 
 #[inline(always)]

@@ -3,7 +3,6 @@
 
 use aya_ebpf::{
     EbpfContext,
-    helpers::bpf_get_current_comm,
     macros::{kprobe, raw_tracepoint},
     programs::{ProbeContext, RawTracePointContext},
 };
@@ -39,7 +38,7 @@ fn task(ctx: &impl EbpfContext) -> Option<&'static mut state::Task> {
         warn!(ctx, "no room for the state of thread {}", tid);
         return None;
     }
-    let wanted = filter::wants_actor(tgid, bpf_get_current_comm().unwrap_or_default());
+    let wanted = filter::wants_actor(tgid, kernel::comm());
     if wanted {
         lifecycle::send_current(ProcessChange::Actor, tgid, tid, 0);
     }
@@ -65,16 +64,11 @@ fn migrate_begin(ctx: &RawTracePointContext) {
     if let Some(outer) = state::innermost(task) {
         unmapped::finish_folio(outer);
     }
-    if !task.push(state::Call::begin(
-        kernel::now(),
-        from,
-        stack,
-        reason as u8,
-        mode as u8,
-        wanted,
-    )) {
+    let Some(call) = task.push() else {
         warn!(ctx, "migrate_pages nested deeper than {}", state::MAX_DEPTH);
-    }
+        return;
+    };
+    *call = state::Call::begin(kernel::now(), from, stack, reason as u8, mode as u8, wanted);
 }
 twice!(#[raw_tracepoint(tracepoint = "mm_migrate_pages_start")] migrate_begin, migrate_begin_again: RawTracePointContext);
 

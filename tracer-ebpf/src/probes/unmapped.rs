@@ -1,15 +1,8 @@
 //! Folios that move without a mapping: page cache that nobody maps. Exact backend, where every process is traced.
 //! Input: the folio in hand when its turn is over, from `state`.
 
-use aya_ebpf::{
-    btf_maps::LruHashMap,
-    helpers::{bpf_get_smp_processor_id, bpf_probe_read_kernel_str_bytes},
-    macros::btf_map,
-};
-use tracer_common::{
-    counter::Counter,
-    event::{FILE_NAME, FileSeen, UnmappedMoved},
-};
+use aya_ebpf::{btf_maps::LruHashMap, helpers::bpf_get_smp_processor_id, macros::btf_map};
+use tracer_common::{counter::Counter, event::UnmappedMoved};
 
 use crate::{
     counters, emit, filter,
@@ -120,16 +113,7 @@ fn name(inode: u64, dev: u32, ino: u64) {
     if NAMED.get_ptr(key).is_some_and(|known| unsafe { *known } == name) {
         return;
     }
-    let at: u64 = kernel::read(dentry, config!(dentry_name));
-    let mut event = FileSeen {
-        kind: 0,
-        pad: 0,
-        dev,
-        ino,
-        name: [0; FILE_NAME],
-    };
-    // SAFETY: the helper checks the address and fails on one that cannot be read.
-    if unsafe { bpf_probe_read_kernel_str_bytes(at as *const u8, &mut event.name) }.is_ok() && emit::file(event) {
+    if emit::file(dev, ino, kernel::read(dentry, config!(dentry_name))) {
         let _ = NAMED.insert(key, name, 0);
     }
 }
