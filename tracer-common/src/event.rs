@@ -9,8 +9,8 @@ pub enum Kind {
     MappingMoved = 1,
     /// [`ProcessSeen`]
     ProcessSeen = 2,
-    /// [`FolioMoved`]
-    FolioMoved = 3,
+    /// [`UnmappedMoved`]
+    UnmappedMoved = 3,
     /// [`FolioFailed`]
     FolioFailed = 4,
     /// [`FileSeen`]
@@ -26,7 +26,7 @@ impl TryFrom<u16> for Kind {
         match raw {
             1 => Ok(Self::MappingMoved),
             2 => Ok(Self::ProcessSeen),
-            3 => Ok(Self::FolioMoved),
+            3 => Ok(Self::UnmappedMoved),
             4 => Ok(Self::FolioFailed),
             5 => Ok(Self::FileSeen),
             6 => Ok(Self::CompactionRan),
@@ -39,13 +39,13 @@ impl TryFrom<u16> for Kind {
 ///
 /// # Safety
 /// The type is `repr(C)`, holds integers only and has no padding bytes, so that any bytes of its
-/// size are a value of it and all of its bytes are initialized.
+/// size are a value of it and all of its bytes are initialized. Its first field is a u16, in which `emit` puts the kind.
 pub unsafe trait Wire: Copy + 'static {
     /// The kind that its first field holds.
     const KIND: Kind;
 }
 
-/// One run of neighbouring mappings of one folio in one VMA, pointed at their new frames.
+/// One extent of neighbouring mappings of one folio in one VMA, pointed at their new frames.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MappingMoved {
@@ -59,11 +59,11 @@ pub struct MappingMoved {
     pub order: u8,
     /// Bits of [`mapping_flags`].
     pub flags: u8,
-    /// Which of its folio's runs this is, from 1; 255: the 255th or a later one. 0: not counted (tracepoint backend).
+    /// Which of its folio's extents this is, from 1; 255: the 255th or a later one. 0: not counted (tracepoint backend).
     pub nth: u8,
-    /// When the run's last mapping was in place, `CLOCK_MONOTONIC` nanoseconds.
+    /// When the extent's last mapping was in place, `CLOCK_MONOTONIC` nanoseconds.
     pub at: u64,
-    /// First virtual address of the run, bytes.
+    /// First virtual address of the extent, bytes.
     pub vaddr: u64,
     /// Frame of the first page before; 0: none that is known.
     pub old_pfn: u64,
@@ -77,7 +77,7 @@ pub struct MappingMoved {
     pub actor_tgid: u32,
     /// The thread that did it.
     pub actor_tid: u32,
-    /// Base pages in the run; addresses and frames run in parallel.
+    /// Base pages in the extent; addresses and frames go in parallel.
     pub pages: u32,
 }
 
@@ -183,8 +183,8 @@ unsafe impl Wire for ProcessSeen {
 /// A folio that moved without any mapping: page cache that no process maps, or memory of one that is gone.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FolioMoved {
-    /// [`Kind::FolioMoved`].
+pub struct UnmappedMoved {
+    /// [`Kind::UnmappedMoved`].
     pub kind: u16,
     /// CPU that moved it.
     pub cpu: u16,
@@ -216,10 +216,10 @@ pub struct FolioMoved {
     pub pad2: u32,
 }
 
-const _: () = assert!(size_of::<FolioMoved>() == 64);
+const _: () = assert!(size_of::<UnmappedMoved>() == 64);
 // SAFETY: repr(C), integers only; 8 + 5 * 8 + 4 * 4 bytes, asserted above: no padding.
-unsafe impl Wire for FolioMoved {
-    const KIND: Kind = Kind::FolioMoved;
+unsafe impl Wire for UnmappedMoved {
+    const KIND: Kind = Kind::UnmappedMoved;
 }
 
 /// The name of a file whose folio moved, sent once per file and name.

@@ -1,5 +1,5 @@
 //! Patterns of task names, compiled so that one pass over a name tests all of them without a branch on its content.
-//! Written by `cli::filters`, run by both sides: by the programs where a name changes, by user space at the start.
+//! Written by `cli::filters`, used by both sides: by the programs where a name changes, by user space at the start.
 
 use core::fmt;
 
@@ -94,7 +94,7 @@ impl Names {
     /// Whether one of the patterns matches the whole name, NUL-padded as the kernel keeps it.
     #[must_use]
     pub fn matches(&self, comm: [u8; COMM_LEN]) -> bool {
-        run(
+        accepts(
             self.starts,
             self.stars,
             self.accepts,
@@ -108,7 +108,7 @@ impl Names {
 #[expect(clippy::inline_always, reason = "the tables are closures over another address space")]
 #[inline(always)]
 #[must_use]
-pub fn run(starts: u64, stars: u64, accepts: u64, leaves: impl Fn(u8) -> u64, comm: [u8; COMM_LEN]) -> bool {
+pub fn accepts(starts: u64, stars: u64, ends: u64, leaves: impl Fn(u8) -> u64, comm: [u8; COMM_LEN]) -> bool {
     let mut states = starts;
     let mut i = 0;
     while i < COMM_LEN {
@@ -118,7 +118,7 @@ pub fn run(starts: u64, stars: u64, accepts: u64, leaves: impl Fn(u8) -> u64, co
         states = (states & leaves(comm[i])) << 1 | states & stars;
         i += 1;
     }
-    states & accepts != 0
+    states & ends != 0
 }
 
 impl fmt::Debug for Names {

@@ -1,4 +1,5 @@
-//! The per-CPU counters. Input: every probe.
+//! The per-CPU counters: what was seen, lost and filtered out, in sums.
+//! Input: every probe.
 
 use core::arch::asm;
 

@@ -4,12 +4,14 @@
 use aya_ebpf::{
     bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     btf_maps::{Array, RingBuf},
-    helpers::bpf_get_smp_processor_id,
+    helpers::{bpf_get_smp_processor_id, bpf_probe_read_kernel_str_bytes},
     macros::btf_map,
 };
 use tracer_common::{
     counter::Counter,
-    event::{CompactionRan, FileSeen, FolioFailed, FolioMoved, Kind, MappingMoved, ProcessSeen, Wire, failure_flags},
+    event::{
+        CompactionRan, FILE_NAME, FileSeen, FolioFailed, MappingMoved, ProcessSeen, UnmappedMoved, Wire, failure_flags,
+    },
 };
 
 use crate::{counters, filter};
@@ -24,10 +26,9 @@ static RING: RingBuf<u64, RING_BYTES> = RingBuf::new();
 #[btf_map]
 static READER_SLEEPS: Array<u32, 1> = Array::new();
 
-/// Sends a run of mappings, or counts it as lost.
+/// Sends an extent of mappings, or counts it as lost.
 #[inline(always)]
 pub fn mapping(mut event: MappingMoved) {
-    event.kind = Kind::MappingMoved as u16;
     // SAFETY: the helper has no preconditions.
     event.cpu = unsafe { bpf_get_smp_processor_id() } as u16;
     if !send(event) {
@@ -36,7 +37,7 @@ pub fn mapping(mut event: MappingMoved) {
     }
 }
 
-/// Sends a run that moved outside migrate_pages, whose owner is wanted, if the other filters let it through.
+/// Sends an extent that moved outside migrate_pages, whose owner is wanted, if the other filters let it through.
 #[inline(always)]
 pub fn outside(event: MappingMoved) {
     if filter::wants_outside(&event) {
@@ -48,8 +49,7 @@ pub fn outside(event: MappingMoved) {
 
 /// Sends what happened to a process, or counts it as lost.
 #[inline(always)]
-pub fn process(mut event: ProcessSeen) {
-    event.kind = Kind::ProcessSeen as u16;
+pub fn process(event: ProcessSeen) {
     if !send(event) {
         counters::add(Counter::LostProcesses, 1);
     }
@@ -57,25 +57,39 @@ pub fn process(mut event: ProcessSeen) {
 
 /// Sends a folio that moved without a mapping, or counts it as lost.
 #[inline(always)]
-pub fn folio_moved(mut event: FolioMoved) {
-    event.kind = Kind::FolioMoved as u16;
+pub fn unmapped(event: UnmappedMoved) {
     if !send(event) {
         counters::add(Counter::LostFolios, 1);
         counters::add(Counter::LostFolioPages, 1 << (event.order & 31));
     }
 }
 
-/// Sends a file's name; false, and nothing counted, where there is no room: it comes again with the next folio.
+/// Sends a file's name, which is a string at that address; false, and nothing counted, where there is no room or no such
+/// string: it comes again with the next folio. Read into the ring: it is too long for the stack.
 #[inline(always)]
-pub fn file(mut event: FileSeen) -> bool {
-    event.kind = Kind::FileSeen as u16;
-    send(event)
+pub fn file(dev: u32, ino: u64, name: u64) -> bool {
+    let Some(mut entry) = RING.reserve_untyped::<FileSeen>(0) else {
+        return false;
+    };
+    let event = entry.write(FileSeen {
+        kind: FileSeen::KIND as u16,
+        pad: 0,
+        dev,
+        ino,
+        name: [0; FILE_NAME],
+    });
+    // SAFETY: the helper checks the address and fails on one that cannot be read.
+    if unsafe { bpf_probe_read_kernel_str_bytes(name as *const u8, &mut event.name) }.is_err() {
+        entry.discard(u64::from(BPF_RB_NO_WAKEUP));
+        return false;
+    }
+    entry.submit(wake_up());
+    true
 }
 
 /// Sends a failure, or counts it as lost.
 #[inline(always)]
-pub fn failure(mut event: FolioFailed) {
-    event.kind = Kind::FolioFailed as u16;
+pub fn failure(event: FolioFailed) {
     let sent = send(event);
     if !sent {
         counters::add(Counter::LostFailures, 1);
@@ -93,8 +107,7 @@ pub fn failure(mut event: FolioFailed) {
 
 /// Sends a run of compaction, or counts it as lost.
 #[inline(always)]
-pub fn compaction(mut event: CompactionRan) {
-    event.kind = Kind::CompactionRan as u16;
+pub fn compaction(event: CompactionRan) {
     if !send(event) {
         counters::add(Counter::LostCompactions, 1);
     }
@@ -106,6 +119,8 @@ fn send<T: Wire>(event: T) -> bool {
         return false;
     };
     entry.write(event);
+    // SAFETY: `Wire` promises that the value, which is all written by now, begins with its kind.
+    unsafe { entry.as_mut_ptr().cast::<u16>().write(T::KIND as u16) };
     entry.submit(wake_up());
     true
 }

@@ -3,14 +3,15 @@
 
 use core::arch::asm;
 
-use aya_ebpf::{btf_maps::HashMap, helpers::bpf_get_current_comm, macros::btf_map};
+use aya_ebpf::{btf_maps::HashMap, macros::btf_map};
 use tracer_common::{
+    arch,
     event::MappingMoved,
     filter::{Filter, MAX_ACTORS, MAX_CGROUP_LEVELS, MAX_CGROUPS, MAX_RANGES, MAX_SPANS, membership},
     names::{self, COMM_LEN, Names},
 };
 
-use crate::kernel::{self, Owner, config};
+use crate::kernel::{self, config};
 
 /// Most processes that can be followed at once; one beyond it is not followed.
 const MAX_TARGETS: usize = 1 << 16;
@@ -35,19 +36,14 @@ macro_rules! filter {
 /// Whether moves of this owner are wanted.
 #[inline(always)]
 pub fn wants(tgid: u32) -> bool {
-    let need = filter!(need);
-    need == 0 || fulfils(tgid) & need == need
+    filter!(need) == 0 || is_enough(fulfils(tgid))
 }
 
-/// The same of an address space's owner, who may have left it.
+/// Whether an owner who fulfils this is wanted.
 #[inline(always)]
-pub fn wants_owner(owner: Owner) -> bool {
-    if owner.exiting {
-        let need = filter!(need);
-        owner.fulfilled & need == need
-    } else {
-        wants(owner.tgid)
-    }
+pub fn is_enough(fulfilled: u32) -> bool {
+    let need = filter!(need);
+    fulfilled & need == need
 }
 
 /// Whether moves of memory that is nobody's are wanted: no filter asks for an owner or an address.
@@ -179,14 +175,6 @@ pub fn wants_outside(event: &MappingMoved) -> bool {
         && wants_frames(old_pfn, new_pfn)
 }
 
-/// Whether moves outside migrate_pages by the current task are wanted, of this owner's pages. Asked where such a move
-/// begins: what is asked for each of its runs must be short, for the verifier's sake.
-#[inline(always)]
-pub fn wants_outside_of(owner: Owner) -> bool {
-    let (tgid, _) = kernel::current();
-    wants_owner(owner) && wants_actor(tgid, bpf_get_current_comm().unwrap_or_default())
-}
-
 /// Whether moves are wanted of all orders.
 #[inline(always)]
 pub fn wants_every_order() -> bool {
@@ -200,7 +188,7 @@ pub fn wants_address(vaddr: u64, pages: u32) -> bool {
     if count == 0 {
         return true;
     }
-    let end = vaddr + (u64::from(pages) << 12);
+    let end = vaddr + arch::bytes(u64::from(pages));
     let mut i = 0;
     while i < MAX_RANGES && i < count {
         if vaddr < filter!(ranges[i][1]) && end > filter!(ranges[i][0]) {
@@ -279,5 +267,5 @@ fn matches(names: *const Names, comm: [u8; COMM_LEN]) -> bool {
             core::ptr::read_volatile(&raw const (*names).accepts),
         )
     };
-    names::run(starts, stars, accepts, leaves, comm)
+    names::accepts(starts, stars, accepts, leaves, comm)
 }

@@ -3,14 +3,10 @@
 
 use core::{ffi::c_void, mem::MaybeUninit};
 
-use aya_ebpf::{
-    btf_maps::LruHashMap,
-    helpers::{bpf_get_current_pid_tgid, bpf_get_func_arg_cnt, bpf_ktime_get_ns, bpf_probe_read_kernel, generated},
-    macros::btf_map,
+use aya_ebpf::helpers::{
+    bpf_get_current_pid_tgid, bpf_get_func_arg_cnt, bpf_ktime_get_ns, bpf_probe_read_kernel, generated,
 };
-use tracer_common::{arch, config::Config};
-
-use crate::filter;
+use tracer_common::{arch, config::Config, names::COMM_LEN};
 
 /// Overridden by user space before loading, then frozen.
 #[unsafe(no_mangle)]
@@ -25,31 +21,6 @@ macro_rules! config {
 }
 pub(crate) use config;
 
-/// Who owned an address space last.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct LastOwner {
-    tgid: u32,
-    /// [`Owner::fulfilled`].
-    fulfilled: u32,
-}
-
-/// The last owner of an mm whose owner is exiting: the kernel clears `mm->owner` before it tears
-/// the mm down, and pages may move in between. Key: `struct mm_struct *`.
-#[btf_map]
-static LAST_OWNER: LruHashMap<u64, LastOwner, 4096> = LruHashMap::new();
-
-/// The owner of an address space.
-#[derive(Clone, Copy)]
-pub struct Owner {
-    /// 0: not known.
-    pub tgid: u32,
-    pub exiting: bool,
-    /// What it fulfilled when it left, bits of `membership`: by now another process may have its number, or it runs
-    /// another program. 0 of one that has not left.
-    pub fulfilled: u32,
-}
-
 /// `bpf_ktime_get_ns`: `CLOCK_MONOTONIC`, nanoseconds.
 #[inline(always)]
 pub fn now() -> u64 {
@@ -62,6 +33,18 @@ pub fn now() -> u64 {
 pub fn current() -> (u32, u32) {
     let both = bpf_get_current_pid_tgid();
     ((both >> 32) as u32, both as u32)
+}
+
+/// The current task's name, NUL-padded.
+#[inline(always)]
+pub fn comm() -> [u8; COMM_LEN] {
+    let mut comm = MaybeUninit::<[u8; COMM_LEN]>::uninit();
+    // SAFETY: the helper writes every byte, and fills with zeros where it fails (`bpf_get_current_comm`,
+    // kernel/bpf/helpers.c, 6.1 to 7.3).
+    unsafe {
+        generated::bpf_get_current_comm(comm.as_mut_ptr().cast(), COMM_LEN as u32);
+        comm.assume_init()
+    }
 }
 
 /// Reads a `T` at `base + offset`; zero where the kernel refuses.
@@ -88,41 +71,6 @@ pub fn peek(base: u64, offset: u32) -> u64 {
 #[inline(always)]
 pub fn vma_mm(vma: u64) -> u64 {
     read(vma, config!(vma_mm))
-}
-
-/// `mm->owner->tgid`, or who owned it last.
-#[inline(always)]
-pub fn mm_owner(mm: u64) -> Owner {
-    let task: u64 = read(mm, config!(mm_owner));
-    if task != 0 {
-        // Between copy_signal and the assignment of its own tgid (kernel/fork.c, copy_process), a task
-        // that is being forked still bears its parent's: it has no number to be reported by.
-        let leader: u64 = read(task, config!(task_group_leader));
-        let signal: u64 = read(task, config!(task_signal));
-        let own = leader == task || read::<u64>(leader, config!(task_signal)) == signal;
-        return Owner {
-            tgid: if own { read(task, config!(task_tgid)) } else { 0 },
-            exiting: false,
-            fulfilled: 0,
-        };
-    }
-    // SAFETY: a value of the map, read once.
-    let last = LAST_OWNER
-        .get_ptr(mm)
-        .map_or(LastOwner::default(), |last| unsafe { *last });
-    Owner {
-        tgid: last.tgid,
-        exiting: true,
-        fulfilled: last.fulfilled,
-    }
-}
-
-/// Remembers the current process as the last owner of `mm`.
-#[inline(always)]
-pub fn remember_owner(mm: u64) {
-    let tgid = current().0;
-    let fulfilled = filter::fulfils(tgid);
-    let _ = LAST_OWNER.insert(mm, LastOwner { tgid, fulfilled }, 0);
 }
 
 /// Order of a folio: 0 unless `PG_head` is set.
@@ -210,64 +158,7 @@ pub fn first_index(vma: u64, anon: bool) -> u64 {
 #[inline(always)]
 pub fn address_in(vma: u64, index: u64) -> u64 {
     let start: u64 = read(vma, config!(vma_start));
-    start + (index.wrapping_sub(first_index(vma, true)) << 12)
-}
-
-/// The PMD entry of an address; 0: no such page table. Nothing keeps the tables from changing meanwhile but the
-/// kernel code that called.
-#[inline(always)]
-pub fn pmd_entry(mm: u64, address: u64) -> u64 {
-    let base = config!(page_offset_base);
-    if base == 0 {
-        return 0;
-    }
-    let mut table: u64 = read(mm, config!(mm_pgd));
-    if arch::five_levels(base) {
-        table = table_below(table, address >> 48);
-    }
-    table = table_below(table, address >> 39);
-    table = table_below(table, address >> 30);
-    if table == 0 {
-        return 0;
-    }
-    read(table + ((address >> 21 & 511) << 3), 0)
-}
-
-/// Whether the address is mapped to this frame, by a PTE or a PMD. Unlocked and without a branch on the way: where a table
-/// is missing, what is read in its place is not the frame but for a strange chance.
-#[inline(always)]
-pub fn maps(mm: u64, address: u64, pfn: u64) -> bool {
-    let base = config!(page_offset_base);
-    let below = |table: u64, shift: u32| peek(table + ((address >> shift & 511) << 3), 0);
-    let table = |entry: u64| base + (arch::table_pfn(entry, config!(pfn_bits)) << 12);
-    let mut top = peek(mm, config!(mm_pgd));
-    if arch::five_levels(base) {
-        top = table(below(top, 48));
-    }
-    let pmd = below(table(below(table(below(top, 39)), 30)), 21);
-    if arch::maps_huge(pmd) {
-        arch::present_pfn(pmd, arch::PMD_ORDER, config!(pfn_bits)) + (address >> 12 & 511) == pfn
-    } else {
-        arch::page_pfn(below(table(pmd), 12), config!(pfn_bits)) == pfn
-    }
-}
-
-/// The table that an entry of a table points to; 0 for none.
-#[inline(always)]
-fn table_below(table: u64, index: u64) -> u64 {
-    if table == 0 {
-        return 0;
-    }
-    table_of(read(table + ((index & 511) << 3), 0))
-}
-
-/// Kernel address of the table that an entry points to; 0 where it points to none.
-#[inline(always)]
-pub fn table_of(entry: u64) -> u64 {
-    if !arch::present(entry) || arch::maps_huge(entry) {
-        return 0;
-    }
-    config!(page_offset_base) + (arch::present_pfn(entry, 0, config!(pfn_bits)) << 12)
+    start + arch::bytes(index.wrapping_sub(first_index(vma, true)))
 }
 
 /// How many arguments the hooked function has.

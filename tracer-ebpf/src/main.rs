@@ -8,10 +8,12 @@ mod counters;
 mod emit;
 mod filter;
 mod kernel;
+mod owner;
 mod probes;
 mod rmap;
 mod state;
 mod turn;
+mod walk;
 
 #[cfg(not(test))]
 #[panic_handler]

@@ -4,11 +4,12 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{btf_maps::LruHashMap, helpers::bpf_loop, macros::btf_map};
-use tracer_common::event::Place;
+use tracer_common::{arch, event::Place};
 
 use crate::{
     filter,
     kernel::{self, config},
+    owner, walk,
 };
 
 /// Steps in one reverse mapping; it may have as many VMAs as there are processes.
@@ -57,7 +58,7 @@ fn index_shift(vma: u64, order: u8) -> u32 {
 /// Base pages from an address to the end of a folio that begins there, or to that of its VMA.
 #[inline(always)]
 fn pages_to(end: u64, vaddr: u64, order: u8) -> u32 {
-    let (folio, vma) = (1 << (order & 31), (end.wrapping_sub(vaddr) >> 12) as u32);
+    let (folio, vma) = (1 << (order & 31), arch::pages(end.wrapping_sub(vaddr)) as u32);
     if vma < folio { vma } else { folio }
 }
 
@@ -71,14 +72,14 @@ pub fn place_in(folio: u64, vma: u64) -> Found {
         kernel::read(vma, config!(vma_start)),
         kernel::read(vma, config!(vma_end)),
     );
-    let vaddr = start.wrapping_add(index.wrapping_sub(first) << 12);
+    let vaddr = start.wrapping_add(arch::bytes(index.wrapping_sub(first)));
     if vma == 0 || vaddr < start || vaddr >= end {
         return Found::default();
     }
     Found {
         place: Place {
             vaddr,
-            owner_tgid: kernel::mm_owner(kernel::vma_mm(vma)).tgid,
+            owner_tgid: owner::of_mm(kernel::vma_mm(vma)).tgid,
             inferred: 1,
         },
         pages: pages_to(end, vaddr, order),
@@ -94,7 +95,7 @@ pub fn end_in(folio: u64, vma: u64) -> u64 {
         .wrapping_add(1 << (order & 31))
         .wrapping_sub(kernel::first_index(vma, is_anon(folio)));
     let (of_folio, of_vma) = (
-        kernel::peek(vma, config!(vma_start)).wrapping_add(pages << 12),
+        kernel::peek(vma, config!(vma_start)).wrapping_add(arch::bytes(pages)),
         kernel::peek(vma, config!(vma_end)),
     );
     if of_folio < of_vma { of_folio } else { of_vma }
@@ -253,7 +254,7 @@ fn look(search: &mut Search, vma: u64) -> bool {
     );
     let index = search.index << index_shift(vma, search.tree.order as u8);
     let ahead = index.wrapping_sub(kernel::first_index(vma, search.tree.anon != 0));
-    let vaddr = start.wrapping_add(ahead << 12);
+    let vaddr = start.wrapping_add(arch::bytes(ahead));
     if vaddr < start || vaddr >= end {
         return false;
     }
@@ -261,7 +262,7 @@ fn look(search: &mut Search, vma: u64) -> bool {
     // One that is being forked, or exits, is asked about when it is something else.
     let owner_tgid = kernel::peek(kernel::peek(mm, config!(mm_owner)), config!(task_tgid)) as u32;
     let pages = pages_to(end, vaddr, search.tree.order as u8);
-    if !filter::wants(owner_tgid) || !filter::wants_address(vaddr, pages) || !kernel::maps(mm, vaddr, search.pfn) {
+    if !filter::wants(owner_tgid) || !filter::wants_address(vaddr, pages) || !walk::maps(mm, vaddr, search.pfn) {
         return false;
     }
     search.found = Found {

@@ -1,4 +1,4 @@
-//! What is known of a task while it migrates: its calls, the folio in hand, the run of mappings.
+//! What is known of a task while it migrates: its calls, the folio in hand, the extent of mappings.
 //! Input: `probes/migrate` opens and closes calls, the backends' probes fill them.
 
 use core::arch::asm;
@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 use tracer_common::{counter::Counter, nesting};
 
-use crate::{counters, probes::unmapped};
+use crate::counters;
 
 /// Calls of migrate_pages nest when the target's allocation reclaims and demotes.
 pub const MAX_DEPTH: u32 = 4;
@@ -89,7 +89,7 @@ pub struct Call {
     pub from: u64,
     /// Where on the task's stack it began.
     pub stack: u64,
-    /// Tracepoint backend: the run of new frames seen last, `[first, end)`.
+    /// Tracepoint backend: the extent of new frames seen last, `[first, end)`.
     pub frames: [u64; 2],
     pub reason: u8,
     pub mode: u8,
@@ -103,6 +103,7 @@ pub struct Call {
 }
 
 impl Call {
+    /// A call that begins.
     #[inline(always)]
     pub fn begin(begun: u64, from: u64, stack: u64, reason: u8, mode: u8, wanted: bool) -> Self {
         Self {
@@ -127,29 +128,31 @@ impl Call {
         }
     }
 
-    /// The folio in hand is done with: books it by what became of its mappings. One without any is told here.
+    /// The folio in hand is done with: books it by what became of its mappings. Returns it where it had none.
+    #[must_use]
     #[inline(always)]
-    pub fn finish_folio(&mut self) {
-        if self.folio.src == 0 {
-            return;
-        }
-        let pages = self.folio.pages;
-        self.moved += pages;
-        if self.folio.reported != 0 {
-            self.reported += pages;
-        } else if self.folio.unowned != 0 {
-            self.unowned += pages;
-        } else if self.folio.mapped != 0 {
-            self.filtered += pages;
-        } else {
-            self.unmapped += pages;
-            unmapped::tell(&self.folio, self.reason);
+    pub fn finish_folio(&mut self) -> Option<Folio> {
+        let folio = self.folio;
+        if folio.src == 0 {
+            return None;
         }
         self.folio.src = 0;
+        self.moved += folio.pages;
+        if folio.reported != 0 {
+            self.reported += folio.pages;
+        } else if folio.unowned != 0 {
+            self.unowned += folio.pages;
+        } else if folio.mapped != 0 {
+            self.filtered += folio.pages;
+        } else {
+            self.unmapped += folio.pages;
+            return Some(folio);
+        }
+        None
     }
 }
 
-/// The mappings that `remove_migration_pte` restores in one VMA, gathered into runs.
+/// The mappings that `remove_migration_pte` restores in one VMA, gathered into extents.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Window {
@@ -166,9 +169,9 @@ pub struct Window {
     pub end: u64,
     pub vaddr: u64,
     pub new_pfn: u64,
-    /// When the last mapping of the run was restored.
+    /// When the last mapping of the extent was restored.
     pub at: u64,
-    /// Base pages in the run so far.
+    /// Base pages in the extent so far.
     pub pages: u32,
     pub wanted: u8,
     pub flags: u8,
@@ -273,28 +276,27 @@ impl Task {
         unsafe { self.calls.get_unchecked_mut(index as usize) }
     }
 
-    /// Enters a call. False, and counted, when it is nested too deep. Calls that cannot be open any more, whose end was
-    /// missed, are given up, and counted as well: else each of them would cost a level for good.
+    /// A call begins at that place of the stack: gives up the calls that cannot be open any more, whose end was missed, and
+    /// counts them as lost. Else each of them would cost a level for good.
     #[inline(always)]
-    pub fn push(&mut self, call: Call) -> bool {
-        let open = nesting::still_open(self.depth, MAX_DEPTH, call.stack, |depth| {
-            self.calls[depth as usize].stack
-        });
+    pub fn give_up_ended(&mut self, stack: u64) {
+        let open = nesting::still_open(self.depth, MAX_DEPTH, stack, |depth| self.calls[depth as usize].stack);
         if open != self.depth {
             counters::add(Counter::LostCalls, u64::from(self.depth - open));
             self.depth = open;
         }
-        if let Some(outer) = innermost(self) {
-            outer.finish_folio();
-        }
+    }
+
+    /// Enters a call: the place for it, in which another one was before. None, and counted, when it is nested too deep.
+    #[inline(always)]
+    pub fn push(&mut self) -> Option<&mut Call> {
         let depth = self.depth;
         self.depth = depth.wrapping_add(1);
         if depth >= MAX_DEPTH {
             counters::add(Counter::LostCalls, 1);
-            return false;
+            return None;
         }
-        *self.call(depth) = call;
-        true
+        Some(self.call(depth))
     }
 
     /// Leaves the innermost call. None when its beginning was not seen or not kept.

@@ -11,19 +11,18 @@ use aya_ebpf::{
     programs::{FEntryContext, RawTracePointContext},
 };
 use tracer_common::{
-    arch::{self, PMD_ORDER},
+    arch::{self, PAGE_SHIFT, PMD_ORDER, TABLE_ENTRIES},
     counter::Counter,
-    event::{MappingMoved, mapping_flags, outside},
+    event::{MappingMoved, outside},
 };
 
 use crate::{
-    counters, emit, filter,
+    counters, emit,
     kernel::{self, config},
+    owner,
     turn::twice,
+    walk,
 };
-
-/// Entries of a page table.
-const ENTRIES: usize = 1 << PMD_ORDER;
 
 /// Tasks that collapse at the same time; a collapse beyond it is counted as lost.
 const MAX_TASKS: usize = 1024;
@@ -44,11 +43,11 @@ struct Collapse {
     flags: u32,
     /// 1: the page table that the kernel put aside is another one.
     other_table: u32,
-    /// The run of neighbouring old frames that is being gathered; its first page is counted from `address`.
-    run_first: u64,
-    run_pfn: u64,
-    run_pages: u64,
-    entries: [u64; ENTRIES],
+    /// The extent of neighbouring old frames that is being gathered; its first page is counted from `address`.
+    extent_first: u64,
+    extent_pfn: u64,
+    extent_pages: u64,
+    entries: [u64; TABLE_ENTRIES],
 }
 
 /// Key: tid.
@@ -66,10 +65,10 @@ static EMPTY_COLLAPSE: Collapse = Collapse {
     order: 0,
     flags: 0,
     other_table: 0,
-    run_first: 0,
-    run_pfn: 0,
-    run_pages: 0,
-    entries: [0; ENTRIES],
+    extent_first: 0,
+    extent_pfn: 0,
+    extent_pages: 0,
+    entries: [0; TABLE_ENTRIES],
 };
 
 #[inline(always)]
@@ -84,8 +83,8 @@ fn get(tid: u32) -> Option<&'static mut Collapse> {
 #[inline(never)]
 fn collapse_begin(ctx: &FEntryContext) {
     let (mm, address) = (kernel::arg(ctx, 0), kernel::arg(ctx, 1));
-    let owner = kernel::mm_owner(mm);
-    if !filter::wants_outside_of(owner) {
+    let owner = owner::of_mm(mm);
+    if !owner.is_wanted_outside() {
         return;
     }
     let (_, tid) = kernel::current();
@@ -96,18 +95,14 @@ fn collapse_begin(ctx: &FEntryContext) {
     if let Some(collapse) = get(tid) {
         collapse.mm = mm;
         collapse.address = address;
-        collapse.table = kernel::table_of(kernel::pmd_entry(mm, address));
+        collapse.table = walk::table_of(walk::pmd_entry(mm, address));
         collapse.owner_tgid = owner.tgid;
         collapse.order = if kernel::arg_count(ctx) > 5 {
             kernel::arg(ctx, 5) as u32
         } else {
             PMD_ORDER
         };
-        collapse.flags = if owner.exiting {
-            u32::from(mapping_flags::OWNER_EXITING)
-        } else {
-            0
-        };
+        collapse.flags = owner.flags().into();
     }
 }
 twice!(#[fentry(function = "collapse_huge_page")] collapse_begin, collapse_begin_again: FEntryContext);
@@ -124,7 +119,7 @@ fn collapse_isolated(_ctx: &RawTracePointContext) {
         return;
     }
     // SAFETY: the array's own bytes; any bytes are a value of it.
-    let bytes = unsafe { core::slice::from_raw_parts_mut((&raw mut collapse.entries).cast::<u8>(), ENTRIES * 8) };
+    let bytes = unsafe { core::slice::from_raw_parts_mut((&raw mut collapse.entries).cast::<u8>(), TABLE_ENTRIES * 8) };
     // SAFETY: the helper checks the address and fails on one that cannot be read.
     if unsafe { bpf_probe_read_kernel_buf(collapse.table as *const u8, bytes) }.is_ok() {
         collapse.isolated_at = kernel::now();
@@ -141,7 +136,7 @@ fn collapse_deposits(ctx: &FEntryContext) {
     if let Some(collapse) = get(tid)
         && collapse.mm == kernel::arg(ctx, 0)
     {
-        let table = config!(page_offset_base) + (kernel::folio_pfn(kernel::arg(ctx, 2)) << 12);
+        let table = arch::direct_address(config!(page_offset_base), kernel::folio_pfn(kernel::arg(ctx, 2)));
         collapse.other_table = u32::from(table != collapse.table);
     }
 }
@@ -163,7 +158,7 @@ fn collapse_end(ctx: &RawTracePointContext) {
 }
 twice!(#[raw_tracepoint(tracepoint = "mm_collapse_huge_page")] collapse_end, collapse_end_again: RawTracePointContext);
 
-/// Sends the runs of old frames. False where the old or the new frames are not known for certain.
+/// Sends the extents of old frames. False where the old or the new frames are not known for certain.
 #[inline(always)]
 fn report(collapse: &mut Collapse, tgid: u32, tid: u32) -> bool {
     let new_pfn = new_frame(collapse);
@@ -177,7 +172,7 @@ fn report(collapse: &mut Collapse, tgid: u32, tid: u32) -> bool {
         tgid,
         tid,
     };
-    // One more step than pages: the last run ends there.
+    // One more step than pages: the last extent ends there.
     let steps = (1 << (report.collapse.order & 15)) + 1;
     // SAFETY: `step` has the signature that the helper wants, and `report` outlives the call.
     unsafe { bpf_loop(steps, step as *mut c_void, (&raw mut report).cast(), 0) };
@@ -193,15 +188,15 @@ struct Report<'a> {
     tid: u32,
 }
 
-/// Adds one page to the run, or sends the run and begins another. Called by the kernel and not in a loop of ours, of
+/// Adds one page to the extent, or sends the extent and begins another. Called by the kernel and not in a loop of ours, of
 /// which the verifier would follow all 513 turns.
 #[inline(never)]
 extern "C" fn step(page: u32, report: &mut Report) -> i64 {
     let page = u64::from(page);
     let collapse = &mut *report.collapse;
-    let mut index = (collapse.address >> 12) + page;
+    let mut index = arch::pages(collapse.address) + page;
     // SAFETY: masks a register; in assembly because the compiler might leave it out, and the verifier needs it.
-    unsafe { asm!("{index} &= {mask}", index = inout(reg) index, mask = const ENTRIES - 1) };
+    unsafe { asm!("{index} &= {mask}", index = inout(reg) index, mask = const TABLE_ENTRIES - 1) };
     let pfn = if page >> (collapse.order & 15) == 0 {
         // SAFETY: the mask keeps the index below the array's length.
         arch::page_pfn(
@@ -211,16 +206,16 @@ extern "C" fn step(page: u32, report: &mut Report) -> i64 {
     } else {
         0
     };
-    let pages = collapse.run_pages;
-    if pages != 0 && pfn != collapse.run_pfn + pages {
+    let pages = collapse.extent_pages;
+    if pages != 0 && pfn != collapse.extent_pfn + pages {
         emit::outside(MappingMoved {
             reason: outside::COLLAPSE,
             order: collapse.order as u8,
             flags: collapse.flags as u8,
             at: report.at,
-            vaddr: collapse.address + (collapse.run_first << 12),
-            old_pfn: collapse.run_pfn,
-            new_pfn: report.new_pfn + collapse.run_first,
+            vaddr: collapse.address + arch::bytes(collapse.extent_first),
+            old_pfn: collapse.extent_pfn,
+            new_pfn: report.new_pfn + collapse.extent_first,
             unmapped_at: collapse.isolated_at,
             owner_tgid: collapse.owner_tgid,
             actor_tgid: report.tgid,
@@ -228,14 +223,14 @@ extern "C" fn step(page: u32, report: &mut Report) -> i64 {
             pages: pages as u32,
             ..MappingMoved::default()
         });
-        collapse.run_pages = 0;
+        collapse.extent_pages = 0;
     }
     if pfn != 0 {
-        if collapse.run_pages == 0 {
-            collapse.run_first = page;
-            collapse.run_pfn = pfn;
+        if collapse.extent_pages == 0 {
+            collapse.extent_first = page;
+            collapse.extent_pfn = pfn;
         }
-        collapse.run_pages += 1;
+        collapse.extent_pages += 1;
     }
     0
 }
@@ -243,15 +238,15 @@ extern "C" fn step(page: u32, report: &mut Report) -> i64 {
 /// First frame of the new folio, from the entry that maps it now; 0 where something else is mapped there already.
 #[inline(always)]
 fn new_frame(collapse: &Collapse) -> u64 {
-    let entry = kernel::pmd_entry(collapse.mm, collapse.address);
+    let entry = walk::pmd_entry(collapse.mm, collapse.address);
     if arch::present(entry) && arch::maps_huge(entry) {
         return arch::present_pfn(entry, PMD_ORDER, config!(pfn_bits));
     }
     // A folio smaller than a PMD is mapped by the same table again; a huge one may have been split meanwhile.
-    let table = kernel::table_of(entry);
+    let table = walk::table_of(entry);
     if table == 0 || (collapse.order != PMD_ORDER && table != collapse.table) {
         return 0;
     }
-    let entry = kernel::read(table + ((collapse.address >> 12 & (ENTRIES as u64 - 1)) << 3), 0);
+    let entry = kernel::read(arch::entry_address(table, collapse.address, PAGE_SHIFT), 0);
     arch::page_pfn(entry, config!(pfn_bits))
 }

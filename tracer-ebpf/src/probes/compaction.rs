@@ -4,7 +4,7 @@
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     btf_maps::HashMap,
-    helpers::{bpf_get_current_comm, bpf_get_smp_processor_id, bpf_probe_read_kernel_str_bytes},
+    helpers::{bpf_get_smp_processor_id, bpf_probe_read_kernel_str_bytes},
     macros::{btf_map, raw_tracepoint},
     programs::RawTracePointContext,
 };
@@ -41,9 +41,7 @@ static COMPACTING: HashMap<u32, Running, 1024, { BPF_F_NO_PREALLOC as usize }> =
 fn compaction_begin(_ctx: &RawTracePointContext) {
     let (tgid, tid) = kernel::current();
     // Compaction is the business of whoever waits for it, as well as a reason for moves.
-    let wanted = filter::wants_reason(REASON)
-        && filter::wants(tgid)
-        && filter::wants_actor(tgid, bpf_get_current_comm().unwrap_or_default());
+    let wanted = filter::wants_reason(REASON) && filter::wants(tgid) && filter::wants_actor(tgid, kernel::comm());
     if !wanted {
         return;
     }

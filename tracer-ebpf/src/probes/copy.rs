@@ -8,16 +8,18 @@ use aya_ebpf::{
     programs::{FEntryContext, FExitContext},
 };
 use tracer_common::{
-    arch::{self, PMD_ORDER},
+    arch::{self, PMD_ORDER, PMD_SHIFT},
     config::kinds,
     counter::Counter,
-    event::{MappingMoved, mapping_flags, outside},
+    event::{MappingMoved, outside},
 };
 
 use crate::{
-    counters, emit, filter,
+    counters, emit,
     kernel::{self, config},
+    owner,
     turn::twice,
+    walk,
 };
 
 /// Tasks in a write fault at the same time; a fault beyond it is counted as lost.
@@ -50,8 +52,8 @@ static FAULTS: HashMap<u32, Fault, MAX_TASKS> = HashMap::new();
 fn copy_begin(ctx: &FEntryContext) {
     let vmf = kernel::arg(ctx, 0);
     let vma = kernel::read(vmf, config!(fault_vma));
-    let owner = kernel::mm_owner(kernel::vma_mm(vma));
-    if !filter::wants_outside_of(owner) {
+    let owner = owner::of_mm(kernel::vma_mm(vma));
+    if !owner.is_wanted_outside() {
         return;
     }
     let entry: u64 = kernel::read(vmf, config!(fault_pte));
@@ -66,12 +68,12 @@ fn copy_begin(ctx: &FEntryContext) {
     }
     remember(Fault {
         vma,
-        address: kernel::read::<u64>(vmf, config!(fault_address)) >> 12 << 12,
+        address: arch::page_start(kernel::read(vmf, config!(fault_address))),
         old_pfn,
         copy: 0,
         begun: kernel::now(),
         owner_tgid: owner.tgid,
-        flags: if owner.exiting { mapping_flags::OWNER_EXITING } else { 0 },
+        flags: owner.flags(),
         reason,
         order: 0,
         pad: 0,
@@ -86,12 +88,12 @@ twice!(#[fentry(function = "do_wp_page")] copy_begin, copy_begin_again: FEntryCo
 fn huge_copy_begin(ctx: &FEntryContext) {
     let (dst, src, vma) = (kernel::arg(ctx, 0), kernel::arg(ctx, 1), kernel::arg(ctx, 3));
     let mm = kernel::vma_mm(vma);
-    let owner = kernel::mm_owner(mm);
-    if !filter::wants_outside_of(owner) {
+    let owner = owner::of_mm(mm);
+    if !owner.is_wanted_outside() {
         return;
     }
-    let address = kernel::arg(ctx, 2) >> (12 + PMD_ORDER) << (12 + PMD_ORDER);
-    let (entry, old_pfn) = (kernel::pmd_entry(mm, address), kernel::folio_pfn(src));
+    let address = kernel::arg(ctx, 2) >> PMD_SHIFT << PMD_SHIFT;
+    let (entry, old_pfn) = (walk::pmd_entry(mm, address), kernel::folio_pfn(src));
     let mapped = arch::present(entry)
         && arch::maps_huge(entry)
         && arch::present_pfn(entry, PMD_ORDER, config!(pfn_bits)) == old_pfn;
@@ -105,7 +107,7 @@ fn huge_copy_begin(ctx: &FEntryContext) {
         copy: dst,
         begun: kernel::now(),
         owner_tgid: owner.tgid,
-        flags: if owner.exiting { mapping_flags::OWNER_EXITING } else { 0 },
+        flags: owner.flags(),
         reason: outside::COW,
         order: PMD_ORDER as u8,
         pad: 0,
@@ -169,7 +171,7 @@ fn report(folio: u64, copy: u64, vma: u64, address: u64) {
     };
     // SAFETY: a live value of the map, which only this task writes.
     let fault = unsafe { *fault };
-    if fault.copy != copy || fault.vma != vma || fault.address != address >> 12 << 12 {
+    if fault.copy != copy || fault.vma != vma || fault.address != arch::page_start(address) {
         return;
     }
     let _ = FAULTS.remove(tid);

@@ -6,14 +6,12 @@ use aya_ebpf::{
     macros::{btf_map, fentry, fexit, raw_tracepoint},
     programs::{FEntryContext, FExitContext, RawTracePointContext},
 };
-use tracer_common::{
-    arch,
-    event::{MappingMoved, mapping_flags},
-};
+use tracer_common::{arch, event::MappingMoved};
 
 use crate::{
     emit, filter,
     kernel::{self, config},
+    owner,
     probes::{failure, unmapped},
     rmap,
     state::{self, Folio, Task, Window},
@@ -49,7 +47,7 @@ fn unmapping(ctx: &FEntryContext) {
     if !filter::wants_every_order() && !filter::wants_order(kernel::folio_order(kernel::arg(ctx, 0))) {
         return;
     }
-    if !filter::wants_everybody() && !filter::wants_owner(kernel::mm_owner(kernel::vma_mm(kernel::arg(ctx, 1)))) {
+    if !filter::wants_everybody() && !owner::of_mm(kernel::vma_mm(kernel::arg(ctx, 1))).is_wanted() {
         return;
     }
     let key = Unmapping {
@@ -89,7 +87,7 @@ fn folio_moved(ctx: &FExitContext) {
         failure::not_copied(call, src, ret);
         return;
     }
-    call.finish_folio();
+    unmapped::finish_folio(call);
     failure::moved_after_all(call, src);
     // The copy's order: the source may already be stripped of it.
     let order = kernel::folio_order(dst);
@@ -130,20 +128,20 @@ fn restoring(ctx: &FEntryContext) {
     let vma = kernel::arg(ctx, 1);
     if src == dst {
         take_unmapped_at(Unmapping { folio: src, vma });
-        let owner = kernel::mm_owner(kernel::vma_mm(vma));
+        let owner = owner::of_mm(kernel::vma_mm(vma));
         task.window = Window {
             open: Window::PUT_BACK,
             owner_tgid: owner.tgid,
-            wanted: u8::from(filter::wants_owner(owner)),
+            wanted: u8::from(owner.is_wanted()),
             folio: src,
             end: rmap::end_in(src, vma),
             ..Window::CLOSED
         };
         return;
     }
-    let owner = kernel::mm_owner(kernel::vma_mm(vma));
+    let owner = owner::of_mm(kernel::vma_mm(vma));
     let wanted_folio = filter::wants_order(order);
-    let wanted = wanted_folio && filter::wants_owner(owner);
+    let wanted = wanted_folio && owner.is_wanted();
     let mut unmapped_at = 0;
     if wanted {
         unmapped_at = take_unmapped_at(Unmapping { folio: src, vma });
@@ -163,7 +161,7 @@ fn restoring(ctx: &FEntryContext) {
         at: 0,
         pages: 0,
         wanted: u8::from(wanted),
-        flags: if owner.exiting { mapping_flags::OWNER_EXITING } else { 0 },
+        flags: owner.flags(),
         unowned: u8::from(wanted_folio && owner.tgid == 0),
         pad: 0,
     };
@@ -213,7 +211,7 @@ fn huge_mapping_restored(ctx: &RawTracePointContext) {
 }
 twice!(#[raw_tracepoint(tracepoint = "remove_migration_pmd")] huge_mapping_restored, huge_mapping_restored_again: RawTracePointContext);
 
-/// The window closes; its run goes out.
+/// The window closes; its extent goes out.
 #[inline(never)]
 fn restored(_ctx: &FExitContext) {
     let (_, tid) = kernel::current();
@@ -238,7 +236,7 @@ fn folio_done(ctx: &FEntryContext) {
     };
     let order = if call.folio.src == src {
         let order = call.folio.order;
-        call.finish_folio();
+        unmapped::finish_folio(call);
         order
     } else {
         let order = kernel::folio_order(src);
@@ -250,7 +248,7 @@ fn folio_done(ctx: &FEntryContext) {
 }
 twice!(#[fentry(function = "migrate_folio_done")] folio_done, folio_done_again: FEntryContext);
 
-/// Adds one mapping to the run, or sends the run and begins another.
+/// Adds one mapping to the extent, or sends the extent and begins another.
 #[inline(always)]
 fn extend(task: &mut Task, tid: u32, addr: u64, new_pfn: u64, pages: u32) {
     match task.window.open {
@@ -286,7 +284,7 @@ fn extend(task: &mut Task, tid: u32, addr: u64, new_pfn: u64, pages: u32) {
         return;
     }
     let have = u64::from(task.window.pages);
-    if have != 0 && (addr != task.window.vaddr + (have << 12) || new_pfn != task.window.new_pfn + have) {
+    if have != 0 && (addr != task.window.vaddr + arch::bytes(have) || new_pfn != task.window.new_pfn + have) {
         flush(task, tid);
     }
     let window = &mut task.window;

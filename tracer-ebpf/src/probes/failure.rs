@@ -6,11 +6,12 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     btf_maps::{Array, LruHashMap},
-    helpers::{bpf_get_current_comm, bpf_get_smp_processor_id, bpf_loop},
+    helpers::{bpf_get_smp_processor_id, bpf_loop},
     macros::{btf_map, fexit},
     programs::FExitContext,
 };
 use tracer_common::{
+    arch,
     counter::Counter,
     event::{FAILED_MAPPINGS, FolioFailed, Place, failure_flags},
 };
@@ -18,7 +19,7 @@ use tracer_common::{
 use crate::{
     counters, emit, filter,
     kernel::{self, config},
-    rmap,
+    owner, rmap,
     state::{self, Call},
     turn::twice,
 };
@@ -119,8 +120,8 @@ pub fn moved_after_all(call: &Call, folio: u64) {
 /// `try_to_migrate_one` could not unmap the folio from the VMA, where it begins at that address.
 #[inline(always)]
 pub fn still_mapped(call: &mut Call, folio: u64, vma: u64, vaddr: u64) {
-    let owner = kernel::mm_owner(kernel::vma_mm(vma));
-    let (wanted, end) = (filter::wants_owner(owner), rmap::end_in(folio, vma));
+    let owner = owner::of_mm(kernel::vma_mm(vma));
+    let (wanted, end) = (owner.is_wanted(), rmap::end_in(folio, vma));
     mapped_by(call, folio, owner.tgid, wanted, vaddr, end);
     if let Some(trouble) = trouble(call, folio) {
         trouble.seen |= u32::from(failure_flags::STILL_MAPPED);
@@ -138,7 +139,7 @@ pub fn mapped_by(call: &mut Call, folio: u64, owner_tgid: u32, wanted: bool, vad
     let pages = if trouble.order == 0 {
         1
     } else {
-        (end.wrapping_sub(vaddr) >> 12) as u32
+        arch::pages(end.wrapping_sub(vaddr)) as u32
     };
     // There is not room for everybody's.
     if !wanted || !filter::wants_address(vaddr, pages) {
@@ -294,7 +295,7 @@ fn misplaced(ctx: &FExitContext) {
     };
     let reason = config!(reason_numa) as u8;
     let (tgid, _) = kernel::current();
-    if !filter::wants_reason(reason) || !filter::wants_actor(tgid, bpf_get_current_comm().unwrap_or_default()) {
+    if !filter::wants_reason(reason) || !filter::wants_actor(tgid, kernel::comm()) {
         counters::add(Counter::FilteredRefusedPages, 1 << (kernel::folio_order(folio) & 31));
         return;
     }

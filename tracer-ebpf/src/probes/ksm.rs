@@ -2,11 +2,12 @@
 //! Input: mm/ksm.c's `try_to_merge_one_page`.
 
 use aya_ebpf::{macros::fexit, programs::FExitContext};
-use tracer_common::event::{MappingMoved, mapping_flags, outside};
+use tracer_common::event::{MappingMoved, outside};
 
 use crate::{
-    emit, filter,
+    emit,
     kernel::{self, config},
+    owner,
     turn::twice,
 };
 
@@ -21,14 +22,14 @@ fn ksm_merged(ctx: &FExitContext) {
     if ret != 0 || kpage == 0 || kpage == page {
         return;
     }
-    let owner = kernel::mm_owner(kernel::vma_mm(vma));
-    if !filter::wants_outside_of(owner) {
+    let owner = owner::of_mm(kernel::vma_mm(vma));
+    if !owner.is_wanted_outside() {
         return;
     }
     let (tgid, tid) = kernel::current();
     emit::outside(MappingMoved {
         reason: outside::KSM_MERGE,
-        flags: if owner.exiting { mapping_flags::OWNER_EXITING } else { 0 },
+        flags: owner.flags(),
         at: kernel::now(),
         vaddr: kernel::address_in(vma, kernel::read(page, config!(folio_index))),
         old_pfn: kernel::folio_pfn(page),

@@ -3,7 +3,7 @@
 //! `cgroup:cgroup_attach_task`; fentry `mm_update_next_owner`.
 
 use aya_ebpf::{
-    helpers::{bpf_get_current_comm, bpf_probe_read_kernel_str_bytes},
+    helpers::bpf_probe_read_kernel_str_bytes,
     macros::{fentry, raw_tracepoint},
     programs::{FEntryContext, RawTracePointContext},
 };
@@ -17,6 +17,7 @@ use tracer_common::{
 use crate::{
     counters, emit, filter,
     kernel::{self, config},
+    owner,
     probes::copy,
     state,
     turn::twice,
@@ -155,7 +156,7 @@ pub fn freed(ctx: RawTracePointContext) -> i32 {
 /// about to leave `mm`, whose owner may become nobody.
 #[inline(never)]
 fn owner_leaves(ctx: &FEntryContext) {
-    kernel::remember_owner(kernel::arg(ctx, 0));
+    owner::remember(kernel::arg(ctx, 0));
 }
 twice!(#[fentry(function = "mm_update_next_owner")] owner_leaves, owner_leaves_again: FEntryContext);
 
@@ -183,13 +184,7 @@ fn set(tgid: u32, membership: u32) -> bool {
 /// Tells user space the current task's name.
 #[inline(always)]
 pub fn send_current(change: ProcessChange, tgid: u32, tid: u32, membership: u32) {
-    send(
-        change,
-        tgid,
-        tid,
-        bpf_get_current_comm().unwrap_or_default(),
-        membership,
-    );
+    send(change, tgid, tid, kernel::comm(), membership);
 }
 
 #[inline(always)]

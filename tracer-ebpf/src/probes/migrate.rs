@@ -3,7 +3,6 @@
 
 use aya_ebpf::{
     EbpfContext,
-    helpers::bpf_get_current_comm,
     macros::{kprobe, raw_tracepoint},
     programs::{ProbeContext, RawTracePointContext},
 };
@@ -13,7 +12,7 @@ use tracer_common::{counter::Counter, event::ProcessChange};
 use crate::{
     counters, filter,
     kernel::{self, config},
-    probes::{compaction, failure, lifecycle},
+    probes::{compaction, failure, lifecycle, unmapped},
     state,
     turn::twice,
 };
@@ -39,7 +38,7 @@ fn task(ctx: &impl EbpfContext) -> Option<&'static mut state::Task> {
         warn!(ctx, "no room for the state of thread {}", tid);
         return None;
     }
-    let wanted = filter::wants_actor(tgid, bpf_get_current_comm().unwrap_or_default());
+    let wanted = filter::wants_actor(tgid, kernel::comm());
     if wanted {
         lifecycle::send_current(ProcessChange::Actor, tgid, tid, 0);
     }
@@ -59,17 +58,17 @@ fn migrate_begin(ctx: &RawTracePointContext) {
     let from = task.from;
     task.from = 0;
     let wanted = task.wanted != 0 && filter::wants_reason(reason as u8);
-    if !task.push(state::Call::begin(
-        kernel::now(),
-        from,
-        // A raw tracepoint's arguments are put on the task's stack (`bpf_trace_run2`, kernel/trace/bpf_trace.c).
-        ctx.as_ptr() as u64,
-        reason as u8,
-        mode as u8,
-        wanted,
-    )) {
-        warn!(ctx, "migrate_pages nested deeper than {}", state::MAX_DEPTH);
+    // A raw tracepoint's arguments are put on the task's stack (`bpf_trace_run2`, kernel/trace/bpf_trace.c).
+    let stack = ctx.as_ptr() as u64;
+    task.give_up_ended(stack);
+    if let Some(outer) = state::innermost(task) {
+        unmapped::finish_folio(outer);
     }
+    let Some(call) = task.push() else {
+        warn!(ctx, "migrate_pages nested deeper than {}", state::MAX_DEPTH);
+        return;
+    };
+    *call = state::Call::begin(kernel::now(), from, stack, reason as u8, mode as u8, wanted);
 }
 twice!(#[raw_tracepoint(tracepoint = "mm_migrate_pages_start")] migrate_begin, migrate_begin_again: RawTracePointContext);
 
@@ -108,7 +107,7 @@ fn migrate_end(ctx: &RawTracePointContext) {
         failure::filtered_out(call, failed);
         return;
     }
-    call.finish_folio();
+    unmapped::finish_folio(call);
     counters::add(Counter::MovedPages, call.moved);
     counters::add(Counter::ReportedPages, call.reported);
     if call.filtered != 0 {

@@ -1,4 +1,5 @@
 //! The hooks, one family per file.
+//! Input: arguments that the kernel passes to its tracepoints and functions.
 
 mod collapse;
 pub mod compaction;

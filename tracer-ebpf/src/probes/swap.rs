@@ -13,12 +13,13 @@ use aya_ebpf::{
 use tracer_common::{
     arch,
     counter::Counter,
-    event::{MappingMoved, mapping_flags, outside},
+    event::{MappingMoved, outside},
 };
 
 use crate::{
-    counters, emit, filter,
+    counters, emit,
     kernel::{self, config},
+    owner,
     turn::twice,
 };
 
@@ -80,16 +81,16 @@ fn swap_out_begin(ctx: &FEntryContext) {
     if !kernel::is_swapped_anon(folio) {
         return;
     }
-    let owner = kernel::mm_owner(kernel::vma_mm(vma));
+    let owner = owner::of_mm(kernel::vma_mm(vma));
     let leaving = Leaving {
         folio,
         vma,
         address: kernel::arg(ctx, 2),
         owner_tgid: owner.tgid,
-        flags: if owner.exiting { mapping_flags::OWNER_EXITING } else { 0 },
+        flags: owner.flags(),
         order: kernel::folio_order(folio),
-        wanted: u8::from(filter::wants_outside_of(owner)),
-        owner_wanted: u8::from(filter::wants_owner(owner)),
+        wanted: u8::from(owner.is_wanted_outside()),
+        owner_wanted: u8::from(owner.is_wanted()),
     };
     let (_, tid) = kernel::current();
     if LEAVING.insert(tid, leaving, 0).is_err() && leaving.wanted != 0 {
@@ -169,7 +170,7 @@ fn swap_out_end(_ctx: &FExitContext) {
 }
 twice!(#[fexit(function = "try_to_unmap_one")] swap_out_end, swap_out_end_again: FExitContext);
 
-/// The first of a run of pages and of their entries.
+/// The first of an extent of pages and of their entries.
 struct Departure {
     entry: u64,
     old_pfn: u64,
@@ -196,19 +197,19 @@ extern "C" fn remember(page: u32, departure: &mut Departure) -> i64 {
 fn swap_in_begin(ctx: &FEntryContext) {
     let vmf = kernel::arg(ctx, 0);
     let vma = kernel::read(vmf, config!(fault_vma));
-    let owner = kernel::mm_owner(kernel::vma_mm(vma));
+    let owner = owner::of_mm(kernel::vma_mm(vma));
     // A migration entry, or another that is none of swap's.
     let entry = arch::swap_entry(kernel::read(vmf, config!(fault_pte)));
-    if entry == 0 || !filter::wants_outside_of(owner) {
+    if entry == 0 || !owner.is_wanted_outside() {
         return;
     }
     let returning = Returning {
         vma,
-        address: kernel::read::<u64>(vmf, config!(fault_address)) >> 12 << 12,
+        address: arch::page_start(kernel::read(vmf, config!(fault_address))),
         entry,
         begun: kernel::now(),
         owner_tgid: owner.tgid,
-        flags: if owner.exiting { mapping_flags::OWNER_EXITING } else { 0 },
+        flags: owner.flags(),
         pad: [0; 3],
     };
     let (_, tid) = kernel::current();
@@ -270,7 +271,7 @@ fn came_back(page: u64, pages: u32, vma: u64, address: u64) {
     // SAFETY: a live value of the map, which only this task writes.
     let returning = unsafe { *returning };
     // To make room, the fault may have moved other pages of the VMA.
-    let ahead = returning.address.wrapping_sub(address) >> 12;
+    let ahead = arch::pages(returning.address.wrapping_sub(address));
     if returning.vma != vma || ahead >= u64::from(pages) {
         return;
     }
@@ -296,11 +297,11 @@ fn came_back(page: u64, pages: u32, vma: u64, address: u64) {
 extern "C" fn report(page: u32, arrival: &mut Arrival) -> i64 {
     let page = u64::from(page);
     let returning = &arrival.returning;
-    let vaddr = arrival.address + (page << 12);
+    let vaddr = arrival.address + arch::bytes(page);
     // The entries of neighbours that come back together are neighbours too.
     let entry = returning
         .entry
-        .wrapping_add((vaddr.wrapping_sub(returning.address) as i64 >> 12) as u64);
+        .wrapping_add((vaddr.wrapping_sub(returning.address) as i64 >> arch::PAGE_SHIFT) as u64);
     // SAFETY: a u64 of the map, read once.
     let old_pfn = SWAPPED.get_ptr(entry).map_or(0, |pfn| unsafe { *pfn });
     let new_pfn = arrival.new_pfn + page;

@@ -216,7 +216,7 @@ fn restored(addr: u64, new_pfn: u64, order: u32, thps: u64) {
     let wanted = filter::wants_order(order as u8)
         && filter::wants_address(addr, pages as u32)
         && filter::wants_frames(old.pfn, new_pfn);
-    // A page of several mappings comes once for each: new frames already in the run are not counted.
+    // A page of several mappings comes once for each: new frames already in the extent are not counted.
     let [first, end] = call.frames;
     if new_pfn < first || new_pfn >= end {
         call.moved += pages;

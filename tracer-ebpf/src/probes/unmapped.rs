@@ -1,20 +1,13 @@
 //! Folios that move without a mapping: page cache that nobody maps. Exact backend, where every process is traced.
 //! Input: the folio in hand when its turn is over, from `state`.
 
-use aya_ebpf::{
-    btf_maps::LruHashMap,
-    helpers::{bpf_get_smp_processor_id, bpf_probe_read_kernel_str_bytes},
-    macros::btf_map,
-};
-use tracer_common::{
-    counter::Counter,
-    event::{FILE_NAME, FileSeen, FolioMoved},
-};
+use aya_ebpf::{btf_maps::LruHashMap, helpers::bpf_get_smp_processor_id, macros::btf_map};
+use tracer_common::{counter::Counter, event::UnmappedMoved};
 
 use crate::{
     counters, emit, filter,
     kernel::{self, config},
-    state::{File, Folio},
+    state::{Call, File, Folio},
 };
 
 /// `PAGE_MAPPING_FLAGS`, include/linux/page-flags.h: one is set in the mapping of a folio that is of no file (anonymous,
@@ -58,17 +51,25 @@ pub fn file_of(folio: u64) -> File {
     }
 }
 
+/// The folio in hand of a call is done with: books it, and reports it where none of its mappings was restored.
+#[inline(always)]
+pub fn finish_folio(call: &mut Call) {
+    if let Some(folio) = call.finish_folio() {
+        report(&folio, call.reason);
+    }
+}
+
 /// Reports a folio none of whose mappings was restored. A function of its own: several programs end with it, and its
 /// events would not fit on their stacks beside theirs.
 #[inline(never)]
-pub fn tell(folio: &Folio, reason: u8) {
+fn report(folio: &Folio, reason: u8) {
     let (old_pfn, new_pfn) = (kernel::folio_pfn(folio.src), kernel::folio_pfn(folio.dst));
     if !filter::wants_unowned() || !filter::wants_order(folio.order) || !filter::wants_frames(old_pfn, new_pfn) {
         counters::add(Counter::FilteredUnmappedPages, folio.pages);
         return;
     }
     let (actor_tgid, actor_tid) = kernel::current();
-    let mut event = FolioMoved {
+    let mut event = UnmappedMoved {
         reason,
         order: folio.order,
         at: kernel::now(),
@@ -79,7 +80,7 @@ pub fn tell(folio: &Folio, reason: u8) {
         actor_tid,
         // SAFETY: the helper has no preconditions.
         cpu: unsafe { bpf_get_smp_processor_id() } as u16,
-        ..FolioMoved::default()
+        ..UnmappedMoved::default()
     };
     let inode = folio.file.inode;
     if inode != 0 {
@@ -92,7 +93,7 @@ pub fn tell(folio: &Folio, reason: u8) {
         }
         name(inode, event.dev, event.ino);
     }
-    emit::folio_moved(event);
+    emit::unmapped(event);
 }
 
 /// Sends the file's name when it comes up first, or is another one.
@@ -112,16 +113,7 @@ fn name(inode: u64, dev: u32, ino: u64) {
     if NAMED.get_ptr(key).is_some_and(|known| unsafe { *known } == name) {
         return;
     }
-    let at: u64 = kernel::read(dentry, config!(dentry_name));
-    let mut event = FileSeen {
-        kind: 0,
-        pad: 0,
-        dev,
-        ino,
-        name: [0; FILE_NAME],
-    };
-    // SAFETY: the helper checks the address and fails on one that cannot be read.
-    if unsafe { bpf_probe_read_kernel_str_bytes(at as *const u8, &mut event.name) }.is_ok() && emit::file(event) {
+    if emit::file(dev, ino, kernel::read(dentry, config!(dentry_name))) {
         let _ = NAMED.insert(key, name, 0);
     }
 }

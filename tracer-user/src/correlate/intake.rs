@@ -55,7 +55,7 @@ impl Intake {
                 Raw::Mapping(raw) => self.moves.push(Moving::new(raw, processes)),
                 Raw::Failure(raw) => self.failures.push(Failing::new(raw, processes)),
                 Raw::File(seen) => self.files.add(seen),
-                Raw::Folio(raw) => {
+                Raw::Unmapped(raw) => {
                     let moved = unmapped::event(raw, processes, machine, &self.files);
                     self.complete.push(Event::Unmapped(moved));
                 }

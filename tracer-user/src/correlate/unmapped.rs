@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use tracer_common::event::{FileSeen, FolioMoved};
+use tracer_common::event::{FileSeen, UnmappedMoved};
 
 use crate::{
     correlate::{
@@ -42,7 +42,12 @@ impl Files {
 }
 
 /// The event of a folio that moved without a mapping.
-pub(super) fn event(raw: &FolioMoved, processes: &mut Processes, machine: Machine<'_>, files: &Files) -> UnmappedMove {
+pub(super) fn event(
+    raw: &UnmappedMoved,
+    processes: &mut Processes,
+    machine: Machine<'_>,
+    files: &Files,
+) -> UnmappedMove {
     let (old_pfn, new_pfn) = (frame(raw.old_pfn, 0), frame(raw.new_pfn, 0));
     let dev = Device(raw.dev);
     UnmappedMove {

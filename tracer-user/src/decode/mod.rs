@@ -2,7 +2,7 @@
 //! Input: one record of the ring, or of a recording of it.
 
 use tracer_common::event::{
-    CompactionRan, FileSeen, FolioFailed, FolioMoved, Kind, MappingMoved, ProcessChange, ProcessSeen, Wire,
+    CompactionRan, FileSeen, FolioFailed, Kind, MappingMoved, ProcessChange, ProcessSeen, UnmappedMoved, Wire,
 };
 
 /// A record, checked but not yet understood.
@@ -13,7 +13,7 @@ pub enum Raw {
     /// A process was made, renamed, ended, or first seen to migrate.
     Process(ProcessChange, ProcessSeen),
     /// A folio without a mapping moved.
-    Folio(FolioMoved),
+    Unmapped(UnmappedMoved),
     /// The name of such a folio's file.
     File(FileSeen),
     /// A folio could not be moved.
@@ -68,10 +68,10 @@ pub fn decode(record: &[u8]) -> Result<Raw, DecodeError> {
             let change = ProcessChange::try_from(event.change).map_err(DecodeError::Change)?;
             Ok(Raw::Process(change, event))
         }
-        Kind::FolioMoved => {
-            let event: FolioMoved = read(record)?;
+        Kind::UnmappedMoved => {
+            let event: UnmappedMoved = read(record)?;
             order(event.order)?;
-            Ok(Raw::Folio(event))
+            Ok(Raw::Unmapped(event))
         }
         Kind::FileSeen => Ok(Raw::File(read(record)?)),
         Kind::FolioFailed => {

@@ -103,12 +103,22 @@ impl Btf {
         Ok(Self { bytes, types, strings })
     }
 
-    /// Byte offset of a structure's member, those of anonymous structures and unions inside it included.
-    /// None without such a member, or for a bit field.
+    /// Byte offset of a structure's member, as a path of names through structures: `dentry.d_name.name`. A member of an
+    /// anonymous structure or union counts as one of the structure around it. None without such a member, or for a bit
+    /// field.
     #[must_use]
-    pub fn member(&self, structure: &str, member: &str) -> Option<u32> {
-        let ty = self.find(structure, Kind::Struct)?;
-        let bits = self.member_bits(ty, member, 0)?;
+    pub fn member(&self, path: &str) -> Option<u32> {
+        let mut names = path.split('.');
+        let mut ty = self.find(names.next()?, Kind::Struct)?;
+        let mut bits = 0u32;
+        for (depth, name) in names.enumerate() {
+            if depth > 0 && !matches!(ty.kind, Kind::Struct | Kind::Union) {
+                return None;
+            }
+            let (offset, id) = self.named_member(ty, name, 0)?;
+            bits = bits.checked_add(offset)?;
+            ty = self.resolve(id)?;
+        }
         bits.is_multiple_of(8).then_some(bits / 8)
     }
 
@@ -169,7 +179,8 @@ impl Btf {
         }
     }
 
-    fn member_bits(&self, ty: Type<'_>, wanted: &str, depth: usize) -> Option<u32> {
+    /// Offset in bits and type of a member.
+    fn named_member(&self, ty: Type<'_>, wanted: &str, depth: usize) -> Option<(u32, u32)> {
         let (members, _) = ty.tail.as_chunks::<12>();
         members.iter().find_map(|member| {
             let (name, id, offset) = (word(member, 0)?, word(member, 4)?, word(member, 8)?);
@@ -179,13 +190,14 @@ impl Btf {
                 (offset, false)
             };
             if name != 0 {
-                return (self.string(name)? == wanted && !bit_field).then_some(offset);
+                return (self.string(name)? == wanted && !bit_field).then_some((offset, id));
             }
             let inner = self.resolve(id)?;
             if depth >= MAX_NESTING || !matches!(inner.kind, Kind::Struct | Kind::Union) {
                 return None;
             }
-            self.member_bits(inner, wanted, depth + 1)?.checked_add(offset)
+            let (inside, id) = self.named_member(inner, wanted, depth + 1)?;
+            Some((inside.checked_add(offset)?, id))
         })
     }
 
@@ -321,10 +333,12 @@ mod tests {
     #[test]
     fn members_are_found_through_anonymous_ones() -> Result<(), BtfDamage> {
         let btf = Btf::parse(sample())?;
-        assert_eq!(btf.member("outer", "plain"), Some(0));
-        assert_eq!(btf.member("outer", "deep"), Some(8));
-        assert_eq!(btf.member("outer", "bits"), None);
-        assert_eq!(btf.member("outer", "absent"), None);
+        assert_eq!(btf.member("outer.plain"), Some(0));
+        assert_eq!(btf.member("outer.deep"), Some(8));
+        assert_eq!(btf.member("outer.bits"), None);
+        assert_eq!(btf.member("outer.absent"), None);
+        assert_eq!(btf.member("outer"), Some(0));
+        assert_eq!(btf.member("outer.plain.deep"), None, "of an integer");
         assert_eq!(btf.size("outer"), Some(16));
         assert_eq!(btf.constants("reason"), Some(vec![("ONE", 1), ("TWO", 2)]));
         assert_eq!(btf.parameters("func"), Some(vec!["arg"]));
@@ -345,7 +359,7 @@ mod tests {
             }
             bytes.truncate(cut.max(24));
             if let Ok(btf) = Btf::parse(bytes) {
-                let _ = (btf.member("outer", "deep"), btf.constants("reason"), btf.parameters("func"), btf.size("outer"));
+                let _ = (btf.member("outer.deep"), btf.constants("reason"), btf.parameters("func"), btf.size("outer"));
             }
         }
     }

@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tracer_common::{arch, config::Config};
+use tracer_common::{
+    arch,
+    config::{Config, Origin},
+};
 
 use crate::{
     kernel::names::{KernelNames, Names},
@@ -37,7 +40,9 @@ pub enum TypesError {
     #[error("the kernel's type information is damaged: {0}")]
     Damaged(#[from] BtfDamage),
     /// A structure, member or constant that tracer needs is not in this kernel.
-    #[error("this kernel has no {0}, which tracer's programs read")]
+    #[error(
+        "this kernel has no {0}, which tracer's programs read\n  boot a kernel from 6.1 to 7.3, built with CONFIG_MEMCG=y and CONFIG_MIGRATION=y"
+    )]
     Missing(&'static str),
 }
 
@@ -62,85 +67,14 @@ impl KernelTypes {
     /// # Errors
     /// [`TypesError::Missing`] names the first one that this kernel does not have.
     pub fn config(&self) -> Result<Config, TypesError> {
-        let missing = TypesError::Missing;
-        let member = |structure, member, name| self.0.member(structure, member).ok_or(missing(name));
-        let walk = self.0.member("rmap_walk_arg", "folio");
-        let flag = |name| self.constant("pageflags", name).ok_or(missing(name));
-        let compaction = |name| self.0.member("compact_control", name).unwrap_or(0);
-        Ok(Config {
-            vma_mm: member("vm_area_struct", "vm_mm", "vm_area_struct.vm_mm")?,
-            mm_owner: member("mm_struct", "owner", "mm_struct.owner (CONFIG_MEMCG)")?,
-            task_tgid: member("task_struct", "tgid", "task_struct.tgid")?,
-            task_pid: member("task_struct", "pid", "task_struct.pid")?,
-            task_comm: member("task_struct", "comm", "task_struct.comm")?,
-            task_signal: member("task_struct", "signal", "task_struct.signal")?,
-            signal_live: member("signal_struct", "live", "signal_struct.live")?,
-            task_group_leader: member("task_struct", "group_leader", "task_struct.group_leader")?,
-            folio_flags: member("folio", "flags", "folio.flags")?,
-            pg_head: flag("PG_head")?,
-            // The order's byte: a member of its own on 6.1, the low byte of _flags_1 since 6.6.
-            folio_order: member("folio", "_folio_order", "folio._folio_order")
-                .or_else(|_| member("folio", "_flags_1", "folio._flags_1"))?,
-            vma_start: member("vm_area_struct", "vm_start", "vm_area_struct.vm_start")?,
-            vma_pgoff: member("vm_area_struct", "vm_pgoff", "vm_area_struct.vm_pgoff")?,
-            folio_index: member("folio", "index", "folio.index")?,
-            folio_mapping: member("folio", "mapping", "folio.mapping")?,
-            fault_vma: member("vm_fault", "vma", "vm_fault.vma")?,
-            fault_address: member("vm_fault", "address", "vm_fault.address")?,
-            fault_pte: member("vm_fault", "orig_pte", "vm_fault.orig_pte")?,
-            page_head: member("page", "compound_head", "page.compound_head")
-                .or_else(|_| member("page", "compound_info", "page.compound_head"))?,
-            folio_swap: member("folio", "swap", "folio.swap")
-                .or_else(|_| member("folio", "private", "folio.private"))?,
-            pg_swapbacked: flag("PG_swapbacked")?,
-            mm_pgd: member("mm_struct", "pgd", "mm_struct.pgd")?,
-            remove_arg_is_walk: u32::from(walk.is_some()),
-            walk_folio: walk.unwrap_or(0),
-            task_cgroups: member("task_struct", "cgroups", "task_struct.cgroups")?,
-            css_set_dfl_cgrp: member("css_set", "dfl_cgrp", "css_set.dfl_cgrp")?,
-            cgroup_kn: member("cgroup", "kn", "cgroup.kn")?,
-            cgroup_level: member("cgroup", "level", "cgroup.level")?,
-            cgroup_ancestors: member("cgroup", "ancestors", "cgroup.ancestors")?,
-            kernfs_id: member("kernfs_node", "id", "kernfs_node.id")?,
-            page_struct_shift: self.page_struct_shift().ok_or(missing("struct page"))?,
-            folio_lru: member("folio", "lru", "folio.lru")?,
-            folio_refcount: member("folio", "_refcount", "folio._refcount")?,
-            folio_mapcount: member("folio", "_mapcount", "folio._mapcount")?,
-            folio_pincount: self.0.member("folio", "_pincount").unwrap_or(0),
-            pg_private: flag("PG_private")?,
-            pg_swapcache: flag("PG_swapcache")?,
-            mapping_host: member("address_space", "host", "address_space.host")?,
-            mapping_i_mmap: member("address_space", "i_mmap", "address_space.i_mmap")?,
-            inode_ino: member("inode", "i_ino", "inode.i_ino")?,
-            inode_sb: member("inode", "i_sb", "inode.i_sb")?,
-            inode_dentry: member("inode", "i_dentry", "inode.i_dentry")?,
-            sb_dev: member("super_block", "s_dev", "super_block.s_dev")?,
-            dentry_alias: member("dentry", "d_alias", "dentry.d_alias")
-                .or_else(|_| member("dentry", "d_u", "dentry.d_u"))?,
-            dentry_hash: member("dentry", "d_name", "dentry.d_name")? + member("qstr", "hash_len", "qstr.hash_len")?,
-            sb_magic: member("super_block", "s_magic", "super_block.s_magic")?,
+        let mut config = Config {
+            remove_arg_is_walk: u32::from(self.0.member("rmap_walk_arg.folio").is_some()),
+            page_struct_shift: self.page_struct_shift().ok_or(TypesError::Missing("struct page"))?,
             // It made base pages of them (mm/hugetlb.c), and went with the need for it.
             huge_index: u32::from(self.0.parameters("hugetlb_basepage_index").is_some()),
-            vma_flags: member("vm_area_struct", "vm_flags", "vm_area_struct.vm_flags")?,
-            vma_anon_pgoff_lo: self.0.member("vm_area_struct", "__vm_anon_pgoff_lo").unwrap_or(0),
-            vma_anon_pgoff_hi: self.0.member("vm_area_struct", "__vm_anon_pgoff_hi").unwrap_or(0),
-            ttu_sync: self.constant("ttu_flags", "TTU_SYNC").ok_or(missing("TTU_SYNC"))?,
-            dentry_name: member("dentry", "d_name", "dentry.d_name")? + member("qstr", "name", "qstr.name")?,
-            anon_vma_root: member("anon_vma", "rb_root", "anon_vma.rb_root")?,
-            chain_rb: member("anon_vma_chain", "rb", "anon_vma_chain.rb")?,
-            chain_vma: member("anon_vma_chain", "vma", "anon_vma_chain.vma")?,
-            vma_shared: member("vm_area_struct", "shared", "vm_area_struct.shared")?,
-            vma_end: member("vm_area_struct", "vm_end", "vm_area_struct.vm_end")?,
-            // A kernel without CONFIG_COMPACTION has neither the structure nor the hooks that read it.
-            cc_zone: compaction("zone"),
-            cc_order: compaction("order"),
-            cc_mode: compaction("mode"),
-            cc_direct: compaction("direct_compaction"),
-            cc_proactive: compaction("proactive_compaction"),
             misplaced_moves: u32::from(self.0.parameters(PREPARE_MISPLACED).is_none()),
             // Unused where there is no NUMA balancing.
             reason_numa: self.constant("migrate_reason", "MR_NUMA_MISPLACED").unwrap_or(u32::MAX),
-            zone_name: member("zone", "name", "zone.name")?,
             // `is_thp` of migrate_pages: any large folio but hugetlb on 6.1; those that a PMD can map since the counts
             // stand in a structure of their own (6.3). mm/migrate.c.
             thp_order: match self.0.size("migrate_pages_stats") {
@@ -152,9 +86,24 @@ impl KernelTypes {
                 .0
                 .tracepoint_arguments("mm_migrate_pages")
                 .and_then(|arguments| u32::try_from(arguments.len()).ok()?.checked_sub(1))
-                .ok_or(missing("tracepoint mm_migrate_pages"))?,
+                .ok_or(TypesError::Missing("tracepoint mm_migrate_pages"))?,
             ..Config::UNSET
-        })
+        };
+        for field in Config::FIELDS {
+            let value = match field.origin {
+                Origin::Offset(paths) => paths
+                    .iter()
+                    .find_map(|path| self.0.member(path))
+                    .ok_or(TypesError::Missing(paths.first().copied().unwrap_or_default()))?,
+                Origin::OffsetOrZero(path) => self.0.member(path).unwrap_or(0),
+                Origin::Constant(enumeration, name) => {
+                    self.constant(enumeration, name).ok_or(TypesError::Missing(name))?
+                }
+                Origin::Derived => continue,
+            };
+            (field.set)(&mut config, value);
+        }
+        Ok(config)
     }
 
     /// Checks that a hook passes what its program takes, and returns which of its targets this kernel has: a kernel that

@@ -1,5 +1,5 @@
-//! How page table entries hold frame numbers.
-//! Input: the `pte` and `pmd` arguments of the migrate and thp tracepoints.
+//! Page tables of x86-64: their levels, and how their entries hold frame numbers.
+//! Input: the `pte` and `pmd` arguments of the migrate and thp tracepoints; entries that the programs read.
 #![expect(
     clippy::inline_always,
     reason = "a call costs a BPF program more than the shift it saves"
@@ -11,8 +11,65 @@
 /// `MAX_PHYSMEM_BITS - PAGE_SHIFT`: 34 with 4-level paging, 40 with 5-level paging.
 const MIGRATION_PFN_MASK: u64 = (1 << 34) - 1;
 
+/// Bytes of a base page, log2.
+pub const PAGE_SHIFT: u32 = 12;
+/// Bytes of an entry of a page table, log2.
+const ENTRY_SHIFT: u32 = 3;
+/// Entries of a page table of any level.
+pub const TABLE_ENTRIES: usize = 1 << (PAGE_SHIFT - ENTRY_SHIFT);
+/// Bytes that an entry of the lowest level but one covers, log2; of the levels above it in the same way. The names are those
+/// of arch/x86/include/asm/pgtable_64_types.h.
+pub const PMD_SHIFT: u32 = 21;
+/// Of a PUD.
+pub const PUD_SHIFT: u32 = 30;
+/// Of a P4D; the highest level where page tables have four.
+pub const P4D_SHIFT: u32 = 39;
+/// Of a PGD where page tables have five levels.
+pub const PGDIR_SHIFT: u32 = 48;
 /// Base pages of a PMD mapping, log2.
-pub const PMD_ORDER: u32 = 9;
+pub const PMD_ORDER: u32 = PMD_SHIFT - PAGE_SHIFT;
+
+/// The address at which the page of an address begins.
+#[inline(always)]
+#[must_use]
+pub const fn page_start(address: u64) -> u64 {
+    address >> PAGE_SHIFT << PAGE_SHIFT
+}
+
+/// Bytes of so many base pages.
+#[inline(always)]
+#[must_use]
+pub const fn bytes(pages: u64) -> u64 {
+    pages << PAGE_SHIFT
+}
+
+/// Whole base pages in so many bytes.
+#[inline(always)]
+#[must_use]
+pub const fn pages(bytes: u64) -> u64 {
+    bytes >> PAGE_SHIFT
+}
+
+/// The index of an address's entry in a table of the level that covers `1 << shift` bytes by an entry.
+#[inline(always)]
+#[must_use]
+pub const fn table_index(address: u64, shift: u32) -> u64 {
+    address >> shift & (TABLE_ENTRIES as u64 - 1)
+}
+
+/// Where that entry of the table lies.
+#[inline(always)]
+#[must_use]
+pub const fn entry_address(table: u64, address: u64, shift: u32) -> u64 {
+    table + (table_index(address, shift) << ENTRY_SHIFT)
+}
+
+/// Where a frame lies in the direct map, which begins at `page_offset_base`.
+#[inline(always)]
+#[must_use]
+pub const fn direct_address(page_offset_base: u64, pfn: u64) -> u64 {
+    page_offset_base + (pfn << PAGE_SHIFT)
+}
 
 /// `_PAGE_PSE`: the entry maps a huge page. In a 4K entry this bit selects a memory type that
 /// memory which can migrate never has.
@@ -57,29 +114,37 @@ pub const fn page_pfn(entry: u64, pfn_bits: u32) -> u64 {
 /// (`MAX_SWAPFILES`, include/linux/swap.h: at most 9 of the 32 are taken, 6.1 to 7.3).
 const SWAP_TYPES: u64 = 32 - 9;
 
+/// Where an entry that is not present has its type: the highest five bits (`__swp_type`, arch/x86/include/asm/pgtable_64.h).
+const SWAP_TYPE_SHIFT: u32 = 59;
+/// Where the kernel's own form has it (`SWP_TYPE_SHIFT`, include/linux/swapops.h), 6.1 to 7.3.
+const KERNEL_SWAP_TYPE_SHIFT: u32 = 58;
+
+/// The offset of an entry that is not present, kept inverted against L1TF in bits 9 to 58 (`__swp_offset`,
+/// arch/x86/include/asm/pgtable_64.h).
+#[inline(always)]
+const fn swap_offset(entry: u64) -> u64 {
+    !entry << (u64::BITS - SWAP_TYPE_SHIFT) >> (u64::BITS - SWAP_TYPE_SHIFT + SWAP_OFFSET_FIRST_BIT)
+}
+
+/// `SWP_OFFSET_FIRST_BIT`.
+const SWAP_OFFSET_FIRST_BIT: u32 = 9;
+
 /// `swp_entry_t.val` of an entry that is on swap; 0 for every other (slot 0 of an area is its header).
-///
-/// x86-64 keeps the type in the highest five bits and the offset inverted (`__swp_type`, `__swp_offset`,
-/// arch/x86/include/asm/pgtable_64.h); the kernel's own form has the type from bit 58 on (`SWP_TYPE_SHIFT`,
-/// include/linux/swapops.h), 6.1 to 7.3.
 #[inline(always)]
 #[must_use]
 pub const fn swap_entry(entry: u64) -> u64 {
-    let kind = entry >> 59;
+    let kind = entry >> SWAP_TYPE_SHIFT;
     if entry == 0 || present(entry) || entry & PAGE_PROTNONE != 0 || kind >= SWAP_TYPES {
         return 0;
     }
-    (kind << 58) | ((!entry << 5) >> 14)
+    (kind << KERNEL_SWAP_TYPE_SHIFT) | swap_offset(entry)
 }
 
 /// Frame of a migration entry, pte or pmd, with or without its young and dirty bits.
-///
-/// x86-64 keeps the offset inverted against L1TF (`__swp_offset`,
-/// arch/x86/include/asm/pgtable_64.h): bits 9 to 58 of the inverted entry.
 #[inline(always)]
 #[must_use]
 pub const fn migration_entry_pfn(entry: u64) -> u64 {
-    ((!entry << 5) >> 14) & MIGRATION_PFN_MASK
+    swap_offset(entry) & MIGRATION_PFN_MASK
 }
 
 /// Frame of a present pte, or of a present huge pte or pmd of `order`, whose low frame bits hold
@@ -91,14 +156,14 @@ pub const fn present_pfn(entry: u64, order: u32, pfn_bits: u32) -> u64 {
     // An entry that protects against every access keeps its frame inverted (`protnone_mask`,
     // arch/x86/include/asm/pgtable-invert.h).
     let entry = if entry & PAGE_PRESENT == 0 { !entry } else { entry };
-    ((entry >> 12) & ((1 << (pfn_bits & 63)) - 1)) >> order << order
+    ((entry >> PAGE_SHIFT) & ((1 << (pfn_bits & 63)) - 1)) >> order << order
 }
 
 /// Frame of the table that a present entry points to; of another entry anything.
 #[inline(always)]
 #[must_use]
 pub const fn table_pfn(entry: u64, pfn_bits: u32) -> u64 {
-    (entry >> 12) & ((1 << (pfn_bits & 63)) - 1)
+    (entry >> PAGE_SHIFT) & ((1 << (pfn_bits & 63)) - 1)
 }
 
 /// Whether a present entry maps a huge page (hugetlb, or a PMD).
