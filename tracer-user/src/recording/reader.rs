@@ -1,7 +1,7 @@
 //! Recordings, read again: block by block, whatever has become of the file.
 //! Input: a recording, from a file or a pipe.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead as _, BufReader, Read};
 
 use crate::{
     recording::{
@@ -94,7 +94,7 @@ enum State {
 
 /// A recording that is being read.
 pub struct RecordingFile<R> {
-    input: R,
+    input: BufReader<R>,
     /// Read and not yet used, from `start` on.
     buffer: Vec<u8>,
     start: usize,
@@ -125,7 +125,7 @@ impl<R: Read> RecordingFile<R> {
     /// When there is no memory.
     pub fn new(input: R) -> io::Result<Self> {
         Ok(Self {
-            input,
+            input: BufReader::with_capacity(CHUNK, input),
             buffer: Vec::new(),
             start: 0,
             at: 0,
@@ -363,17 +363,16 @@ impl<R: Read> RecordingFile<R> {
             self.buffer.drain(..self.start);
             self.start = 0;
             while self.buffer.len() < wanted && !self.at_end {
-                let there = self.buffer.len();
-                self.buffer.resize(wanted.max(there + CHUNK), 0);
                 // No more than there is: a pipe's writer may take its time.
-                let read = loop {
-                    match self.input.read(&mut self.buffer[there..]) {
-                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                        other => break other,
-                    }
+                let read = match self.input.fill_buf() {
+                    Ok(bytes) => bytes,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    Err(error) => return Err(error),
                 };
-                self.buffer.truncate(there + *read.as_ref().unwrap_or(&0));
-                self.at_end = read? == 0;
+                self.buffer.extend_from_slice(read);
+                let read = read.len();
+                self.input.consume(read);
+                self.at_end = read == 0;
             }
         }
         Ok(self.buffer.len() - self.start)
