@@ -121,7 +121,8 @@ struct VmaLine {
 #[derive(Debug, Deserialize)]
 struct Counts {
     states: BTreeMap<String, u64>,
-    nodes: BTreeMap<u32, u64>,
+    /// By the number of the node, as JSON has it.
+    nodes: BTreeMap<String, u64>,
     mappings: BTreeMap<String, u64>,
     hidden_pages: u64,
     file_pages: u64,
@@ -257,7 +258,7 @@ fn read_smaps(pid: u32) -> Result<BTreeMap<u64, Smap>> {
 }
 
 /// Pages by node of each mapping, by its begin (fs/proc/task_mmu.c, `show_numa_map`); `None` on a kernel without NUMA.
-fn read_numa_maps(pid: u32) -> Option<BTreeMap<u64, BTreeMap<u32, u64>>> {
+fn read_numa_maps(pid: u32) -> Option<BTreeMap<u64, BTreeMap<String, u64>>> {
     let text = fs::read_to_string(format!("/proc/{pid}/numa_maps")).ok()?;
     let mut all = BTreeMap::new();
     for line in text.lines() {
@@ -268,7 +269,7 @@ fn read_numa_maps(pid: u32) -> Option<BTreeMap<u64, BTreeMap<u32, u64>>> {
         let scale = kib.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(4) / 4;
         let nodes = words.iter().filter_map(|word| {
             let (node, pages) = word.strip_prefix('N')?.split_once('=')?;
-            Some((node.parse().ok()?, pages.parse::<u64>().ok()? * scale))
+            Some((node.to_owned(), pages.parse::<u64>().ok()? * scale))
         });
         all.insert(start, nodes.collect());
     }
