@@ -1,12 +1,14 @@
 //! Every move that the workload saw is reported, with its frames and its owner, and no other.
 //! Input: the workload's own pagemap before and after, against `tracer --json`.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::case::{Case, Env, Needs, Outcome, Place};
+use crate::tracer::lines::MoveLine;
 use crate::tracer::trace::{Trace, Tracing};
 use crate::truth::Report;
 use crate::worker::Worker;
@@ -85,6 +87,26 @@ pub fn ensure_same(trace: &Trace, pid: u32, truth: &Report) -> Result<()> {
         .take(5)
         .collect();
     println!("{} pages moved, tracer reported {}", truth.moves.len(), seen.len());
+    if let Some(&(&at, _)) = missed.first().or(invented.first()) {
+        let frames = [&seen, &truth.moves].map(|moves| moves.0.get(&at));
+        let frames: BTreeSet<u64> = frames
+            .into_iter()
+            .flatten()
+            .flat_map(|moved| [moved.old, moved.new])
+            .collect();
+        let touches = |line: &&MoveLine| {
+            let ends = [line.old_pfn, line.new_pfn].into_iter().flatten();
+            let mut ends = ends.map(|first| first.0..first.0 + line.pages);
+            line.vaddr.0 == at || ends.any(|range| frames.range(range).next().is_some())
+        };
+        println!("moves of the page at {at:#x}, of its frames, and of their neighbours in a line:");
+        trace
+            .moves
+            .iter()
+            .filter(touches)
+            .for_each(|line| println!("  {line:x?}"));
+        println!("compactions: {:?}", trace.compactions);
+    }
     ensure!(
         missed.is_empty() && invented.is_empty(),
         "of {} moves, missed {missed:x?}, invented {invented:x?}; summary {:?}",
