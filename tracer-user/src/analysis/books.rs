@@ -1,4 +1,4 @@
-//! The books of a run: what the kernel counted, what was seen, and what is wrong where they differ.
+//! The books of a run: the kernel's count, tracer's count, and what is wrong where they differ.
 //! Input: accounts of the run and of its intervals.
 
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     units::Nanos,
 };
 
-/// What is wrong with an account that does not balance; empty where nothing is.
+/// Names what is wrong with an account that does not balance; empty for one that balances.
 #[must_use]
 pub fn complaints(account: &Account) -> Vec<Vec<Cell>> {
     let mut complaints = Vec::new();
@@ -43,7 +43,7 @@ pub fn complaints(account: &Account) -> Vec<Vec<Cell>> {
     complaints
 }
 
-/// How many of the run's intervals do not balance, and by how much; None where all do.
+/// How many of the run's intervals do not balance, and by how much; None if all balance.
 #[must_use]
 pub fn unbalanced(intervals: &IntervalTotals, begin: Nanos) -> Option<Vec<Cell>> {
     let worst = intervals.worst.as_ref()?;
@@ -59,7 +59,7 @@ pub fn unbalanced(intervals: &IntervalTotals, begin: Nanos) -> Option<Vec<Cell>>
     Some(words)
 }
 
-/// Why `--strict` is not content with books of which nothing is known to be wrong.
+/// Why `--strict` rejects books although nothing is known to be wrong with them.
 #[must_use]
 pub fn unproven(account: &Account) -> Vec<Cell> {
     match account.imbalance() {
@@ -76,7 +76,7 @@ pub fn unproven(account: &Account) -> Vec<Cell> {
     }
 }
 
-/// The books of a run that does not say how it ended, as far as they go.
+/// The books of a run whose end was not recorded, up to its last interval.
 pub(super) fn so_far(so_far: &SoFar, begun: Nanos) -> Note {
     let words = cells![
         "until ",
@@ -165,7 +165,7 @@ pub(super) fn notes(books: &Books) -> Vec<Note> {
     notes
 }
 
-/// What was filtered out and is no move of a mapped page; nothing where nothing was.
+/// Filtered pages that are not moves of mapped pages; empty if there are none.
 pub(super) fn filtered(unasked: &Unasked) -> Vec<Note> {
     let mut label = "filtered";
     let parts = [

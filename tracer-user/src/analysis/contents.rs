@@ -1,5 +1,5 @@
-//! What is in a recording, and whether all of it is there.
-//! Input: its contents.
+//! The contents of a recording, and whether all of it is there.
+//! Input: the contents of a recording.
 
 use crate::{
     analysis::{not_here, runs::nodes, runs::refused, unreadable},
@@ -13,7 +13,7 @@ use crate::{
     section::{Cell, Note, Section, joined},
 };
 
-/// A page for people.
+/// The page that `tracer info` prints for people.
 #[must_use]
 pub fn sections(contents: &Contents, name: &str) -> Vec<Section> {
     let mut notes = vec![Note::plain(head(contents, name))];

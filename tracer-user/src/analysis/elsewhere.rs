@@ -1,4 +1,4 @@
-//! A hint of moves whose kinds are not traced.
+//! A hint at moves whose kinds are not traced.
 //! Input: the kernel's counts of them, and the kinds that are traced.
 
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
     section::{Cell, Note, joined},
 };
 
-/// One sentence; None: nothing happened that `kinds` leave out.
+/// One sentence; None if nothing happened that `kinds` leave out.
 pub(super) fn hint(elsewhere: &Elsewhere, kinds: Kinds) -> Option<Note> {
     let pages = |pages| Cell::Counted(pages, "page", "pages");
     let (out, back) = (elsewhere.swapped_out, elsewhere.swapped_in);

@@ -1,5 +1,5 @@
-//! Moves by what they have in common: process, mapping, actor, reason, address, second. Processes of several machines are
-//! never taken for one.
+//! Moves grouped by what they have in common: process, mapping, actor, reason, address, second. Processes of different
+//! machines are never merged.
 //! Input: moves of one or several recordings.
 
 mod blackouts;
@@ -28,12 +28,12 @@ use shared::Shared;
 pub struct Group {
     /// Runs of pages.
     pub events: u64,
-    /// Base pages of the folios that moved, once each, of which at least a part is mapped here. Sums over groups may
-    /// count a page that several of them share more than once.
+    /// Base pages of the moved folios that are at least partly mapped here, once each. Groups may share a page: a sum
+    /// over groups counts it more than once.
     pub pages: u64,
     /// Mappings of base pages that were pointed at another frame.
     pub mappings: u64,
-    /// How long accesses had to wait for the runs whose start was seen.
+    /// How long accesses waited for the runs whose start was seen.
     pub blackouts: Blackouts,
 }
 
@@ -51,7 +51,7 @@ impl Group {
         self.pages = self.pages.saturating_add(moved.order.pages());
     }
 
-    /// Adds a move that brings so many pages which are not counted here yet.
+    /// Adds a move; `pages` of its pages are not counted here yet.
     fn add(&mut self, moved: &Move, pages: u64, room: &mut usize) {
         self.events += 1;
         self.pages = self.pages.saturating_add(pages);
@@ -62,18 +62,18 @@ impl Group {
     }
 }
 
-/// Tables of the same moves.
+/// Several tables over the same moves.
 #[derive(Debug)]
 pub struct Tables {
-    /// In their order.
+    /// The tables, in the order in which they were requested.
     pub tables: Vec<Groups>,
-    /// Of the last move of the run. Moves come in rows: what a row has in common is looked up once.
+    /// Values of the last move of the run. Moves come in batches that share them: they are looked up once per batch.
     last: Option<Common>,
     shared: Shared,
 }
 
 impl Tables {
-    /// A table for each of these.
+    /// Makes one table for each list of keys.
     #[must_use]
     pub fn new(tables: impl IntoIterator<Item = Vec<Key>>) -> Self {
         Self {
@@ -83,7 +83,7 @@ impl Tables {
         }
     }
 
-    /// Before the moves of another run.
+    /// Begins another run: its first move shares nothing with the last one.
     pub fn begin_run(&mut self) {
         self.last = None;
         self.shared = Shared::default();
@@ -116,61 +116,61 @@ impl Tables {
     }
 }
 
-/// Moves grouped by some keys.
+/// Moves grouped by one or several keys.
 #[derive(Debug)]
 pub struct Groups {
-    /// In their order.
+    /// The keys, in the order of their columns.
     keys: Vec<Key>,
-    /// The first of them, the machine, was not asked for.
+    /// The first key is the machine and was not requested.
     implied: bool,
-    /// Which of them is the address, and which the second.
+    /// The position of the address among the keys, and that of the second.
     address: Option<usize>,
     second: Option<usize>,
-    /// What the groups of a block have in common, block behind block: a value for each key, as address that of the first.
+    /// The values of all blocks, one for each key, block after block. The address is that of the block's first page.
     values: Vec<Value>,
-    /// The groups of each block: one, or one for each of neighbouring pages.
+    /// The groups of each block: one, or with addresses one for each of [`NEIGHBOURS`] pages.
     sums: Vec<Group>,
     /// Blocks by their values.
     blocks: HashTable<usize>,
     hasher: DefaultHashBuilder,
-    /// The block of the last move, with its address and second; None: there was no room for it.
+    /// The block of the last move, with its address and second; the block is None if there was no room for it.
     last: (Option<usize>, VirtAddr, u64),
-    /// Of the move that is looked up.
+    /// The values of the move that is looked up; kept to avoid an allocation.
     wanted: Vec<Value>,
-    /// What found no place any more.
+    /// The sums of all moves for whose group there was no room.
     pub others: Group,
-    /// Groups that may still have all their blackouts kept.
+    /// How many more groups may keep all their blackouts.
     room: usize,
 }
 
-/// So many groups there are at most, used or not: the memory that they take is bounded.
+/// The largest number of groups, used or not: it bounds the memory that they take.
 const MOST: usize = 1 << 20;
-/// Groups with more than one blackout that have all of them kept, for quantiles: the first ones.
+/// The number of groups with several blackouts that keep all of them, for quantiles: the first ones.
 pub const DETAILED: usize = 1 << 12;
-/// Pages of a block: moves come in rows of neighbours.
+/// Pages in a block: moves come in batches of neighbours.
 const NEIGHBOURS: usize = 16;
 
-/// The first address of its block.
+/// The first address of the block that has this address.
 fn first(vaddr: VirtAddr) -> VirtAddr {
     VirtAddr(vaddr.0 & !(NEIGHBOURS as u64 * PAGE_SIZE - 1))
 }
 
-/// Which page of its block it is.
+/// The index of a page in its block.
 #[expect(clippy::cast_possible_truncation, reason = "a block has few")]
 fn page(vaddr: VirtAddr) -> usize {
     (vaddr.page() % NEIGHBOURS as u64) as usize
 }
 
-/// A group, with what it has in common.
+/// A group with its values.
 #[derive(Clone, Copy, Debug)]
 pub struct Row<'g> {
     groups: &'g Groups,
-    /// Its number.
+    /// The index of its sums.
     place: usize,
 }
 
 impl Row<'_> {
-    /// A value for each key.
+    /// The group's values, one for each key.
     pub fn values(&self) -> impl Iterator<Item = Value> {
         let values = self.groups.of(self.place / self.groups.each());
         values.iter().map(|value| match value {
@@ -182,7 +182,7 @@ impl Row<'_> {
         })
     }
 
-    /// Its sums.
+    /// The group's sums.
     #[must_use]
     pub fn group(&self) -> &Group {
         &self.groups.sums[self.place]
@@ -190,7 +190,7 @@ impl Row<'_> {
 }
 
 impl Groups {
-    /// By these keys; where they need it, by machine first.
+    /// Groups by these keys. Keys that are unique on one machine only get the machine as first key.
     fn new(mut keys: Vec<Key>) -> Self {
         let implied = keys.iter().any(|key| key.is_of_one_machine()) && !keys.contains(&Key::Host);
         if implied {
@@ -213,8 +213,8 @@ impl Groups {
         }
     }
 
-    /// Adds a move, which `goes_on` where the last one was but for its address and its time.
-    /// `pages` says how many of its pages a group has not counted yet.
+    /// Adds a move. `goes_on` says that it differs from the last move only in its address and time.
+    /// `pages` returns how many of its pages a group has not counted yet.
     fn add(&mut self, moved: &Move, run: &Run, goes_on: bool, pages: impl FnOnce(Option<usize>) -> u64) {
         let first = self.address.map_or(VirtAddr(0), |_| first(moved.vaddr));
         let second = self.second.map_or(0, |_| run.second(moved.at));
@@ -231,7 +231,7 @@ impl Groups {
         }
     }
 
-    /// Adds a move of a folio that nobody maps, unless the groups are of addresses.
+    /// Adds a move of a folio that nobody maps, unless the groups have addresses.
     fn add_unmapped(&mut self, moved: &UnmappedMove, run: &Run) {
         self.wanted.clear();
         for key in &self.keys {
@@ -246,17 +246,17 @@ impl Groups {
         }
     }
 
-    /// Groups of a block.
+    /// The number of groups in a block.
     fn each(&self) -> usize {
         self.address.map_or(1, |_| NEIGHBOURS)
     }
 
-    /// What the groups of a block have in common.
+    /// The values that the groups of a block have in common.
     fn of(&self, block: usize) -> &[Value] {
         of(&self.values, self.keys.len(), block)
     }
 
-    /// The number of the block of a move; None: there is none, and no room for it.
+    /// The block of a move, which is made if it is new; None if there is no room for it.
     fn block(&mut self, moved: &Move, run: &Run) -> Option<usize> {
         self.wanted.clear();
         self.wanted.extend(self.keys.iter().map(|key| key.of(moved, run)));
@@ -266,7 +266,7 @@ impl Groups {
         self.place()
     }
 
-    /// The number of the block of the wanted values; None: there is none, and no room for it.
+    /// The block of the wanted values, which is made if it is new; None if there is no room for it.
     fn place(&mut self) -> Option<usize> {
         let digest = self.hasher.hash_one(&self.wanted);
         let known = self.blocks.find(digest, |block| self.of(*block) == self.wanted);
@@ -283,19 +283,19 @@ impl Groups {
         Some(block)
     }
 
-    /// What groups have in common.
+    /// The keys that groups are made by.
     #[must_use]
     pub fn keys(&self) -> &[Key] {
         &self.keys
     }
 
-    /// What was asked for of that.
+    /// The keys that were requested.
     #[must_use]
     pub fn asked(&self) -> &[Key] {
         &self.keys[usize::from(self.implied)..]
     }
 
-    /// From which key on they are worth showing: the machine is not where there is but one, and nobody asked for it.
+    /// The first key that is worth showing: a machine that nobody requested is left out if there is only one.
     #[must_use]
     pub fn shown_from(&self) -> usize {
         let mut machines = self.values.iter().step_by(self.keys.len().max(1));
@@ -303,13 +303,13 @@ impl Groups {
         usize::from(self.implied && machines.all(|machine| Some(machine) == first))
     }
 
-    /// Runs of pages of the group that has most of them.
+    /// The most runs of pages that one group has.
     #[must_use]
     pub fn most_events(&self) -> u64 {
         self.sums.iter().map(|group| group.events).max().unwrap_or_default()
     }
 
-    /// Every group: the first `most` of them in their order, then the others.
+    /// Every group: the first `most` are sorted, the rest follow in any order.
     #[must_use]
     pub fn sorted(&self, by: Sort, most: usize) -> Vec<Row<'_>> {
         let used = (0..self.sums.len()).filter(|place| self.sums[*place].events > 0);
@@ -333,7 +333,7 @@ impl Groups {
         rows
     }
 
-    /// Compares what groups have in common, key by key.
+    /// Compares the values of two groups, key by key.
     fn by_name(&self, a: usize, b: usize) -> Ordering {
         let each = self.each();
         let values = self.of(a / each).iter().zip(self.of(b / each));
@@ -348,21 +348,21 @@ impl Groups {
     }
 }
 
-/// The values of one block, of which each has one for each key.
+/// The values of one block; each block has one for each key.
 fn of(values: &[Value], keys: usize, block: usize) -> &[Value] {
     &values[keys * block..keys * (block + 1)]
 }
 
-/// Which groups come first.
+/// The order of groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sort {
-    /// Those with the most pages.
+    /// Most pages first.
     Pages,
-    /// Those with the most runs of pages.
+    /// Most runs of pages first.
     Events,
-    /// Those with the longest blackout.
+    /// Longest blackout first.
     Blackout,
-    /// By what they have in common.
+    /// By their values, key by key.
     Name,
 }
 
@@ -383,7 +383,7 @@ mod tests {
         units::{Nanos, Tgid, Tid},
     };
 
-    /// Few of each, so that they come again and alternate.
+    /// Draws from few values, so that they repeat and alternate.
     fn any_move() -> impl Strategy<Value = Move> {
         let folio = (prop::option::of(1u8..4), 0u32..2);
         let parts = (0u32..3, 0u64..40, 0u64..3, 0u64..3, any::<bool>(), folio);
@@ -391,7 +391,7 @@ mod tests {
             let mut moved = if known { made_up::moved() } else { made_up::unknown() };
             if let Some(task) = &mut moved.owner {
                 task.tgid = Tgid(owner);
-                // Another pointer to the same name now and then.
+                // Equal names sometimes have different pointers.
                 task.comm = (owner > 0).then(|| Arc::from(if second == 1 { "b" } else { "a" }));
             }
             moved.vaddr = VirtAddr(page * PAGE_SIZE + 0x7f00_0000);
@@ -440,7 +440,7 @@ mod tests {
             for (moves, host) in runs.iter().zip(["db-1", "db-2", "db-1"]) {
                 let run = Run { begun: Nanos(0), host: Arc::from(host) };
                 tables.begin_run();
-                // The number of each thread's folio.
+                // Numbers the folio that each thread is moving.
                 let (mut folios, mut numbers) = (Folios::default(), BTreeMap::new());
                 for moved in moves {
                     tables.add(moved, &run);
@@ -474,7 +474,7 @@ mod tests {
                 let rows = table.sorted(Sort::Name, usize::MAX);
                 let found: Vec<_> = rows.iter().map(|row| (row.values().collect::<Vec<_>>(), sums(row))).collect();
                 prop_assert_eq!(found, expected.into_iter().map(|(values, (sums, _))| (values, sums)).collect::<Vec<_>>());
-                // The first ones are the same, however many are asked for.
+                // The first rows are the same, whatever `most` is.
                 let all = table.sorted(Sort::Pages, usize::MAX);
                 let some = table.sorted(Sort::Pages, 2);
                 prop_assert!(all.iter().zip(&some).take(2).all(|(a, b)| a.place == b.place));

@@ -1,5 +1,5 @@
-//! What a machine allows, what is missing, what that costs and what to do about it.
-//! Input: facts that somebody else has collected; nothing here asks the machine.
+//! The diagnosis of a machine: what it allows, what is missing, what that costs and what to do about it.
+//! Input: facts that were collected elsewhere; nothing here reads the machine.
 
 mod checks;
 mod facts;
@@ -13,29 +13,29 @@ use crate::run::backend::Backend;
 pub use facts::{Btf, Caller, Facts, Hooks, OwnFrame, ProcFiles, Settings};
 pub use finding::{Finding, Status};
 
-/// The diagnosis.
+/// The result of the checks.
 #[derive(Clone, Debug)]
 pub struct Health {
     /// Every check, in reading order.
     pub findings: Vec<Finding>,
-    /// The backend that tracing would use; None: it cannot be.
+    /// The backend that tracing would use; None if tracing is not possible.
     pub backend: Option<Backend>,
-    /// Without a backend: what to do first, from the checks that stand in the way.
+    /// The first remedies if there is no backend, from the checks that prevent tracing.
     pub remedies: Vec<String>,
 }
 
-/// Draws the findings.
+/// Runs all checks.
 #[must_use]
 pub fn examine(facts: &Facts) -> Health {
     let usable: Vec<Backend> = Backend::ALL.into_iter().filter(|&b| facts.attaches(b)).collect();
-    // What tracing insists on before it looks at hooks comes first: its remedies are the ones to follow first.
+    // These are checked before the hooks are tried: their remedies come first.
     let required = [
         checks::privileges(facts),
         checks::pid_namespace(facts.caller),
         checks::btf(facts),
         checks::numa(&facts.nodes),
     ];
-    // What tracing insists on and cannot learn keeps it from starting as well.
+    // A requirement that could not be checked prevents tracing as well.
     let in_the_way = |finding: &&Finding| {
         matches!(finding.status, Status::Missing | Status::Unknown)
             && (finding.name != checks::PRIVILEGES || !checks::may_trace(facts.caller))
@@ -43,7 +43,7 @@ pub fn examine(facts: &Facts) -> Health {
     let mut blockers: Vec<&Finding> = required.iter().filter(in_the_way).collect();
     let hooks = Backend::ALL.map(|backend| checks::hooks(facts, backend, &usable));
     if blockers.is_empty() && usable.is_empty() {
-        // The modest backend first: what it lacks is less.
+        // The tracepoint backend needs less: its remedy comes first.
         blockers.extend(hooks.iter().rev().filter(|finding| finding.remedy.is_some()).take(1));
     }
     let backend = usable.first().copied().filter(|_| blockers.is_empty());
@@ -235,7 +235,7 @@ mod tests {
         ];
         let health = without(&idle);
         assert_eq!(finding(&health, "privileges").status, Status::Ok);
-        // Something is lost, and tracing works all the same.
+        // A detail is lost, and tracing still works.
         let health = without(&[Capability::SysPtrace, Capability::SysResource]);
         let privileges = finding(&health, "privileges");
         assert_eq!(privileges.status, Status::Missing);

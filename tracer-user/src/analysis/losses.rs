@@ -1,4 +1,4 @@
-//! When events were lost: the intervals of a run in which any were.
+//! The intervals of a run in which events were lost.
 //! Input: the intervals of a run's books.
 
 use crate::{
@@ -11,20 +11,20 @@ use crate::{
 /// A stretch of time in which events were lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Loss {
-    /// Its begin, from that of the run.
+    /// Its begin, from the begin of the run.
     pub begin: Nanos,
     /// Its end, from the begin of the run.
     pub end: Nanos,
-    /// Events.
+    /// Events that were lost.
     pub events: u64,
 }
 
-/// The time line of a run's losses, in the order in which the intervals came.
+/// The losses of a run, in the order of its intervals.
 #[derive(Clone, Debug, Default)]
 pub struct Losses(pub Vec<Loss>);
 
 impl Losses {
-    /// Takes in an interval of the run that began at `begun`.
+    /// Adds an interval of the run that began at `begun`.
     pub fn add(&mut self, interval: &Interval, begun: Nanos) {
         if interval.lost > 0 {
             self.0.push(Loss {
@@ -35,13 +35,13 @@ impl Losses {
         }
     }
 
-    /// All events of it.
+    /// All lost events.
     #[must_use]
     pub fn events(&self) -> u64 {
         sum(&self.0)
     }
 
-    /// A sentence for each of the first `most` stretches, and one for the rest.
+    /// A sentence for each of the first `most` losses, and one for the rest.
     #[must_use]
     pub fn notes(&self, most: usize) -> Vec<Note> {
         let (shown, rest) = self.0.split_at(most.min(self.0.len()));
@@ -59,7 +59,7 @@ impl Losses {
         shown.iter().map(between).chain(rest).map(Note::more).collect()
     }
 
-    /// All of them.
+    /// Every loss, for programs.
     #[must_use]
     pub fn section(&self) -> Section {
         let keys = ["begin_ns", "end_ns", "events"];

@@ -1,5 +1,5 @@
-//! What is missing from the recordings that were read.
-//! Input: which parts could be read, and which files of runs there are.
+//! Reports what is missing from the recordings that were read.
+//! Input: the parts that could be read, and the files of runs that are there.
 
 use crate::{
     analysis::question::{Analysis, Audience, Input, Occasion, Question},
@@ -30,7 +30,7 @@ impl Analysis for Missing {
     }
 }
 
-/// Which files of a run are not there: None where all of them are. Files are numbered from 1, as people do.
+/// The files of a run that are not there, numbered from 1; None if all are there.
 #[must_use]
 pub fn not_here(files: &Files) -> Option<Vec<Cell>> {
     let numbers = |(first, last): (u32, u32)| match (u64::from(first) + 1, u64::from(last) + 1) {

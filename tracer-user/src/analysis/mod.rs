@@ -1,4 +1,4 @@
-//! Events to answers: a run's events, intervals and summary in, sections out. No I/O, no formatting.
+//! Turns events into answers: a run's events, intervals and summary come in, sections go out. No I/O, no formatting.
 //! Input: a run while it is traced, or recordings of runs.
 
 pub mod books;
@@ -24,27 +24,27 @@ pub use missing::{not_here, unreadable};
 pub use question::{Analysis, Audience, Input, Occasion, Question};
 pub use runs::nodes;
 
-/// Every analysis, in the order in which their sections are shown. A new one is a file beside this one and a line here.
+/// Every analysis, in the order of their sections. A new analysis is a file beside this one and a line here.
 const ALL: [New; 4] = [missing::new, runs::new, tables::new, stuck::new];
 
-/// Makes an analysis; None where it has no answer to that.
+/// Makes an analysis; None if it has no answer to the question.
 type New = fn(&Question) -> Option<Box<dyn Analysis>>;
 
-/// All analyses that have an answer to what is asked. Live runs and recordings feed them alike.
+/// All analyses that answer the question. Live runs and recordings feed them alike.
 pub struct Analyses {
     asked: Question,
     all: Vec<Box<dyn Analysis>>,
 }
 
 impl Analyses {
-    /// Those that what is asked for needs.
+    /// Makes the analyses that answer this question.
     #[must_use]
     pub fn new(asked: Question) -> Self {
         let all = ALL.iter().filter_map(|new| new(&asked)).collect();
         Self { asked, all }
     }
 
-    /// Before the events of a run, or of the next file of one.
+    /// Begins a run, or the next file of a run.
     pub fn begin(&mut self, header: &Header, file: &str) {
         self.asked.selection.begin(header);
         for analysis in &mut self.all {
@@ -52,7 +52,7 @@ impl Analyses {
         }
     }
 
-    /// Each event of the run.
+    /// Passes an event of the run to all analyses, if it is selected.
     pub fn event(&mut self, event: &Event) {
         if self.asked.selection.has(event) {
             for analysis in &mut self.all {
@@ -61,21 +61,21 @@ impl Analyses {
         }
     }
 
-    /// Each closed interval.
+    /// Passes a closed interval to all analyses.
     pub fn interval(&mut self, interval: &Interval) {
         for analysis in &mut self.all {
             analysis.interval(interval);
         }
     }
 
-    /// After the last event of a run that says how it ended.
+    /// Ends a run whose end was recorded.
     pub fn end(&mut self, summary: &Summary) {
         for analysis in &mut self.all {
             analysis.end(summary);
         }
     }
 
-    /// The answers.
+    /// The answers of all analyses.
     #[must_use]
     pub fn sections(&self, input: &Input) -> Vec<Section> {
         let answers = self.all.iter().map(|analysis| analysis.sections(&self.asked, input));

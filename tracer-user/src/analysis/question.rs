@@ -1,5 +1,5 @@
-//! What an analysis is, and what it can be asked.
-//! Input: a run's events, intervals and summary; what somebody wants to know.
+//! The interface of an analysis, and the question that it answers.
+//! Input: a run's events, intervals and summary; the arguments of a report.
 
 use crate::{
     analysis::{
@@ -12,59 +12,59 @@ use crate::{
     section::Section,
 };
 
-/// One question that events answer.
+/// Answers one question about events.
 pub trait Analysis {
-    /// Before the events of a run, or of the next file of one.
+    /// Begins a run, or the next file of a run.
     fn begin(&mut self, _header: &Header, _file: &str) {}
 
-    /// Each event that is asked for.
+    /// Adds a selected event.
     fn event(&mut self, _event: &Event) {}
 
-    /// Each closed interval of the books in which something happened.
+    /// Adds a closed interval of the books in which something happened.
     fn interval(&mut self, _interval: &Interval) {}
 
-    /// After the last event of a run that says how it ended. Only live runs have sums in it.
+    /// Ends a run whose end was recorded. Only the summary of a live run has sums.
     fn end(&mut self, _summary: &Summary) {}
 
     /// The answer.
     fn sections(&self, asked: &Question, input: &Input) -> Vec<Section>;
 }
 
-/// Who reads the answer.
+/// The reader of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Audience {
-    /// The most important rows, and sentences.
+    /// People get the most important rows, and sentences.
     People,
-    /// Every row, and every value by its key.
+    /// Programs get every row, and every value by its key.
     Programs,
 }
 
-/// When the answer is given.
+/// The time at which the answer is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Occasion {
-    /// At the end of a run: its closing page, with `hints` for somebody who waits for it.
+    /// At the end of a live run: its closing page.
     Closing {
-        /// What to do where nothing moved.
+        /// Whether to say what to do if nothing moved.
         hints: bool,
     },
-    /// When recordings have been read.
+    /// After all recordings have been read.
     Report,
 }
 
-/// What is asked for.
+/// A question about runs.
 #[derive(Clone, Debug)]
 pub struct Question {
-    /// When.
+    /// When the answer is given.
     pub occasion: Occasion,
-    /// By whom.
+    /// Who reads it.
     pub audience: Audience,
-    /// One table of what has all of these in common; empty: everything.
+    /// The keys of the one table that is requested; empty for all tables.
     pub by: Vec<Key>,
-    /// Which rows come first.
+    /// The order of rows.
     pub sort: Sort,
-    /// Rows of a table at most.
+    /// The most rows that a table may have.
     pub rows: usize,
-    /// Which events.
+    /// The events to look at.
     pub selection: Selection,
 }
 
@@ -83,17 +83,18 @@ impl Question {
     }
 }
 
-/// What is known of the recordings once all of them have been read; nothing of a live run.
+/// The state of all recordings after they have been read; empty for a live run.
 #[derive(Clone, Debug, Default)]
 pub struct Input {
-    /// Some parts could not be read.
+    /// Whether some parts could not be read.
     pub is_damaged: bool,
-    /// Which files of runs there are.
+    /// The files of runs that are there.
     pub parts: Parts,
 }
 
 impl Input {
-    /// Whether nothing is missing. Before the first file of a run and behind the last one it may be as it was meant.
+    /// Whether nothing is missing between the first and the last file of a run. Files before and after may have been
+    /// left out on purpose.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         !self.is_damaged && !self.parts.have_gaps()

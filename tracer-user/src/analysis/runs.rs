@@ -1,4 +1,4 @@
-//! What each run comes to: its sums, its losses, its books. Live it is the closing page.
+//! The result of each run: its sums, its losses, its books. For a live run it is the closing page.
 //! Input: every event of a run, its intervals and its summary.
 
 mod page;
@@ -25,14 +25,14 @@ use crate::{
 pub use page::nodes;
 pub(super) use page::refused;
 
-/// What a run says of itself.
+/// The result of one run.
 struct Outcome {
     file: String,
     header: Header,
     totals: Totals,
     losses: Losses,
     so_far: SoFar,
-    /// None: nobody knows how it ended.
+    /// None if its end was not recorded.
     summary: Option<Summary>,
 }
 
@@ -48,7 +48,7 @@ impl Outcome {
         }
     }
 
-    /// Events; of a run that has no end as far as its books go.
+    /// Lost events; if the end of the run was not recorded, those up to its last interval.
     fn lost(&self) -> u64 {
         let summary = self.summary.as_ref();
         summary.map_or_else(|| self.losses.events(), |summary| summary.books.lost.events())
@@ -58,7 +58,7 @@ impl Outcome {
         self.summary.as_ref().map(|summary| summary.books.balanced())
     }
 
-    /// Before everything else: what was lost and when, and whether the books balance.
+    /// The losses and the imbalances of the run: a report begins with them.
     fn warnings(&self, rows: usize) -> Vec<Note> {
         let name = || Cell::from(self.file.clone());
         let mut notes = Vec::new();
@@ -80,7 +80,7 @@ impl Outcome {
         notes
     }
 
-    /// Its page: how it ended, if that is known and all of it is asked for.
+    /// The page of the run. It shows the end if that was recorded and no events are filtered out.
     fn page(&self, filters: bool) -> Vec<Section> {
         if let Some(summary) = self.summary.as_ref().filter(|_| !filters) {
             return page::closing(&self.header, &self.totals, summary, false);
@@ -89,7 +89,7 @@ impl Outcome {
         page::sums(&self.header, &self.totals, so_far)
     }
 
-    /// A value for each of [`COLUMNS`].
+    /// The run's values, one for each of [`COLUMNS`].
     fn values(&self, input: &Input) -> Vec<Cell> {
         let gap = |(first, last): (u32, u32)| Cell::List(cells![u64::from(first), u64::from(last)]);
         let gaps = |files: &Files| Cell::List(files.gaps().into_iter().map(gap).collect());
@@ -121,7 +121,7 @@ impl Outcome {
     }
 }
 
-/// The keys of a run.
+/// The keys of a run in JSON.
 const COLUMNS: [&str; 10] = [
     "file",
     "host",
@@ -135,16 +135,16 @@ const COLUMNS: [&str; 10] = [
     "totals",
 ];
 
-/// Runs one by one; the files of a rotation are of one run.
+/// All runs; the files of a rotation belong to one run.
 struct Runs {
-    /// Whether a run's summary brings its sums, and nobody asks for more.
+    /// Whether the run is live: then the sums come from its summary.
     live: bool,
     outcomes: Vec<Outcome>,
-    /// Which of them has the events that come.
+    /// The index of the run whose events come.
     current: usize,
 }
 
-/// Always asked for.
+/// Every question needs the runs.
 #[expect(clippy::unnecessary_wraps, reason = "others are not always asked for")]
 pub(super) fn new(asked: &Question) -> Option<Box<dyn Analysis>> {
     Some(Box::new(Runs {
@@ -190,7 +190,7 @@ impl Analysis for Runs {
 
     fn end(&mut self, summary: &Summary) {
         if self.outcomes.is_empty() {
-            // It ended before it began.
+            // The end came without a begin.
             self.begin(&Header::unknown(), "");
         }
         let live = self.live;

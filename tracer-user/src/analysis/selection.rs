@@ -1,5 +1,5 @@
-//! Which events of a run are asked for.
-//! Input: what somebody asks for; events.
+//! Selects the events that a report is about.
+//! Input: the arguments of a report; events.
 
 use std::sync::Arc;
 
@@ -12,16 +12,16 @@ use crate::{
     units::Nanos,
 };
 
-/// What an event must have; of several conditions all must hold.
+/// The conditions for an event; all of them must hold.
 #[derive(Clone, Debug)]
 pub struct Selection {
-    /// One of these processes; empty: any.
+    /// The event is about one of these processes; empty for any process.
     pub pids: Vec<u32>,
-    /// Not so long after the begin of its run.
+    /// The event came no earlier than this after the begin of its run.
     pub since: Option<Nanos>,
-    /// No later.
+    /// The event came before this time after the begin of its run.
     pub until: Option<Nanos>,
-    /// A key's value, as tables show it.
+    /// A key has this value, as tables show it.
     pub conditions: Vec<(Key, String)>,
     /// The run whose events come.
     run: Run,
@@ -34,7 +34,7 @@ impl Default for Selection {
 }
 
 impl Selection {
-    /// Before any run.
+    /// Makes a selection, before any run has begun.
     #[must_use]
     pub fn new(pids: Vec<u32>, since: Option<Nanos>, until: Option<Nanos>, conditions: Vec<(Key, String)>) -> Self {
         let run = Run {
@@ -50,23 +50,23 @@ impl Selection {
         }
     }
 
-    /// Before the events of a run.
+    /// Begins a run.
     pub(super) fn begin(&mut self, header: &Header) {
         self.run = Run::from(header);
     }
 
-    /// Whether some of a run is left out.
+    /// Whether some events are left out.
     #[must_use]
     pub fn filters(&self) -> bool {
         self.chooses_moves() || self.since.is_some() || self.until.is_some()
     }
 
-    /// By what only moves of pages have.
+    /// Whether there is a condition that only moves of pages can meet.
     fn chooses_moves(&self) -> bool {
         !self.pids.is_empty() || !self.conditions.is_empty()
     }
 
-    /// Whether an event of the run is asked for.
+    /// Whether an event of the run is selected.
     #[must_use]
     pub fn has(&self, event: &Event) -> bool {
         self.in_time(event.at())
@@ -103,7 +103,7 @@ impl Selection {
     }
 }
 
-/// Whether somebody may call the value so: as rows show it, or a process by its number or its name.
+/// Whether the text names the value: as rows show it, or a process by its number or its name.
 fn is_called(value: &Value, text: &str) -> bool {
     let or = match value {
         Value::Process(tgid, comm) => tgid.to_string() == text || comm.as_deref() == Some(text),

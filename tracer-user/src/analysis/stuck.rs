@@ -15,13 +15,13 @@ use crate::{
     units::{PAGE_SIZE, Tgid},
 };
 
-/// Processes that have a row of their own; what more there are is in one row.
+/// The number of processes that have a row of their own; the others share one row.
 const MOST: usize = 1 << 12;
 
-/// The process that a row is of.
+/// The process of a row.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Holder {
-    /// A process that maps the folio, on a machine.
+    /// A process that maps the folio: machine, number and name.
     Process(Arc<str>, Tgid, Option<Arc<str>>),
     /// No mapping of the folio is known.
     Unknown,
@@ -29,7 +29,7 @@ enum Holder {
     Other,
 }
 
-/// Failures by process. A folio that two processes map is in both rows.
+/// Failures by process. A folio that two processes map counts for both.
 #[derive(Clone, Debug, Default)]
 struct StuckByProcess {
     host: Arc<str>,
@@ -37,14 +37,14 @@ struct StuckByProcess {
     known: Stuck<Holder>,
 }
 
-/// Failures of processes are of reports on everything.
+/// This table is part of a report, unless people request another one.
 pub(super) fn new(asked: &Question) -> Option<Box<dyn Analysis>> {
     let is_shown = asked.audience == Audience::Programs || asked.by.is_empty();
     (asked.occasion == Occasion::Report && is_shown).then(|| Box::<StuckByProcess>::default() as Box<dyn Analysis>)
 }
 
 impl Analysis for StuckByProcess {
-    /// Frames of another run are others.
+    /// Frames of another run belong to other folios.
     fn begin(&mut self, header: &Header, _file: &str) {
         self.host = Arc::from(&*header.host);
         self.known = Stuck::default();
@@ -73,7 +73,7 @@ impl Analysis for StuckByProcess {
         }
     }
 
-    /// The first rows, and for people how many more there are.
+    /// The first rows; people also get the number of the others.
     fn sections(&self, asked: &Question, _input: &Input) -> Vec<Section> {
         let columns = vec![
             Column::name().heading("NOT MOVED OF"),
@@ -126,7 +126,7 @@ impl Analysis for StuckByProcess {
 }
 
 impl StuckByProcess {
-    /// Rows, those with the most pages first.
+    /// The rows, most pages first.
     fn sorted(&self) -> Vec<(&Holder, FailureTotals)> {
         let mut rows: Vec<_> = self.rows.iter().map(|(holder, sums)| (holder, *sums)).collect();
         rows.sort_by_key(|(_, sums)| (std::cmp::Reverse(sums.pages), std::cmp::Reverse(sums.attempts)));
@@ -149,7 +149,7 @@ mod tests {
                 place.owner.tgid = Tgid(7);
                 place
             }));
-            // Twice in one process is once.
+            // A folio that is mapped twice in one process counts once there.
             places.extend(places.clone());
             for _ in 0..10 {
                 let failure = Failure {
@@ -169,7 +169,7 @@ mod tests {
             folios: 1,
             pages: 1,
         };
-        // Without a frame and a place nothing tells one folio from another.
+        // Without a frame and a place each failure counts as a new folio.
         let unknown = FailureTotals {
             attempts: 10,
             folios: 10,

@@ -1,4 +1,4 @@
-//! Moves by what they have in common, as tables.
+//! Tables of moves by what they have in common.
 //! Input: the moves of one or several runs.
 
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::{
     units::{Nanos, PAGE_SIZE},
 };
 
-/// The tables of a report, unless others are asked for.
+/// The tables of a report, unless others are requested.
 const TABLES: [Key; 5] = [Key::Process, Key::Vma, Key::Actor, Key::Address, Key::Second];
 
 struct Tables {
@@ -23,7 +23,7 @@ struct Tables {
     sums: Sums,
 }
 
-/// Tables are of reports.
+/// Tables are part of reports only.
 pub(super) fn new(asked: &Question) -> Option<Box<dyn Analysis>> {
     let keys = if asked.by.is_empty() {
         TABLES.iter().map(|key| vec![*key]).collect()
@@ -78,7 +78,7 @@ impl Tables {
         for groups in &self.sums.tables {
             let sort = match groups.asked() {
                 [Key::Second] if asked.by.is_empty() => Sort::Name,
-                // Nobody asked for all pages.
+                // A list of all addresses was not requested.
                 [Key::Address] if asked.by.is_empty() && groups.most_events() < 2 => {
                     if !self.sums.are_empty() {
                         let note = Note::about("ADDRESS", cells!["no page moved twice"]);
@@ -101,8 +101,8 @@ impl Tables {
     }
 }
 
-/// The first groups, at most so many, by their keys from that one on; with `rest` the others as one row. There a time
-/// line is made of as many stretches as there may be rows.
+/// The first `most` groups with their keys from number `from` on. With `rest` the others follow as one row, and a time
+/// line is joined into at most `most` stretches.
 fn table(groups: &Groups, sort: Sort, most: usize, from: usize, rest: bool) -> Section {
     let keys = &groups.keys()[from..];
     let mut section = Section::table(
@@ -144,7 +144,7 @@ fn table(groups: &Groups, sort: Sort, most: usize, from: usize, rest: bool) -> S
         ));
     }
     if rest && group.events > 0 {
-        // Of what found no place nobody knows how many they are.
+        // The number of groups is not known if some found no room.
         let known = (groups.others.events == 0).then_some(count);
         let names = [Cell::Others(known)]
             .into_iter()
@@ -188,7 +188,7 @@ fn sums_columns() -> [Column; 7] {
     ]
 }
 
-/// A cell for each of those columns.
+/// The sums of a group, one cell for each of those columns.
 fn sums(group: &Group) -> [Cell; 7] {
     [
         group.pages.into(),
@@ -261,7 +261,7 @@ mod tests {
         };
         assert_eq!(stretches(4), ["0-59 s", "60-119 s", "3000-3059 s"]);
         assert_eq!(stretches(200).len(), 101);
-        // Nothing is longer than a day.
+        // The longest stretch is a day.
         assert_eq!(stretches(0), ["1 other"]);
     }
 

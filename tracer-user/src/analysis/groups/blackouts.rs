@@ -1,4 +1,4 @@
-//! How long accesses had to wait for the moves of one group, in little memory: there may be a million groups.
+//! How long accesses waited for the moves of one group, in little memory: there may be a million groups.
 //! Input: the blackout of each move.
 
 use crate::{run::totals::Durations, units::Nanos};
@@ -6,15 +6,15 @@ use crate::{run::totals::Durations, units::Nanos};
 /// The blackouts of a group's moves.
 #[derive(Clone, Debug, Default)]
 pub struct Blackouts {
-    /// How many there are.
+    /// The number of blackouts.
     count: u64,
     longest: Nanos,
-    /// All of them. None: there are fewer than two, which `longest` describes, or there was no room.
+    /// All of them; None if there are fewer than two, which `longest` describes, or if there was no room.
     all: Option<Box<Durations>>,
 }
 
 impl Blackouts {
-    /// Adds one. `room` says for how many groups all may still be kept.
+    /// Adds a blackout. `room` is the number of groups that may still keep all theirs.
     pub(super) fn add(&mut self, blackout: Nanos, room: &mut usize) {
         if self.count == 1 && *room > 0 {
             *room -= 1;
@@ -27,7 +27,7 @@ impl Blackouts {
         }
     }
 
-    /// Adds those of another group.
+    /// Adds the blackouts of another group.
     pub(super) fn merge(&mut self, other: &Self) {
         if self.are_cut() || other.are_cut() {
             self.all = None;
@@ -45,23 +45,23 @@ impl Blackouts {
         self.longest = self.longest.max(other.longest);
     }
 
-    /// Whether there was no room for all of them: only the longest is known.
+    /// Whether there was no room for all blackouts: then only the longest is known.
     #[must_use]
     pub fn are_cut(&self) -> bool {
         self.count > 1 && self.all.is_none()
     }
 
-    /// The longest; None: no move's start was seen.
+    /// The longest blackout; None if no move's start was seen.
     #[must_use]
     pub fn longest(&self) -> Option<Nanos> {
         (self.count > 0).then_some(self.longest)
     }
 
-    /// The blackout that `quantile` (0 to 1) of them do not exceed, if that is known.
+    /// The blackout that `quantile` (0 to 1) of all do not exceed; None if it is not known.
     #[must_use]
     pub fn quantile(&self, quantile: f64) -> Option<Nanos> {
         match &self.all {
-            // To two digits: not beyond the longest.
+            // Quantiles have two digits: rounding must not exceed the longest.
             Some(all) => Some(all.quantile(quantile)?.min(self.longest)),
             None => self.longest().filter(|_| !self.are_cut()),
         }

@@ -1,4 +1,4 @@
-//! What moves can have in common, and what it is of one.
+//! The keys by which moves are grouped, and the value of each key for a move.
 //! Input: a move of a run.
 
 use std::sync::Arc;
@@ -11,28 +11,28 @@ use crate::{
     units::{Nanos, Order, Tgid, VirtAddr},
 };
 
-/// What moves can have in common.
+/// A property that moves can have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Key {
     /// The owner.
     Process,
     /// The owner's name.
     Comm,
-    /// The mapping.
+    /// The mapping of the page.
     Vma,
-    /// Why.
+    /// The reason of the move.
     Reason,
-    /// Who did it.
+    /// The process that moved the page.
     Actor,
-    /// From which node to which.
+    /// The old node and the new one.
     Nodes,
     /// The folio's order.
     Order,
-    /// What pagemap said.
+    /// The verdict of pagemap.
     Verdict,
-    /// The page, of its process.
+    /// The page, with its process.
     Address,
-    /// The second of the run.
+    /// The second after the begin of the run.
     Second,
     /// The machine.
     Host,
@@ -72,7 +72,7 @@ impl Key {
         }
     }
 
-    /// What it is of a move.
+    /// The value of this key for a move.
     #[must_use]
     pub fn of(self, moved: &Move, run: &Run) -> Value {
         match self {
@@ -102,7 +102,7 @@ impl Key {
         }
     }
 
-    /// What it is of a move of a folio that nobody maps; None: it has none.
+    /// The value for a move of a folio that nobody maps; None if it has none.
     #[must_use]
     pub fn of_unmapped(self, moved: &UnmappedMove, run: &Run) -> Option<Value> {
         Some(match self {
@@ -120,23 +120,23 @@ impl Key {
         })
     }
 
-    /// Whether what it is of a move says nothing without the machine.
+    /// Whether values of this key are unique on one machine only.
     pub(super) fn is_of_one_machine(self) -> bool {
         matches!(self, Self::Process | Self::Actor | Self::Address)
     }
 }
 
-/// What a run's events have in common.
+/// The values that all events of a run have in common.
 #[derive(Clone, Debug)]
 pub struct Run {
-    /// When it began.
+    /// The time at which the run began.
     pub begun: Nanos,
-    /// On which machine.
+    /// The machine of the run.
     pub host: Arc<str>,
 }
 
 impl Run {
-    /// Whole seconds from its begin.
+    /// Whole seconds from the begin of the run.
     pub(super) fn second(&self, at: Nanos) -> u64 {
         at.since(self.begun).0 / 1_000_000_000
     }
@@ -151,28 +151,28 @@ impl From<&Header> for Run {
     }
 }
 
-/// What a key is of a move.
+/// The value of a key for a move.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Value {
-    /// Nobody knows.
+    /// The value is not known.
     Nothing,
     /// No process maps it.
     Nobody,
-    /// A process by name.
+    /// A process with its name.
     Process(Tgid, Option<Arc<str>>),
     /// A name.
     Text(Arc<str>),
     /// A reason.
     Reason(Reason),
-    /// From a node, or swap, to another.
+    /// The node, or swap, that a page left and the one that it came to.
     Nodes(Residence, Residence),
     /// A folio's order.
     Order(Order),
     /// A verdict.
     Verdict(Verdict),
-    /// A page of a process.
+    /// A page of a process; None if the process is not known.
     Address(Option<Tgid>, VirtAddr),
-    /// Seconds from the run's begin, the first and the last.
+    /// The first and the last second of a stretch, from the begin of the run.
     Seconds(u64, u64),
 }
 
@@ -181,7 +181,7 @@ impl Value {
         Self::Process(task.tgid, task.comm.clone())
     }
 
-    /// Its name.
+    /// The name of a mapping.
     fn vma(vma: &Arc<Vma>) -> Self {
         Self::Text(if vma.name.is_empty() {
             Arc::from(vma.label())
@@ -208,7 +208,7 @@ impl From<Value> for Cell {
     }
 }
 
-/// What a move has in common with those that it came with: all that a key can be but where it was and when.
+/// The values that a batch of moves has in common: those of all keys but the address and the time.
 #[derive(Debug)]
 pub(super) struct Common {
     owner: Option<Task>,
@@ -235,7 +235,7 @@ impl From<&Move> for Common {
 }
 
 impl Common {
-    /// Whether a move has the same. Names are not compared but for being one: there may be more that have the same.
+    /// Whether a move has the same values. Names are compared by pointer: equal values may be reported as different.
     pub(super) fn is_of(&self, moved: &Move) -> bool {
         let task = |a: &Task, b: &Task| a.tgid == b.tgid && alike(a.comm.as_ref(), b.comm.as_ref(), Arc::ptr_eq);
         alike(self.owner.as_ref(), moved.owner.as_ref(), task)
@@ -247,7 +247,7 @@ impl Common {
     }
 }
 
-/// Whether both are there and the same, or neither is.
+/// Whether both are present and the same, or both are absent.
 #[inline]
 fn alike<T>(a: Option<&T>, b: Option<&T>, same: impl Fn(&T, &T) -> bool) -> bool {
     match (a, b) {

@@ -1,4 +1,4 @@
-//! Which groups have counted the pages of the folio that a thread is moving.
+//! Remembers which groups have counted the pages of the folio that a thread is moving.
 //! Input: moves, in the order in which they were read.
 
 use std::collections::HashMap;
@@ -13,18 +13,18 @@ const MOST: usize = 1 << 12;
 #[derive(Debug, Default)]
 pub struct Shared {
     folios: Folios,
-    /// Of the last move: events come in rows of one thread.
+    /// The thread of the last move: events come in batches of one thread.
     current: (Option<Tid>, Counted),
-    /// Of the other threads.
+    /// The other threads.
     others: HashMap<Option<Tid>, Counted>,
 }
 
-/// Where the pages of a folio are counted already.
+/// The groups that have counted the pages of a folio.
 #[derive(Debug, Default)]
 pub struct Counted {
     /// Base pages of the folio.
     pages: u64,
-    /// Table and group; None where each event counts its own pages.
+    /// Pairs of table and group; None if each event counts its own pages.
     groups: Option<Vec<(usize, Option<usize>)>>,
 }
 
@@ -40,7 +40,7 @@ impl Shared {
         if moved.nth.is_none() {
             (counted.pages, counted.groups) = (pages, None);
         } else if pages > 0 || counted.groups.is_none() {
-            // Where the first event was not seen, another one begins the folio.
+            // If the first event was not seen, another one begins the folio.
             counted.pages = moved.order.pages().max(moved.pages);
             counted.groups.get_or_insert_default().clear();
         }
@@ -58,7 +58,7 @@ impl Shared {
 }
 
 impl Counted {
-    /// Base pages that this group of this table has not counted yet.
+    /// The base pages that this group of this table has not counted yet.
     pub fn pages(&mut self, table: usize, group: Option<usize>) -> u64 {
         let Some(groups) = &mut self.groups else {
             return self.pages;

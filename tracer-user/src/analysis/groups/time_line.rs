@@ -1,17 +1,17 @@
-//! Seconds, joined into as few stretches as a table may have.
+//! Joins seconds into as few stretches as a table may have.
 //! Input: groups by second.
 
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use super::{Group, Row, Value};
 
-/// Stretches of a time line, seconds.
+/// The possible lengths of a stretch, in seconds.
 const STEPS: [u64; 17] = [
     1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 21_600, 43_200, 86_400,
 ];
 
-/// Joins seconds, which are the whole of these groups' values, into at most `most` stretches, all of one length; days
-/// are the longest.
+/// Joins groups whose only key is the second into at most `most` stretches of one length. The longest possible stretch
+/// is a day.
 #[must_use]
 pub fn stretches(seconds: &[Row<'_>], most: usize) -> Vec<(Value, Group)> {
     let begins = |step: u64| {

@@ -1,4 +1,4 @@
-//! The checks, one function each: facts to a finding, in words for whoever has to act on it.
+//! The checks, one function each: they turn facts into findings for the person who has to act on them.
 //! Input: the facts.
 
 use super::{
@@ -19,10 +19,10 @@ use crate::{
     units::PAGE_SIZE,
 };
 
-/// The first kernel whose tracepoints tell of single mappings: `set_migration_pte`, `remove_migration_pte` and their
-/// pmd kin (include/trace/events/{migrate,thp}.h).
+/// The first kernel whose tracepoints report single mappings: `set_migration_pte`, `remove_migration_pte` and their
+/// pmd variants (include/trace/events/{migrate,thp}.h).
 const FIRST_KERNEL: Version = Version(6, 1, 0);
-/// Since this one BPF memory is charged to the cgroup and RLIMIT_MEMLOCK is not looked at.
+/// The first kernel that charges BPF memory to the cgroup and ignores RLIMIT_MEMLOCK.
 const MEMLOCK_UNTIL: Version = Version(5, 11, 0);
 
 const EPERM: i32 = 1;
@@ -34,17 +34,18 @@ const EOPNOTSUPP: i32 = 95;
 /// The kernel's own "not supported" (include/linux/errno.h), which trampolines let through to user space.
 const ENOTSUPP: i32 = 524;
 
-/// The check that needs a closer look: of the capabilities, one alone keeps tracing from starting.
+/// The name of the only check that may fail without preventing tracing: of all capabilities only CAP_SYS_ADMIN is
+/// required.
 pub(super) const PRIVILEGES: &str = "privileges";
 
-/// CAP_SYS_ADMIN implies CAP_BPF and CAP_PERFMON (include/linux/capability.h, `bpf_capable`, `perfmon_capable`), and
-/// frame numbers want it themselves.
+/// Tracing needs CAP_SYS_ADMIN: it implies CAP_BPF and CAP_PERFMON (include/linux/capability.h, `bpf_capable`,
+/// `perfmon_capable`), and frame numbers require it.
 pub(super) fn may_trace(caller: Caller) -> bool {
     caller.initial_user_namespace != Some(false)
         && caller.capabilities.is_some_and(|held| held.has(Capability::SysAdmin))
 }
 
-/// Whether the caller's capabilities are enough for BPF; None: they are not known.
+/// Whether the caller's capabilities are enough for BPF; None if they are not known.
 fn may_attach(caller: Caller) -> Option<bool> {
     let held = caller.capabilities?;
     let enough = held.has(Capability::SysAdmin) || (held.has(Capability::Bpf) && held.has(Capability::Perfmon));
@@ -125,7 +126,7 @@ pub(super) fn privileges(facts: &Facts) -> Finding {
         .filter_map(|(capability, cost)| Some(format!("{} ({capability})", (*cost)?)))
         .collect();
     let remedy = if caller.uid == 0 {
-        "give it what it lacks: --privileged or --cap-add for a container, CapabilityBoundingSet= for a service"
+        "add these capabilities: --privileged or --cap-add for a container, CapabilityBoundingSet= for a service"
     } else {
         "run with sudo"
     };
@@ -139,7 +140,7 @@ pub(super) fn privileges(facts: &Facts) -> Finding {
         .remedy(remedy)
 }
 
-/// The capabilities, those that cost most first.
+/// The capabilities; the ones that cost most to lack come first.
 const BY_WEIGHT: [Capability; 8] = [
     Capability::SysAdmin,
     Capability::Bpf,
@@ -151,7 +152,7 @@ const BY_WEIGHT: [Capability; 8] = [
     Capability::Syslog,
 ];
 
-/// What the caller loses for want of a capability; None: nothing.
+/// The loss without a capability; None if nothing is lost.
 fn cost(facts: &Facts, capability: Capability) -> Option<&'static str> {
     let held = |other| facts.caller.capabilities.is_some_and(|all| all.has(other));
     let admin = held(Capability::SysAdmin);
@@ -165,7 +166,7 @@ fn cost(facts: &Facts, capability: Capability) -> Option<&'static str> {
         Capability::SysResource => Version::parse(&facts.release)
             .is_some_and(|version| version < MEMLOCK_UNTIL)
             .then_some("more locked memory for BPF maps than ulimit -l allows, before Linux 5.11"),
-        // The first only where the other is there instead; kernel addresses are not read.
+        // CAP_DAC_OVERRIDE matters only in place of CAP_DAC_READ_SEARCH; kernel addresses are not read.
         Capability::DacOverride | Capability::Syslog => None,
     }
 }
@@ -177,7 +178,7 @@ pub(super) fn pid_namespace(caller: Caller) -> Finding {
         Some(false) => Finding::missing(NAME, "one of its own (a container?)")
             .loses("everything: the kernel's process numbers mean nothing in it")
             .remedy("run tracer on the host, or the container with --pid=host"),
-        None => Finding::unknown(NAME, "/proc/self/ns/pid cannot be looked at").remedy("mount /proc"),
+        None => Finding::unknown(NAME, "/proc/self/ns/pid cannot be read").remedy("mount /proc"),
     }
 }
 
@@ -194,7 +195,7 @@ pub(super) fn lockdown(lockdown: Lockdown) -> Finding {
     }
 }
 
-/// Options without which hooks of the exact backend do not attach, and which hooks those are.
+/// Options that hooks of the exact backend need to attach, and those hooks.
 const OPTIONS: [(&str, &str); 6] = [
     ("BPF_JIT", "function hooks"),
     ("FUNCTION_TRACER", "function hooks"),
@@ -312,11 +313,11 @@ fn by_reason<'a>(refused: &[&'a Refusal]) -> Vec<(&'a str, Vec<&'static Hook>)> 
     groups
 }
 
-/// Programs read the kernel's structures with `bpf_probe_read_kernel`, which it refuses (kernel/bpf/helpers.c,
-/// `bpf_base_func_proto`, 5.4 to 7.3).
+/// The remedy if lockdown=confidentiality refuses `bpf_probe_read_kernel`, with which programs read the kernel's
+/// structures (kernel/bpf/helpers.c, `bpf_base_func_proto`, 5.4 to 7.3).
 const CONFIDENTIALITY: &str = "boot without lockdown=confidentiality, which refuses kprobes, /proc/kcore and BPF programs that read the kernel's memory";
 
-/// What to do about refused hooks, one sentence for each kind of refusal.
+/// Remedies for refused hooks, one sentence for each kind of refusal.
 fn remedy(facts: &Facts, refused: &[&Refusal]) -> String {
     let mut sentences: Vec<&str> = Vec::new();
     for refusal in refused {
@@ -339,7 +340,7 @@ fn remedy(facts: &Facts, refused: &[&Refusal]) -> String {
             (Some(ENOENT | ESRCH) | None, _) => {
                 "nothing: this kernel does not have them, is older than 6.1, or has inlined the function"
             }
-            (Some(EBUSY), _) => "somebody else holds the function (live patch, another tracer): end that first",
+            (Some(EBUSY), _) => "a live patch or another tracer has the function in use: end that first",
             (Some(ENOTSUPP | EOPNOTSUPP), _) => {
                 "boot a kernel built with CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS=y and CONFIG_BPF_JIT=y"
             }
@@ -352,7 +353,7 @@ fn remedy(facts: &Facts, refused: &[&Refusal]) -> String {
     sentences.join("; ")
 }
 
-/// Whether a reason is that of a hook which passes something else than its program takes (`KernelTypes::check`).
+/// Whether the reason is a prototype that differs from the one that the program expects (`KernelTypes::check`).
 fn differs(reason: &str) -> bool {
     reason.starts_with("this kernel's takes (") || reason.starts_with("this kernel's passes ")
 }
@@ -371,8 +372,8 @@ pub(super) fn bpf_settings(facts: &Facts) -> Finding {
     };
     match facts.settings.bpf_stats {
         Some(1..) => Finding::note(NAME, format!("kernel.bpf_stats_enabled=1; {disabled}{memory}"))
-            .loses("speed: the kernel takes the time of every BPF program's every run")
-            .remedy("sysctl kernel.bpf_stats_enabled=0, unless somebody measures"),
+            .loses("speed: the kernel measures each run of every BPF program")
+            .remedy("sysctl kernel.bpf_stats_enabled=0, unless these statistics are needed"),
         _ => Finding::ok(NAME, format!("{disabled}{memory}")),
     }
 }
@@ -385,7 +386,7 @@ pub(super) fn pagemap(facts: &Facts) -> Finding {
         OwnFrame::Hidden => Finding::missing(NAME, "frame numbers hidden: they need CAP_SYS_ADMIN")
             .loses(LOSES)
             .remedy(if facts.caller.uid == 0 {
-                "give it CAP_SYS_ADMIN (of the machine, not of a user namespace)"
+                "add CAP_SYS_ADMIN (of the machine, not of a user namespace)"
             } else {
                 "run with sudo"
             }),
@@ -395,7 +396,7 @@ pub(super) fn pagemap(facts: &Facts) -> Finding {
     }
 }
 
-/// What the files with a word per frame are for.
+/// The use of a file with a word per frame.
 fn frame_file_use(name: &str) -> &'static str {
     match name {
         "kpageflags" => "what kind of page a frame holds (kpageflags)",
@@ -441,7 +442,7 @@ pub(super) fn frame_files(files: &[(&'static str, Result<(), String>)]) -> Findi
 
 pub(super) fn counters(vmstat: &Result<Vmstat, String>) -> Finding {
     const NAME: &str = "kernel counts";
-    const LOSES: &str = "the books: nothing to hold tracer's own count against";
+    const LOSES: &str = "the books: tracer's own count cannot be compared with the kernel's";
     match vmstat {
         Err(why) => Finding::missing(NAME, format!("/proc/vmstat: {why}"))
             .loses(LOSES)
@@ -467,7 +468,7 @@ pub(super) fn hidepid(facts: &Facts) -> Option<Finding> {
         .is_some_and(|held| held.has(Capability::SysPtrace));
     let found = format!("/proc is mounted with hidepid={value}");
     Some(if sees_all {
-        Finding::ok(NAME, format!("{found}; CAP_SYS_PTRACE sees all the same"))
+        Finding::ok(NAME, format!("{found}; with CAP_SYS_PTRACE tracer sees every process"))
     } else {
         Finding::missing(NAME, found)
             .loses("names and memory of other users' processes")
@@ -514,9 +515,9 @@ pub(super) fn balancing(facts: &Facts) -> Finding {
     match (facts.settings.numa_balancing, several) {
         (None, _) if facts.proc.vmstat.is_err() => Finding::unknown(NAME, "/proc is not readable"),
         (None, _) => Finding::note(NAME, "no kernel.numa_balancing: built without CONFIG_NUMA_BALANCING")
-            .loses("moves to the node that uses a page: this kernel makes none by itself"),
+            .loses("moves of pages to the node that uses them: this kernel makes none by itself"),
         (Some(0), true) => Finding::note(NAME, "kernel.numa_balancing=0 (off)")
-            .loses("moves to the node that uses a page: the kernel makes none by itself")
+            .loses("moves of pages to the node that uses them: the kernel makes none by itself")
             .remedy("sysctl kernel.numa_balancing=1, to see it at work"),
         (Some(0), false) => Finding::ok(NAME, "kernel.numa_balancing=0 (off)"),
         (Some(value), false) => Finding::ok(

@@ -1,5 +1,5 @@
-//! What there is to know about a machine before anything is traced on it.
-//! Made by the command that asks the machine; read by the checks.
+//! The facts about a machine that decide whether and how it can be traced.
+//! Input: collected by the command that reads the machine; used by the checks.
 
 use crate::{
     kernel::{
@@ -14,71 +14,71 @@ use crate::{
     source::bpf::trial::Tried,
 };
 
-/// Everything the findings are drawn from. A `None` or an error is itself a fact: it could not be asked.
+/// All that the findings are drawn from. A `None` or an error is itself a fact: it could not be read.
 #[derive(Clone, Debug)]
 pub struct Facts {
     /// `uname -r`.
     pub release: String,
     /// `uname -m`.
     pub arch: String,
-    /// Bytes.
+    /// Bytes in a page.
     pub page_size: u64,
-    /// Levels of page tables, where the machine tells: 4 or 5 on x86-64.
+    /// Levels of page tables, if the machine reports them: 4 or 5 on x86-64.
     pub paging_levels: Option<u8>,
     /// The caller.
     pub caller: Caller,
     /// How far the kernel is locked down.
     pub lockdown: Lockdown,
-    /// What the kernel was built with; None: no file says so.
+    /// The options that the kernel was built with; None if no file lists them.
     pub config: Option<BuildConfig>,
     /// The kernel's BTF, or why it cannot be read.
     pub btf: Result<Btf, String>,
-    /// What the kernel said to the hooks.
+    /// The kernel's answer to the hooks.
     pub hooks: Hooks,
     /// Settings of the kernel.
     pub settings: Settings,
-    /// What /proc shows.
+    /// Readings of /proc.
     pub proc: ProcFiles,
     /// NUMA nodes, or why they are unknown.
     pub nodes: Result<Vec<Node>, String>,
 }
 
-/// What the kernel tells of its types.
+/// The kernel's description of its types.
 #[derive(Clone, Debug)]
 pub struct Btf {
     /// Size of the file.
     pub bytes: u64,
-    /// Whether it has every offset that the programs need, or which one it lacks.
+    /// Whether it has every offset that the programs need, or the one that it lacks.
     pub offsets: Result<(), String>,
 }
 
-/// Who runs the program.
+/// The process that asks for the diagnosis.
 #[derive(Clone, Copy, Debug)]
 pub struct Caller {
     /// Effective user id.
     pub uid: u32,
-    /// What it may do; None: /proc does not say.
+    /// Its capabilities; None if /proc does not list them.
     pub capabilities: Option<Capabilities>,
-    /// Whether its user namespace is the first one, where capabilities hold for the machine.
+    /// Whether its user namespace is the first one, in which capabilities hold for the machine.
     pub initial_user_namespace: Option<bool>,
     /// Whether its PID namespace is the first one, whose numbers the kernel reports.
     pub initial_pid_namespace: Option<bool>,
-    /// A seccomp filter looks at its system calls.
+    /// Whether a seccomp filter checks its system calls.
     pub seccomp: bool,
 }
 
-/// What became of the hooks.
+/// The outcome of trying the hooks.
 #[derive(Clone, Debug)]
 pub enum Hooks {
     /// They were not tried: the programs cannot be made without the kernel's offsets.
     NotTried,
     /// The kernel refused the maps, before any hook.
     Refused(String),
-    /// Each was tried.
+    /// Each hook was tried.
     Tried(Vec<Tried>),
 }
 
-/// Settings under /proc/sys and /sys; None: this kernel does not have it, or does not show it.
+/// Settings under /proc/sys and /sys; None if this kernel does not have one, or does not show it.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     /// `kernel.unprivileged_bpf_disabled`.
@@ -97,32 +97,32 @@ pub struct Settings {
     pub demotion: Option<bool>,
 }
 
-/// What pagemap showed of a page that was touched a moment ago.
+/// The answer of pagemap for a page that was touched immediately before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OwnFrame {
-    /// Its frame number.
+    /// It shows the frame number.
     Visible,
-    /// That it is in memory, but not where.
+    /// It shows that the page is in memory, without the frame number.
     Hidden,
-    /// Nothing, and why.
+    /// It cannot be read, for this reason.
     Unreadable(String),
 }
 
-/// What /proc shows to the caller.
+/// The readings of /proc by the caller.
 #[derive(Clone, Debug)]
 pub struct ProcFiles {
-    /// From pagemap.
+    /// The answer of pagemap.
     pub own_frame: OwnFrame,
     /// The files with a word per frame: name, and why it cannot be opened.
     pub frame_files: Vec<(&'static str, Result<(), String>)>,
     /// The kernel's counters, or why they cannot be read.
     pub vmstat: Result<Vmstat, String>,
-    /// The value of the mount option `hidepid`, where it is set.
+    /// The value of the mount option `hidepid`, if it is set.
     pub hidepid: Option<String>,
 }
 
 impl Facts {
-    /// Whether every hook that the backend cannot do without attaches.
+    /// Whether every hook that the backend requires attaches.
     pub(super) fn attaches(&self, backend: Backend) -> bool {
         match &self.hooks {
             Hooks::NotTried | Hooks::Refused(_) => false,
@@ -134,7 +134,7 @@ impl Facts {
     }
 }
 
-/// What became of a hook; None: it was not tried.
+/// The outcome for a hook; None if it was not tried.
 pub(super) fn outcome<'a>(all: &'a [Tried], hook: &Hook) -> Option<&'a Tried> {
     all.iter().find(|tried| tried.hook.program == hook.program)
 }

@@ -1,31 +1,31 @@
-//! One check of a machine: how it came out, what is lost by it and what to do.
-//! Made by the checks; read by `page`.
+//! One check of a machine: its outcome, what is lost by it and what to do.
+//! Input: made by the checks; read by `page`.
 
-/// How a check came out.
+/// The outcome of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// As it should be.
+    /// Nothing is lost.
     Ok,
     /// Something is lost.
     Missing,
-    /// Worth knowing.
+    /// Nothing required is missing, but it is worth knowing.
     Note,
-    /// Could not be checked.
+    /// It could not be checked.
     Unknown,
 }
 
 /// One check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What was checked.
+    /// The subject of the check.
     pub name: &'static str,
-    /// How it came out.
+    /// Its outcome.
     pub status: Status,
-    /// What was found.
+    /// The reading, in words.
     pub found: String,
-    /// What is lost by it.
+    /// The loss, if there is one.
     pub loses: Option<String>,
-    /// What the reader can do.
+    /// The remedy, if there is one.
     pub remedy: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! Facts of machines that are not there, for tests.
+//! Facts about invented machines, for tests.
 //! Input: none.
 
 use super::*;
@@ -20,7 +20,7 @@ pub(crate) fn capabilities(bits: u64) -> Option<Capabilities> {
     Capabilities::parse(format!("CapEff:\t{bits:016x}\n").as_bytes())
 }
 
-/// Every hook, refused with the answer that `refuse` gives.
+/// Every hook; `refuse` returns the reason for those that are refused.
 pub(crate) fn tried(refuse: impl Fn(&Hook) -> Option<(&'static str, Option<i32>)>) -> Hooks {
     let tried = HOOKS.iter().map(|hook| Tried {
         hook,
@@ -39,7 +39,7 @@ pub(crate) fn config(options: &[&str]) -> BuildConfig {
     BuildConfig::parse("/boot/config-6.12.117+deb12-amd64", lines.join("\n").as_bytes())
 }
 
-/// Two nodes, root, nothing refused.
+/// A machine with two nodes; the caller is root, and nothing is refused.
 pub(crate) fn fine() -> Facts {
     Facts {
         release: "6.12.117+deb12-amd64".to_owned(),

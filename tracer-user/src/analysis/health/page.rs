@@ -1,4 +1,4 @@
-//! The doctor's findings as sections: a row for each check, and which backend tracing would use.
+//! The findings as sections: a row for each check, and the backend that tracing would use.
 //! Input: the findings.
 
 use super::{Finding, Health, Status};
@@ -8,13 +8,13 @@ use crate::{
     section::{Cell, Column, Note, Row, Section, Tone},
 };
 
-/// Characters of the name of a check.
+/// Width of a check's name, in characters.
 const NAME: usize = 14;
-/// Characters of what was found.
+/// Width of the reading, in characters.
 const FOUND: usize = 76;
 
 impl Health {
-    /// The checks, and the verdict.
+    /// The checks and the verdict.
     #[must_use]
     pub fn sections(&self) -> Vec<Section> {
         vec![self.checks(), self.verdict()]

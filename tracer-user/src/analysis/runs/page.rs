@@ -18,10 +18,10 @@ use crate::{
     units::PAGE_SIZE,
 };
 
-/// What a person can do who wants to see something.
+/// A command that makes pages move.
 const HINT: &str = "to provoke moves, request compaction:  echo 1 | sudo tee /proc/sys/vm/compact_memory";
 
-/// Things that are lost, one and several of them.
+/// Words for things that can be lost: one, and several.
 const MOVES: [&str; 2] = ["move", "moves"];
 const CALLS: [&str; 2] = ["call", "calls"];
 const RUNS: [&str; 2] = ["run", "runs"];
@@ -40,7 +40,7 @@ pub(super) fn closing(header: &Header, totals: &Totals, summary: &Summary, hints
     let mut sections = vec![Section::notes(notes)];
     sections.extend(sums::sections(totals, summary.books.compaction_deferred));
     let compaction = &totals.compaction;
-    // Of a part of a run nobody knows that.
+    // Part of a run does not show whether an allocation waited.
     if compaction.runs > 0 && compaction.direct.is_empty() && lost.compactions == 0 {
         let none = Note::more(cells!["no allocation waited for compaction"]);
         sections.push(Section::notes(vec![none]));
@@ -73,7 +73,7 @@ pub(super) fn closing(header: &Header, totals: &Totals, summary: &Summary, hints
     sections
 }
 
-/// What events come to, where they are some of a run, or with `so_far` where it is not known how their run ended.
+/// The sums of selected events. `so_far` has the books of a run whose end was not recorded.
 pub(super) fn sums(header: &Header, totals: &Totals, so_far: Option<&SoFar>) -> Vec<Section> {
     let mut head = moved(totals);
     head.push(" moved".into());
@@ -103,7 +103,7 @@ fn moved(totals: &Totals) -> Vec<Cell> {
     }
 }
 
-/// How the pages that moved are mapped; nothing where each has one mapping.
+/// How the pages that moved are mapped; None if each has one mapping.
 fn mapped(totals: &Totals) -> Option<Note> {
     let mapped = totals.pages.saturating_sub(totals.unmapped);
     if totals.unmapped == 0 && totals.mappings == mapped {
@@ -117,7 +117,7 @@ fn mapped(totals: &Totals) -> Option<Note> {
     Some(Note::about("of these", joined(parts.into_iter().flatten(), " · ")))
 }
 
-/// Every place that lost something, with how much; nothing where nothing was lost.
+/// Every loss by its place, with its size; empty if nothing was lost.
 fn losses(books: &Books) -> Vec<Note> {
     let lost = &books.lost;
     let sum = |sum: u64, n: &u64| sum.saturating_add(*n);
@@ -179,7 +179,7 @@ fn losses(books: &Books) -> Vec<Note> {
     notes
 }
 
-/// What pagemap said.
+/// The sums of pagemap's verdicts.
 fn pagemap(totals: &Totals) -> Vec<Note> {
     let mut notes = Vec::new();
     if !totals.verdicts.is_empty() {
@@ -194,13 +194,13 @@ fn pagemap(totals: &Totals) -> Vec<Note> {
     notes
 }
 
-/// `2 nodes`
+/// The number of nodes: `2 nodes`.
 #[must_use]
 pub fn nodes(header: &Header) -> Cell {
     Cell::Counted(header.nodes as u64, "node", "nodes")
 }
 
-/// How the run was made, and what could not be had.
+/// How the run was made, and what the kernel refused.
 fn how(header: &Header) -> Vec<Note> {
     let made = cells![
         Cell::Backend(header.backend.clone()),
@@ -212,7 +212,7 @@ fn how(header: &Header) -> Vec<Note> {
         header.targets.clone()
     ];
     let mut notes = vec![Note::about("how", made)];
-    // Only exact has a backend after it to fall back on.
+    // Only the exact backend has another one to fall back on.
     let fallbacks = header.fallbacks.iter();
     notes.extend(fallbacks.map(|fallback| Note::more(cells![Backend::Exact.name(), " refused: ", fallback.clone()])));
     notes.extend(header.refused.iter().map(|hook| Note::more(refused(hook))));
@@ -265,7 +265,7 @@ mod tests {
             ..summary.books.whole.clone()
         });
         insta::assert_snapshot!("exact_imbalance", page(&exact(), &summary));
-        // Both errors cancel out, except in the calls.
+        // The imbalances cancel out, except within the calls.
         summary.books.whole.kernel = Some(903);
         summary.books.whole.checks.clear();
         summary.books.intervals = IntervalTotals::default();

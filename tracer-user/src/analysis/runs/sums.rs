@@ -9,10 +9,10 @@ use crate::{
     units::PAGE_SIZE,
 };
 
-/// The longest names of reasons, characters: tables by reason line up.
+/// Width of the longest name of a reason, in characters: it aligns the tables by reason.
 const REASON: usize = 17;
 
-/// For people: what there is of it.
+/// The sums for people, without empty tables.
 pub(super) fn sections(totals: &Totals, deferred: u64) -> Vec<Section> {
     let mut sections = Vec::new();
     if !totals.by_reason.is_empty() {
@@ -26,7 +26,7 @@ pub(super) fn sections(totals: &Totals, deferred: u64) -> Vec<Section> {
     sections
 }
 
-/// For programs: everything. `deferred` is how often compaction was put off, where that is known.
+/// The sums for programs, complete. `deferred` is the number of times that compaction was deferred, if it is known.
 #[must_use]
 pub fn record(totals: &Totals, deferred: Option<u64>) -> Section {
     let verdicts = totals
@@ -98,7 +98,7 @@ fn reasons(totals: &Totals) -> Section {
     section
 }
 
-/// Blackouts of all reasons: a row for each power of two; nothing where all are in one.
+/// Blackouts of all reasons, one row for each power of two; None if all are in one row.
 fn blackouts(totals: &Totals) -> Option<Section> {
     let mut blackouts = Durations::default();
     for sums in totals.by_reason.values() {
@@ -126,7 +126,7 @@ fn blackouts(totals: &Totals) -> Option<Section> {
     Some(section)
 }
 
-/// What could not be moved.
+/// Failures by reason and cause.
 fn failures(totals: &Totals) -> Section {
     let columns = vec![
         Column::name().key("reason").heading("NOT MOVED").least(REASON),
@@ -155,7 +155,7 @@ fn failures(totals: &Totals) -> Section {
     section
 }
 
-/// What compaction did; nothing where there was none.
+/// The sums of compaction; None if there was none.
 fn compaction(totals: &Totals, deferred: u64) -> Option<Section> {
     let sums = &totals.compaction;
     if sums.runs == 0 && deferred == 0 {
