@@ -1,4 +1,4 @@
-//! The cgroups of the v2 hierarchy: where they are, which one a path means, who is in it.
+//! The cgroups of the v2 hierarchy: their mount, the cgroup that a path names, and the processes in it.
 //! Input: /proc/self/mountinfo, the cgroup2 file system, /proc/PID/cgroup.
 
 use std::{
@@ -12,42 +12,42 @@ use tracer_common::filter::MAX_CGROUP_LEVELS;
 
 use crate::{escape::Printable, units::Tgid};
 
-/// Why a cgroup cannot be asked for.
+/// Why a cgroup cannot be traced.
 #[derive(Debug, Error)]
 pub enum CgroupError {
-    /// No cgroup2 mount: cgroup v1 only, or /sys is not what it should be.
-    #[error("cgroup v2 is not mounted here: v1 hierarchies cannot be asked for")]
+    /// There is no cgroup2 mount: the machine has only cgroup v1, or /sys is not mounted.
+    #[error("cgroup v2 is not mounted here: tracer does not support v1 hierarchies")]
     NoHierarchy,
     /// There is no such directory.
     #[error("no cgroup {} in {mount}", Printable(given))]
     NotFound {
-        /// As it was given.
+        /// The path as it was given.
         given: String,
-        /// Where the v2 hierarchy is.
+        /// The mount point of the v2 hierarchy.
         mount: String,
     },
     /// The path leads out of the hierarchy, or to a file.
-    #[error("{} is no cgroup: give a path below {mount}", Printable(given))]
+    #[error("{} is not a cgroup: give a path below {mount}", Printable(given))]
     NoCgroup {
-        /// As it was given.
+        /// The path as it was given.
         given: String,
-        /// Where the v2 hierarchy is.
+        /// The mount point of the v2 hierarchy.
         mount: String,
     },
-    /// Deeper than the kernel side looks.
+    /// The cgroup is deeper than the BPF side looks.
     #[error("cgroup {} is more than {} levels deep", Printable(.0), MAX_CGROUP_LEVELS - 2)]
     Deep(String),
-    /// The kernel would not say.
-    #[error("cannot look at {path}: {source}")]
+    /// The kernel refused to show a path.
+    #[error("cannot access {path}: {source}")]
     Read {
-        /// What was looked at.
+        /// The path.
         path: String,
-        /// What the kernel answered.
+        /// The kernel's error.
         source: io::Error,
     },
 }
 
-/// Where the v2 hierarchy is mounted.
+/// The mounted v2 hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hierarchy {
     mount: PathBuf,
@@ -55,7 +55,7 @@ pub struct Hierarchy {
     root: String,
 }
 
-/// A cgroup that was asked for.
+/// A cgroup that was requested.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cgroup {
     /// `kernfs_node.id`, which is the directory's inode number (`kernfs_id_ino`, include/linux/kernfs.h, 64 bits).
@@ -93,7 +93,7 @@ impl Hierarchy {
         })
     }
 
-    /// The cgroup that a person means: by its path in the hierarchy, or by that of its directory.
+    /// The cgroup that a person names, by its path in the hierarchy or by the path of its directory.
     ///
     /// # Errors
     /// [`CgroupError`] says what is wrong with the path.
@@ -142,14 +142,14 @@ impl Hierarchy {
 }
 
 impl Cgroup {
-    /// Whether a process whose /proc/PID/cgroup is this is in it, or in one below.
+    /// Whether a process is in this cgroup or in one below, by the content of its /proc/PID/cgroup.
     #[must_use]
     pub fn holds(&self, proc_pid_cgroup: &[u8]) -> bool {
         let Some(path) = unified(proc_pid_cgroup) else {
             return false;
         };
         match path.strip_prefix(self.path.as_bytes()) {
-            // Outside of this process's cgroup namespace paths begin with /.. (kernfs_path_from_node).
+            // The paths of cgroups outside this process's cgroup namespace begin with /.. (kernfs_path_from_node).
             Some(below) => below.is_empty() || below.starts_with(b"/") && !below.starts_with(b"/.."),
             None => false,
         }
@@ -159,7 +159,7 @@ impl Cgroup {
 /// The process's line of the v2 hierarchy in `/proc/PID/cgroup`.
 ///
 /// # Errors
-/// What the kernel answered.
+/// The kernel's error.
 pub fn read(tgid: Tgid) -> io::Result<Vec<u8>> {
     fs::read(format!("/proc/{tgid}/cgroup"))
 }

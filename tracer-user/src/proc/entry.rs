@@ -1,5 +1,5 @@
-//! Every bit of a pagemap entry: the flags beside the frame, and what an entry without a page stands for.
-//! Input: words of /proc/PID/pagemap; the kernel's release and the names in /proc/kallsyms, which tell how it numbers swap types.
+//! Every bit of a pagemap entry: the flags beside the frame, and the meaning of an entry without a page.
+//! Input: words of /proc/PID/pagemap; the kernel's release and /proc/kallsyms, from which its swap types are derived.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -19,7 +19,7 @@ pub struct Field {
     pub name: &'static str,
     /// The bit alone; 0 for the frame and the swap slot.
     pub mask: u64,
-    /// What it says, in one sentence.
+    /// Its meaning, in one sentence.
     pub what: &'static str,
 }
 
@@ -41,7 +41,8 @@ const fn number(bits: &'static str, what: &'static str) -> Field {
     }
 }
 
-/// Every field, 6.1 to 7.3 (fs/proc/task_mmu.c, `pagemap_read`; Documentation/admin-guide/mm/pagemap.rst). Bits 59 and 60 are zero.
+/// Every field, 6.1 to 7.3 (fs/proc/task_mmu.c, `pagemap_read`; Documentation/admin-guide/mm/pagemap.rst). Bits 59 and
+/// 60 are zero.
 pub const FIELDS: [Field; 10] = [
     number(
         "0-54",
@@ -94,36 +95,37 @@ pub const FIELDS: [Field; 10] = [
     bit("63", "present", pagemap::PRESENT, "A page is there."),
 ];
 
-/// What an entry stands for. Kinds that look like swap, and are not, have names of their own.
+/// The meaning of an entry. Entries that look like swap but are not have variants of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Place {
-    /// Nothing: never touched, given back, or not mapped.
+    /// Nothing is there: never touched, given back, or not mapped.
     None,
     /// The page is in this frame.
     Frame(Pfn),
-    /// The page is in a frame that the reader may not know.
+    /// The page is in a frame that the kernel hides from the reader.
     HiddenFrame,
     /// The page is in swap.
     Swap(SwapSlot),
-    /// The entry holds something other than a page; the reader may not know what: swap, or any of the kinds below.
+    /// The entry holds something other than a page, which the kernel hides from the reader: swap, or any of the kinds
+    /// below.
     HiddenEntry,
     /// The page is being copied away from this frame.
     Migrating(Pfn),
     /// The page is in the private memory of a device.
     DevicePrivate(Pfn),
-    /// A device has the page for itself.
+    /// A device has exclusive access to the page.
     DeviceExclusive(Pfn),
-    /// The frame is broken: an access is a SIGBUS.
+    /// The frame is broken: an access raises SIGBUS.
     HwPoison(Pfn),
-    /// A guard region: an access is a SIGSEGV.
+    /// A guard region: an access raises SIGSEGV.
     Guard,
-    /// A marker of userfaultfd: no page, but the range is protected against writing.
+    /// A marker of userfaultfd: there is no page, but the range is protected against writing.
     UffdWpMarker,
-    /// A marker of lost content: an access is a SIGBUS, because the page could not be read back from swap, or was poisoned.
+    /// A marker of lost content, which could not be read back from swap, or was poisoned: an access raises SIGBUS.
     PoisonMarker,
     /// A marker without any flag that kernels up to 7.3 have.
     Marker(u64),
-    /// A special entry of a type that this kernel's build does not explain.
+    /// A special entry whose type is not known for this build of the kernel.
     Special {
         /// The swap type.
         ty: u8,
@@ -133,7 +135,7 @@ pub enum Place {
 }
 
 impl Entry {
-    /// What the entry stands for, with the kernel's swap types.
+    /// The meaning of the entry, given the kernel's swap types.
     ///
     /// Without CAP_SYS_ADMIN type and offset read 0, the header of the first swap area, where no page can be: that is
     /// [`Place::HiddenEntry`]. Migration entries of hugetlb have no bit of their own and read [`Place::None`]
@@ -170,8 +172,8 @@ impl Entry {
     }
 }
 
-/// `PTE_MARKER_*`, include/linux/swapops.h (7.2 and later: leafops.h): flags in the offset. UFFD_WP since 5.19, POISONED since
-/// 6.2 (as SWAPIN_ERROR before 6.6), GUARD since 6.13.
+/// `PTE_MARKER_*`, include/linux/swapops.h (7.2 and later: leafops.h): flags in the offset. UFFD_WP since 5.19,
+/// POISONED since 6.2 (as SWAPIN_ERROR before 6.6), GUARD since 6.13.
 fn marker(offset: u64) -> Place {
     const UFFD_WP: u64 = 1 << 0;
     const POISONED: u64 = 1 << 1;
@@ -186,10 +188,10 @@ fn marker(offset: u64) -> Place {
 
 /// The highest swap type: the field has five bits.
 const LAST_TYPE: u8 = 31;
-/// No build has so few swap areas: what is below is one (include/linux/swap.h, `MAX_SWAPFILES`; 23 up to 7.3).
+/// Types below this are swap areas in every build (include/linux/swap.h, `MAX_SWAPFILES`; 23 up to 7.3).
 const FEWEST_AREAS: u8 = 21;
 
-/// What a swap type stands for.
+/// The meaning of a swap type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SwapType {
     Area,
@@ -202,9 +204,10 @@ enum SwapType {
     Unknown,
 }
 
-/// How a kernel numbers its swap types (include/linux/swap.h, 6.1 to 7.3). From `MAX_SWAPFILES` on there are, each only if
-/// it is built in: one for poisoned frames, three for migration, those of device memory, one for markers, and on 6.1
-/// one for pages that could not be read back. So the numbers are found from the end, by what the kernel was built with.
+/// The numbering of a kernel's swap types (include/linux/swap.h, 6.1 to 7.3). Types below `MAX_SWAPFILES` are swap
+/// areas. From there on the special ones follow, each only if it is built in: one for poisoned frames, three for
+/// migration, those of device memory, one for markers, and on 6.1 one for pages that could not be read back. The
+/// numbers are therefore counted down from the last type, by the kernel's build options.
 #[derive(Debug)]
 pub struct SwapTypes {
     version: Option<Version>,
@@ -214,15 +217,15 @@ pub struct SwapTypes {
 
 /// `CONFIG_MEMORY_FAILURE`.
 const MEMORY_FAILURE: &str = "memory_failure";
-/// `CONFIG_DEVICE_PRIVATE`, up to 6.14: four types.
+/// `CONFIG_DEVICE_PRIVATE`, up to 6.14: it adds four types.
 const FOUR_DEVICE_TYPES: &str = "make_device_exclusive_range";
-/// The same from 6.15 on: three types, because exclusive access has only one.
+/// `CONFIG_DEVICE_PRIVATE` from 6.15 on: it adds three types, because exclusive access has only one.
 const THREE_DEVICE_TYPES: &str = "make_device_exclusive";
-/// Any kernel has it: without it the list of symbols says nothing.
+/// Every kernel has this symbol: a list without it is not usable.
 const EVERYWHERE: &str = "schedule";
 
 impl SwapTypes {
-    /// Those of the running kernel. Its symbols are read when the first entry needs them.
+    /// The types of the running kernel. Its symbols are read when the first entry needs them.
     pub fn running() -> Self {
         Self {
             version: Version::parse(&release::release()),
@@ -234,7 +237,7 @@ impl SwapTypes {
     fn kind(&self, ty: u8) -> SwapType {
         match ty {
             0..FEWEST_AREAS => SwapType::Area,
-            // The last type since 6.2, whatever is built in: most entries need no symbols.
+            // It is the last type since 6.2 in every build: most entries need no symbols.
             LAST_TYPE if self.version.is_some_and(|version| version >= Version(6, 2, 0)) => SwapType::Marker,
             _ => {
                 let built = self.built.get_or_init(|| {
@@ -257,7 +260,7 @@ fn of_build(version: Option<Version>, symbols: &BTreeSet<String>) -> [SwapType; 
     if !has(EVERYWHERE) {
         return unknown_build();
     }
-    // Downwards from the last.
+    // Count down from the last type.
     let mut special = Vec::new();
     if version.is_some_and(|version| version < Version(6, 2, 0)) {
         special.push(SwapType::SwapinError);
@@ -283,13 +286,13 @@ fn of_build(version: Option<Version>, symbols: &BTreeSet<String>) -> [SwapType; 
     kinds
 }
 
-/// Those of the wanted symbols that the running kernel has; `None` if it does not list them.
+/// The wanted symbols that the running kernel has; `None` if it does not list its symbols.
 fn running_symbols() -> Option<BTreeSet<String>> {
     let file = File::open("/proc/kallsyms").ok()?;
     Some(wanted_symbols(BufReader::with_capacity(64 << 10, file)))
 }
 
-/// Reads `/proc/kallsyms` (kernel/kallsyms.c, `s_show`): address, type, name, perhaps a module.
+/// Reads `/proc/kallsyms` (kernel/kallsyms.c, `s_show`): address, type, name, and for a module's symbol its module.
 fn wanted_symbols(reader: impl BufRead) -> BTreeSet<String> {
     let wanted = [MEMORY_FAILURE, FOUR_DEVICE_TYPES, THREE_DEVICE_TYPES, EVERYWHERE];
     reader
@@ -385,12 +388,12 @@ mod tests {
 
     #[test]
     fn special_entries_have_the_names_of_their_build() {
-        // Without poisoned frames and devices, as on 6.12 cloud: 28 to 30 migrate.
+        // A build without poisoned frames and devices, such as 6.12 cloud: 28 to 30 migrate.
         let cloud = types(Version(6, 12, 0), bare);
         for ty in 28..=30 {
             assert_eq!(swap(ty, 0x77).place(&cloud), Place::Migrating(Pfn(0x77)));
         }
-        // With both, up to 6.14.
+        // A build with both, up to 6.14.
         let full = types(Version(6, 12, 0), debian);
         assert_eq!(swap(23, 0x77).place(&full), Place::HwPoison(Pfn(0x77)));
         for ty in 24..=26 {
@@ -402,14 +405,14 @@ mod tests {
         for ty in 29..=30 {
             assert_eq!(swap(ty, 0x77).place(&full), Place::DeviceExclusive(Pfn(0x77)));
         }
-        // With both, from 6.15 on: writable pages migrate as 27.
+        // A build with both, from 6.15 on: writable pages migrate as 27.
         let new = types(Version(7, 3, 0), newest);
         assert_eq!(swap(24, 0x77).place(&new), Place::HwPoison(Pfn(0x77)));
         assert_eq!(swap(27, 0x77).place(&new), Place::Migrating(Pfn(0x77)));
         assert_eq!(swap(28, 0x77).place(&new), Place::DevicePrivate(Pfn(0x77)));
         assert_eq!(swap(29, 0x77).place(&new), Place::DevicePrivate(Pfn(0x77)));
         assert_eq!(swap(30, 0x77).place(&new), Place::DeviceExclusive(Pfn(0x77)));
-        // 6.1 has one type more at the end.
+        // 6.1 has one more type at the end.
         let old = types(Version(6, 1, 0), bare);
         assert_eq!(swap(29, 0x77).place(&old), Place::Migrating(Pfn(0x77)));
         assert_eq!(swap(30, 1).place(&old), Place::UffdWpMarker);
@@ -418,9 +421,9 @@ mod tests {
 
     #[test]
     fn markers_are_no_pages() {
-        // Markers are told without the kernel's symbols.
+        // Markers are recognized without the kernel's symbols.
         let types = types(Version(6, 18, 0), || panic!("no need of them"));
-        // As 6.18 shows a guard region, and without the bit that 6.13 does not have.
+        // A guard region as 6.18 shows it, and without the bit that 6.13 does not have.
         assert_eq!(Entry(0x4480_0000_0000_009f).place(&types), Place::Guard);
         assert_eq!(swap(31, 4).place(&types), Place::Guard);
         assert_eq!(swap(31, 1).place(&types), Place::UffdWpMarker);

@@ -1,4 +1,4 @@
-//! What the kernel says of a page frame: its flags and how often it is mapped.
+//! The kernel's flags and mapping counts of page frames.
 //! Input: /proc/kpageflags and /proc/kpagecount, one 64-bit word per frame, readable by root only.
 
 use std::fmt;
@@ -12,11 +12,11 @@ use crate::proc::page_flags;
 use crate::proc::pagemap::{Frame, Pagemap, gather, read_words};
 use crate::units::{Pfn, VirtAddr};
 
-/// How far the next wanted frame may be for the words before it to be read along. A word costs 30 to 45 ns, because the kernel
-/// looks at the frame's `struct page` for it, and a system call 165 (6.18, one core).
+/// The largest distance to the next wanted frame over which words are read and dropped. A word costs 30 to 45 ns,
+/// because the kernel looks at the frame's `struct page`, and a system call costs 165 (6.18, one core).
 const MAX_GAP: u64 = 4;
 
-/// One of the two files failed; a program can go on without what it tells.
+/// One of the two files failed; a program can continue without it.
 #[derive(Debug, Error)]
 #[error("cannot {operation} {path}: {source}")]
 pub struct KpageError {
@@ -24,11 +24,11 @@ pub struct KpageError {
     pub operation: &'static str,
     /// The file.
     pub path: &'static str,
-    /// What the kernel answered; `NotFound` on a kernel built without `CONFIG_PROC_PAGE_MONITOR`.
+    /// The kernel's error; `NotFound` on a kernel built without `CONFIG_PROC_PAGE_MONITOR`.
     pub source: io::Error,
 }
 
-/// An open file with one word per frame (fs/proc/page.c). It goes on answering after privileges were dropped.
+/// An open file with one word per frame (fs/proc/page.c). It remains readable after privileges are dropped.
 #[derive(Debug)]
 pub struct FrameFile {
     file: File,
@@ -37,7 +37,7 @@ pub struct FrameFile {
 }
 
 impl FrameFile {
-    /// `/proc/kpageflags`: the words are for [`PageFlags::new`]. A frame beyond the memory reads [`PageFlags::NOPAGE`].
+    /// `/proc/kpageflags`: its words are for [`PageFlags::new`]. A frame beyond the memory reads [`PageFlags::NOPAGE`].
     ///
     /// # Errors
     /// [`KpageError`] when it is missing or may not be opened.
@@ -45,7 +45,7 @@ impl FrameFile {
         Self::open("/proc/kpageflags", PageFlags::NOPAGE)
     }
 
-    /// `/proc/kpagecount`: the words say how often the frame is mapped into page tables. A frame beyond the memory reads 0.
+    /// `/proc/kpagecount`: its words count the mappings of a frame in page tables. A frame beyond the memory reads 0.
     /// Kernels built without `CONFIG_PAGE_MAPCOUNT` (6.15 and later) show the average over the folio.
     ///
     /// # Errors
@@ -65,7 +65,7 @@ impl FrameFile {
         }
     }
 
-    /// Fills `words` with those of neighbouring frames from `first` on; returns how many there were before the file's end.
+    /// Fills `words` with those of neighbouring frames from `first` on; returns the number before the file's end.
     ///
     /// # Errors
     /// [`KpageError`] when reading fails.
@@ -78,10 +78,10 @@ impl FrameFile {
     }
 
     /// Replaces the content of `out` with one word per frame, in their order.
-    /// Frames that lie close together share a system call, so sort them; unsorted ones are answered too, but slowly.
+    /// Frames that lie close together share a system call: unsorted frames are read correctly, but slowly.
     ///
     /// # Errors
-    /// [`KpageError`] when reading fails; `out` then holds nothing of use.
+    /// [`KpageError`] when reading fails; `out` is then not usable.
     pub fn lookup(&self, sorted: &[Pfn], out: &mut Vec<u64>) -> Result<(), KpageError> {
         match gather(&self.file, sorted, |pfn| pfn.0, MAX_GAP, self.absent, out) {
             Ok(_) => Ok(()),
@@ -94,19 +94,19 @@ impl FrameFile {
     }
 }
 
-/// What a kernel's kpageflags gets wrong.
+/// Errors in a kernel's kpageflags.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KpfQuirks {
-    /// `KPF_KSM` stands on every anonymous page and says nothing.
+    /// `KPF_KSM` is set for every anonymous page and has no meaning.
     pub ksm_on_every_anon: bool,
 }
 
 impl KpfQuirks {
-    /// What is known of a release ("6.12.117+deb12-cloud-amd64"); without a version in it, nothing is.
+    /// The known errors of a release ("6.12.117+deb12-cloud-amd64"); none for a text without a version.
     ///
-    /// KSM: `stable_page_flags` (fs/proc/page.c) was rewritten in 6.10 and tested for one bit of `FOLIO_MAPPING_KSM` where it
-    /// takes two. Seen wrong on 6.12 and 6.18, right on 6.1, 6.18.44, 7.2 and 7.3; unseen releases in between are taken to be
-    /// wrong. The fix goes to stable kernels, so ask the kernel with [`probe`](Self::probe) where that is possible.
+    /// KSM: `stable_page_flags` (fs/proc/page.c) was rewritten in 6.10 and tested one bit of `FOLIO_MAPPING_KSM`, which
+    /// has two. It was seen wrong on 6.12 and 6.18, right on 6.1, 6.18.44, 7.2 and 7.3; releases in between that were
+    /// not tried count as wrong. Stable kernels get the fix: use [`probe`](Self::probe) where possible.
     pub fn of(release: &str) -> Self {
         let ksm_on_every_anon = Version::parse(release).is_some_and(|version| {
             let wrong = Version(6, 10, 0)..Version(7, 2, 0);
@@ -116,10 +116,10 @@ impl KpfQuirks {
         Self { ksm_on_every_anon }
     }
 
-    /// Asks the running kernel: a private page written a moment ago cannot have been merged yet.
-    /// `None` if the page's frame or its flags cannot be had. `own` is the caller's own pagemap.
+    /// Tests the running kernel: a private page that was written immediately before cannot have been merged yet.
+    /// `None` if the page's frame or its flags cannot be read. `own` is the caller's own pagemap.
     pub fn probe(own: &Pagemap, flags: &FrameFile) -> Option<Self> {
-        // Two pages hold one whole page of nobody else's, wherever the allocation begins.
+        // Two pages contain one whole page that holds nothing else, wherever the allocation begins.
         let fresh = std::hint::black_box(vec![1u8; 8192]);
         let middle = VirtAddr((&raw const *fresh.get(4096)?).addr() as u64);
         let mut word = [0];
@@ -137,17 +137,17 @@ impl KpfQuirks {
     }
 }
 
-/// The flags of one frame; only those that can be relied on.
+/// The flags of one frame that can be relied on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct PageFlags(u64);
 
 impl PageFlags {
-    /// `KPF_NOPAGE`: there is no memory behind this frame number.
+    /// `KPF_NOPAGE`: this frame number has no memory.
     pub const NOPAGE: u64 = 1 << 20;
     /// `KPF_KSM`: the frame holds identical pages of several mappings.
     pub const KSM: u64 = 1 << 21;
 
-    /// Takes a word of kpageflags without the flags this kernel gets wrong.
+    /// Takes a word of kpageflags and clears the flags that this kernel gets wrong.
     pub fn new(word: u64, quirks: KpfQuirks) -> Self {
         if quirks.ksm_on_every_anon {
             Self(word & !Self::KSM)
@@ -156,7 +156,7 @@ impl PageFlags {
         }
     }
 
-    /// The word, `1 << KPF_*`, without the flags that were taken out.
+    /// The word, `1 << KPF_*`, without the cleared flags.
     pub fn bits(self) -> u64 {
         self.0
     }
@@ -166,16 +166,16 @@ impl PageFlags {
         self.names().any(|set| set == name)
     }
 
-    /// The names of the set flags in the order of their bits, as the kernel's documentation spells them but in lower case;
-    /// without those that are the kernel's own, for its developers.
-    /// "thp" is any transparent large folio on 6.12 and later, not only one of PMD size.
+    /// The names of the set flags in the order of their bits, in lower case as in the kernel's documentation, without
+    /// the flags that serve the kernel's developers. "thp" is any transparent large folio on 6.12 and later, not only
+    /// one of PMD size.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         page_flags::documented().filter_map(move |flag| (self.0 >> flag.bit & 1 != 0).then_some(flag.name))
     }
 }
 
 impl fmt::Display for PageFlags {
-    /// The names with commas between them; "-" without any.
+    /// The names with commas between them; "-" if there are none.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut names = self.names();
         f.write_str(names.next().unwrap_or("-"))?;

@@ -1,4 +1,4 @@
-//! The mappings of a process: which VMA covers an address, and what the kernel calls it.
+//! The mappings of a process: the VMA that covers an address, and the kernel's name for it.
 //! Input: /proc/PID/maps.
 
 use std::fmt;
@@ -13,15 +13,15 @@ use crate::units::{Tgid, VirtAddr};
 /// Bytes of a bad line that an error quotes.
 const QUOTED: usize = 80;
 
-/// Why a line of /proc/PID/maps gave no VMA.
+/// Why a line of /proc/PID/maps has no VMA.
 #[derive(Debug, Error)]
 pub enum MapsError {
-    /// The line does not have the kernel's form; the lines after it are still read.
+    /// The line does not have the kernel's form; the following lines are still read.
     #[error("line {number} of maps is not a mapping: {text:?}")]
     Line {
         /// Counted from 1.
         number: usize,
-        /// How the line begins.
+        /// The begin of the line.
         text: String,
     },
     /// The file could not be read any further.
@@ -29,7 +29,7 @@ pub enum MapsError {
     Read {
         /// The last line that was read.
         number: usize,
-        /// What the kernel answered.
+        /// The kernel's error.
         source: io::Error,
     },
 }
@@ -57,22 +57,22 @@ impl Perms {
         self.0
     }
 
-    /// The process may read.
+    /// Whether the process may read.
     pub fn readable(self) -> bool {
         self.0[0] == b'r'
     }
 
-    /// The process may write.
+    /// Whether the process may write.
     pub fn writable(self) -> bool {
         self.0[1] == b'w'
     }
 
-    /// The process may execute.
+    /// Whether the process may execute.
     pub fn executable(self) -> bool {
         self.0[2] == b'x'
     }
 
-    /// `VM_MAYSHARE`: writes reach the other mappings of the file or segment.
+    /// `VM_MAYSHARE`: other mappings of the file or segment see what is written.
     pub fn shared(self) -> bool {
         self.0[3] == b's'
     }
@@ -93,17 +93,17 @@ pub struct Vma {
     pub start: VirtAddr,
     /// First address behind it.
     pub end: VirtAddr,
-    /// What the process may do there.
+    /// The access that the process has there.
     pub perms: Perms,
-    /// Where in the file `start` is, bytes; 0 without a file.
+    /// The offset of `start` in the file, bytes; 0 without a file.
     pub offset: u64,
     /// Major and minor number of the file's device; (0, 0) without a file.
     pub dev: (u32, u32),
     /// The file's inode; 0 without a file.
     pub inode: u64,
-    /// As the kernel prints it: `[heap]`, `[anon:jemalloc]`, `/a path (deleted)`, empty for plain anonymous memory.
-    /// A newline in a path reads "\012" (`seq_path`); a backslash stands as it is, so that is not undone here.
-    /// Other control bytes are raw: escape before printing.
+    /// The name as the kernel prints it: `[heap]`, `[anon:jemalloc]`, `/a path (deleted)`, empty for plain anonymous
+    /// memory. A newline in a path reads "\012" (`seq_path`). That is not undone here, because backslashes are not
+    /// escaped. Other control bytes are raw: escape before printing.
     pub name: Arc<str>,
 }
 
@@ -113,7 +113,7 @@ impl Vma {
         self.start <= address && address < self.end
     }
 
-    /// The name; that of plain anonymous memory, which has none, is "anon".
+    /// The name; plain anonymous memory, which has none, is "anon".
     pub fn label(&self) -> &str {
         if self.name.is_empty() { "anon" } else { &self.name }
     }
@@ -123,13 +123,13 @@ impl Vma {
         self.end.page().saturating_sub(self.start.page())
     }
 
-    /// Parses one line without its newline; `None` when it does not have the kernel's form.
+    /// Parses one line without its newline; `None` if it does not have the kernel's form.
     fn parse(line: &[u8]) -> Option<Self> {
         let (range, rest) = split_once(line, b' ')?;
         let (perms, rest) = split_once(rest, b' ')?;
         let (offset, rest) = split_once(rest, b' ')?;
         let (dev, rest) = split_once(rest, b' ')?;
-        // The kernel prints a blank after the inode also when no name follows.
+        // The kernel prints a blank after the inode even if no name follows.
         let (inode, name) = split_once(rest, b' ').unwrap_or((rest, b""));
         let (start, end) = split_once(range, b'-')?;
         let (major, minor) = split_once(dev, b':')?;
@@ -146,7 +146,7 @@ impl Vma {
     }
 }
 
-/// The name behind its padding. It is padded to a column with blanks and begins with `/`, `[` or a letter, never a blank.
+/// The name after its padding. The kernel pads with blanks, and names begin with `/`, `[` or a letter, never a blank.
 fn name_of(padded: &[u8]) -> Arc<str> {
     let first = padded.iter().position(|&byte| byte != b' ');
     match first.and_then(|first| padded.get(first..)) {
@@ -160,7 +160,7 @@ fn split_once(bytes: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
     Some((bytes.get(..index)?, bytes.get(index + 1..)?))
 }
 
-/// Only digits: `from_str_radix` alone would take a sign.
+/// Parses digits only: `from_str_radix` alone would accept a sign.
 fn hex(digits: &[u8]) -> Option<u64> {
     let text = str::from_utf8(digits).ok()?;
     if !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
@@ -180,8 +180,8 @@ fn decimal(digits: &[u8]) -> Option<u64> {
 /// Parses `/proc/PID/maps` (fs/proc/task_mmu.c, `show_map_vma`), line by line.
 ///
 /// # Errors
-/// [`MapsError::Line`] for a line that does not have the kernel's form, and the iteration goes on behind it;
-/// [`MapsError::Read`] when reading fails, and the iteration ends.
+/// [`MapsError::Line`] for a line that does not have the kernel's form; the iteration continues after it.
+/// [`MapsError::Read`] when reading fails; the iteration ends.
 pub fn parse(reader: impl BufRead) -> impl Iterator<Item = Result<Vma, MapsError>> {
     Lines {
         reader,
@@ -233,19 +233,21 @@ pub struct AddressSpace {
 }
 
 impl AddressSpace {
-    /// Reads `/proc/TGID/maps`. A zombie and a kernel thread have no mappings: an empty address space, or `ESRCH` on newer kernels.
+    /// Reads `/proc/TGID/maps`. Zombies and kernel threads have no mappings: their address space is empty, or newer
+    /// kernels return `ESRCH`.
     ///
     /// # Errors
-    /// What the kernel answered: `NotFound` or `ESRCH` when the process is gone, `PermissionDenied` without ptrace access to it.
+    /// The kernel's error: `NotFound` or `ESRCH` if the process is gone, `PermissionDenied` without ptrace access to
+    /// it.
     pub fn read(tgid: Tgid) -> io::Result<Self> {
         let file = File::open(format!("/proc/{tgid}/maps"))?;
         Self::from_reader(BufReader::with_capacity(64 << 10, file))
     }
 
-    /// Collects what [`parse`] gives; lines it cannot read are counted in [`skipped`](Self::skipped).
+    /// Collects the results of [`parse`]; lines that it cannot read are counted in [`skipped`](Self::skipped).
     ///
     /// # Errors
-    /// Only those of the reader.
+    /// Only the reader's errors.
     pub fn from_reader(reader: impl BufRead) -> io::Result<Self> {
         let mut space = Self::default();
         for vma in parse(reader) {
@@ -255,7 +257,7 @@ impl AddressSpace {
                 Err(MapsError::Read { source, .. }) => return Err(source),
             }
         }
-        // The kernel prints them in order; a mapping moved between two reads of the file may still come out of turn.
+        // The kernel prints mappings in order, but one that moves between two reads of the file may come out of order.
         space.vmas.sort_by_key(|vma| vma.start);
         Ok(space)
     }
@@ -272,7 +274,7 @@ impl AddressSpace {
         self.vmas.iter()
     }
 
-    /// Lines that did not have the kernel's form: mappings this address space does not know.
+    /// The number of lines that did not have the kernel's form: the address space lacks their mappings.
     pub fn skipped(&self) -> usize {
         self.skipped
     }

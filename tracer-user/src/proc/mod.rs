@@ -1,5 +1,5 @@
-//! What /proc says of processes, their mappings and their page frames.
-//! Every module parses bytes with pure functions; the files are opened at the edge.
+//! Readers of /proc for processes, their mappings and their page frames.
+//! Input: files of /proc. Every module parses bytes with pure functions and opens its files at the edge.
 
 pub mod cgroup;
 pub mod entry;

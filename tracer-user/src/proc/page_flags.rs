@@ -1,5 +1,5 @@
-//! The catalogue of page flags: which bit of /proc/kpageflags is which, and what it says of a frame.
-//! Input: include/uapi/linux/kernel-page-flags.h, include/linux/kernel-page-flags.h and Documentation/admin-guide/mm/pagemap.rst, 6.1 to 7.3.
+//! The catalogue of page flags: the name and the meaning of each bit of /proc/kpageflags.
+//! Input: kernel-page-flags.h (include/linux, include/uapi/linux), Documentation/admin-guide/mm/pagemap.rst, 6.1 to 7.3.
 
 /// One flag of `/proc/kpageflags`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -8,7 +8,7 @@ pub struct PageFlag {
     pub bit: u32,
     /// Its name as the kernel's documentation spells it, in lower case.
     pub name: &'static str,
-    /// What the flag says of the frame, in one sentence.
+    /// The meaning of the flag, in one sentence.
     pub what: &'static str,
 }
 
@@ -16,10 +16,10 @@ const fn flag(bit: u32, name: &'static str, what: &'static str) -> PageFlag {
     PageFlag { bit, name, what }
 }
 
-/// Flags below this bit are a promise of the kernel to user space; those from here on serve its developers and may change.
+/// Flags below this bit are a stable interface of the kernel; flags from here on serve its developers and may change.
 pub const FIRST_INTERNAL: u32 = 32;
 
-/// How many flags the kernel documents: bits 0 to 26.
+/// The number of flags that the kernel documents: bits 0 to 26.
 const DOCUMENTED: usize = 27;
 
 /// Every flag that kernels 6.1 to 7.3 show, by bit.
@@ -137,7 +137,7 @@ pub fn documented() -> impl Iterator<Item = &'static PageFlag> {
     ALL.iter().take(DOCUMENTED)
 }
 
-/// The flag of this bit; `None` for one that no kernel up to 7.3 has.
+/// The flag of this bit; `None` for a bit that no kernel up to 7.3 uses.
 pub fn by_bit(bit: u32) -> Option<&'static PageFlag> {
     ALL.binary_search_by_key(&bit, |flag| flag.bit)
         .ok()
@@ -149,7 +149,8 @@ pub fn by_name(name: &str) -> Option<&'static PageFlag> {
     ALL.iter().find(|flag| flag.name == name)
 }
 
-/// The names of the set bits, in their order; a bit that is not in the catalogue is named by its number, `bit_27`.
+/// The names of the set bits, in the order of bits; a bit that is not in the catalogue is named by its number,
+/// `bit_27`.
 pub fn names_of(word: u64) -> impl Iterator<Item = String> {
     (0..u64::BITS)
         .filter(move |bit| word >> bit & 1 != 0)

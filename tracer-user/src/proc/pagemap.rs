@@ -1,4 +1,4 @@
-//! Where each page of a process is: in a frame, in swap, on the move between two frames, or nowhere.
+//! Reads the place of each page of a process: a frame, swap, on its way between two frames, or none.
 //! Input: /proc/PID/pagemap, one 64-bit word per page of the address space.
 
 use std::fs::File;
@@ -11,19 +11,19 @@ use thiserror::Error;
 
 use crate::units::{Pfn, Tgid, VirtAddr};
 
-/// Words per `pread`, 64 KiB: larger reads are no faster, and it bounds what a lookup allocates beyond its answers.
+/// Words per `pread`, 64 KiB: larger reads are no faster, and this bounds the memory of a lookup beside its answers.
 const MAX_RUN: usize = 8192;
-/// How far the next wanted page may be for the words before it to be read along. A word costs 8 ns and a system call 300
-/// (6.18, one core).
+/// The largest distance to the next wanted page over which words are read and dropped. A word costs 8 ns and a system
+/// call 300 (6.18, one core).
 const MAX_GAP: u64 = 32;
 /// The first word whose offset no longer fits the kernel's signed file positions, with room for one run.
 const MAX_INDEX: u64 = (1 << 60) - MAX_RUN as u64;
 
-/// Swap types from here on belong to special entries unless so many swap areas are active, see [`Frame::decode`].
+/// Swap types from here on belong to special entries unless this many swap areas are active, see [`Frame::decode`].
 pub const FIRST_SPECIAL_SWAP_TYPE: u8 = 24;
 /// `SWP_PTE_MARKER`: the last type on every kernel that has markers.
 const MARKER_SWAP_TYPE: u8 = 31;
-/// A marker's offset is made of flags, of which there are fewer than four.
+/// A marker's offset consists of flags; there are fewer than four.
 const MARKER_OFFSETS: u64 = 16;
 /// `PTE_MARKER_GUARD`, include/linux/swapops.h (6.13 and later).
 const MARKER_GUARD: u64 = 1 << 2;
@@ -41,51 +41,52 @@ pub(crate) const PRESENT: u32 = 63;
 /// A place in swap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SwapSlot {
-    /// Which swap area, in the order of `swapon`; 0 to 31.
+    /// The swap area, in the order of `swapon`; 0 to 31.
     pub ty: u8,
     /// Page within the area.
     pub offset: u64,
 }
 
 impl SwapSlot {
-    /// Without CAP_SYS_ADMIN the kernel shows slot 0 of area 0 for whatever is swapped out or on the move.
+    /// Without CAP_SYS_ADMIN the kernel shows slot 0 of area 0 for any page that is in swap or migrating.
     /// No page is ever there: the area's first page is its header.
     pub fn hidden(self) -> bool {
         self.offset == 0 && self.ty == 0
     }
 }
 
-/// What pagemap says of one page. Without CAP_SYS_ADMIN the kernel shows frame 0: that is `Hidden`, never `Pfn(0)`.
+/// The place of one page. Without CAP_SYS_ADMIN the kernel shows frame 0: that is `Hidden`, never `Pfn(0)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Frame {
     /// The page is in this frame.
     Present(Pfn),
-    /// The page is in a frame that the reader may not know.
+    /// The page is in a frame that the kernel hides from the reader.
     Hidden,
     /// The page is in swap.
     Swapped(SwapSlot),
-    /// The page is being copied away from this frame, or the frame is poisoned or lies in a device: see [`Frame::decode`].
+    /// The page is being copied away from this frame, or the frame is poisoned or in a device: see [`Frame::decode`].
     Migrating(Pfn),
-    /// A guard region (`MADV_GUARD_INSTALL`): any access is a SIGSEGV.
+    /// A guard region (`MADV_GUARD_INSTALL`): any access raises SIGSEGV.
     Guard,
-    /// Nothing: never touched, given back, or not mapped.
+    /// Nothing is there: never touched, given back, or not mapped.
     None,
 }
 
 impl Frame {
-    /// Decodes one entry (fs/proc/task_mmu.c, `pte_to_pagemap_entry`, `pagemap_pmd_range`; Documentation/admin-guide/mm/pagemap.rst).
+    /// Decodes one entry (fs/proc/task_mmu.c, `pte_to_pagemap_entry`, `pagemap_pmd_range`;
+    /// Documentation/admin-guide/mm/pagemap.rst).
     ///
-    /// `Migrating` is an inference. A migration entry reads like a swapped page whose offset is the frame left behind and
-    /// whose type is one that no swap area can have: `MAX_SWAPFILES` (include/linux/swap.h) and above, and that number
-    /// depends on the build: 32 - `SWP_DEVICE_NUM` (0 to 4) - `SWP_MIGRATION_NUM` (3) - `SWP_HWPOISON_NUM` (0 or 1) -
-    /// `SWP_PTE_MARKER_NUM` (1). Types from [`FIRST_SPECIAL_SWAP_TYPE`] on are taken for migration; poisoned frames and
-    /// device-private memory are there too and cannot be told apart by number.
-    /// With that many swap areas in use, call [`decode_with`](Self::decode_with).
+    /// `Migrating` is an inference. A migration entry reads like a swapped page: its offset is the frame that the page
+    /// leaves, and its type is one that no swap area can have, `MAX_SWAPFILES` (include/linux/swap.h) or above.
+    /// `MAX_SWAPFILES` depends on the build: 32 - `SWP_DEVICE_NUM` (0 to 4) - `SWP_MIGRATION_NUM` (3) -
+    /// `SWP_HWPOISON_NUM` (0 or 1) - `SWP_PTE_MARKER_NUM` (1). Types from [`FIRST_SPECIAL_SWAP_TYPE`] on count as
+    /// migration, although poisoned frames and device-private memory have such types as well. With that many swap areas
+    /// in use, call [`decode_with`](Self::decode_with).
     pub fn decode(entry: u64) -> Self {
         Self::decode_with(entry, FIRST_SPECIAL_SWAP_TYPE)
     }
 
-    /// As [`decode`](Self::decode), with the first swap type that is no swap area, from [`first_special_swap_type`].
+    /// As [`decode`](Self::decode), with the first swap type that is not a swap area, from [`first_special_swap_type`].
     pub fn decode_with(entry: u64, first_special: u8) -> Self {
         let bits = Entry(entry);
         // A guard page sets the swap bit too.
@@ -106,7 +107,7 @@ impl Frame {
         if ty < first_special {
             return Self::Swapped(SwapSlot { ty, offset });
         }
-        // The first 64 KiB of memory are never a process's: so small an offset is a marker's flags, not a frame.
+        // No process has the first 64 KiB of memory: an offset this small is a marker's flags, not a frame.
         // 6.13 and 6.14 have guard regions and no bit for them.
         match offset {
             0..MARKER_OFFSETS if ty == MARKER_SWAP_TYPE && offset & MARKER_GUARD != 0 => Self::Guard,
@@ -116,8 +117,8 @@ impl Frame {
     }
 }
 
-/// The first swap type that cannot be one of the areas of `/proc/swaps` (mm/swapfile.c, `swap_show`):
-/// [`FIRST_SPECIAL_SWAP_TYPE`], or more with more areas than that.
+/// The first swap type that cannot be an area of `/proc/swaps` (mm/swapfile.c, `swap_show`):
+/// [`FIRST_SPECIAL_SWAP_TYPE`], or more if there are more areas than that.
 pub fn first_special_swap_type(swaps: &[u8]) -> u8 {
     let lines = swaps.split(|&byte| byte == b'\n');
     // The first line is the heading.
@@ -134,12 +135,12 @@ impl Entry {
         self.0 >> bit & 1 != 0
     }
 
-    /// Where the page is.
+    /// The place of the page.
     pub fn frame(self) -> Frame {
         Frame::decode(self.0)
     }
 
-    /// Written since `/proc/PID/clear_refs` was last told to forget; always set on new mappings.
+    /// Written since soft-dirty was last cleared through `/proc/PID/clear_refs`; always set on new mappings.
     pub fn soft_dirty(self) -> bool {
         self.bit(SOFT_DIRTY)
     }
@@ -160,18 +161,18 @@ impl Entry {
     }
 }
 
-/// Why pagemap gave no answer.
+/// Why pagemap has no answer.
 #[derive(Debug, Error)]
 pub enum LookupError {
-    /// The address space is no more; a file opened for it stays silent for ever.
+    /// The address space is gone; a file opened for it stays empty for ever.
     #[error("the address space is gone: the process ended or ran another program")]
     ProcessGone,
     /// The file could not be opened.
     #[error("cannot open /proc/{tgid}/pagemap: {source}")]
     Open {
-        /// Whose pages.
+        /// The process.
         tgid: Tgid,
-        /// What the kernel answered.
+        /// The kernel's error.
         source: io::Error,
     },
     /// The file could not be read.
@@ -179,19 +180,19 @@ pub enum LookupError {
     Read(#[source] io::Error),
 }
 
-/// An open `/proc/PID/pagemap`. It belongs to the address space the process had when it was opened:
-/// after an exec it must be opened again.
+/// An open `/proc/PID/pagemap`. It shows the address space that the process had when the file was opened:
+/// it must be opened again after an exec.
 #[derive(Debug)]
 pub struct Pagemap {
     file: File,
 }
 
 impl Pagemap {
-    /// Opens the pagemap of a process. Whoever opens it decides what it shows: frames appear if the opener had CAP_SYS_ADMIN
-    /// (fs/proc/task_mmu.c, `pagemap_read`: `file_ns_capable`), also when the reader has dropped it since.
+    /// Opens the pagemap of a process. It shows frames if the opener had CAP_SYS_ADMIN (fs/proc/task_mmu.c,
+    /// `pagemap_read`: `file_ns_capable`), even if the reader has dropped it since.
     ///
     /// # Errors
-    /// [`LookupError::ProcessGone`] without such a process, or one without memory (`ESRCH`, newer kernels);
+    /// [`LookupError::ProcessGone`] if there is no such process, or it has no memory (`ESRCH`, newer kernels);
     /// [`LookupError::Open`] for the rest.
     pub fn open(tgid: Tgid) -> Result<Self, LookupError> {
         match File::open(format!("/proc/{tgid}/pagemap")) {
@@ -201,32 +202,32 @@ impl Pagemap {
         }
     }
 
-    /// Fills `entries` with the words of neighbouring pages from that of `first` on, and returns how many it got.
-    /// Fewer than asked for means the end of the address space or of the process.
+    /// Fills `entries` with the words of neighbouring pages from that of `first` on, and returns the number of words
+    /// read. A smaller number than requested means the end of the address space or of the process.
     ///
     /// # Errors
-    /// What the kernel answered.
+    /// The kernel's error.
     pub fn read_range(&self, first: VirtAddr, entries: &mut [u64]) -> io::Result<usize> {
         read_words(&self.file, first.page(), entries)
     }
 
-    /// Whether the address space is still there: after the process's end, or an exec, every read is silent.
+    /// Whether the address space still exists: after the process's end, or an exec, every read is empty.
     ///
     /// # Errors
-    /// What the kernel answered.
+    /// The kernel's error.
     pub fn is_alive(&self) -> io::Result<bool> {
         Ok(read_words(&self.file, 0, &mut [0])? == 1)
     }
 
     /// Replaces the content of `out` with one word per address, in their order.
-    /// Addresses that lie close together share a system call, so sort them; unsorted ones are answered too, but slowly.
-    /// An address behind the end of the address space gives 0, which reads [`Frame::None`].
+    /// Addresses that lie close together share a system call: unsorted addresses are read correctly, but slowly.
+    /// An address beyond the end of the address space gives 0, which reads [`Frame::None`].
     ///
     /// # Errors
-    /// [`LookupError::ProcessGone`] when the address space is no more; `out` then holds nothing of use.
+    /// [`LookupError::ProcessGone`] if the address space is gone; `out` is then not usable.
     pub fn lookup(&self, sorted_pages: &[VirtAddr], out: &mut Vec<u64>) -> Result<(), LookupError> {
         let all = gather(&self.file, sorted_pages, VirtAddr::page, MAX_GAP, 0, out).map_err(read_error)?;
-        // Silence has two causes (`pagemap_read` returns 0 for both); the first page can only be silent for one of them.
+        // An empty read has two causes (`pagemap_read` returns 0 for both), but that of the first page has only one.
         if all || self.is_alive().map_err(read_error)? {
             Ok(())
         } else {
@@ -255,7 +256,7 @@ fn read_error(source: io::Error) -> LookupError {
 
 /// Reads the words at `index(key)` of a file of 64-bit words, for all `keys`, into `out`.
 /// Keys up to `max_gap` words apart share a read.
-/// Words behind the end of the file read `absent`; the result is false if there were any.
+/// Words beyond the end of the file read `absent`; the result is false if there were any.
 pub(super) fn gather<K: Copy>(
     file: &impl FileExt,
     keys: &[K],
@@ -264,7 +265,7 @@ pub(super) fn gather<K: Copy>(
     absent: u64,
     out: &mut Vec<u64>,
 ) -> io::Result<bool> {
-    // What an earlier lookup left needs no clearing: every word below is written, also those behind the end of the file.
+    // The rest of an earlier lookup needs no clearing: every word below is written, even beyond the end of the file.
     let total = keys.len();
     out.resize(total, absent);
     let mut all = true;
@@ -276,7 +277,7 @@ pub(super) fn gather<K: Copy>(
         if dense {
             all &= read_or_fill(file, first, absent, &mut out[answered])?;
         } else {
-            // The words land behind the answers and are then picked from there.
+            // The words are read into the space after the answers and are then picked from there.
             out.resize(out.len().max(total + span), absent);
             let (answers, landing) = out.split_at_mut(total);
             all &= read_or_fill(file, first, absent, &mut landing[..span])?;
@@ -290,26 +291,26 @@ pub(super) fn gather<K: Copy>(
     Ok(all)
 }
 
-/// Fills `words`, those behind the end of the file with `absent`; false if there were any.
+/// Fills `words`, and those beyond the end of the file with `absent`; returns false if there were any.
 fn read_or_fill(file: &impl FileExt, first: u64, absent: u64, words: &mut [u64]) -> io::Result<bool> {
     let got = read_words(file, first, words)?;
     words[got..].fill(absent);
     Ok(got == words.len())
 }
 
-/// What one read serves.
+/// The keys that one read serves.
 struct Run {
-    /// Keys.
+    /// The number of keys.
     count: usize,
-    /// Words.
+    /// The number of words.
     span: usize,
-    /// Every word answers one key, in order.
+    /// Whether every word belongs to one key, in order.
     dense: bool,
 }
 
-/// The run at the beginning of `keys`, which are not empty; `first` is the index of the first of them.
+/// The run at the beginning of `keys`, which are not empty; `first` is the index of the first key.
 fn run<K: Copy>(keys: &[K], first: u64, max_gap: u64, index: &impl Fn(K) -> u64) -> Run {
-    // The usual case in a loop of its own, because it is where the time goes.
+    // The usual case has a loop of its own, because it takes most of the time.
     let neighbours = (first..=u64::MAX)
         .zip(keys.iter().take(MAX_RUN))
         .take_while(|&(at, &key)| index(key) == at)
@@ -331,12 +332,12 @@ fn run<K: Copy>(keys: &[K], first: u64, max_gap: u64, index: &impl Fn(K) -> u64)
     }
 }
 
-/// Words from `first` to `next`, which is not before it.
+/// The number of words from `first` to `next`, which is not before it.
 fn distance(first: u64, next: u64) -> usize {
     usize::try_from(next - first).unwrap_or(usize::MAX)
 }
 
-/// Fills `words` from word number `first` on; returns how many there were before the end of the file.
+/// Fills `words` from word number `first` on; returns the number before the end of the file.
 pub(super) fn read_words(file: &impl FileExt, first: u64, words: &mut [u64]) -> io::Result<usize> {
     if first >= MAX_INDEX {
         return Ok(0);
@@ -412,7 +413,7 @@ mod tests {
 
     #[test]
     fn a_guard_page_is_no_swap_entry() {
-        // As 6.18 shows it, and without the bit that 6.13 does not have.
+        // A guard region as 6.18 shows it, and without the bit that 6.13 does not have.
         assert_eq!(Frame::decode(0x4480_0000_0000_009f), Frame::Guard);
         assert_eq!(Frame::decode(0x4080_0000_0000_009f), Frame::Guard);
         // A userfaultfd marker holds no page.
@@ -447,7 +448,7 @@ mod tests {
         assert_eq!(first_special_swap_type(&swaps), 32);
     }
 
-    /// A file of words that answers at most `most` bytes at once and counts its reads.
+    /// A file of words that returns at most `most` bytes at once and counts its reads.
     struct Words {
         content: Vec<u64>,
         most: usize,
@@ -563,7 +564,7 @@ mod tests {
         let pages = [VirtAddr(0x40_0000)];
         pagemap.lookup(&pages, &mut out).unwrap();
         drop(child.stdin.take());
-        // Once it has closed its output all of its memory is given back: wait without reaping.
+        // After it has closed its output all of its memory is given back: wait without reaping.
         let stat = format!("/proc/{}/stat", child.id());
         while !std::fs::read_to_string(&stat).unwrap().contains(") Z") {
             std::thread::yield_now();

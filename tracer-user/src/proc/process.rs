@@ -1,4 +1,4 @@
-//! Who a process is, who its children are, and whether its memory can be traced at all.
+//! The identity of a process, its children, and whether its memory can be traced.
 //! Input: /proc/PID/status, /proc/PID/stat, the numbers under /proc, /proc/self/ns/pid.
 
 use std::fmt;
@@ -16,10 +16,10 @@ use crate::units::{Tgid, Tid};
 const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 /// `PF_KTHREAD`, include/linux/sched.h.
 const PF_KTHREAD: u32 = 0x0020_0000;
-/// Processes named in a hint before it counts the rest.
+/// The number of processes that a hint names before it counts the rest.
 const NAMED: usize = 3;
 
-/// A file of /proc without a field it always has.
+/// A file of /proc lacks a field that it always has.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error("no {field} in /proc/PID/{file}")]
 pub struct FieldError {
@@ -35,7 +35,7 @@ impl From<FieldError> for io::Error {
     }
 }
 
-/// What /proc/PID/status says of a task.
+/// The fields of /proc/PID/status that are needed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
     /// The process the task belongs to.
@@ -59,10 +59,10 @@ pub struct Status {
 }
 
 impl Status {
-    /// Parses `/proc/PID/status` (fs/proc/array.c, `proc_pid_status`). Unknown lines are passed over.
+    /// Parses `/proc/PID/status` (fs/proc/array.c, `proc_pid_status`) and skips unknown lines.
     ///
     /// # Errors
-    /// [`FieldError`] when a field that every kernel prints is missing or no number.
+    /// [`FieldError`] when a field that every kernel prints is missing or not a number.
     pub fn parse(text: &[u8]) -> Result<Self, FieldError> {
         let missing = |field| FieldError { file: "status", field };
         let number = |field| {
@@ -88,47 +88,48 @@ impl Status {
     /// Reads `/proc/ID/status` of a process or a thread.
     ///
     /// # Errors
-    /// What the kernel answered, `InvalidData` for a file of another form.
+    /// The kernel's error, or `InvalidData` for a file of another form.
     pub fn read(id: u32) -> io::Result<Self> {
         Ok(Self::parse(&fs::read(format!("/proc/{id}/status"))?)?)
     }
 
-    /// The task has ended and waits for its parent to take notice.
+    /// The task has ended and waits to be reaped by its parent.
     pub fn ended(&self) -> bool {
         matches!(self.state, 'Z' | 'X' | 'x')
     }
 
-    /// The whole process has ended: a main thread may end before the others, and the memory goes on with them.
+    /// The whole process has ended: a main thread may end before the others, which keep the memory.
     pub fn ended_wholly(&self) -> bool {
         self.ended() && self.threads <= 1
     }
 }
 
-/// What only /proc/PID/stat says.
+/// Fields that only /proc/PID/stat has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stat {
-    /// The task's name, as it is: it may hold any character, so escape before printing.
+    /// The task's name, unescaped: it may hold any character, so escape before printing.
     pub comm: String,
     /// The process that started it; 0 for init and kthreadd.
     pub ppid: Tgid,
     /// `PF_*` of include/linux/sched.h.
     pub flags: u32,
-    /// When it started, clock ticks since boot (100 a second); with the PID it names a process for good.
+    /// When it started, clock ticks since boot (100 a second); together with the PID it names a process for ever.
     pub start_time: u64,
 }
 
 impl Stat {
-    /// Parses `/proc/PID/stat` (fs/proc/array.c, `do_task_stat`). The name stands in parentheses, unescaped, and may hold some itself.
+    /// Parses `/proc/PID/stat` (fs/proc/array.c, `do_task_stat`). The name is in parentheses and may contain some
+    /// itself.
     ///
     /// # Errors
-    /// [`FieldError`] when a field is missing or no number.
+    /// [`FieldError`] when a field is missing or not a number.
     pub fn parse(text: &[u8]) -> Result<Self, FieldError> {
         let missing = |field| FieldError { file: "stat", field };
         let open = text.iter().position(|&byte| byte == b'(');
         let close = text.iter().rposition(|&byte| byte == b')');
         let (open, close) = open.zip(close).ok_or(missing("comm"))?;
         let comm = text.get(open + 1..close).ok_or(missing("comm"))?;
-        // Behind the name comes field 3.
+        // Field 3 follows the name.
         let behind = text.get(close + 1..).unwrap_or_default();
         let field = |number: usize| words(behind).nth(number - 3);
         Ok(Self {
@@ -142,12 +143,12 @@ impl Stat {
     /// Reads `/proc/ID/stat` of a process or a thread.
     ///
     /// # Errors
-    /// What the kernel answered, `InvalidData` for a file of another form.
+    /// The kernel's error, or `InvalidData` for a file of another form.
     pub fn read(id: u32) -> io::Result<Self> {
         Ok(Self::parse(&fs::read(format!("/proc/{id}/stat"))?)?)
     }
 
-    /// The task runs in the kernel alone.
+    /// Whether the task runs only in the kernel.
     pub fn kernel_thread(&self) -> bool {
         self.flags & PF_KTHREAD != 0
     }
@@ -169,7 +170,7 @@ fn field_of<'a>(text: &'a [u8], field: &str) -> Option<&'a [u8]> {
     })
 }
 
-/// Undoes "\n" and "\\", all that `proc_task_name` (fs/proc/array.c) escapes.
+/// Undoes "\n" and "\\", the only escapes of `proc_task_name` (fs/proc/array.c).
 fn unescape(escaped: &[u8]) -> String {
     let mut bytes = Vec::with_capacity(escaped.len());
     let mut rest = escaped.iter().copied();
@@ -187,12 +188,12 @@ fn unescape(escaped: &[u8]) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The name of a process; None: it is gone.
+/// The name of a process; None if it is gone.
 pub fn comm(tgid: Tgid) -> Option<String> {
     read_comm(&format!("/proc/{tgid}/comm"))
 }
 
-/// The name of a thread; None: it is gone, or of another process.
+/// The name of a thread; None if it is gone, or belongs to another process.
 pub fn thread_comm(tgid: Tgid, tid: Tid) -> Option<String> {
     read_comm(&format!("/proc/{tgid}/task/{tid}/comm"))
 }
@@ -203,7 +204,7 @@ fn read_comm(path: &str) -> Option<String> {
     Some(String::from_utf8_lossy(name).into_owned())
 }
 
-/// All processes there are, by number.
+/// All processes, by number.
 ///
 /// # Errors
 /// When /proc cannot be listed.
@@ -225,7 +226,7 @@ fn numbers(directory: &str) -> io::Result<Vec<u32>> {
 /// The processes that `tgid` started, by number; children that start or end meanwhile may be missing.
 ///
 /// # Errors
-/// What the kernel answered: `NotFound` without such a process.
+/// The kernel's error: `NotFound` if there is no such process.
 pub fn children(tgid: Tgid) -> io::Result<Vec<Tgid>> {
     let mut found = Vec::new();
     for tid in numbers(&format!("/proc/{tgid}/task"))? {
@@ -250,7 +251,7 @@ fn children_by_parent(tgid: Tgid) -> io::Result<Vec<Tgid>> {
     Ok(all)
 }
 
-/// Whether a process is gone, or a zombie: its memory is given back. One that cannot be looked at has not.
+/// Whether a process is gone, or a zombie: its memory is given back. A process that cannot be read counts as running.
 pub fn has_ended(tgid: Tgid) -> bool {
     match Status::read(tgid.0) {
         Ok(status) => status.ended_wholly(),
@@ -258,10 +259,10 @@ pub fn has_ended(tgid: Tgid) -> bool {
     }
 }
 
-/// Whether this process sees the numbers that the kernel reports events with: those of the first PID namespace.
+/// Whether this process is in the first PID namespace, whose numbers the kernel reports events with.
 ///
 /// # Errors
-/// When /proc/self/ns/pid cannot be looked at.
+/// When /proc/self/ns/pid cannot be read.
 pub fn in_initial_pid_namespace() -> io::Result<bool> {
     Ok(fs::metadata("/proc/self/ns/pid")?.ino() == INITIAL_PID_NAMESPACE)
 }
@@ -271,7 +272,7 @@ pub fn in_initial_pid_namespace() -> io::Result<bool> {
 pub struct Target {
     /// The process.
     pub tgid: Tgid,
-    /// The number that was given; another one than `tgid` when it is one of the process's threads.
+    /// The number that was given; it differs from `tgid` if it is the number of one of the process's threads.
     pub given_tid: Tid,
     /// The name of the task that was given; escape before printing.
     pub comm: String,
@@ -289,12 +290,12 @@ pub struct Inner {
 /// Why a process cannot be traced, with what to do about it. Names in the texts are escaped.
 #[derive(Debug, Error)]
 pub enum TargetError {
-    /// Nothing has this number here.
+    /// No process here has this number.
     #[error("no process {pid}{}", InnerHint { pid: *pid, inner })]
     NoProcess {
         /// The number that was given.
         pid: u32,
-        /// Who may have been meant.
+        /// Processes that may have been meant.
         inner: Vec<Inner>,
     },
     /// A task without user memory.
@@ -310,7 +311,7 @@ pub enum TargetError {
     },
     /// A process that has ended.
     #[error(
-        "{pid} ({}) has ended and is a zombie: its memory is already given back\n  its parent {parent} has not noticed yet; trace a process that still runs",
+        "{pid} ({}) has ended and is a zombie: its memory is already freed\n  its parent {parent} has not reaped it yet; trace a process that still runs",
         Printable(comm)
     )]
     Zombie {
@@ -318,15 +319,15 @@ pub enum TargetError {
         pid: u32,
         /// Its name.
         comm: String,
-        /// Whose child it is.
+        /// Its parent.
         parent: Tgid,
     },
-    /// /proc would not say.
-    #[error("cannot look at process {pid}: {source}\n  run with sudo, and see that /proc is mounted")]
+    /// /proc could not be read.
+    #[error("cannot read /proc/{pid}: {source}\n  run with sudo, and check that /proc is mounted")]
     Unreadable {
         /// The number that was given.
         pid: u32,
-        /// What the kernel answered.
+        /// The kernel's error.
         source: io::Error,
     },
 }
@@ -400,7 +401,7 @@ fn judge(pid: u32, status: &Status, stat: &Stat) -> Result<Target, TargetError> 
     })
 }
 
-/// Processes whose own namespace, or one on the way to it, calls them `pid`.
+/// Processes that have the number `pid` in their own namespace or in one between it and the reader's.
 fn with_inner_number(pid: u32) -> Vec<Inner> {
     let statuses = list()
         .unwrap_or_default()
@@ -513,8 +514,8 @@ VmPeak:\t   10000 kB\nVmSize:\t    9876 kB\nThreads:\t2\n";
         let error = judge(4711, &zombie, &stat(0)).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "4711 (\\x1b[2J') has ended and is a zombie: its memory is already given back\n  \
-             its parent 4000 has not noticed yet; trace a process that still runs"
+            "4711 (\\x1b[2J') has ended and is a zombie: its memory is already freed\n  \
+             its parent 4000 has not reaped it yet; trace a process that still runs"
         );
         let main_thread_ended = status(|status| status.state = 'Z');
         assert!(judge(4711, &main_thread_ended, &stat(0)).is_ok());

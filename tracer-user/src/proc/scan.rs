@@ -1,4 +1,4 @@
-//! Which parts of an address space hold pages, found by walking its page tables inside the kernel: holes cost nothing.
+//! Finds the parts of an address space that hold pages; the kernel walks the page tables, so that holes cost nothing.
 //! Input: the ioctl PAGEMAP_SCAN of /proc/PID/pagemap (6.7 and later).
 
 use std::ffi::c_void;
@@ -41,18 +41,18 @@ impl BitOr for Categories {
     }
 }
 
-/// What is looked for.
+/// The pages to look for.
 #[derive(Clone, Copy, Debug)]
 pub struct Request {
-    /// Categories that are turned around: a page matches if it is not in them.
+    /// Inverted categories: for these a page matches if it is not in them.
     pub inverted: Categories,
-    /// A page matches that is in all of these,
+    /// A matching page is in all of these.
     pub all: Categories,
-    /// and, unless there are none here, in any of these.
+    /// A matching page is in any of these, unless there are none here.
     pub any: Categories,
-    /// Regions differ by these; the others are not reported.
+    /// Categories that divide regions and are reported; others are not.
     pub reported: Categories,
-    /// The walk ends after so many matching pages; 0: at the end of the range.
+    /// The walk ends after this many matching pages; 0 for no limit.
     pub max_pages: u64,
 }
 
@@ -64,7 +64,7 @@ pub struct Region {
     pub start: u64,
     /// First address behind it.
     pub end: u64,
-    /// `PAGE_IS_*`, of those that were to be reported.
+    /// `PAGE_IS_*`, of the categories that were to be reported.
     pub categories: u64,
 }
 
@@ -80,12 +80,12 @@ impl Region {
     }
 }
 
-/// What a walk found.
+/// The result of a walk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// How many of the regions were filled.
+    /// The number of regions that were filled.
     pub regions: usize,
-    /// Where the walk ended: at the end of the range, or where the regions or `max_pages` were used up.
+    /// The end of the walk: the end of the range, or the point at which the regions or `max_pages` were used up.
     pub walked_to: VirtAddr,
 }
 
@@ -111,8 +111,8 @@ const _: () = assert!(size_of::<Region>() == 24);
 
 struct Scan<'a>(&'a mut PmScanArg);
 
-// SAFETY: the opcode is PAGEMAP_SCAN, `_IOWR('f', 16, struct pm_scan_arg)`; the kernel reads and writes that struct, and the
-// regions behind `vec`, which `walk` borrows for the call. It answers with their number.
+// SAFETY: the opcode is PAGEMAP_SCAN, `_IOWR('f', 16, struct pm_scan_arg)`; the kernel reads and writes that struct,
+// and the regions at `vec`, which `walk` borrows for the call. It answers with their number.
 unsafe impl Ioctl for Scan<'_> {
     type Output = usize;
     const IS_MUTATING: bool = true;
@@ -130,11 +130,11 @@ unsafe impl Ioctl for Scan<'_> {
     }
 }
 
-/// Walks the pages of a range and fills `regions` with those that match. It changes nothing, and no page is touched.
-/// Mappings of `VM_PFNMAP` are passed over, whatever is looked for (fs/proc/task_mmu.c, `pagemap_scan_test_walk`).
+/// Walks the pages of a range and fills `regions` with those that match. It changes nothing and touches no page.
+/// Mappings of `VM_PFNMAP` are skipped for every request (fs/proc/task_mmu.c, `pagemap_scan_test_walk`).
 ///
 /// # Errors
-/// What the kernel answered; see [`is_missing`].
+/// The kernel's error; see [`is_missing`].
 pub fn walk(pagemap: &Pagemap, range: Range<VirtAddr>, request: &Request, regions: &mut [Region]) -> io::Result<Found> {
     let mut arg = PmScanArg {
         size: size_of::<PmScanArg>() as u64,
@@ -158,7 +158,7 @@ pub fn walk(pagemap: &Pagemap, range: Range<VirtAddr>, request: &Request, region
     })
 }
 
-/// Whether the kernel has no PAGEMAP_SCAN, or one without a category that was named: then plain reads serve.
+/// Whether the kernel has no PAGEMAP_SCAN, or one without a requested category: the caller then reads plain words.
 pub fn is_missing(error: &io::Error) -> bool {
     let missing = [Errno::NOTTY, Errno::INVAL, Errno::OPNOTSUPP];
     missing

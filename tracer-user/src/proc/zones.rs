@@ -1,4 +1,4 @@
-//! Which zone a frame belongs to.
+//! The memory zone that a frame belongs to.
 //! Input: /proc/zoneinfo.
 
 use std::fs;
@@ -6,12 +6,12 @@ use std::io;
 
 use crate::units::{NodeId, Pfn};
 
-/// One zone: a range of frames, of which some may be holes, or another zone's.
+/// One zone: a range of frames. Some of them may be holes, or belong to another zone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Zone {
     /// Its node.
     pub node: NodeId,
-    /// As the kernel calls it: `DMA`, `DMA32`, `Normal`, `Movable`, `Device`.
+    /// The kernel's name for it: `DMA`, `DMA32`, `Normal`, `Movable`, `Device`.
     pub name: String,
     /// Its first frame.
     pub start: Pfn,
@@ -27,7 +27,8 @@ pub fn read() -> io::Result<Vec<Zone>> {
     Ok(parse(&fs::read("/proc/zoneinfo")?))
 }
 
-/// Parses `/proc/zoneinfo` (mm/vmstat.c, `zoneinfo_show_print`): a heading, and below it lines of a name and a number.
+/// Parses `/proc/zoneinfo` (mm/vmstat.c, `zoneinfo_show_print`): headings, each followed by lines of a name and a
+/// number.
 pub fn parse(text: &[u8]) -> Vec<Zone> {
     let mut zones: Vec<Zone> = Vec::new();
     let mut spanned = 0;
@@ -61,7 +62,7 @@ pub fn parse(text: &[u8]) -> Vec<Zone> {
     zones
 }
 
-/// The zone of a frame; `None` where none or several span it.
+/// The zone of a frame; `None` if no zone or several zones span it.
 pub fn of(zones: &[Zone], pfn: Pfn) -> Option<&Zone> {
     let mut spanning = zones.iter().filter(|zone| zone.start <= pfn && pfn < zone.end);
     match (spanning.next(), spanning.next()) {
@@ -88,7 +89,7 @@ Node x, zone   Bad\n\xff\n";
         assert_eq!((zones[0].start, zones[0].end), (Pfn(1), Pfn(4096)));
         let name = |pfn| of(&zones, Pfn(pfn)).map(|zone| zone.name.as_str());
         assert_eq!((name(0), name(1), name(4096)), (None, Some("DMA"), Some("DMA32")));
-        // The machine has no such frame but in two zones' span.
+        // The frame is in the span of two zones.
         assert_eq!(name(1_044_505), None);
         assert_eq!(name(1_048_600), None);
         assert!(parse(b"").is_empty());
