@@ -1,4 +1,4 @@
-//! A reader of BTF, the kernel's description of its own types: by name, without copying them.
+//! A reader of BTF, the kernel's description of its own types; it looks types up by name without copying them.
 //! Input: the bytes of /sys/kernel/btf/vmlinux (Documentation/bpf/btf.rst, include/uapi/linux/btf.h).
 
 /// `BTF_MAGIC`.
@@ -6,17 +6,17 @@ const MAGIC: u16 = 0xeb9f;
 /// Anonymous structures nest a few levels deep in the kernel; a damaged file may nest for ever.
 const MAX_NESTING: usize = 16;
 
-/// Why bytes are not BTF.
+/// Why bytes are not valid BTF.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what} at byte {at}")]
 pub struct BtfDamage {
-    /// What is wrong.
+    /// The defect.
     what: &'static str,
-    /// Where.
+    /// The offset of the defect, bytes.
     at: usize,
 }
 
-/// `BTF_KIND_*`, those that are asked for by name.
+/// `BTF_KIND_*`: the kinds that are looked up by name, and the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Struct,
@@ -25,10 +25,10 @@ enum Kind {
     Func,
     FuncProto,
     Pointer,
-    /// An integer, or an enumeration of 64 bits, which nobody asks for by name.
+    /// An integer, or an enumeration of 64 bits; these are not looked up by name.
     Number,
     Typedef,
-    /// `const`, `volatile`, `restrict`, type tag: stands for another type.
+    /// `const`, `volatile`, `restrict`, type tag: another name for a type.
     Alias,
     Other,
 }
@@ -44,14 +44,14 @@ pub enum Passed {
     Other,
 }
 
-/// One `struct btf_type` with what follows it.
+/// One `struct btf_type` and the data that follows it.
 #[derive(Clone, Copy)]
 struct Type<'a> {
     name: u32,
     kind: Kind,
     /// Bit 31 of `info`: for structures, members carry bit-field sizes.
     flag: bool,
-    /// `size` of a structure, or the `type` that this one refers to: one field in the kernel too.
+    /// `size` of a structure, or the `type` that this one refers to: the kernel, too, keeps both in one field.
     size_or_target: u32,
     /// Members, constants or parameters.
     tail: &'a [u8],
@@ -60,16 +60,16 @@ struct Type<'a> {
 /// BTF, indexed by type id.
 pub struct Btf {
     bytes: Vec<u8>,
-    /// Where each type begins; id 0 is `void` and has no entry.
+    /// The offset of each type; id 0 is `void` and has no entry.
     types: Vec<u32>,
     strings: std::ops::Range<usize>,
 }
 
 impl Btf {
-    /// Finds where each type begins.
+    /// Indexes the types.
     ///
     /// # Errors
-    /// [`BtfDamage`] where a section or a type does not fit.
+    /// [`BtfDamage`] if a section or a type does not fit.
     pub fn parse(bytes: Vec<u8>) -> Result<Self, BtfDamage> {
         let damage = |what, at| BtfDamage { what, at };
         if word16(&bytes, 0) != Some(MAGIC) {
@@ -103,8 +103,8 @@ impl Btf {
         Ok(Self { bytes, types, strings })
     }
 
-    /// Byte offset of a structure's member, as a path of names through structures: `dentry.d_name.name`. A member of an
-    /// anonymous structure or union counts as one of the structure around it. None without such a member, or for a bit
+    /// Byte offset of a structure's member, named by a path through structures: `dentry.d_name.name`. A member of an
+    /// anonymous structure or union belongs to the structure around it. None if there is no such member, or it is a bit
     /// field.
     #[must_use]
     pub fn member(&self, path: &str) -> Option<u32> {
@@ -141,7 +141,7 @@ impl Btf {
         )
     }
 
-    /// The names of a function's parameters; None without such a function.
+    /// The names of a function's parameters; None if there is no such function.
     #[must_use]
     pub fn parameters(&self, function: &str) -> Option<Vec<&str>> {
         let prototype = self.by_id(self.find(function, Kind::Func)?.size_or_target)?;
@@ -152,8 +152,8 @@ impl Btf {
         Some(parameters.iter().filter_map(|p| self.string(word(p, 0)?)).collect())
     }
 
-    /// What a tracepoint passes, by its typedef `btf_trace_NAME` (include/trace/bpf_probe.h): a pointer to a function that
-    /// takes the private data first. None without such a tracepoint.
+    /// The arguments of a tracepoint, from its typedef `btf_trace_NAME` (include/trace/bpf_probe.h): a pointer to a
+    /// function whose first argument is the private data. None if there is no such tracepoint.
     #[must_use]
     pub fn tracepoint_arguments(&self, name: &str) -> Option<Vec<Passed>> {
         let pointer = self.by_id(self.find(&format!("btf_trace_{name}"), Kind::Typedef)?.size_or_target)?;
@@ -201,7 +201,7 @@ impl Btf {
         })
     }
 
-    /// The type behind aliases.
+    /// The type that aliases stand for.
     fn resolve(&self, mut id: u32) -> Option<Type<'_>> {
         for _ in 0..MAX_NESTING {
             let ty = self.by_id(id)?;
@@ -213,7 +213,7 @@ impl Btf {
         None
     }
 
-    /// The first definition of that kind and name; a forward declaration is none.
+    /// The first definition with that kind and name; a forward declaration is not a definition.
     fn find(&self, name: &str, kind: Kind) -> Option<Type<'_>> {
         self.types
             .iter()
@@ -258,7 +258,7 @@ fn kind(info: u32) -> Kind {
     }
 }
 
-/// Bytes after the 12 common ones; None for a kind that is not known, whose length cannot be either.
+/// The number of bytes after the 12 common ones; None for an unknown kind, whose length is unknown as well.
 fn tail_len(info: u32) -> Option<usize> {
     let count = (info & 0xffff) as usize;
     Some(match info >> 24 & 0x1f {
@@ -284,7 +284,7 @@ fn word16(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
-/// Types and strings as a file.
+/// A BTF file with these types and strings.
 #[cfg(test)]
 #[expect(clippy::cast_possible_truncation, reason = "samples are small")]
 pub(super) fn file(types: &[u32], strings: &str) -> Vec<u8> {

@@ -1,11 +1,11 @@
-//! What this process may do beyond an ordinary user.
+//! The capabilities of this process.
 //! Input: the CapEff line of /proc/self/status.
 
 use std::fmt;
 use std::fs;
 use std::io;
 
-/// The capabilities that tracing and reading page tables depend on; the number is the bit (include/uapi/linux/capability.h).
+/// The capabilities that tracing and reading page tables depend on, with their bits (include/uapi/linux/capability.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Capability {
@@ -13,22 +13,22 @@ pub enum Capability {
     DacOverride = 1,
     /// Open root's files for reading.
     DacReadSearch = 2,
-    /// Look into processes of other users: maps and pagemap.
+    /// Read maps and pagemap of other users' processes.
     SysPtrace = 19,
-    /// See frame numbers in pagemap; on kernels before 5.8, everything about BPF.
+    /// See frame numbers in pagemap; before 5.8 also everything that concerns BPF.
     SysAdmin = 21,
     /// Raise limits: locked memory for BPF maps before 5.11.
     SysResource = 24,
     /// See kernel addresses in /proc/kallsyms.
     Syslog = 34,
-    /// Attach to tracepoints and functions, let BPF read kernel memory (5.8 and later).
+    /// Attach to tracepoints and functions, and let BPF read kernel memory (5.8 and later).
     Perfmon = 38,
     /// Load BPF programs and create maps (5.8 and later).
     Bpf = 39,
 }
 
 impl Capability {
-    /// All of the above, by bit.
+    /// All of these, by bit.
     pub const ALL: [Self; 8] = [
         Self::DacOverride,
         Self::DacReadSearch,
@@ -57,12 +57,13 @@ impl fmt::Display for Capability {
     }
 }
 
-/// A set of capabilities. Within a user namespace they hold for its own things only: tracing needs those of the first one.
+/// A set of capabilities. In a user namespace they hold only for its own objects: tracing needs those of the first one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Capabilities(u64);
 
 impl Capabilities {
-    /// Parses the effective set of `/proc/PID/status` (fs/proc/array.c, `task_cap`); `None` without a CapEff line of the kernel's form.
+    /// Parses the effective set of `/proc/PID/status` (fs/proc/array.c, `task_cap`); `None` without a valid CapEff
+    /// line.
     pub fn parse(status: &[u8]) -> Option<Self> {
         let line = status
             .split(|&byte| byte == b'\n')
@@ -77,7 +78,7 @@ impl Capabilities {
     /// The effective set of this process's main thread.
     ///
     /// # Errors
-    /// What the kernel answered, or `InvalidData` without the line.
+    /// The kernel's error, or `InvalidData` without the line.
     pub fn read() -> io::Result<Self> {
         let status = fs::read("/proc/self/status")?;
         Self::parse(&status).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no CapEff in /proc/self/status"))

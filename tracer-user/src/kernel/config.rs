@@ -1,4 +1,4 @@
-//! What the running kernel was built with.
+//! The options that the running kernel was built with.
 //! Input: /proc/config.gz, or the file that distributions install beside the kernel.
 
 use std::{collections::BTreeSet, fs, path::Path};
@@ -9,20 +9,20 @@ use crate::kernel::release;
 
 /// The kernel's own copy, if it keeps one (CONFIG_IKCONFIG_PROC).
 const OWN: &str = "/proc/config.gz";
-/// A kernel's configuration has some 300 KiB.
+/// The largest configuration that is unpacked; a kernel's has about 300 KiB.
 const MOST_BYTES: usize = 16 << 20;
 
 /// The options that a kernel was built with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BuildConfig {
-    /// Where they were read.
+    /// The file that was read.
     pub file: String,
-    /// Names without "CONFIG_" of what is built in or a module.
+    /// Names, without "CONFIG_", of options that are built in or a module.
     options: BTreeSet<Box<str>>,
 }
 
 impl BuildConfig {
-    /// The running kernel's; None: neither file can be read.
+    /// The configuration of the running kernel; None if neither file can be read.
     #[must_use]
     pub fn read() -> Option<Self> {
         let installed = format!("/boot/config-{}", release::release());
@@ -31,7 +31,7 @@ impl BuildConfig {
         Some(Self::parse(file, &text))
     }
 
-    /// Parses lines `CONFIG_NAME=y` and `CONFIG_NAME=m`; others are passed over.
+    /// Parses lines `CONFIG_NAME=y` and `CONFIG_NAME=m` and skips others.
     #[must_use]
     pub fn parse(file: &str, text: &[u8]) -> Self {
         let lines = text.split(|&byte| byte == b'\n').filter_map(|line| {
@@ -44,14 +44,14 @@ impl BuildConfig {
         }
     }
 
-    /// Whether the kernel has the option of this name, which goes without "CONFIG_".
+    /// Whether the kernel has the option with this name, which is given without "CONFIG_".
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         self.options.contains(name)
     }
 }
 
-/// The contents of a gzip file whose header has no optional parts (RFC 1952): the kernel's is made without a name
+/// The contents of a gzip file whose header has no optional parts (RFC 1952). The kernel's file has no name in it
 /// (kernel/Makefile, scripts/Makefile.lib, `cmd_gzip`, 6.1 to 7.3).
 fn unpacked(file: &[u8]) -> Option<Vec<u8>> {
     let [0x1f, 0x8b, 8, 0, _, _, _, _, _, _, packed @ ..] = file else {

@@ -1,5 +1,5 @@
-//! The catalogue of hooks: each program of the object, what it hangs on, what is lost without it.
-//! Input: none; `source::ring` tries them, `tracer doctor` explains them.
+//! The catalogue of hooks: each program of the object, its function or tracepoint, and what is lost without it.
+//! Input: none; `source::bpf` attaches them, `tracer doctor` explains them.
 
 use tracer_common::config::kinds;
 
@@ -10,44 +10,44 @@ pub enum Attach {
     Fentry,
     /// Exit of a kernel function, through a BPF trampoline.
     Fexit,
-    /// Entry of a kernel function, through a probe: for functions that a trampoline does not take everywhere.
+    /// Entry of a kernel function, through a probe: for functions that a trampoline cannot hook on every kernel.
     Kprobe,
     /// A tracepoint, by name and without tracefs.
     RawTracepoint,
 }
 
-/// Kinds of page moves that can be asked for: a set.
+/// A set of kinds of page moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kinds(u32);
 
 impl Kinds {
     /// No kind.
     pub const NONE: Self = Self(0);
-    /// Through the kernel's migrate_pages.
+    /// Moves through the kernel's migrate_pages.
     pub const MOVE: Self = Self(kinds::MOVE);
-    /// Base pages copied into a huge page, by khugepaged or MADV_COLLAPSE.
+    /// Base pages that are copied into a huge page, by khugepaged or MADV_COLLAPSE.
     pub const COLLAPSE: Self = Self(kinds::COLLAPSE);
-    /// Merged with an identical page, and unmerged.
+    /// Pages that are merged with an identical page, or unmerged.
     pub const KSM: Self = Self(kinds::KSM);
-    /// Copied on write.
+    /// Pages that are copied on write.
     pub const COW: Self = Self(kinds::COW);
-    /// To swap and back.
+    /// Pages that go to swap or come back.
     pub const SWAP: Self = Self(kinds::SWAP);
-    /// What a run shows unless it is told otherwise.
+    /// The kinds that a run shows by default.
     pub const DEFAULT: Self = Self::MOVE.and(Self::COLLAPSE);
     /// Every kind.
     pub const ALL: Self = Self::DEFAULT.and(Self::KSM).and(Self::COW).and(Self::SWAP);
 
-    /// Those that do not go through migrate_pages.
+    /// The kinds that do not go through migrate_pages.
     pub const OUTSIDE: Self = Self(Self::ALL.0 & !Self::MOVE.0);
 
-    /// As [`kinds`] has them.
+    /// The bits, as [`kinds`] defines them.
     #[must_use]
     pub const fn bits(self) -> u32 {
         self.0
     }
 
-    /// Both sets.
+    /// The union of both sets.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
@@ -61,7 +61,7 @@ impl Kinds {
         (Self::SWAP, "swap"),
     ];
 
-    /// The names of those in the set, as on the command line.
+    /// The names of the kinds in the set, as on the command line.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         Self::NAMES
             .into_iter()
@@ -69,13 +69,13 @@ impl Kinds {
             .map(|(_, name)| name)
     }
 
-    /// Whether all of the other set are in this one.
+    /// Whether all kinds of the other set are in this one.
     #[must_use]
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
 
-    /// The kind of that name.
+    /// The kind with that name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::NAMES
@@ -91,10 +91,10 @@ impl Kinds {
     }
 }
 
-/// Which backends use a hook.
+/// The backends that use a hook, and the kinds of moves for which they use it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Used {
-    /// Both, whatever is asked for.
+    /// Both, for all kinds.
     Always,
     /// Both, for moves through migrate_pages.
     Moves,
@@ -102,16 +102,17 @@ pub enum Used {
     Exact,
     /// Only `tracepoint`.
     Tracepoint,
-    /// Only `exact`, where one of these kinds is asked for; of none of them anything is seen without it.
+    /// Only `exact`, if one of these kinds is traced; without the hook nothing of them is seen.
     Kinds(Kinds),
-    /// Only `exact`, where one of these kinds is asked for, to which it adds something: they are seen without it too.
+    /// Only `exact`, if one of these kinds is traced. The hook adds a detail; they are seen without it.
     More(Kinds),
 }
 
-/// What may be missing where the kernel skips a run of a program.
+/// The loss if the kernel skips a run of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Skipped {
-    /// Events: a move, a failure, a pass of compaction; or those of a process that is taken for one that nobody asked for.
+    /// Events: a move, a failure, a pass of compaction; or all events of a process that the filter then rejects by
+    /// mistake.
     Events,
     /// A detail of an event, or a line of the books.
     Details,
@@ -126,20 +127,20 @@ pub struct Hook {
     pub attach: Attach,
     /// The kernel function or tracepoint; alternatives after a `|`, of which a kernel has one.
     pub target: &'static str,
-    /// What it passes, in order: the names of a function's parameters, alternatives after a `|`. "...": any number more, which
-    /// the program does not take, or counts from the end. Of a tracepoint's arguments BTF has no names, only types: a `*`
-    /// before a name says that it is a pointer, else it is a number.
+    /// Its arguments, in order: the names of a function's parameters, alternatives after a `|`. "..." stands for any
+    /// number of arguments that the program does not read, or counts from the end. BTF has only types for a
+    /// tracepoint's arguments: a `*` before a name marks a pointer; without it the argument is a number.
     pub arguments: &'static [&'static str],
     /// The backends that use it.
     pub used: Used,
-    /// What is lost without it; None: the backend does not work without it.
+    /// The loss without it; None if the backend does not work without it.
     pub loses: Option<&'static str>,
-    /// What may be missing where a run of it is skipped.
+    /// The loss if a run of it is skipped.
     pub skipped: Skipped,
 }
 
 impl Hook {
-    /// Whether it is attached for these kinds alone.
+    /// Whether it is attached only for these kinds.
     #[must_use]
     pub fn is_only_of(&self, kinds: Kinds) -> bool {
         matches!(self.used, Used::Kinds(own) | Used::More(own) if own.and(kinds) == kinds)
@@ -151,7 +152,7 @@ impl Hook {
         matches!(self.used, Used::Kinds(own) if own.any_of(kinds))
     }
 
-    /// The same hook, of which a skipped run costs details.
+    /// The same hook; a skipped run of it costs details only.
     const fn of_details(self) -> Self {
         Self {
             skipped: Skipped::Details,
@@ -159,15 +160,14 @@ impl Hook {
         }
     }
 
-    /// The name of the program's second copy. A probe needs none, and no RCU callback: the kernel runs them to their
-    /// ends.
+    /// The name of the program's second copy. Kprobes and RCU callbacks need none: the kernel runs them to their end.
     #[must_use]
     pub fn again(&self) -> Option<String> {
         let once = self.attach == Attach::Kprobe || self.program == "freed";
         (!once).then(|| format!("{}_again", self.program))
     }
 
-    /// `fentry/remove_migration_pte`, as errors and the doctor name it; of alternatives the first.
+    /// `fentry/remove_migration_pte`, as errors and the doctor name it, with the first alternative.
     #[must_use]
     pub fn label(&self) -> String {
         let kind = match self.attach {
@@ -292,7 +292,7 @@ pub const HOOKS: &[Hook] = &[
         Used::Exact,
         Some("folios that could not be moved, but those that NUMA balancing refuses"),
     )
-    // The failures that a skipped run costs are counted as lost.
+    // Failures that a skipped run costs are counted as lost.
     .of_details(),
     hook(
         "target_found",
@@ -643,7 +643,8 @@ mod tests {
         for program in ["copy_begin", "copy_mapped", "copy_end"] {
             assert!(hook(program).is_needed_by(Kinds::COW), "{program}");
         }
-        // A kernel without CONFIG_HUGETLBFS has neither of them, and copies on write all the same.
+        // A kernel without CONFIG_HUGETLBFS has neither of the first two, and its copies on write are seen without
+        // them.
         for program in ["huge_copy_begin", "huge_copy_mapped", "owner_leaves"] {
             assert!(!hook(program).is_needed_by(Kinds::ALL), "{program}");
             assert!(hook(program).loses.is_some(), "{program}: its absence is not told");
@@ -663,7 +664,7 @@ mod tests {
         ] {
             assert_eq!(hook(program).skipped, Skipped::Events, "{program}");
         }
-        // What is missing then is a process, with all that it does.
+        // A skipped run then costs a process, with all its events.
         for program in ["forked", "renamed", "regrouped"] {
             assert_eq!(hook(program).skipped, Skipped::Events, "{program}");
         }

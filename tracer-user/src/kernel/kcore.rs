@@ -1,5 +1,5 @@
-//! Where the kernel's direct map and its array of `struct page` begin: both are placed at random at boot.
-//! Input: the ELF headers of /proc/kcore, which take CAP_SYS_RAWIO to read.
+//! The addresses of the kernel's direct map and of its array of `struct page`: both are placed at random at boot.
+//! Input: the ELF headers of /proc/kcore; reading them needs CAP_SYS_RAWIO.
 
 use std::{
     fs::File,
@@ -18,7 +18,7 @@ const PHDR: usize = 56;
 const PT_LOAD: u32 = 1;
 /// Both bases are multiples of it (`kernel_randomize_memory`, arch/x86/mm/kaslr.c, 6.1 to 7.3).
 const ALIGNMENT: u64 = 1 << 30;
-/// The kernel's text and what is above it (Documentation/arch/x86/x86_64/mm.rst): not of the direct map.
+/// The kernel's text and all above it (Documentation/arch/x86/x86_64/mm.rst) is outside the direct map.
 const TEXT: u64 = 0xffff_ffff_8000_0000;
 /// Segments that are not RAM have no physical address (`read_kcore_iter`, fs/proc/kcore.c, 6.1 to 7.3).
 const NOWHERE: u64 = u64::MAX;
@@ -32,7 +32,7 @@ pub struct Bases {
     pub vmemmap: u64,
 }
 
-/// Tells the programs both bases; where they are not to be had, they stay 0.
+/// Gives the programs both bases; they stay 0 if they cannot be read.
 pub fn add_bases(config: &mut Config) {
     match Bases::read(1 << config.page_struct_shift) {
         Ok(Some(bases)) => (config.vmemmap_base, config.page_offset_base) = (bases.vmemmap, bases.page_offset),
@@ -42,10 +42,10 @@ pub fn add_bases(config: &mut Config) {
 }
 
 impl Bases {
-    /// Of the running kernel; None where its segments are not those of x86-64 with CONFIG_SPARSEMEM_VMEMMAP.
+    /// The bases of the running kernel; None if its segments are not those of x86-64 with CONFIG_SPARSEMEM_VMEMMAP.
     ///
     /// # Errors
-    /// When /proc/kcore is not there or may not be read.
+    /// When /proc/kcore does not exist or may not be read.
     pub fn read(page_struct: u64) -> io::Result<Option<Self>> {
         let mut file = File::open(KCORE)?;
         let mut headers = vec![0; EHDR];
@@ -55,7 +55,8 @@ impl Bases {
         Ok(Self::parse(&headers, page_struct))
     }
 
-    /// From the ELF header and the program headers behind it; `page_struct` is the size of `struct page`, bytes.
+    /// Finds the bases in the ELF header and the program headers after it; `page_struct` is the size of `struct page`,
+    /// bytes.
     fn parse(headers: &[u8], page_struct: u64) -> Option<Self> {
         let segments: Vec<Segment> = headers
             .get(EHDR..)?
@@ -64,7 +65,7 @@ impl Bases {
             .collect();
         let ram = segments.iter().filter(|segment| segment.paddr != NOWHERE);
         let lowest = ram.filter(|ram| ram.vaddr < TEXT).min_by_key(|ram| ram.paddr)?;
-        // `get_sparsemem_vmemmap_info`: a segment of RAM has one of its `struct page`s, in whole pages.
+        // `get_sparsemem_vmemmap_info`: each segment of RAM has a segment with its `struct page`s, in whole pages.
         let first = (lowest.paddr >> PAGE_SHIFT) * page_struct;
         let behind = ((lowest.paddr + lowest.len) >> PAGE_SHIFT) * page_struct;
         let len = behind.next_multiple_of(PAGE_SIZE) - (first & !(PAGE_SIZE - 1));

@@ -10,7 +10,7 @@ use tracer_common::event::outside;
 pub struct Reason {
     /// `enum migrate_reason`, or one of [`outside`].
     pub number: u8,
-    /// None: this kernel's BTF has no name for the number.
+    /// None if this kernel's BTF has no name for the number.
     pub name: Option<Arc<str>>,
 }
 
@@ -23,13 +23,13 @@ impl fmt::Display for Reason {
     }
 }
 
-/// The running kernel's names for some of its numbers.
+/// The running kernel's names for one range of numbers.
 #[derive(Clone, Debug, Default)]
 pub struct Names(Vec<Option<Arc<str>>>);
 
 impl Names {
-    /// From the constants of an enumeration: `spelled` says how one is written, or that it is none. Of several names of one
-    /// number the first counts, also as none.
+    /// Collects the constants of an enumeration. `spelled` returns the name of a constant, or None to leave it out. If
+    /// several constants have one number, only the first is considered, even if it is left out.
     pub fn new<'a>(constants: impl Iterator<Item = (&'a str, u32)>, spelled: impl Fn(&str) -> Option<String>) -> Self {
         let mut names: Vec<Option<Arc<str>>> = Vec::new();
         let mut known = BTreeSet::new();
@@ -45,7 +45,7 @@ impl Names {
         Self(names)
     }
 
-    /// The reasons: those of the kernel's `enum migrate_reason`, and ours for what is none of them.
+    /// The reasons: those of the kernel's `enum migrate_reason`, and tracer's own for moves outside migrate_pages.
     pub fn reasons<'a>(constants: impl Iterator<Item = (&'a str, u32)>) -> Self {
         let ours = outside::NAMES.iter().copied().zip(u32::from(outside::FIRST)..);
         let kernels = constants.filter(|(_, value)| *value < u32::from(outside::FIRST));
@@ -58,14 +58,14 @@ impl Names {
         self.0.get(usize::from(number))?.as_ref()
     }
 
-    /// The number of that name; None: this kernel has no such constant.
+    /// The number with that name; None if this kernel has no such constant.
     #[must_use]
     pub fn number(&self, name: &str) -> Option<u8> {
         let index = self.0.iter().position(|known| known.as_deref() == Some(name))?;
         u8::try_from(index).ok()
     }
 
-    /// Every number that has a name, with it.
+    /// Every number that has a name, with its name.
     pub fn iter(&self) -> impl Iterator<Item = (u8, &Arc<str>)> {
         (0..)
             .zip(&self.0)
@@ -73,7 +73,7 @@ impl Names {
     }
 }
 
-/// What the running kernel calls its numbers.
+/// The running kernel's names for its numbers.
 #[derive(Clone, Debug, Default)]
 pub struct KernelNames {
     /// `enum migrate_reason`, in the spelling of the kernel's own trace output (`MIGRATE_REASON`,
@@ -94,7 +94,7 @@ impl KernelNames {
         })
     }
 
-    /// The reason of that number.
+    /// The reason with that number.
     #[must_use]
     pub fn reason(&self, number: u8) -> Reason {
         Reason {
@@ -104,7 +104,7 @@ impl KernelNames {
     }
 }
 
-/// How a constant of `enum migrate_reason` is spelled, or a name of ours, which is its own spelling.
+/// The spelling of a constant of `enum migrate_reason`; tracer's own names are spelled as they are.
 fn reason_name(constant: &str) -> Option<String> {
     match constant.strip_prefix("MR_") {
         None => Some(constant.to_owned()),

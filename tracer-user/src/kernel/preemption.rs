@@ -1,14 +1,14 @@
-//! Whether the kernel takes the CPU away from a task that runs in the kernel, BPF programs included.
+//! Whether the kernel preempts a task that runs in the kernel, BPF programs included.
 //! Input: the file `sched/preempt` of debugfs, mounted or not; uname(2).
 
 use std::fs;
 
 use super::release;
 
-/// Of kernels that can change their ways while they run (CONFIG_PREEMPT_DYNAMIC).
+/// The file exists on kernels that can change their preemption mode at run time (CONFIG_PREEMPT_DYNAMIC).
 const DYNAMIC: &str = "/sys/kernel/debug/sched/preempt";
 
-/// Whether a task may be preempted in the kernel; true where that cannot be known.
+/// Whether a task may be preempted in the kernel; true if that is not known.
 #[must_use]
 pub fn preempts() -> bool {
     let dynamic = fs::read(DYNAMIC).or_else(|_| release::read_unmounted("debugfs", "sched/preempt"));

@@ -1,4 +1,4 @@
-//! Which kernel runs, and how far it is locked down.
+//! The release of the running kernel, and its lockdown state.
 //! Input: uname(2), the file `lockdown` of securityfs, mounted or not.
 
 use std::fmt;
@@ -11,7 +11,7 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, 
 /// The file of the lockdown state; in securityfs, which need not be mounted.
 const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 
-/// Major, minor and patch number; comparable.
+/// Major, minor and patch number, in this order of comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version(pub u32, pub u32, pub u32);
 
@@ -19,7 +19,7 @@ impl Version {
     /// Reads the beginning of a release string: "6.12.117+deb12-cloud-amd64", "6.18-rc3", "7.3.0".
     /// A missing patch number is 0, and a release candidate counts as the release. `None` if it does not begin with two numbers.
     ///
-    /// Distributions keep the patch number at 0 and carry fixes all the same: never conclude from it that one is missing.
+    /// Distributions keep the patch number at 0 and still apply fixes: never conclude from it that a fix is missing.
     pub fn parse(release: &str) -> Option<Self> {
         let (major, rest) = leading_number(release)?;
         let (minor, rest) = leading_number(rest.strip_prefix('.')?)?;
@@ -51,18 +51,18 @@ pub fn version() -> Option<Version> {
     Version::parse(&release())
 }
 
-/// How far the kernel refuses to be looked into, also by root (security/lockdown/lockdown.c, 5.4 and later).
+/// How far the kernel protects itself, even from root (security/lockdown/lockdown.c, 5.4 and later).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Lockdown {
     /// Nothing is refused.
     None,
-    /// What could change the kernel is refused: BPF that writes user memory, among others. Kprobes and function hooks are
-    /// not: `LOCKDOWN_KPROBES` and `LOCKDOWN_BPF_READ_KERNEL` come after `LOCKDOWN_INTEGRITY_MAX` (`enum
+    /// The kernel refuses what could change it, such as BPF that writes user memory. It does not refuse kprobes and
+    /// function hooks: `LOCKDOWN_KPROBES` and `LOCKDOWN_BPF_READ_KERNEL` come after `LOCKDOWN_INTEGRITY_MAX` (`enum
     /// lockdown_reason`, include/linux/security.h, 5.4 to 7.3).
     Integrity,
-    /// What could read the kernel is refused too: BPF that reads kernel memory, kprobes, /proc/kcore.
+    /// The kernel also refuses what could read it: BPF that reads kernel memory, kprobes, /proc/kcore.
     Confidentiality,
-    /// Cannot be known: the kernel has no lockdown module, or its file may not be read.
+    /// It is not known: the kernel has no lockdown module, or its file may not be read.
     Unknown,
 }
 
@@ -79,7 +79,7 @@ impl Lockdown {
         }
     }
 
-    /// Reads the running kernel's state; where securityfs is not mounted, root can see it all the same.
+    /// Reads the running kernel's state; root can see it even if securityfs is not mounted.
     pub fn read() -> Self {
         fs::read(LOCKDOWN)
             .or_else(|_| read_unmounted("securityfs", "lockdown"))
@@ -87,8 +87,8 @@ impl Lockdown {
     }
 }
 
-/// Reads a file of a kernel's own filesystem through a mount that is attached nowhere: nobody else sees it, and it goes
-/// away when it is closed. The system calls are there since 5.2, and want CAP_SYS_ADMIN.
+/// Reads a file of a kernel's own filesystem through a mount that is attached nowhere: no other process sees it, and it
+/// disappears when it is closed. The system calls exist since 5.2 and need CAP_SYS_ADMIN.
 pub(super) fn read_unmounted(filesystem: &str, path: &str) -> io::Result<Vec<u8>> {
     let filesystem = fsopen(filesystem, FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_create(&filesystem)?;

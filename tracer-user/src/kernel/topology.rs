@@ -1,4 +1,4 @@
-//! Which NUMA node a page frame belongs to.
+//! The NUMA node of each page frame.
 //! Input: /sys/devices/system/{node,memory,cpu} and /proc/zoneinfo.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ const NODES: &str = "/sys/devices/system/node";
 const MEMORY: &str = "/sys/devices/system/memory";
 const ONLINE_CPUS: &str = "/sys/devices/system/cpu/online";
 
-/// The topology cannot be known.
+/// Why the topology is not known.
 #[derive(Debug, Error)]
 pub enum TopologyError {
     /// A file could not be read.
@@ -22,7 +22,7 @@ pub enum TopologyError {
     Read {
         /// The file.
         path: &'static str,
-        /// What the kernel answered.
+        /// The kernel's error.
         source: io::Error,
     },
     /// Neither source names a node with memory.
@@ -37,11 +37,11 @@ pub struct Node {
     pub id: NodeId,
     /// Its CPUs as the kernel lists them ("0-3,8-11"); empty without any.
     pub cpus: String,
-    /// Memory there, the kernel's own included and holes not, bytes; 0 for a node of CPUs only.
+    /// Memory of the node in bytes, with the kernel's own and without holes; 0 for a node of CPUs only.
     pub bytes: u64,
 }
 
-/// What one zone says of itself in /proc/zoneinfo.
+/// One zone, as /proc/zoneinfo describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Zone {
     /// Its node.
@@ -50,7 +50,7 @@ pub struct Zone {
     pub start: Pfn,
     /// Frames from the first to the last, holes included.
     pub spanned: u64,
-    /// Frames with memory behind them.
+    /// Frames that have memory.
     pub present: u64,
 }
 
@@ -65,10 +65,10 @@ pub struct NodeDir {
     pub blocks: Vec<u64>,
 }
 
-/// Everything a topology is made of, so that it can be made without the machine.
+/// The readings that a topology is built from, so that tests can build one without the machine.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
-    /// From [`parse_zoneinfo`].
+    /// The zones, from [`parse_zoneinfo`].
     pub zones: Vec<Zone>,
     /// Frames in a memory block; 0 without memory blocks.
     pub block_pages: u64,
@@ -86,7 +86,7 @@ struct Span {
     node: NodeId,
 }
 
-/// What a hotplug of memory changes in sysfs.
+/// The counts of sysfs entries that change when memory is added or removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Listing {
     blocks: Option<usize>,
@@ -121,8 +121,9 @@ impl Topology {
         Ok(topology)
     }
 
-    /// Builds the topology. Where exactly one node has a memory block, the frames are its own. Where several share a block,
-    /// or none has one, the zone that spans the frames decides. Frames that zones of several nodes span remain unknown.
+    /// Builds the topology. A memory block that exactly one node has belongs to that node. If several nodes share a
+    /// block, or none has it, the zone that spans its frames decides. Frames that zones of several nodes span remain
+    /// unknown.
     ///
     /// # Errors
     /// [`TopologyError::NoMemory`].
@@ -136,7 +137,7 @@ impl Topology {
             nodes.insert(dir.id, (dir.cpus.trim(), 0u64));
         }
         for zone in &sources.zones {
-            // Not in sysfs: a kernel without NUMA.
+            // The node is not in sysfs: the kernel has no NUMA.
             let node = nodes.entry(zone.node).or_insert((sources.online_cpus.trim(), 0));
             node.1 = node.1.saturating_add(zone.present.saturating_mul(PAGE_SIZE));
         }
@@ -155,7 +156,7 @@ impl Topology {
         })
     }
 
-    /// The node of a frame; `None` outside of all memory and where that cannot be decided.
+    /// The node of a frame; `None` outside of all memory, and if the node is not known.
     pub fn node_of(&self, pfn: Pfn) -> Option<NodeId> {
         let behind = self.spans.partition_point(|span| span.start <= pfn.0);
         let span = self.spans.get(behind.checked_sub(1)?)?;
@@ -169,7 +170,7 @@ impl Topology {
             .map(|span| (Pfn(span.start)..Pfn(span.end), span.node))
     }
 
-    /// Bits of a frame number of this machine, with room for as much memory again three times over.
+    /// The number of bits of a frame number, with room for four times this machine's memory.
     pub fn pfn_bits(&self) -> u32 {
         let end = self.spans.iter().map(|span| span.end).max().unwrap_or(0);
         (u64::BITS - end.leading_zeros() + 2).clamp(30, 40)
@@ -182,8 +183,9 @@ impl Topology {
 
     /// Whether memory or nodes were added or removed since [`read`](Self::read): then read again.
     ///
-    /// It counts the entries of two directories, 25 us with 200 memory blocks; adding as much as was removed goes unseen.
-    /// Blocks that go on- or offline keep their node and are no change. Without sysfs it is always false.
+    /// It counts the entries of two directories, which takes 25 us with 200 memory blocks. It misses a change that adds
+    /// as many as it removes. Blocks that go online or offline keep their node and are not a change. Without sysfs it
+    /// is always false.
     pub fn changed(&self) -> bool {
         self.listing != Listing::read()
     }
@@ -199,7 +201,7 @@ impl Listing {
     }
 }
 
-/// The nodes under sysfs; what cannot be read is left out, and the zones stand in for it.
+/// The nodes under sysfs. Nodes that cannot be read are left out; their zones replace them.
 fn read_nodes() -> Vec<NodeDir> {
     let mut nodes: Vec<NodeDir> = numbered(NODES, "node")
         .into_iter()
@@ -232,7 +234,7 @@ pub fn parse_block_size(text: &[u8]) -> Option<u64> {
     u64::from_str_radix(digits, 16).ok()
 }
 
-/// Parses `/proc/zoneinfo` (mm/vmstat.c, `zoneinfo_show_print`). Zones without frames, and those it cannot make sense of, are left out.
+/// Parses `/proc/zoneinfo` (mm/vmstat.c, `zoneinfo_show_print`) and skips zones without frames and invalid ones.
 pub fn parse_zoneinfo(text: &[u8]) -> Vec<Zone> {
     let mut zones = Vec::new();
     let mut open: Option<PartialZone> = None;
@@ -283,7 +285,7 @@ impl PartialZone {
     }
 }
 
-/// Which claims cover the frames at a point of the sweep, by node.
+/// The claims that cover the frames at a point of the sweep, by node.
 #[derive(Default)]
 struct Claims(BTreeMap<NodeId, usize>);
 
@@ -477,7 +479,7 @@ Node 1, zone   Normal
         let zones = [zone(0, 0, 150), zone(1, 150, 150), zone(2, 900, 50)];
         let nodes = [dir(0, &[0, 1]), dir(1, &[1, 2]), dir(2, &[])];
         assert_eq!(spans(&zones, &nodes), [(0, 150, 0), (150, 300, 1), (900, 950, 2)]);
-        // A third node's zone has no say in it.
+        // The zone of a third node does not count.
         let zones = [zone(0, 0, 150), zone(1, 150, 150), zone(2, 0, 900)];
         assert_eq!(spans(&zones, &nodes), [(0, 150, 0), (150, 300, 1), (300, 900, 2)]);
     }

@@ -1,4 +1,4 @@
-//! What the programs must know of the running kernel's structures, and its names for reasons.
+//! The layout of the running kernel's structures that the programs need, and its names for reasons.
 //! Input: the kernel's BTF, /sys/kernel/btf/vmlinux.
 
 use std::{
@@ -22,18 +22,18 @@ use crate::{
 /// The first step of a move by NUMA balancing, a function of its own since 6.10.
 const PREPARE_MISPLACED: &str = "migrate_misplaced_folio_prepare";
 
-/// Where a kernel built with CONFIG_DEBUG_INFO_BTF shows its types.
+/// The types of a kernel that was built with CONFIG_DEBUG_INFO_BTF.
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
-/// Why the kernel's types are not to be had.
+/// Why the kernel's types cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TypesError {
-    /// The file is not there or cannot be read.
+    /// The file does not exist or cannot be read.
     #[error("cannot read the kernel's type information, {}: {source}\n  tracer takes every structure offset from it; boot a kernel built with CONFIG_DEBUG_INFO_BTF=y", path.display())]
     Read {
         /// The BTF file.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// The file is not BTF.
@@ -65,23 +65,23 @@ impl KernelTypes {
     /// The offsets that the programs need.
     ///
     /// # Errors
-    /// [`TypesError::Missing`] names the first one that this kernel does not have.
+    /// [`TypesError::Missing`] names the first one that this kernel lacks.
     pub fn config(&self) -> Result<Config, TypesError> {
         let mut config = Config {
             remove_arg_is_walk: u32::from(self.0.member("rmap_walk_arg.folio").is_some()),
             page_struct_shift: self.page_struct_shift().ok_or(TypesError::Missing("struct page"))?,
-            // It made base pages of them (mm/hugetlb.c), and went with the need for it.
+            // The function made base pages of them (mm/hugetlb.c), and was removed when that was no longer needed.
             huge_index: u32::from(self.0.parameters("hugetlb_basepage_index").is_some()),
             misplaced_moves: u32::from(self.0.parameters(PREPARE_MISPLACED).is_none()),
-            // Unused where there is no NUMA balancing.
+            // It is not used on a kernel without NUMA balancing.
             reason_numa: self.constant("migrate_reason", "MR_NUMA_MISPLACED").unwrap_or(u32::MAX),
-            // `is_thp` of migrate_pages: any large folio but hugetlb on 6.1; those that a PMD can map since the counts
-            // stand in a structure of their own (6.3). mm/migrate.c.
+            // `is_thp` of migrate_pages: any large folio but hugetlb on 6.1; since the counts are in a structure of
+            // their own (6.3), those that a PMD can map. mm/migrate.c.
             thp_order: match self.0.size("migrate_pages_stats") {
                 Some(_) => arch::PMD_ORDER,
                 None => 1,
             },
-            // The last one: the 7th of 6.1, the 8th since large_folio_split came before it (6.7).
+            // It is the last argument: the 7th of 6.1, the 8th since large_folio_split was added before it (6.7).
             migrate_end_reason: self
                 .0
                 .tracepoint_arguments("mm_migrate_pages")
@@ -106,11 +106,11 @@ impl KernelTypes {
         Ok(config)
     }
 
-    /// Checks that a hook passes what its program takes, and returns which of its targets this kernel has: a kernel that
-    /// differs is refused before it is misread.
+    /// Checks that a hook passes the arguments that its program takes, and returns the target that this kernel has. A
+    /// kernel that differs is refused, so that it is not misread.
     ///
     /// # Errors
-    /// What the kernel has instead.
+    /// The arguments that the kernel has instead.
     pub fn check(&self, hook: &Hook) -> Result<&'static str, String> {
         match hook.attach {
             Attach::Fentry | Attach::Fexit | Attach::Kprobe => {
@@ -152,7 +152,7 @@ impl KernelTypes {
     pub fn names(&self) -> KernelNames {
         let constants = |name| self.0.constants(name).unwrap_or_default().into_iter();
         let lower = |prefix| move |name: &str| Some(name.strip_prefix(prefix)?.to_ascii_lowercase());
-        // Bits that mean another thing for each kind of folio say nothing by their number.
+        // Some bits have a different meaning for each kind of folio: their numbers have no name.
         let flag = |name: &str| {
             let ambiguous = name.starts_with("PG_owner") || name.starts_with("PG_arch") || name == "PG_mappedtodisk";
             (!ambiguous).then(|| lower("PG_")(name)).flatten()
@@ -178,8 +178,7 @@ impl KernelTypes {
     }
 }
 
-/// Whether what a hook passes is what is wanted of it: all of it, or where there is a "..." what stands before and after
-/// that.
+/// Whether the arguments of a hook are the wanted ones: all of them, or with a "..." those before and after it.
 fn fits<T>(wanted: &[&str], passed: &[T], same: impl Fn(&str, &T) -> bool) -> bool {
     let more = wanted.iter().position(|name| *name == "...");
     let (before, after) = match more {
@@ -210,10 +209,10 @@ mod tests {
     const POINTER: u32 = 2;
     const ENUM: u32 = 3;
     const STRUCT: u32 = 4;
-    /// Of a pointer.
+    /// A constant type whose target is a pointer.
     const CONST: u32 = 5;
 
-    /// What the catalogue says of a kernel in which the tracepoint passes arguments of these types.
+    /// The result of the catalogue's check for a tracepoint whose arguments have these types.
     fn check(tracepoint: &str, arguments: &[u32]) -> Result<&'static str, String> {
         let strings = format!("\0btf_trace_{tracepoint}\0");
         #[rustfmt::skip]
@@ -236,7 +235,7 @@ mod tests {
 
     #[test]
     fn tracepoints_are_taken_as_they_are_known() {
-        // 6.1; since 6.7 with large_folio_split before the last two.
+        // The arguments of 6.1; since 6.7 large_folio_split comes before the last two.
         let counts = [NUMBER; 5];
         let (old, new) = (
             [&counts[..], &[ENUM, NUMBER]].concat(),
@@ -253,7 +252,7 @@ mod tests {
     #[test]
     fn a_changed_prototype_is_refused() {
         let refused = |tracepoint, arguments: &[u32]| check(tracepoint, arguments).err();
-        // Too few for the numbers that the program reads; and a pointer in front of them.
+        // There are too few arguments for the numbers that the program reads; then a pointer comes before them.
         assert!(refused("mm_migrate_pages", &[NUMBER; 6]).is_some());
         assert!(
             refused(
@@ -262,7 +261,7 @@ mod tests {
             )
             .is_some()
         );
-        // Something after the reason.
+        // Another argument follows the reason.
         assert!(
             refused(
                 "mm_migrate_pages",

@@ -1,18 +1,19 @@
-//! The kernel's own counts of page moves, to hold against what was seen.
+//! The kernel's own counts of page moves, which are compared with tracer's.
 //! Input: /proc/vmstat.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read as _};
 
-/// All counters at one moment, by the kernel's names. Those in "nr_" are gauges, in pages; most others count events since boot.
+/// All counters at one moment, by the kernel's names. Counters in "nr_" are gauges, in pages; most others count events
+/// since boot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Vmstat {
     counters: BTreeMap<Box<str>, u64>,
 }
 
 impl Vmstat {
-    /// Parses lines of a name and a number (mm/vmstat.c, `vmstat_show`). Lines of another form are passed over.
+    /// Parses lines of a name and a number (mm/vmstat.c, `vmstat_show`) and skips lines of another form.
     pub fn parse(text: &[u8]) -> Self {
         Self::parse_only(text, |_| true)
     }
@@ -28,39 +29,39 @@ impl Vmstat {
         }
     }
 
-    /// Reads `/proc/vmstat`. Events are summed over the CPUs that are online, at this moment (mm/vmstat.c, `all_vm_events`);
-    /// the kernel folds each CPU's part of a gauge in about once a second.
+    /// Reads `/proc/vmstat`. Events are summed over the CPUs that are online at this moment (mm/vmstat.c,
+    /// `all_vm_events`); the kernel adds each CPU's part of a gauge about once a second.
     ///
     /// # Errors
-    /// What the kernel answered.
+    /// The kernel's error.
     pub fn read() -> io::Result<Self> {
         Ok(Self::parse(&fs::read("/proc/vmstat")?))
     }
 
-    /// As [`Vmstat::read`], of those counters only that are `wanted`.
+    /// As [`Vmstat::read`], with only the counters that are `wanted`.
     ///
     /// # Errors
-    /// What the kernel answered.
+    /// The kernel's error.
     pub fn read_only(wanted: impl Fn(&str) -> bool) -> io::Result<Self> {
-        // Each read(2) sums all counters of all CPUs again: as few as possible.
+        // Each read(2) sums all counters of all CPUs again: use as few as possible.
         let mut text = Vec::with_capacity(1 << 14);
         fs::File::open("/proc/vmstat")?.read_to_end(&mut text)?;
         Ok(Self::parse_only(&text, wanted))
     }
 
-    /// Those of the counters that are `wanted`.
+    /// Keeps only the counters that are `wanted`.
     #[must_use]
     pub fn only(mut self, wanted: impl Fn(&str) -> bool) -> Self {
         self.counters.retain(|name, _| wanted(name));
         self
     }
 
-    /// The counter of this name ("pgmigrate_success"); `None` if this kernel does not have it.
+    /// The counter with this name ("pgmigrate_success"); `None` if this kernel does not have it.
     pub fn get(&self, name: &str) -> Option<u64> {
         self.counters.get(name).copied()
     }
 
-    /// How far the counter went since `earlier`; negative for a gauge that fell. `None` unless both have it.
+    /// The change of the counter since `earlier`; negative for a gauge that fell. `None` unless both have it.
     pub fn delta(&self, earlier: &Self, name: &str) -> Option<i64> {
         let (now, then) = (self.get(name)?, earlier.get(name)?);
         Some(now.wrapping_sub(then).cast_signed())
