@@ -1,5 +1,5 @@
-//! The account of a span of time: what the kernel counted against what was seen, and other counts that must agree.
-//! Input: two readings of both sides, at its begin and its end.
+//! The account of a span of time: the kernel's count of moves, tracer's count, and other counts that must agree.
+//! Input: two readings of both sides, at the begin and the end of the span.
 
 use std::borrow::Cow;
 
@@ -16,21 +16,21 @@ use crate::{
 /// One reading of both sides.
 #[derive(Clone, Debug, Default)]
 pub struct Reading {
-    /// When.
+    /// When it was taken.
     pub at: Nanos,
     /// The counters that [`is_compared`] names.
     pub kernel: Vmstat,
-    /// The kernel's counts of what does not go through migrate_pages.
+    /// The kernel's counts of moves that do not go through migrate_pages.
     pub elsewhere: Elsewhere,
     /// The BPF side's counters.
     pub counters: Counters,
-    /// Both were read while nothing changed; else they may be of different moments.
+    /// Whether both were read while nothing changed; otherwise they may be of different moments.
     pub settled: bool,
 }
 
 const DEMOTED: &str = "pgdemote_";
 
-/// Whether an account looks at this counter of /proc/vmstat.
+/// Whether an account compares this counter of /proc/vmstat.
 #[must_use]
 pub fn is_compared(name: &str) -> bool {
     name.starts_with(DEMOTED)
@@ -45,38 +45,38 @@ pub fn is_compared(name: &str) -> bool {
         )
 }
 
-/// Another count that the kernel keeps, and the same from the hooks.
+/// Another count of the kernel, and the same count from the hooks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
-    /// The kernel's name for it in /proc/vmstat; `pgdemote` is the sum of all that begin so.
+    /// The kernel's name for it in /proc/vmstat; `pgdemote` is the sum of all counters that begin with it.
     pub name: Cow<'static, str>,
-    /// What the kernel added to it: base pages, of `thp_` folios.
+    /// The kernel's count: base pages; folios for a `thp_` counter.
     pub kernel: u64,
-    /// What was seen.
+    /// The count from the hooks.
     pub seen: u64,
-    /// A difference is an error; else the kernel's own count may be late or wrong.
+    /// A difference is an error; otherwise the kernel's own count may be late or wrong.
     pub exact: bool,
 }
 
 impl Check {
-    /// What the kernel counted more than was seen.
+    /// The kernel's count minus the count from the hooks.
     #[must_use]
     pub fn difference(&self) -> i64 {
         self.kernel.wrapping_sub(self.seen).cast_signed()
     }
 }
 
-/// What does not change in a run.
+/// The properties of a run that its accounts depend on.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
-    /// The source does not see folios that nobody maps: they are missing from `moved`.
+    /// The source does not see folios that nobody maps: `moved` lacks them.
     pub blind_to_unmapped: bool,
     numa: Option<u8>,
     demotion: Option<u8>,
 }
 
 impl Terms {
-    /// With the running kernel's numbers of its reasons.
+    /// The terms of a source, with the running kernel's numbers of its reasons.
     #[must_use]
     pub fn new(coverage: &Coverage, reasons: &Names) -> Self {
         Self {
@@ -95,19 +95,20 @@ pub struct Account {
     pub begin: Nanos,
     /// Its end.
     pub end: Nanos,
-    /// What the kernel added to `pgmigrate_success`; None: it does not show it.
+    /// The kernel's count, the growth of `pgmigrate_success`; None if the kernel does not show it.
     pub kernel: Option<u64>,
-    /// Folios seen to move.
+    /// Pages of folios that were seen to move.
     pub moved: u64,
-    /// Folios freed before they moved, or not of the LRU: the kernel counts them as success.
+    /// Pages of folios that were freed before they moved, or are not on the LRU: the kernel counts them as success.
     pub released: u64,
-    /// In calls of migrate_pages that had begun before tracing, or whose context was lost.
+    /// Pages in calls of migrate_pages that had begun before tracing, or whose context was lost.
     pub unseen: u64,
-    /// Calls in which the kernel's count and ours differ.
+    /// Calls in which the kernel's count and tracer's differ.
     pub unbalanced_calls: u64,
     /// Other counts that must agree.
     pub checks: Vec<Check>,
-    /// Begin and end were read at quiet moments; else both sides may differ by what moved between the looks.
+    /// Begin and end were read at quiet moments; otherwise the sides may differ by pages that moved between the
+    /// readings.
     pub settled: bool,
     /// [`Terms::blind_to_unmapped`].
     pub blind_to_unmapped: bool,
@@ -131,12 +132,14 @@ impl Account {
                 exact: true,
             })
         };
-        // migrate_misplaced_folio adds what migrate_pages gave it (mm/migrate.c, `migrate_misplaced_page` on 6.1).
+        // migrate_misplaced_folio adds the pages that migrate_pages moved for it (mm/migrate.c,
+        // `migrate_misplaced_page` on 6.1).
         let numa = terms
             .numa
             .and_then(|reason| check("numa_pages_migrated", counters.moved_for(reason)));
-        // A vm event on 6.1. Since 6.8 a node's statistic, which each CPU folds in about once a second; and releases
-        // around 6.13 miss what the multi-generational LRU demotes (mm/vmscan.c, `demote_folio_list`, `evict_folios`).
+        // On 6.1 this is a vm event. Since 6.8 it is a node's statistic, to which each CPU adds its part about once a
+        // second. Releases around 6.13 miss pages that the multi-generational LRU demotes (mm/vmscan.c,
+        // `demote_folio_list`, `evict_folios`).
         let demoted = end.kernel.iter().filter(|(name, _)| name.starts_with(DEMOTED));
         let demoted = demoted.filter_map(|(name, _)| kernel(name)).reduce(|sum, n| sum + n);
         let demotion = terms.demotion.zip(demoted).map(|(reason, kernel)| Check {
@@ -169,8 +172,8 @@ impl Account {
         }
     }
 
-    /// What the kernel counted and tracer cannot account for; 0 when the account balances. None: the kernel shows no
-    /// count.
+    /// The part of the kernel's count that tracer cannot account for; 0 when the account balances. None if the kernel
+    /// shows no count.
     #[must_use]
     pub fn imbalance(&self) -> Option<i64> {
         let accounted = self.moved.saturating_add(self.released).saturating_add(self.unseen);
@@ -183,21 +186,21 @@ impl Account {
         self.checks.iter().filter(wrong)
     }
 
-    /// A difference that this backend, or these readings, cannot but have.
+    /// Whether this backend, or these readings, cannot avoid the difference.
     fn is_excused(&self, difference: i64) -> bool {
-        // Unmapped folios are missing, and nothing else may be.
+        // Only unmapped folios may be missing.
         difference == 0 || !self.settled || (self.blind_to_unmapped && difference > 0)
     }
 
-    /// Whether the account balances, as far as this backend can see, and as far as the two sides can be compared.
+    /// Whether the account balances, as far as the backend sees pages and the two sides can be compared.
     #[must_use]
     pub fn balanced(&self) -> bool {
-        // Each call's own count is compared when it ends, whatever the machine does meanwhile.
+        // Each call's own count is compared when it ends, and other calls do not affect it.
         let calls = self.unbalanced_calls == 0 || self.blind_to_unmapped;
         calls && self.imbalance().is_none_or(|missing| self.is_excused(missing)) && self.differing().next().is_none()
     }
 
-    /// Whether the account is shown to balance: nothing is excused.
+    /// Whether the account is proven to balance: no difference is excused.
     #[must_use]
     pub fn proven(&self) -> bool {
         self.unbalanced_calls == 0
@@ -205,7 +208,7 @@ impl Account {
             && self.checks.iter().all(|check| !check.exact || check.difference() == 0)
     }
 
-    /// Whether nothing happened that an account tells of; a count that is late tells of the past.
+    /// Whether nothing happened that the account counts. A late count belongs to the past and is ignored.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
         self.kernel.unwrap_or(0) == 0
@@ -221,7 +224,7 @@ impl Account {
 pub(crate) mod made_up {
     use super::*;
 
-    /// The exact backend's terms, on a kernel that numbers its reasons as all do.
+    /// The exact backend's terms, on a kernel with the usual numbers of reasons.
     pub fn terms(blind_to_unmapped: bool) -> Terms {
         Terms {
             blind_to_unmapped,
@@ -230,7 +233,7 @@ pub(crate) mod made_up {
         }
     }
 
-    /// A settled reading at a second, after so many pages on each side.
+    /// A settled reading at a second, with these pages on each side.
     pub fn reading(second: u64, kernel: u64, moved: u64) -> Reading {
         Reading {
             at: Nanos(second * 1_000_000_000),
@@ -340,7 +343,7 @@ mod tests {
             (Counter::KernelThpSplit, 2),
         ])
         .with_moved_for(5, 2);
-        // What the kernel says of demotion is late, or wrong.
+        // The kernel's count of demotion is late, or wrong.
         assert!(account(&at(1, 1), &right).proven());
     }
 }

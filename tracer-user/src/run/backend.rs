@@ -10,7 +10,7 @@ use crate::{
     run::coverage::{Coverage, Owners},
 };
 
-/// How events are captured.
+/// A way in which events are captured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
     /// Function hooks: every folio and mapping with its owner, from the kernel.
@@ -20,10 +20,10 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// Best first.
+    /// All backends, the best one first.
     pub const ALL: [Self; 2] = [Self::Exact, Self::Tracepoint];
 
-    /// The name on the command line.
+    /// Its name on the command line.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -32,7 +32,7 @@ impl Backend {
         }
     }
 
-    /// What it can know.
+    /// The facts that this backend can know.
     #[must_use]
     pub const fn coverage(self) -> Coverage {
         match self {
@@ -80,18 +80,18 @@ impl fmt::Display for Backend {
     }
 }
 
-/// The backend of a run, by its name: a recording may be of a later version of tracer, which has others.
+/// The backend of a run, by its name: a recording of a later version of tracer may have another backend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", from = "String")]
 pub enum BackendName {
-    /// One of this version.
+    /// A backend of this version.
     Known(Backend),
-    /// The name of one that this version does not have.
+    /// The name of a backend that this version does not have.
     Other(String),
 }
 
 impl BackendName {
-    /// The name as it is recorded.
+    /// Its name in the recording.
     #[must_use]
     pub fn name(&self) -> &str {
         match self {

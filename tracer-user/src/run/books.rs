@@ -1,4 +1,4 @@
-//! Conservation: what the kernel counted against what was seen, and every loss by its place.
+//! The books of a run: the kernel's count, tracer's count, and every loss by its place.
 //! Input: `pgmigrate_success` and the BPF side's counters, each read at the begin and at the end.
 
 use serde::{Deserialize, Serialize};
@@ -18,41 +18,41 @@ use crate::run::{
 pub struct Books {
     /// The whole run.
     pub whole: Account,
-    /// The run by the second.
+    /// The run, second by second.
     pub intervals: IntervalTotals,
-    /// Of the pages that moved, reported.
+    /// Moved pages that were reported.
     pub reported: u64,
-    /// Of those, filtered out: of processes, or for reasons and so on, that nobody asked for.
+    /// Moved pages that were filtered out: by process, reason, or another filter.
     pub filtered: u64,
-    /// Of those, of a process that was being forked or torn down: it has no number to be reported by.
+    /// Moved pages of a process that was being forked or torn down: it has no number to be reported by.
     pub unowned: u64,
-    /// Of those, without any mapping.
+    /// Moved pages without any mapping.
     pub unmapped: u64,
-    /// Base pages of folios that calls left on their lists; the kernel counts some twice, or those that it splits.
+    /// Base pages of folios that calls left on their lists; the kernel counts some twice, and folios that it splits.
     pub failed_seen: u64,
-    /// Of those, reported.
+    /// Pages of [`Self::failed_seen`] that were reported.
     pub failed_reported: u64,
-    /// What else the kernel side filtered out.
+    /// Other pages that the BPF side filtered out.
     pub unasked: Unasked,
-    /// Times that compaction was put off because it had failed shortly before.
+    /// The number of times that compaction was deferred because it had failed shortly before.
     pub compaction_deferred: u64,
-    /// What the kernel counted of moves outside migrate_pages.
+    /// The kernel's counts of moves outside migrate_pages.
     pub elsewhere: Elsewhere,
-    /// What was lost.
+    /// Events that were lost.
     pub lost: Lost,
 }
 
-/// Base pages that did not move, or not by a mapping, filtered out.
+/// Filtered base pages that did not move, or that moved without a mapping or outside migrate_pages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Unasked {
     /// Part of [`Books::failed_seen`].
     pub failed: u64,
-    /// Of folios that NUMA balancing refused to move.
+    /// Pages of folios that NUMA balancing refused to move.
     pub refused: u64,
     /// Part of [`Books::unmapped`].
     pub unmapped: u64,
-    /// Moved outside migrate_pages, and kept out by another filter than those by owner and actor.
+    /// Pages that moved outside migrate_pages and were filtered out by something other than owner and actor.
     pub outside: u64,
 }
 
@@ -87,7 +87,7 @@ pub struct Lost {
     pub failures: u64,
     /// Base pages in them; without those that NUMA balancing refused, as in [`Books::failed_seen`].
     pub failure_pages: u64,
-    /// Calls with more failures than are told of.
+    /// Calls with more failures than are reported.
     pub cut_failures: u64,
     /// Runs of compaction that found the ring full.
     pub compactions: u64,
@@ -95,20 +95,20 @@ pub struct Lost {
     pub unpaired: u64,
     /// Records that could not be decoded.
     pub undecoded: u64,
-    /// Children of the traced processes that there was no room to follow.
+    /// Children of the traced processes that are not followed, because there was no room.
     pub targets: u64,
     /// Runs of BPF programs that the kernel skipped.
     pub missed_runs: MissedRuns,
-    /// Correlation: pages whose owner nobody looked for, because reading had fallen behind (tracepoint backend).
+    /// Correlation: pages whose owner was not searched for, because reading had fallen behind (tracepoint backend).
     pub unsearched_pages: u64,
-    /// Correlation: pages that nobody asked pagemap about.
+    /// Correlation: pages that were not checked against pagemap.
     pub not_asked_pages: u64,
     /// Correlation: pages of mappings without an owner.
     pub unattributed: Unattributed,
 }
 
 impl Lost {
-    /// Everything lost so far.
+    /// All losses up to this moment.
     #[must_use]
     pub fn new(counters: &Counters, undecoded: u64, missed_runs: MissedRuns, correlation: Losses) -> Self {
         let sum = |counter| counters.sum(counter);
@@ -133,7 +133,7 @@ impl Lost {
         }
     }
 
-    /// Events that are missing altogether.
+    /// Events that were lost as a whole.
     #[must_use]
     pub fn events(&self) -> u64 {
         let others = [
@@ -148,14 +148,14 @@ impl Lost {
             self.missed_runs.events,
             self.unsearched_pages,
         ];
-        // Those of a recording may be as many as can be written.
+        // A recording may contain counts of any size.
         let all = self.mappings_by_cpu.iter().chain(&others);
         all.fold(0, |sum, events| sum.saturating_add(*events))
     }
 }
 
 impl Books {
-    /// Closes the books: `whole` is the run's account, `counters` what was added in it.
+    /// Closes the books: `whole` is the run's account, `counters` the growth of the counters in it.
     #[must_use]
     pub fn close(
         whole: Account,
@@ -168,7 +168,7 @@ impl Books {
             reported: correlation
                 .reported_pages
                 .unwrap_or_else(|| counters.sum(Counter::ReportedPages)),
-            // By owner the tracepoint backend filters in correlation, by all else where the exact one does.
+            // The tracepoint backend filters owners in correlation, and all else on the BPF side like the exact one.
             filtered: counters.sum(Counter::FilteredPages) + correlation.filtered_pages,
             unowned: counters.sum(Counter::UnownedPages),
             unmapped: counters.sum(Counter::UnmappedPages),
@@ -183,13 +183,13 @@ impl Books {
         }
     }
 
-    /// Whether the run and each interval balance, as far as this backend can see.
+    /// Whether the run and each interval balance, as far as the backend sees pages.
     #[must_use]
     pub fn balanced(&self) -> bool {
         self.whole.balanced() && self.intervals.unbalanced == 0
     }
 
-    /// Whether the run and each interval are shown to balance: nothing that moved is excused for not being seen.
+    /// Whether the run and each interval are proven to balance: no difference is excused.
     #[must_use]
     pub fn proven(&self) -> bool {
         self.whole.proven() && self.intervals.unbalanced == 0

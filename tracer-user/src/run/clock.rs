@@ -1,4 +1,4 @@
-//! The clocks of this process, and what it has cost.
+//! The clocks of this process, and its cost.
 //! Input: `clock_gettime`, /proc/self/status.
 
 use crate::units::Nanos;

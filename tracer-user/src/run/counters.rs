@@ -1,4 +1,4 @@
-//! What the BPF side and the kernel counted while the hooks ran.
+//! The counts of the BPF side and of the kernel while the hooks ran.
 //! Input: the values of the map `COUNTERS`, by CPU; `recursion_misses` of each program.
 
 use serde::{Deserialize, Serialize};
@@ -10,16 +10,16 @@ use crate::kernel::hooks::{Hook, Skipped};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MissedRuns {
-    /// Of programs without which events may be missing.
+    /// Runs of programs without which events may be missing.
     pub events: u64,
-    /// Of programs without which a detail of an event, or a line of the books, may be missing.
+    /// Runs of programs without which a detail of an event, or a line of the books, may be missing.
     pub details: u64,
-    /// Those that a second copy made up for: nothing is missing.
+    /// Runs that the program's second copy replaced: nothing is missing.
     pub stood_in: u64,
 }
 
 impl MissedRuns {
-    /// Adds runs of that hook's program.
+    /// Adds skipped runs of that hook's program.
     pub fn add(&mut self, hook: &Hook, times: u64) {
         match hook.skipped {
             Skipped::Events => self.events += times,
@@ -28,37 +28,37 @@ impl MissedRuns {
     }
 }
 
-/// The BPF side's counters, then its sums by reason; of each one value per CPU.
+/// The BPF side's counters, then its sums by reason, each with one value per CPU.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters(Vec<Vec<u64>>);
 
 impl Counters {
-    /// Slots of the map, each with a value per possible CPU.
+    /// Takes the slots of the map, each with a value per possible CPU.
     #[must_use]
     pub fn new(by_slot: Vec<Vec<u64>>) -> Self {
         Self(by_slot)
     }
 
-    /// Over all CPUs.
+    /// The sum of a counter over all CPUs.
     #[must_use]
     pub fn sum(&self, counter: Counter) -> u64 {
         self.by_cpu(counter).iter().sum()
     }
 
-    /// One value per possible CPU.
+    /// A counter's values, one per possible CPU.
     #[must_use]
     pub fn by_cpu(&self, counter: Counter) -> &[u64] {
         self.0.get(counter as usize).map_or(&[], Vec::as_slice)
     }
 
-    /// Base pages that moved, were released, or are unseen, for the reason of that number; over all CPUs.
+    /// Base pages that moved, were released, or are unseen, for the reason with that number; over all CPUs.
     #[must_use]
     pub fn moved_for(&self, reason: u8) -> u64 {
         let slot = Counter::ALL.len() + usize::from(reason) % REASONS;
         self.0.get(slot).map_or(0, |by_cpu| by_cpu.iter().sum())
     }
 
-    /// Counters of a single CPU, for tests: those given, the others 0.
+    /// Counters of a single CPU, for tests: these values, and 0 for the others.
     #[cfg(test)]
     pub(crate) fn made_up(values: &[(Counter, u64)]) -> Self {
         let mut slots = vec![vec![0]; tracer_common::counter::SLOTS];
@@ -68,14 +68,14 @@ impl Counters {
         Self(slots)
     }
 
-    /// The same, with a reason's pages.
+    /// The same counters, with a reason's pages.
     #[cfg(test)]
     pub(crate) fn with_moved_for(mut self, reason: u8, pages: u64) -> Self {
         self.0[Counter::ALL.len() + usize::from(reason)] = vec![pages];
         self
     }
 
-    /// What was added since `earlier`.
+    /// The growth since `earlier`.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         let difference = |(now, before): (&Vec<u64>, &Vec<u64>)| {

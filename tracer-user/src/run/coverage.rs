@@ -1,9 +1,9 @@
-//! Coverage: what a source can know about the moves on its machine, and what it cannot.
+//! Coverage: the facts about moves that a source can know.
 //! Input: none; each backend states its own.
 
 use crate::kernel::hooks::Kinds;
 
-/// What a source can know. Whoever needs that asks it here, and not which backend a run has.
+/// The facts that a source can know. Code that needs one checks it here, and not the backend of the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Coverage {
@@ -19,11 +19,11 @@ pub struct Coverage {
     pub actors: bool,
     /// It knows how long a page was inaccessible.
     pub blackouts: bool,
-    /// Where the owner of a page comes from.
+    /// The way in which it finds the owner of a page.
     pub owners: Owners,
 }
 
-/// Where the owner of a page comes from.
+/// The way in which a source finds the owner of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owners {
     /// The kernel names it when the page moves.

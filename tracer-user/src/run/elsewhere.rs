@@ -1,33 +1,34 @@
-//! Moves outside migrate_pages, by the kernel's own counts: those of kinds that are not traced are known from them alone.
+//! Moves outside migrate_pages, by the kernel's own counts: a run knows kinds that it does not trace only from them.
 //! Input: /proc/vmstat at the begin and at the end of a run.
 
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::vmstat::Vmstat;
 
-/// Counts of the whole machine, whoever is traced. A counter that the kernel does not have counts as 0.
+/// Counts of the whole machine, for any targets. A counter that the kernel does not have counts as 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Elsewhere {
     /// Pages that went to swap.
     pub swapped_out: u64,
-    /// Pages that came back.
+    /// Pages that came back from swap.
     pub swapped_in: u64,
-    /// Huge pages that were allocated to collapse base pages into.
+    /// Huge pages that were allocated for collapses.
     pub collapses: u64,
-    /// Copies of KSM pages, for writes to them.
+    /// KSM pages that were copied for writes.
     pub ksm_copies: u64,
 }
 
-/// Pages written to swap: to a device, into zswap, or as a mark of a page full of zeros (mm/page_io.c, mm/zswap.c, 6.1 to 7.3).
+/// Pages written to swap: to a device, into zswap, or as a mark for a page full of zeros (mm/page_io.c, mm/zswap.c, 6.1
+/// to 7.3).
 const OUT: [&str; 3] = ["pswpout", "zswpout", "swpout_zero"];
-/// What zswap writes to its device has left memory before (mm/zswap.c, `zswap_writeback_entry`).
+/// Pages that zswap writes to its device have left memory before (mm/zswap.c, `zswap_writeback_entry`).
 const WRITTEN_BACK: &str = "zswpwb";
-/// Pages read from there.
+/// Pages read from swap.
 const IN: [&str; 3] = ["pswpin", "zswpin", "swpin_zero"];
 /// mm/khugepaged.c, 6.1 to 7.3.
 const COLLAPSED: &str = "thp_collapse_alloc";
-/// mm/memory.c, `do_wp_page`, 6.1 to 7.3: no counter knows of other copies on write.
+/// mm/memory.c, `do_wp_page`, 6.1 to 7.3: the kernel does not count other copies on write.
 const KSM_COPIED: &str = "cow_ksm";
 
 impl Elsewhere {
@@ -50,7 +51,7 @@ impl Elsewhere {
         }
     }
 
-    /// What was added since an earlier reading.
+    /// The growth since an earlier reading.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         Self {

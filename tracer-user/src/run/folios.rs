@@ -8,26 +8,26 @@ use crate::{
 
 /// Recognizes the first event of each folio.
 ///
-/// A folio that several mappings share moves once and is an event for each of them, which [`Move::nth`] numbers. Where
-/// pagemap answers differently for parts of an event, it is split: the parts follow each other, with the same time, CPU
-/// and thread and neighbouring addresses, and are counted as one.
+/// A folio that several mappings share moves once and is an event for each of them, which [`Move::nth`] numbers. If
+/// pagemap answers differently for parts of an event, the event is split. The parts follow each other, with the same
+/// time, CPU and thread and neighbouring addresses, and count as one event.
 #[derive(Clone, Debug, Default)]
 pub struct Folios {
-    /// Of the event that counted last.
+    /// The last event that counted.
     last: Option<Last>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Last {
     by: (Nanos, u16, Option<Tid>),
-    /// Address behind its pages.
+    /// The first address after its pages.
     end: VirtAddr,
-    /// Pages of its folio that are in none of its parts yet.
+    /// Pages of its folio that none of its parts covers yet.
     left: u64,
 }
 
 impl Folios {
-    /// Base pages that moved and that no earlier event counted: those of the whole folio for its first event, 0 for its
+    /// Base pages that moved and that no earlier event counted: all pages of the folio for its first event, 0 for the
     /// others. Moves outside `migrate_pages`, and those in old recordings of the tracepoint backend, have no number:
     /// each counts its own pages.
     pub fn pages(&mut self, moved: &Move) -> u64 {
@@ -73,7 +73,7 @@ mod tests {
                 ..moved
             })
         };
-        // The first mapping in two parts, then two more mappings; then the next folio, at the same time.
+        // The first mapping comes in two parts, then two more mappings, then the next folio at the same time.
         let first = [
             (Some(1), 5, 0),
             (Some(1), 5, 100),
@@ -82,7 +82,7 @@ mod tests {
             (Some(1), 5, 0),
         ];
         assert_eq!(first.map(|(nth, at, page)| pages(nth, at, page)), [512, 0, 0, 0, 512]);
-        // No more parts than the folio has pages.
+        // There are no more parts than the folio has pages.
         assert_eq!(
             [100, 200, 300, 400, 500].map(|page| pages(Some(1), 5, page)),
             [0, 0, 0, 0, 512]

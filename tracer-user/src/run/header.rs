@@ -1,4 +1,4 @@
-//! How a run was made: what is known before its first event.
+//! The facts about a run that are known before its first event.
 //! Input: the machine, the source that was attached, and the arguments.
 
 use serde::{Deserialize, Serialize};
@@ -12,47 +12,47 @@ use crate::{
     units::{Nanos, NodeId, Pfn},
 };
 
-/// What is known before the first event.
+/// The facts about a run that are known before its first event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
-    /// tracer's own.
+    /// The version of tracer.
     pub version: String,
-    /// uname -n.
+    /// The host name, `uname -n`.
     pub host: String,
-    /// /proc/sys/kernel/random/boot_id: times of the same boot are of the same clock.
+    /// /proc/sys/kernel/random/boot_id: times of one boot are on one clock.
     pub boot_id: String,
-    /// uname -r.
+    /// The kernel's release, `uname -r`.
     pub kernel: String,
-    /// NUMA nodes.
+    /// The number of NUMA nodes.
     pub nodes: usize,
-    /// Which frames are of which node.
+    /// The frames of each node.
     pub frames: Vec<NodeFrames>,
-    /// How tracer was called.
+    /// The command line of tracer.
     pub command_line: Vec<String>,
-    /// When it began to trace.
+    /// The time at which tracing began.
     pub begun: Nanos,
     /// How events are captured.
     pub backend: BackendName,
-    /// The kinds of moves that were asked for; the backend may not see them all.
+    /// The kinds of moves that were requested; the backend may not see them all.
     pub kinds: KindNames,
     /// Better backends that were refused, and why.
     pub fallbacks: Vec<String>,
     /// Hooks of this backend that were refused.
     pub refused: Vec<MissingHook>,
-    /// Who is traced, in words.
+    /// The traced processes, in words.
     pub targets: String,
     /// `CLOCK_REALTIME` minus `CLOCK_MONOTONIC`, nanoseconds, at the begin.
     pub clock_offset: i128,
 }
 
 impl Header {
-    /// Whether both are of one run: nothing else began on that machine at that nanosecond.
+    /// Whether both belong to one run: no two runs begin on one machine in the same nanosecond.
     #[must_use]
     pub fn same_run(&self, other: &Self) -> bool {
         (&self.host, &self.boot_id, self.begun) == (&other.host, &other.boot_id, other.begun)
     }
 
-    /// Of a recording that has lost it.
+    /// The header of a recording that has lost it.
     #[must_use]
     pub fn unknown() -> Self {
         Self {
@@ -74,12 +74,12 @@ impl Header {
     }
 }
 
-/// Frames of a node, from the first to before the last.
+/// The frames of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeFrames {
-    /// The first.
+    /// The first frame.
     pub first: Pfn,
-    /// The first behind them.
+    /// The first frame after them.
     pub end: Pfn,
     /// Their node.
     pub node: NodeId,
@@ -90,8 +90,8 @@ pub struct NodeFrames {
 pub struct MissingHook {
     /// `fentry/remove_migration_pte`.
     pub hook: String,
-    /// What the kernel said.
+    /// The kernel's error.
     pub reason: String,
-    /// What is missing from the rows.
+    /// The data that is missing without it.
     pub loses: String,
 }

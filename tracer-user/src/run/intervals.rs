@@ -11,21 +11,21 @@ use crate::{
 /// A closed interval.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interval {
-    /// Both sides of it.
+    /// Both sides of the interval.
     pub account: Account,
     /// Events lost in it.
     pub lost: u64,
 }
 
-/// What the intervals of a run come to; those in which nothing happened are not counted.
+/// The sums of a run's intervals, without intervals in which nothing happened.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct IntervalTotals {
-    /// How many there were.
+    /// The number of intervals.
     pub closed: u64,
-    /// Those that do not balance.
+    /// The number of intervals that do not balance.
     pub unbalanced: u64,
-    /// Of these the one with the greatest imbalance, in base pages; the first of several.
+    /// The interval with the greatest imbalance, in base pages; the first one if several are equal.
     pub worst: Option<Account>,
 }
 
@@ -43,21 +43,21 @@ impl IntervalTotals {
     }
 }
 
-/// What the intervals of a recording come to: all that is known of the books where it does not say how its run ended.
+/// The sums of a recording's intervals: the only books if the end of the run was not recorded.
 #[derive(Clone, Debug, Default)]
 pub struct SoFar {
-    /// The end of the last one.
+    /// The end of the last interval.
     pub until: Nanos,
-    /// Base pages that the kernel counted in them.
+    /// Base pages that the kernel counted in the intervals.
     pub kernel: u64,
-    /// Base pages that were seen to move in them.
+    /// Base pages that were seen to move in the intervals.
     pub moved: u64,
     /// Whether they balance.
     pub totals: IntervalTotals,
 }
 
 impl SoFar {
-    /// Takes in the next one.
+    /// Adds the next interval.
     pub fn add(&mut self, interval: &Interval) {
         let account = &interval.account;
         self.until = self.until.max(account.end);
@@ -70,15 +70,15 @@ impl SoFar {
 /// Closes intervals as readings come.
 pub struct Intervals {
     terms: Terms,
-    /// Where the open interval begins; None until there was a quiet moment.
+    /// The reading at which the open interval begins; None until there was a quiet moment.
     open: Option<Reading>,
     /// Events lost before it.
     lost: u64,
-    /// The last reading would have closed it with an imbalance.
+    /// Whether the last reading would have closed it with an imbalance.
     doubted: bool,
-    /// Base pages that the one before has too many by the kernel's count, which its backend is excused for.
+    /// Base pages that the kernel counted in the interval before and its backend did not see, which is excused.
     excused: i64,
-    /// Over the closed ones.
+    /// The sums of the closed intervals.
     pub totals: IntervalTotals,
 }
 
@@ -96,8 +96,8 @@ impl Intervals {
         }
     }
 
-    /// Whether a look shows what the open interval's begin showed, so that nothing has happened meanwhile; then the
-    /// interval begins anew at `at`.
+    /// Whether a reading equals the one at which the open interval begins, so that nothing has happened since. The
+    /// interval then begins anew at the reading's time.
     pub fn is_unchanged(&mut self, look: &Reading) -> bool {
         match &mut self.open {
             Some(open) if !self.doubted && open.kernel == look.kernel && open.counters == look.counters => {
@@ -108,11 +108,12 @@ impl Intervals {
         }
     }
 
-    /// Takes a reading and closes the interval with it, if it can; `lost` are all events lost so far. What it returns
-    /// is to be told.
+    /// Takes a reading and closes the interval with it, if possible; `lost` counts all events lost so far. It returns
+    /// the closed interval if something happened in it.
     ///
-    /// An unsettled reading closes nothing, and one that shows an imbalance only if the next one shows it too: the
-    /// kernel adds to its counts a moment before or after it calls the hooks, and a task can be preempted in between.
+    /// An unsettled reading closes no interval. A reading that shows an imbalance closes one only if the next reading
+    /// shows it too: the kernel counts a moment before or after it calls the hooks, and a task can be preempted in
+    /// between.
     pub fn close(&mut self, reading: Reading, lost: u64) -> Option<Interval> {
         if !reading.settled {
             return None;
@@ -131,15 +132,15 @@ impl Intervals {
         self.tell(account, lost)
     }
 
-    /// Closes the last interval, however the run's last reading is.
+    /// Closes the last interval; the run's last reading need not be settled.
     pub fn end(&mut self, reading: &Reading, lost: u64) -> Option<Interval> {
         let begin = self.open.take()?;
         let account = self.account(&begin, reading);
         self.tell(account, lost)
     }
 
-    /// Where the interval has too few by the kernel's count, and the one before was excused for too many, the moment
-    /// between them was not quiet: a task was preempted between the count and the hook.
+    /// The account of an interval. If tracer saw more pages in it than the kernel counted, and missed at least as many
+    /// in the one before, the moment between them was not quiet: a task was preempted between the count and the hook.
     fn account(&self, begin: &Reading, reading: &Reading) -> Account {
         let mut account = Account::between(begin, reading, self.terms);
         let late = account.imbalance().unwrap_or(0).saturating_neg();
@@ -157,7 +158,7 @@ impl Intervals {
         Some(Interval { account, lost })
     }
 
-    /// What does not change in the run.
+    /// The terms of the run.
     #[must_use]
     pub fn terms(&self) -> Terms {
         self.terms
@@ -238,15 +239,15 @@ mod tests {
     #[test]
     fn an_imbalance_counts_when_the_next_second_shows_it_too() {
         let mut intervals = intervals();
-        // A call between its count and its hook, which comes to its end later.
+        // A call is between its count and its hook, which comes later.
         assert!(intervals.close(reading(1, 132, 0), 0).is_none());
         assert!(!intervals.is_unchanged(&reading(2, 132, 0)));
         assert!(intervals.close(reading(2, 132, 32), 0).unwrap().account.balanced());
-        // One that never does.
+        // This hook never comes.
         assert!(intervals.close(reading(3, 140, 36), 0).is_none());
         let interval = intervals.close(reading(4, 140, 36), 0).unwrap();
         assert_eq!(interval.account.imbalance(), Some(4));
-        // The next is judged for itself.
+        // The next interval is judged by itself.
         assert!(intervals.close(reading(5, 141, 37), 0).unwrap().account.balanced());
         let totals = &intervals.totals;
         assert_eq!((totals.closed, totals.unbalanced), (3, 1));
@@ -268,12 +269,12 @@ mod tests {
     fn what_a_blind_backend_sees_late_is_no_error() {
         let mut intervals = Intervals::new(reading(0, 100, 0), terms(true));
         let mut close = |second, kernel, moved| intervals.close(reading(second, kernel, moved), 0);
-        // 32 pages that were counted come to their hook in the next second.
+        // For 32 counted pages the hook comes in the next second.
         assert!(close(1, 150, 18).unwrap().account.balanced());
         let account = close(2, 160, 60).unwrap().account;
         assert_eq!((account.imbalance(), account.balanced()), (Some(-32), true));
         assert!(!account.settled);
-        // That excuses no other second, and not more than that.
+        // No other second is excused, and no larger difference.
         assert!(close(3, 160, 70).is_none());
         assert!(!close(4, 160, 70).unwrap().account.balanced());
         assert!(close(5, 165, 70).unwrap().account.balanced());

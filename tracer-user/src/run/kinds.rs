@@ -1,11 +1,11 @@
-//! The kinds of moves that a run was to show, by name.
+//! The kinds of moves that a run traces, by name.
 //! Input: the arguments of a live run, or the header of a recording.
 
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::hooks::Kinds;
 
-/// Kinds of moves, also those that a later version of tracer has and this one does not know: their names are kept.
+/// Kinds of moves. Kinds of a later version of tracer, which this one does not know, keep their names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "Vec<String>", from = "Vec<String>")]
 pub struct KindNames {
@@ -20,7 +20,7 @@ impl KindNames {
         self.known
     }
 
-    /// All names, the known ones first and as on the command line.
+    /// All names: the known ones first, in the order of the command line.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let known: Vec<&str> = self.known.names().collect();
         known.into_iter().chain(self.others.iter().map(String::as_str))

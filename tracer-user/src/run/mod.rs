@@ -1,4 +1,4 @@
-//! A run: how it was made, what its source could see, what it came to, and whether the books balance.
+//! A run: how it was made, what its source could see, its sums, and whether its books balance.
 //! Input: filled by a source and the pipeline, or read from a recording; used by sinks, analyses and reports.
 
 pub mod account;

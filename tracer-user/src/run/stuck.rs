@@ -1,5 +1,5 @@
-//! Tells a folio that fails to move again from another one that fails for the first time.
-//! Input: failures, and moves that bring another page to the frame of one.
+//! Distinguishes a folio that fails to move again from one that fails for the first time.
+//! Input: failures, and moves that bring another page to a frame.
 
 use std::{collections::HashMap, hash::Hash};
 
@@ -8,22 +8,22 @@ use crate::{
     units::{Pfn, Tgid, VirtAddr},
 };
 
-/// Folios that are remembered: 1 GiB of base pages. What fails beyond that counts as new each time.
+/// The number of folios that are remembered: 1 GiB of base pages. Beyond that each failure counts as a new folio.
 const MOST: usize = 1 << 18;
 
-/// What a folio is recognized by: it stays in its frame, and a page in its process.
+/// The identity of a folio: it stays in its frame, and a page stays in its process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Identity {
     Frame(Pfn),
-    /// Where the machine hides frame numbers.
+    /// Used if the machine hides frame numbers.
     Page(Tgid, VirtAddr),
 }
 
-/// Folios that could not be moved, by what they are counted under.
+/// Folios that could not be moved, each with the keys that it is counted under.
 #[derive(Clone, Debug)]
 pub struct Stuck<K> {
     known: HashMap<Identity, Vec<K>>,
-    /// Pairs of folio and key in it.
+    /// The number of pairs of folio and key in it.
     pairs: usize,
 }
 
@@ -37,7 +37,7 @@ impl<K> Default for Stuck<K> {
 }
 
 impl<K: Eq + Clone> Stuck<K> {
-    /// Notes a failure. Returns whether that folio has failed under that key before.
+    /// Adds a failure and returns whether that folio has failed under that key before.
     pub fn failed(&mut self, key: &K, failure: &Failure) -> bool {
         let place = failure.places.first().map(|place| (place.owner.tgid, place.vaddr));
         let identity = match (failure.pfn, place) {
@@ -57,7 +57,7 @@ impl<K: Eq + Clone> Stuck<K> {
         false
     }
 
-    /// Pages moved to frames from `first` on: what stayed there before is gone.
+    /// Forgets the folios in frames from `first` on, to which pages have moved.
     pub fn came(&mut self, first: Option<Pfn>, pages: u64) {
         let Some(first) = first.filter(|_| !self.known.is_empty()) else {
             return;

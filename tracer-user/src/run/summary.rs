@@ -1,4 +1,4 @@
-//! How a run ended: what is known after its last event.
+//! The facts about a run that are known after its last event.
 //! Input: the sums over the events, the closed books, and the cost of this process.
 
 use crate::{
@@ -6,19 +6,19 @@ use crate::{
     units::Nanos,
 };
 
-/// What is known after the last event.
+/// The facts about a run that are known after its last event.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
-    /// From attaching to detaching.
+    /// The time from attaching to detaching.
     pub duration: Nanos,
     /// Sums over the events.
     pub totals: Totals,
-    /// Conservation and losses.
+    /// The books, with all losses.
     pub books: Books,
     /// CPU time of this process before the first event could come.
     pub startup_cpu: Nanos,
     /// CPU time of this process while tracing.
     pub cpu: Nanos,
-    /// Most memory that this process had, bytes.
+    /// Peak memory of this process, bytes.
     pub max_rss: u64,
 }

@@ -1,4 +1,4 @@
-//! Sums over events: by reason and node pair, by verdict, and how long accesses had to wait.
+//! Sums over events: by reason and node pair, by verdict, and how long accesses waited.
 //! Input: every event of a run.
 
 use std::collections::BTreeMap;
@@ -29,7 +29,7 @@ impl Durations {
         let _ = self.0.record_n(duration.0, times);
     }
 
-    /// How many there are.
+    /// The number of durations.
     #[must_use]
     pub fn len(&self) -> u64 {
         self.0.len()
@@ -41,17 +41,17 @@ impl Durations {
         self.0.is_empty()
     }
 
-    /// The duration that `quantile` (0 to 1) of them do not exceed; None without any.
+    /// The duration that `quantile` (0 to 1) of them do not exceed; None if there are none.
     #[must_use]
     pub fn quantile(&self, quantile: f64) -> Option<Nanos> {
         (!self.is_empty()).then(|| Nanos(self.0.value_at_quantile(quantile).min(self.0.max())))
     }
 
-    /// By powers of two: `[lower, upper)` and how many, without the empty ones.
+    /// Counts by powers of two: `[lower, upper)` and the number, without empty ones.
     pub fn buckets(&self) -> impl Iterator<Item = (Nanos, Nanos, u64)> {
         let mut buckets: BTreeMap<u32, u64> = BTreeMap::new();
         for recorded in self.0.iter_recorded() {
-            // The digits that are kept do not straddle a power of two.
+            // The recorded digits never span a power of two.
             let bits = u64::BITS - recorded.value_iterated_to().leading_zeros();
             *buckets.entry(bits).or_default() += recorded.count_at_value();
         }
@@ -62,20 +62,20 @@ impl Durations {
         })
     }
 
-    /// Adds all of another's.
+    /// Adds all durations of another set.
     pub fn merge(&mut self, other: &Self) {
-        // Resizes as needed, and both keep as many digits: this never fails.
+        // It resizes as needed, and both have the same precision: this never fails.
         let _ = self.0.add(&other.0);
     }
 
-    /// The longest; None without any.
+    /// The longest duration; None if there are none.
     #[must_use]
     pub fn max(&self) -> Option<Nanos> {
         self.quantile(1.0)
     }
 }
 
-/// From which node to which; None where a frame's node is not known.
+/// The old node and the new one; None if a frame's node is not known.
 pub type NodePair = (Option<NodeId>, Option<NodeId>);
 
 /// The sums of one reason.
@@ -87,28 +87,28 @@ pub struct ReasonTotals {
     pub mappings: u64,
     /// [`Self::pages`] by node pair.
     pub by_nodes: BTreeMap<NodePair, u64>,
-    /// Blackouts, one per event whose start was seen.
+    /// Blackouts, one for each event whose start was seen.
     pub blackout: Durations,
 }
 
 /// The sums of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Totals {
-    /// Moves of mapped pages, one for each neighbourhood of pages in each mapping.
+    /// Moves of mapped pages, one for each run of neighbouring pages in each mapping.
     pub events: u64,
     /// Base pages that moved, once each, mapped or not.
     pub pages: u64,
-    /// Of those, pages that no process maps.
+    /// Pages in [`Self::pages`] that no process maps.
     pub unmapped: u64,
     /// Mappings of base pages that were pointed at another frame: a page that three processes map has three.
     pub mappings: u64,
-    /// By reason; None: the source does not see reasons.
+    /// Sums by reason; the reason is None if the source does not see reasons.
     pub by_reason: BTreeMap<Option<Reason>, ReasonTotals>,
     /// Mappings by verdict.
     pub verdicts: BTreeMap<Verdict, u64>,
     /// Mappings whose old frame is one of several candidates.
     pub ambiguous: u64,
-    /// What could not be moved, by reason and cause.
+    /// Folios that could not be moved, by reason and cause.
     pub failures: BTreeMap<(Reason, Cause), FailureTotals>,
     /// Runs of compaction.
     pub compaction: CompactionTotals,
@@ -118,7 +118,7 @@ pub struct Totals {
     stuck: Stuck<(Reason, Cause)>,
 }
 
-/// Pages of a recording may be as many as can be written.
+/// A recording may contain page counts of any size.
 fn add(sum: &mut u64, pages: u64) {
     *sum = sum.saturating_add(pages);
 }
@@ -126,7 +126,7 @@ fn add(sum: &mut u64, pages: u64) {
 /// Folios that could not be moved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FailureTotals {
-    /// Times that a call left a folio where it was; what is tried in ten calls fails ten times.
+    /// The number of times that a call left a folio where it was; a folio that ten calls try fails ten times.
     pub attempts: u64,
     /// Folios, once each however often they were tried.
     pub folios: u64,
@@ -135,7 +135,7 @@ pub struct FailureTotals {
 }
 
 impl FailureTotals {
-    /// Adds a failure of a folio of so many base pages, `known` if it has failed before.
+    /// Adds a failure of a folio with this many base pages, `known` if it has failed before.
     pub fn add(&mut self, pages: u64, known: bool) {
         self.attempts += 1;
         if !known {
@@ -145,10 +145,10 @@ impl FailureTotals {
     }
 }
 
-/// Runs of compaction, one for each zone that was gone over.
+/// Runs of compaction, one for each zone that was scanned.
 #[derive(Clone, Debug, Default)]
 pub struct CompactionTotals {
-    /// All of them.
+    /// The number of runs.
     pub runs: u64,
     /// Time spent in them, also by several tasks at once.
     pub time: Nanos,
@@ -158,7 +158,7 @@ pub struct CompactionTotals {
     pub failed: u64,
     /// Passes that an allocation waited for.
     pub direct: Durations,
-    /// Time that tasks waited in those.
+    /// Time that tasks waited in those passes.
     pub direct_time: Nanos,
 }
 
@@ -207,7 +207,7 @@ impl Totals {
     }
 }
 
-/// Changes the sums of a key, which is looked up once; only the first use of a key needs a copy of it.
+/// Changes the sums of a key, which is looked up once and is copied only on its first use.
 fn of_key<K: Ord + Clone>(sums: &mut BTreeMap<K, ReasonTotals>, key: &K, change: impl FnOnce(&mut ReasonTotals)) {
     match sums.get_mut(key) {
         Some(known) => change(known),
