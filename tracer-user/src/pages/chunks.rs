@@ -1,5 +1,5 @@
-//! The page table entries of a mapping, chunk by chunk; what was never populated is passed over, not read.
-//! Input: /proc/PID/pagemap, by PAGEMAP_SCAN where the kernel has it, and by plain reads.
+//! The page table entries of a mapping, chunk by chunk; parts that were never populated are skipped.
+//! Input: /proc/PID/pagemap, by PAGEMAP_SCAN if the kernel has it, and by plain reads.
 
 use std::io;
 use std::ops::Range;
@@ -8,42 +8,42 @@ use crate::proc::pagemap::{self, Pagemap};
 use crate::proc::scan::{self, Categories, Region, Request};
 use crate::units::VirtAddr;
 
-/// Entries of the first read behind a hole: a lonely page costs little, and each later read is twice as large.
+/// Entries of the first read after a hole: a lonely page costs little, and each later read is twice as large.
 const FIRST: usize = 64;
-/// Entries of a chunk at most, 128 KiB: larger reads are no faster, and what is joined to them stays in the cache.
+/// The most entries of a chunk, 128 KiB: larger reads are no faster, and the joined data still fits into the cache.
 pub const MOST: usize = 16_384;
-/// Regions of one walk for huge entries; more of them take another walk.
+/// The most regions that one walk for huge entries returns; for more regions another walk follows.
 const REGIONS: usize = 64;
 
-/// What a mapping's page tables turned out to be.
+/// The result of reading a mapping's page tables.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Pages whose entries could not be read: behind the end of the address space, or the process has ended.
+    /// Pages whose entries could not be read: they are beyond the end of the address space, or the process has ended.
     pub unread: u64,
 }
 
-/// Reads entries. It touches nothing: neither reads of pagemap nor PAGEMAP_SCAN map a page or change an entry.
+/// Reads entries and changes nothing: reads of pagemap and PAGEMAP_SCAN neither map a page nor change an entry.
 #[derive(Debug)]
 pub struct Chunks<'a> {
     pagemap: &'a Pagemap,
-    /// The kernel has PAGEMAP_SCAN, as far as is known.
+    /// Whether the kernel has PAGEMAP_SCAN; true until it refuses.
     scans: bool,
     entries: Vec<u64>,
 }
 
-/// Neighbouring entries, from that of `first` on.
+/// Neighbouring entries, beginning with that of `first`.
 #[derive(Clone, Copy, Debug)]
 pub struct Chunk<'a> {
-    /// Where the first page is mapped.
+    /// The address of the first page.
     pub first: VirtAddr,
-    /// Words of pagemap; holes among them are 0 but for the flag soft-dirty.
+    /// Words of pagemap; a hole among them is 0, except for its flag soft-dirty.
     pub entries: &'a [u64],
-    /// The mapping is `VM_PFNMAP`.
+    /// Whether the mapping is `VM_PFNMAP`.
     pub pfnmap: bool,
 }
 
 impl<'a> Chunks<'a> {
-    /// Reads from this pagemap.
+    /// Makes a reader of this pagemap.
     pub fn new(pagemap: &'a Pagemap) -> Self {
         Self {
             pagemap,
@@ -52,17 +52,18 @@ impl<'a> Chunks<'a> {
         }
     }
 
-    /// Without PAGEMAP_SCAN, as on kernels before 6.7.
+    /// Reads without PAGEMAP_SCAN, as on kernels before 6.7.
     #[must_use]
     pub fn by_reads_alone(mut self) -> Self {
         self.scans = false;
         self
     }
 
-    /// Visits the entries of a range of addresses that one mapping covers; `is_pfnmap` says what is known of it without a walk.
+    /// Visits the entries of a range of addresses that one mapping covers; `is_pfnmap` says whether the mapping is
+    /// known to be `VM_PFNMAP` without a walk.
     ///
     /// # Errors
-    /// What the kernel answered to a read.
+    /// The kernel's error from a read.
     pub fn visit(
         &mut self,
         range: Range<VirtAddr>,
@@ -75,7 +76,7 @@ impl<'a> Chunks<'a> {
         if walks {
             match self.next_populated(at..range.end)? {
                 Some(first) => at = first,
-                // Nothing is there, or the walk passed the mapping over.
+                // The range is empty, or the walk skipped the mapping.
                 None if self.scans && self.walks_over(range.clone())? => return Ok(outcome),
                 None => {
                     is_pfnmap |= self.scans;
@@ -123,7 +124,7 @@ impl<'a> Chunks<'a> {
         Ok(outcome)
     }
 
-    /// The first page of the range that an entry stands for; `None` without any, or if the kernel cannot walk.
+    /// The first page of the range that has an entry; `None` if there is none, or if the kernel cannot walk.
     fn next_populated(&mut self, range: Range<VirtAddr>) -> io::Result<Option<VirtAddr>> {
         let request = Request {
             inverted: Categories::NONE,
@@ -135,7 +136,7 @@ impl<'a> Chunks<'a> {
         self.first_of(range, &request)
     }
 
-    /// Whether a walk finds the hole at the beginning of this range; one of `VM_PFNMAP` it passes over.
+    /// Whether a walk finds the hole at the beginning of this range; it skips a mapping of `VM_PFNMAP`.
     fn walks_over(&mut self, range: Range<VirtAddr>) -> io::Result<bool> {
         let request = Request {
             inverted: Categories::PRESENT,
@@ -158,20 +159,20 @@ impl<'a> Chunks<'a> {
                 self.scans = false;
                 Ok(None)
             }
-            // [vsyscall] lies behind the end of what a process has; a read of it is silent.
+            // [vsyscall] is beyond the end of a process's address space; a read of it is empty.
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::FAULT.raw_os_error()) => Ok(None),
             Err(error) => Err(error),
         }
     }
 }
 
-/// An entry stands for nothing; it may still say that its mapping is soft-dirty.
+/// Whether an entry has no page and no special meaning; it may still say that its mapping is soft-dirty.
 pub fn is_hole(entry: u64) -> bool {
     const PRESENT_SWAP_OR_GUARD: u64 = 1 << pagemap::PRESENT | 1 << pagemap::SWAP | 1 << pagemap::GUARD;
     entry & PRESENT_SWAP_OR_GUARD == 0
 }
 
-/// Looks up which pages one entry of a higher level maps, and which are the page of zeros: pagemap shows neither.
+/// Finds the pages that one entry of a higher level maps, and the pages of zeros: pagemap shows neither.
 #[derive(Debug)]
 pub struct Huge<'a> {
     pagemap: &'a Pagemap,
@@ -179,10 +180,10 @@ pub struct Huge<'a> {
 }
 
 impl Huge<'_> {
-    /// The regions of the chunk that are in any of these categories; `None` if the kernel does not show that.
+    /// The regions of the chunk that are in any of these categories; `None` if the kernel does not show them.
     ///
     /// # Errors
-    /// What the kernel answered.
+    /// The kernel's error.
     pub fn regions(&self, chunk: Chunk<'_>, any: Categories) -> io::Result<Option<Vec<Region>>> {
         if !self.scans {
             return Ok(None);
@@ -265,7 +266,7 @@ mod tests {
             populated(&mut Chunks::new(&pagemap).by_reads_alone(), range.clone()),
             expected
         );
-        // A hole alone, and a part that begins and ends within.
+        // The ranges are a hole alone, and a part that begins and ends within a hole.
         let hole = range.start.plus_pages(10_000)..range.start.plus_pages(39_000);
         assert!(populated(&mut Chunks::new(&pagemap), hole).is_empty());
         let part = range.start.plus_pages(1)..range.start.plus_pages(701);

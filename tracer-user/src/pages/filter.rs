@@ -1,4 +1,4 @@
-//! Which pages are wanted, and which mappings are worth a look.
+//! Selects pages, and the mappings that have to be read for them.
 //! Input: the words of the command line, checked.
 
 use crate::pages::run::{Run, State};
@@ -7,36 +7,36 @@ use crate::proc::maps::Vma;
 use crate::proc::page_flags;
 use crate::units::{NodeId, Order, VirtAddr};
 
-/// Flags that must be set, and flags that must not.
+/// Flags that must be set, and flags that must not be set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flags {
-    /// Of the frame, bits of kpageflags.
+    /// Flags of the frame, bits of kpageflags.
     pub frame: Choice,
-    /// Of the entry, bits of pagemap.
+    /// Flags of the entry, bits of pagemap.
     pub entry: Choice,
 }
 
-/// Bits that must be set, and bits that must not.
+/// Bits that must be set, and bits that must not be set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Choice {
-    /// All of these.
+    /// All of these must be set.
     pub set: u64,
-    /// None of these.
+    /// None of these may be set.
     pub clear: u64,
 }
 
 impl Choice {
-    /// Whether a word has all that must be set, and nothing that must not.
+    /// Whether a word has all bits that must be set, and none that must not.
     pub fn holds(self, word: u64) -> bool {
         word & self.set == self.set && word & self.clear == 0
     }
 }
 
 impl Flags {
-    /// Adds a flag by its name, with `!` before it for one that must not be set.
+    /// Adds a flag by its name; `!` before the name means that the flag must not be set.
     ///
     /// # Errors
-    /// In words what is wrong with it.
+    /// A sentence about the defect.
     pub fn add(&mut self, word: &str) -> Result<(), String> {
         let (name, unwanted) = match word.strip_prefix('!') {
             Some(name) => (name, true),
@@ -59,7 +59,7 @@ impl Flags {
         Ok(())
     }
 
-    /// Whether the flags of a frame can be told: without them nothing matches a wish for one.
+    /// Whether a run has the flags. A run whose frame flags are not known has none of them, set or clear.
     fn holds(&self, run: &Run) -> bool {
         let frame = match run.flags {
             Some(flags) => self.frame.holds(flags.bits()),
@@ -69,7 +69,7 @@ impl Flags {
     }
 }
 
-/// Which pages are wanted. Each list narrows the choice, any of its values will do; an empty one lets everything pass.
+/// Selects pages. Each list narrows the selection to pages that have any of its values; an empty list selects all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Flags.
@@ -87,7 +87,7 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Whether pages are left out that a look at their mapping does not leave out.
+    /// Whether single pages of a mapping may be left out.
     pub fn chooses_pages(&self) -> bool {
         let Self {
             flags,
@@ -100,7 +100,7 @@ impl Filter {
         *flags != Flags::default() || !(nodes.is_empty() && orders.is_empty() && states.is_empty())
     }
 
-    /// The parts of a mapping that are wanted, by address.
+    /// The selected parts of a mapping, by address.
     pub fn parts(&self, vma: &Vma) -> Vec<(VirtAddr, VirtAddr)> {
         if !(self.vmas.is_empty() || self.vmas.iter().any(|pattern| matches(pattern, vma.label()))) {
             return Vec::new();
@@ -115,7 +115,7 @@ impl Filter {
             .filter(|(start, end)| start < end)
             .collect();
         parts.sort_unstable();
-        // Ranges may overlap: no page is wanted twice.
+        // Ranges may overlap, and no page is selected twice.
         let mut last = VirtAddr(0);
         parts.retain_mut(|(start, end)| {
             *start = (*start).max(last);
@@ -125,7 +125,7 @@ impl Filter {
         parts
     }
 
-    /// Whether the pages of this run are wanted.
+    /// Whether the pages of this run are selected.
     pub fn wants(&self, run: &Run) -> bool {
         let any = |empty: bool, found: bool| empty || found;
         any(self.states.is_empty(), self.states.contains(&run.state))
@@ -141,11 +141,11 @@ impl Filter {
     }
 }
 
-/// Whether a name fits a pattern, in which `*` stands for any characters and `?` for one.
+/// Whether a name matches a pattern, in which `*` stands for any characters and `?` for one.
 pub fn matches(pattern: &str, name: &str) -> bool {
     let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
     let (mut at, mut seen) = (0, 0);
-    // Where to go on if what follows the last star does not fit here.
+    // The position from which to retry if the rest after the last star does not match here.
     let mut again = None;
     while seen < name.len() {
         match pattern.get(at) {
@@ -211,7 +211,7 @@ mod tests {
         assert!(flags(&["dirty"]).wants(&dirty) && flags(&["dirty", "anon", "!lru"]).wants(&dirty));
         assert!(!flags(&["!dirty"]).wants(&dirty) && !flags(&["dirty", "lru"]).wants(&dirty));
         assert!(flags(&["exclusive", "!file"]).wants(&dirty) && !flags(&["soft_dirty"]).wants(&dirty));
-        // What is not known fulfils no wish.
+        // A run whose flags are not known matches no condition on them.
         assert!(!flags(&["dirty"]).wants(&run(None)) && !flags(&["!dirty"]).wants(&run(None)));
         assert!(flags(&["exclusive"]).wants(&run(None)));
         assert!(Flags::default().add("nonsense").unwrap_err().contains("--flags-help"));

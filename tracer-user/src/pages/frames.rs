@@ -1,4 +1,4 @@
-//! What is known of the frames behind a chunk of entries: flags, how often each is mapped, node, and the size of its folio.
+//! The frames of a chunk of entries: their flags, the number of mappings of each, its node, and the size of its folio.
 //! Input: /proc/kpageflags and /proc/kpagecount, read by sorted frame number; the topology.
 
 use std::io;
@@ -15,21 +15,21 @@ use crate::units::{NodeId, Order, Pfn, Tgid};
 const HEAD: u64 = 1 << 15;
 /// `KPF_COMPOUND_TAIL`.
 const TAIL: u64 = 1 << 16;
-/// Which page of its folio a frame is: the flags by which neighbours of one folio differ.
+/// The flags that mark a frame's position in its folio; neighbours of one folio differ only by them.
 pub const POSITION: u64 = HEAD | TAIL;
 /// The largest folio is a page of hugetlb, 1 GiB on x86-64 (order 18); 16 GiB elsewhere.
 const MAX_ORDER: u8 = 22;
-/// Frames have fewer bits: the place in the chunk stands above them while they are sorted by frame.
+/// Frame numbers have fewer bits: the place in the chunk is stored above them while keys are sorted by frame.
 const PFN_BITS: u32 = 40;
 
-/// What is read beside the page tables. Everything is opened once; each part may be missing.
+/// The files and facts that are read beside the page tables. They are opened once; each may be missing.
 #[derive(Debug)]
 pub struct Machine {
-    /// How this kernel numbers its swap types.
+    /// The kernel's numbering of its swap types.
     pub types: SwapTypes,
-    /// What its kpageflags gets wrong.
+    /// The errors of its kpageflags.
     pub quirks: KpfQuirks,
-    /// The machine's nodes; `None` if they cannot be known.
+    /// The machine's nodes; `None` if they are not known.
     pub topology: Option<Topology>,
     flags: Option<FrameFile>,
     counts: Option<FrameFile>,
@@ -38,7 +38,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Opens what may be opened.
+    /// Opens the files that the caller may open.
     pub fn open() -> Self {
         let (flags, counts) = (FrameFile::flags(), FrameFile::counts());
         let quirks = match (&flags, Pagemap::open(Tgid(std::process::id()))) {
@@ -58,54 +58,54 @@ impl Machine {
         }
     }
 
-    /// Without flags and counts, as for somebody who may not read them.
+    /// Drops flags and counts, as for a caller who may not read them.
     #[must_use]
     pub fn without_frame_files(mut self) -> Self {
         (self.flags, self.counts) = (None, None);
         self
     }
 
-    /// Flags and sizes of folios are to be had.
+    /// Whether flags and sizes of folios can be read.
     pub fn has_flags(&self) -> bool {
         self.flags.is_some()
     }
 
-    /// Fills `words` with the flags of neighbouring frames; returns how many there are.
+    /// Fills `words` with the flags of neighbouring frames; returns the number of frames that exist.
     ///
     /// # Errors
-    /// [`KpageError`]; without the file there are none.
+    /// [`KpageError`]; without the file the number is 0.
     pub fn read_flags(&self, first: Pfn, words: &mut [u64]) -> Result<usize, KpageError> {
         self.flags.as_ref().map_or(Ok(0), |file| file.read_range(first, words))
     }
 
-    /// The same of how often each is mapped.
+    /// Fills `words` with the numbers of mappings of neighbouring frames; returns the number of frames that exist.
     ///
     /// # Errors
-    /// [`KpageError`]; without the file there are none.
+    /// [`KpageError`]; without the file the number is 0.
     pub fn read_counts(&self, first: Pfn, words: &mut [u64]) -> Result<usize, KpageError> {
         self.counts.as_ref().map_or(Ok(0), |file| file.read_range(first, words))
     }
 }
 
-/// Columns beside the entries of a chunk, one value for each entry; without meaning where no frame is known.
+/// Columns beside the entries of a chunk, with one value for each entry; a value has no meaning if no frame is known.
 #[derive(Debug, Default)]
 pub struct Columns {
-    /// Words of kpageflags, [`Columns::UNKNOWN`] where they are not known.
+    /// Words of kpageflags, [`Columns::UNKNOWN`] if they are not known.
     pub flags: Vec<u64>,
-    /// Words of kpagecount, [`Columns::UNKNOWN`] where they are not known.
+    /// Words of kpagecount, [`Columns::UNKNOWN`] if they are not known.
     pub counts: Vec<u64>,
-    /// Orders of the folios, [`Columns::NO_ORDER`] where they are not known.
+    /// Orders of the folios, [`Columns::NO_ORDER`] if they are not known.
     pub orders: Vec<u8>,
-    /// Nodes, [`Columns::NO_NODE`] where they are not known.
+    /// Nodes, [`Columns::NO_NODE`] if they are not known.
     pub nodes: Vec<u32>,
 }
 
 impl Columns {
-    /// No word of kpageflags or kpagecount is this.
+    /// A value that no word of kpageflags or kpagecount has.
     pub const UNKNOWN: u64 = u64::MAX;
-    /// No folio is so large.
+    /// A value that no folio has as order.
     pub const NO_ORDER: u8 = u8::MAX;
-    /// No node has this number.
+    /// A value that no node has as number.
     pub const NO_NODE: u32 = u32::MAX;
 
     fn reset(&mut self, len: usize) {
@@ -125,7 +125,7 @@ impl Columns {
 pub struct Frames<'a> {
     machine: &'a Machine,
     spans: Vec<(Range<Pfn>, NodeId)>,
-    /// Frame and place in the chunk, sorted by frame.
+    /// Frames with their places in the chunk, sorted by frame.
     keys: Vec<u64>,
     pfns: Vec<Pfn>,
     words: Vec<u64>,
@@ -134,7 +134,7 @@ pub struct Frames<'a> {
 }
 
 impl<'a> Frames<'a> {
-    /// Asks this machine.
+    /// Makes a reader of this machine's frames.
     pub fn new(machine: &'a Machine) -> Self {
         let spans = machine.topology.iter().flat_map(Topology::frames).collect();
         Self {
@@ -229,7 +229,7 @@ impl<'a> Frames<'a> {
         Ok(())
     }
 
-    /// A page that no other page table maps needs no look: only the others are asked for.
+    /// Fills the counts. Only pages that other page tables map as well have to be read.
     fn fill_counts(&mut self, entries: &[u64], columns: &mut Columns) -> Result<(), KpageError> {
         let Some(file) = &self.machine.counts else {
             return Ok(());
@@ -264,17 +264,17 @@ fn place_of(key: u64) -> usize {
     (key & ((1 << (u64::BITS - PFN_BITS)) - 1)) as usize
 }
 
-/// Flags that have been read already.
+/// Flags that have already been read.
 struct Known<'a> {
-    /// Ascending; a frame may be there several times.
+    /// Frames in ascending order; a frame may occur several times.
     pfns: &'a [Pfn],
     words: &'a [u64],
-    /// The frame that is looked at.
+    /// The index of the current frame.
     at: usize,
 }
 
 impl Known<'_> {
-    /// The flags of a frame, if its neighbours in the chunk are its neighbours in memory.
+    /// The flags of a frame that is near the current one in the chunk and in memory.
     fn get(&self, pfn: Pfn) -> Option<u64> {
         let here = self.pfns[self.at];
         let at = match usize::try_from(pfn.0.abs_diff(here.0)).ok()? {
@@ -287,9 +287,9 @@ impl Known<'_> {
 
 /// Finds the folio that a frame belongs to.
 ///
-/// Folios are aligned to their size, the first frame is a head, and all the others are tails. So the head stands at the
-/// first multiple of a power of two, going down, that is no tail; and from the head on, the frame at the distance of a power
-/// of two is a tail exactly if the folio is larger than that.
+/// Folios are aligned to their size; the first frame is a head, and all others are tails. The head is therefore found
+/// by rounding the frame number down to ever larger powers of two until a frame is not a tail. From the head on, the
+/// frame at the distance of a power of two is a tail exactly if the folio is larger than that.
 #[derive(Debug, Default)]
 struct Sizer {
     folio: Range<u64>,
@@ -298,7 +298,7 @@ struct Sizer {
 }
 
 impl Sizer {
-    /// The order of the folio of this frame, which is a head or a tail; `None` if it changes while it is looked at.
+    /// The order of the folio of this frame, which is a head or a tail; `None` if it changes while it is read.
     fn order(&mut self, pfn: Pfn, known: &Known<'_>, file: &FrameFile) -> Result<Option<Order>, KpageError> {
         if self.folio.contains(&pfn.0) {
             return Ok(Some(self.order));
@@ -355,7 +355,7 @@ mod tests {
 
     use super::*;
 
-    /// Frames of folios of these orders, one behind the other, each at a multiple of its size.
+    /// Frames of folios of these orders, one after the other, each at a multiple of its size.
     fn memory(orders: &[u8]) -> Vec<u64> {
         let mut frames = Vec::new();
         for &order in orders {

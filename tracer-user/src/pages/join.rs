@@ -1,4 +1,4 @@
-//! Entries and frames become runs: neighbours that have everything in common, and for large folios how they are mapped.
+//! Joins entries and frames into runs: neighbours with equal properties; for large folios with the way they are mapped.
 //! Input: chunks of entries with their columns, by address.
 
 use crate::pages::chunks::is_hole;
@@ -17,7 +17,7 @@ const NOPAGE: u64 = PageFlags::NOPAGE;
 /// log2 of the base pages that a PMD maps.
 const PMD_ORDER: u8 = 9;
 
-/// Makes runs of pages. What it has not given out yet is at most the last folio and the run before it.
+/// Makes runs of pages. It keeps back at most the last folio and the run before it.
 #[derive(Debug)]
 pub struct Joiner<'a> {
     types: &'a SwapTypes,
@@ -26,12 +26,12 @@ pub struct Joiner<'a> {
     pending: Option<Run>,
 }
 
-/// What is known of the pages of a chunk beside entries and columns.
+/// Properties of the pages of a chunk that entries and columns do not show.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Regions<'a> {
     /// Regions by category, ascending; `None` if the kernel does not show them.
     pub regions: Option<&'a [Region]>,
-    /// The mapping is `VM_PFNMAP`.
+    /// Whether the mapping is `VM_PFNMAP`.
     pub pfnmap: bool,
 }
 
@@ -39,22 +39,22 @@ pub struct Regions<'a> {
 #[derive(Debug)]
 struct Open {
     run: Run,
-    /// The entry that continues the run, but for its frame.
+    /// The entry that continues the run, apart from its frame.
     next: u64,
     step: u64,
     flags: u64,
     count: u64,
     order: u8,
     node: u32,
-    /// The pages that the folio has from here on; without end for base pages.
+    /// The number of pages that remain of the folio; without limit for base pages.
     left: u64,
-    /// The categories change there.
+    /// The address at which the categories change.
     until: VirtAddr,
     huge: Option<bool>,
 }
 
 impl<'a> Joiner<'a> {
-    /// For a kernel that numbers its swap types and sets its flags like this.
+    /// Makes a joiner for a kernel with these swap types and these errors in its flags.
     pub fn new(types: &'a SwapTypes, quirks: KpfQuirks) -> Self {
         Self {
             types,
@@ -64,7 +64,7 @@ impl<'a> Joiner<'a> {
         }
     }
 
-    /// Takes the next chunk of a mapping, and gives out the runs that are complete.
+    /// Takes the next chunk of a mapping, and passes complete runs to `give`.
     pub fn chunk(
         &mut self,
         first: VirtAddr,
@@ -77,7 +77,7 @@ impl<'a> Joiner<'a> {
         if let Some(open) = &mut self.open
             && open.run.end() == first
         {
-            // What the last chunk began goes on: its categories are those of its first page.
+            // A run of the last chunk continues: its categories are those of its first page here.
             open.until = categories.at(first).until;
         }
         for (at, &entry) in entries.iter().enumerate() {
@@ -107,7 +107,7 @@ impl<'a> Joiner<'a> {
         }
     }
 
-    /// The mapping ends here: gives out what is left.
+    /// Ends the mapping and passes the remaining runs to `give`.
     pub fn end(&mut self, give: &mut impl FnMut(&Run)) {
         self.close(give);
         if let Some(run) = self.pending.take() {
@@ -132,7 +132,7 @@ impl<'a> Joiner<'a> {
         let state = match place {
             Place::Frame(_) | Place::HiddenFrame if zero => State::Zero,
             Place::Frame(_) | Place::HiddenFrame if pfnmap || has_flags && flags & NOPAGE != 0 => State::Pfnmap,
-            // `None` has no entry and comes to nobody.
+            // `None` has no entry and does not occur here.
             Place::Frame(_) | Place::HiddenFrame | Place::None => State::Present,
             Place::Swap(_) => State::Swapped,
             Place::HiddenEntry => State::Hidden,
@@ -199,13 +199,13 @@ impl<'a> Joiner<'a> {
         }
     }
 
-    /// The open pages are a run; neighbours of the same kind are joined to it.
+    /// Turns the open pages into a run, and joins it with the neighbours of the same kind.
     fn close(&mut self, give: &mut impl FnMut(&Run)) {
         let Some(open) = self.open.take() else { return };
         let mut run = open.run;
         run.mapping = match run.order {
             Some(order) if order.0 > 0 => Some(mapping(&run, order, open.huge)),
-            // Frames are hidden, and with them the size of the folio; but not how it is mapped.
+            // Hidden frames also hide the size of the folio, but not how it is mapped.
             _ => (run.hides_frames() && open.huge == Some(true)).then_some(Mapping::Entry),
         };
         if let Some(last) = &mut self.pending {
@@ -249,7 +249,7 @@ fn continues(last: &Run, run: &Run) -> bool {
         && (last.order, last.mapping) == (run.order, run.mapping)
 }
 
-/// The categories of pages that are asked for by ascending address.
+/// Finds the categories of pages, which must come in ascending order of address.
 struct Categorizer<'a> {
     known: bool,
     regions: &'a [Region],
@@ -257,10 +257,10 @@ struct Categorizer<'a> {
 
 /// The categories of a page.
 struct Here {
-    /// The kernel shows them.
+    /// Whether the kernel shows them.
     known: bool,
     categories: Categories,
-    /// The pages before this address are in the same ones.
+    /// The pages before this address have the same categories.
     until: VirtAddr,
 }
 
@@ -413,7 +413,7 @@ mod tests {
             end: start + to * PAGE_SIZE,
             categories: categories.0,
         };
-        // Somebody without privileges learns of them by the walk.
+        // A caller without privileges sees them by the walk.
         let regions = [region(1, 2, Categories::PFNZERO), region(2, 3, Categories::HUGE)];
         let mut hidden = columns;
         hidden.flags.fill(Columns::UNKNOWN);
@@ -466,7 +466,7 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         assert_eq!(mapping(2, 8, 4), [(4, Mapping::Pages)]);
-        // Neighbours of the same kind are one run.
+        // Neighbours of the same kind become one run.
         assert_eq!(mapping(2, 8, 12), [(12, Mapping::Pages)]);
         assert_eq!(mapping(2, 8, 3), [(3, Mapping::Part)]);
         assert_eq!(mapping(2, 9, 7), [(3, Mapping::Part), (4, Mapping::Unaligned)]);
@@ -488,7 +488,7 @@ mod tests {
         let found = runs(&[(&entries, &columns, known)]);
         let mappings: Vec<_> = found.iter().map(|run| (run.pages, run.mapping)).collect();
         assert_eq!(mappings, [(512, Some(Mapping::Entry)), (512, Some(Mapping::Pages))]);
-        // A chunk's end within it changes nothing.
+        // A chunk that ends within it makes no difference.
         let part = |from: usize, to: usize| Columns {
             flags: columns.flags[from..to].to_vec(),
             counts: columns.counts[from..to].to_vec(),

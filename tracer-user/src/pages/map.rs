@@ -1,4 +1,4 @@
-//! A mapping as a row of cells, each the colour of most of its pages.
+//! A mapping as a row of cells; each cell has the colour of most of its pages.
 //! Input: the runs of the mapping.
 
 use std::collections::BTreeMap;
@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::pages::run::{Run, State};
 use crate::units::{NodeId, Order, VirtAddr};
 
-/// By what pages are told apart.
+/// The property by which pages are coloured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
     /// By the node that they are on.
@@ -17,16 +17,16 @@ pub enum By {
     State,
 }
 
-/// What most pages of a cell are.
+/// The property of most pages of a cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Shade {
-    /// On this node.
+    /// They are on this node.
     Node(NodeId),
-    /// Of a folio of this size.
+    /// They belong to folios of this size.
     Size(Order),
-    /// Present; the reader may not know where, or in what size.
+    /// They are present; the kernel hides their frames and sizes from the reader.
     Hidden,
-    /// In this state, which is another than present, or the only thing that matters.
+    /// They are in this state: one other than present, or cells show only states.
     State(State),
 }
 
@@ -41,7 +41,7 @@ pub struct Cells {
 }
 
 impl Cells {
-    /// Cells for the addresses from `start` to before `end`, at most so many.
+    /// Divides the addresses from `start` to before `end` into at most `most` cells.
     pub fn new(start: VirtAddr, end: VirtAddr, most: usize, by: By) -> Self {
         let all = end.page().saturating_sub(start.page());
         let pages = all.div_ceil(most.max(1) as u64).next_power_of_two();
@@ -59,7 +59,7 @@ impl Cells {
         self.pages
     }
 
-    /// Puts pages into their cells.
+    /// Adds the pages of a run to their cells.
     pub fn add(&mut self, run: &Run) {
         let shade = self.shade(run);
         let first = run.address.page().saturating_sub(self.start.page());
@@ -87,7 +87,7 @@ impl Cells {
         known.unwrap_or(Shade::Hidden)
     }
 
-    /// What most pages of each cell are; `None` where there are none.
+    /// The shade of each cell; `None` for a cell without pages.
     pub fn shades(&self) -> impl Iterator<Item = Option<Shade>> {
         let most = |cell: &BTreeMap<Shade, u64>| {
             let largest = cell

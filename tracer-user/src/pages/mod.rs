@@ -1,5 +1,6 @@
-//! Where the pages are: the mappings of a process, joined with its page tables, the frames behind them and their nodes.
-//! Input: /proc/PID/{maps,pagemap}, /proc/kpageflags, /proc/kpagecount, the topology. Everything streams: runs of pages come by address.
+//! The places of pages: the mappings of a process, joined with its page tables, their frames and their nodes.
+//! Input: /proc/PID/{maps,pagemap}, /proc/kpageflags, /proc/kpagecount, the topology. Runs of pages are streamed by
+//! address.
 
 pub mod chunks;
 pub mod filter;

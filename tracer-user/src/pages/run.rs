@@ -1,31 +1,32 @@
-//! A run: neighbouring pages that have everything in common, in neighbouring frames. A snapshot of a process is a stream of runs.
-//! Input: made by `join`, by address; what no entry stands for is no run.
+//! A run: neighbouring pages with equal properties in neighbouring frames. A snapshot of a process is a stream of runs.
+//! Input: made by `join`, by address; pages without an entry are in no run.
 
 use crate::proc::entry::Place;
 use crate::proc::kpage::PageFlags;
 use crate::proc::pagemap::{Entry, SwapSlot};
 use crate::units::{NodeId, Order, PAGE_SIZE, Pfn, VirtAddr};
 
-/// What the pages of a run are. Only [`Swapped`](Self::Swapped) is swap: entries that look like it have names of their own.
+/// The state of the pages of a run. Only [`Swapped`](Self::Swapped) is swap: entries that look like it have other
+/// states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum State {
-    /// In a frame.
+    /// The page is in a frame.
     Present,
-    /// Mapped to the kernel's page of zeros: read, but never written to; it takes no memory.
+    /// The page is mapped to the kernel's page of zeros: it was read but never written to, and takes no memory.
     Zero,
-    /// Mapped to memory of a device, or of the kernel itself (`VM_PFNMAP`): no memory of the process's.
+    /// The page is mapped to memory of a device, or of the kernel itself (`VM_PFNMAP`), not of the process.
     Pfnmap,
-    /// In swap.
+    /// The page is in swap.
     Swapped,
-    /// Swap or any of the kinds below: what, the reader may not know.
+    /// The page is in swap or in any of the states below; the kernel hides from the reader which.
     Hidden,
-    /// On the way to another frame.
+    /// The page is on the way to another frame.
     Migrating,
-    /// In the private memory of a device.
+    /// The page is in the private memory of a device.
     DevicePrivate,
-    /// Kept by a device for itself.
+    /// A device has exclusive access to the page.
     DeviceExclusive,
-    /// In a frame that is broken.
+    /// The page is in a frame that is broken.
     HwPoison,
     /// A guard region.
     Guard,
@@ -33,12 +34,12 @@ pub enum State {
     UffdWp,
     /// A marker of lost content.
     Poisoned,
-    /// A special entry that this build does not explain, or a marker without a known flag.
+    /// A special entry that is not known for this build of the kernel, or a marker without a known flag.
     Special,
 }
 
 impl State {
-    /// All of them, in the order of their tables.
+    /// All states, in the order of their tables.
     pub const ALL: [Self; 13] = [
         Self::Present,
         Self::Zero,
@@ -55,7 +56,7 @@ impl State {
         Self::Special,
     ];
 
-    /// Its name in filters and in JSON.
+    /// The name in filters and in JSON.
     pub fn name(self) -> &'static str {
         match self {
             Self::Present => "present",
@@ -74,7 +75,7 @@ impl State {
         }
     }
 
-    /// What it means, in one sentence.
+    /// The meaning, in one sentence.
     pub fn what(self) -> &'static str {
         match self {
             Self::Present => "The page is in a frame.",
@@ -98,12 +99,12 @@ impl State {
         Self::ALL.into_iter().find(|state| state.name() == name)
     }
 
-    /// Which kind it is, the reader may not know.
+    /// Whether the kernel hides the kind of entry from the reader.
     pub fn hides(self) -> bool {
         self == Self::Hidden
     }
 
-    /// Its place in [`ALL`](Self::ALL).
+    /// Its index in [`ALL`](Self::ALL).
     pub fn index(self) -> usize {
         self as usize
     }
@@ -112,23 +113,23 @@ impl State {
 /// How a large folio is mapped in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Mapping {
-    /// Whole, by one entry of a higher level: a PMD, or hugetlb.
+    /// As a whole, by one entry of a higher level: a PMD, or hugetlb.
     Entry,
-    /// Whole, and aligned to its size, by entries of base pages.
+    /// As a whole, and aligned to its size, by entries of base pages.
     Pages,
-    /// Whole, and aligned to its size; by one entry or by many, this kernel does not show.
+    /// As a whole, and aligned to its size; this kernel does not show whether by one entry or by many.
     Whole,
-    /// Whole, but not at an address that is a multiple of its size: no larger entry could map it.
+    /// As a whole, but not at a multiple of its size: no larger entry could map it.
     Unaligned,
-    /// Only a part of it.
+    /// In part.
     Part,
 }
 
 impl Mapping {
-    /// All of them, in the order of their tables.
+    /// All ways, in the order of their tables.
     pub const ALL: [Self; 5] = [Self::Entry, Self::Pages, Self::Whole, Self::Unaligned, Self::Part];
 
-    /// Its name in JSON.
+    /// The name in JSON.
     pub fn name(self) -> &'static str {
         match self {
             Self::Entry => "entry",
@@ -139,7 +140,7 @@ impl Mapping {
         }
     }
 
-    /// As text shows it.
+    /// The words in text.
     pub fn words(self) -> &'static str {
         match self {
             Self::Entry => "whole by one entry",
@@ -150,49 +151,49 @@ impl Mapping {
         }
     }
 
-    /// Its place in [`ALL`](Self::ALL).
+    /// Its index in [`ALL`](Self::ALL).
     pub fn index(self) -> usize {
         self as usize
     }
 }
 
-/// Neighbouring pages that have everything in common.
+/// Neighbouring pages with equal properties.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
-    /// Where the first page is mapped.
+    /// The address of the first page.
     pub address: VirtAddr,
-    /// Base pages.
+    /// The number of base pages.
     pub pages: u64,
-    /// What they are.
+    /// The state of the pages.
     pub state: State,
-    /// The word of pagemap of the first page; the flags in it are those of all.
+    /// The word of pagemap of the first page; all pages have its flags.
     pub entry: Entry,
-    /// What the word of the first page stands for.
+    /// The meaning of the first page's word.
     pub place: Place,
-    /// The node of the frames; `None` without frames, where they are hidden, and where it cannot be decided.
+    /// The node of the frames; `None` if there are no frames, if they are hidden, or if the node is not known.
     pub node: Option<NodeId>,
-    /// The flags of the frames, without those that say which page of its folio one is; `None` where they cannot be read.
+    /// The flags of the frames, without those that mark the position in a folio; `None` if they cannot be read.
     pub flags: Option<PageFlags>,
-    /// How many page tables map each of the frames; `None` where that cannot be read.
+    /// The number of page tables that map each of the frames; `None` if it cannot be read.
     pub mapped: Option<u64>,
-    /// The size of the folios; `None` where it cannot be known.
+    /// The size of the folios; `None` if it is not known.
     pub order: Option<Order>,
     /// How the folios are mapped, if they are larger than a page.
     pub mapping: Option<Mapping>,
 }
 
 impl Run {
-    /// First address behind it.
+    /// The first address after the run.
     pub fn end(&self) -> VirtAddr {
         self.address.plus_pages(self.pages)
     }
 
-    /// Bytes of address space.
+    /// The size of its address range, bytes.
     pub fn bytes(&self) -> u64 {
         self.pages * PAGE_SIZE
     }
 
-    /// The frame of the first page; the frames of the others follow it, but for zero pages, which are all in one.
+    /// The frame of the first page; the frames of the others follow it, except that all zero pages have one frame.
     pub fn pfn(&self) -> Option<Pfn> {
         match self.place {
             Place::Frame(pfn) => Some(pfn),
@@ -200,7 +201,7 @@ impl Run {
         }
     }
 
-    /// The slot of the first page in swap.
+    /// The swap slot of the first page.
     pub fn slot(&self) -> Option<SwapSlot> {
         match self.place {
             Place::Swap(slot) => Some(slot),
@@ -208,7 +209,7 @@ impl Run {
         }
     }
 
-    /// The pages are there, and their frames are hidden from the reader.
+    /// Whether the pages are present and the kernel hides their frames from the reader.
     pub fn hides_frames(&self) -> bool {
         self.place == Place::HiddenFrame
     }

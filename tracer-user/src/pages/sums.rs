@@ -1,4 +1,4 @@
-//! Sums over runs: of a mapping, a process, or several.
+//! Sums over the runs of a mapping, a process, or several processes.
 //! Input: runs.
 
 use std::collections::BTreeMap;
@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::pages::run::{Mapping, Run, State};
 use crate::units::{NodeId, Order};
 
-/// Base pages by what they have in common; every count is of pages.
+/// Base pages by their properties; every count is in pages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sums {
     states: [u64; State::ALL.len()],
@@ -14,19 +14,19 @@ pub struct Sums {
     flags: [u64; u64::BITS as usize],
     nodes: BTreeMap<NodeId, u64>,
     orders: BTreeMap<Order, u64>,
-    /// Pages of a state with a frame, which the reader may not know.
+    /// Pages in a frame that the kernel hides from the reader.
     pub hidden: u64,
-    /// Frames in no range of a known node.
+    /// Pages whose frame belongs to no known node.
     pub elsewhere: u64,
-    /// Frames whose folio's size is not known.
+    /// Pages whose folio's size is not known.
     pub unknown_size: u64,
-    /// Frames whose flags are known.
+    /// Pages whose flags are known.
     pub flagged: u64,
     /// Present pages that no other page table maps.
     pub exclusive: u64,
-    /// Present pages that others map, too.
+    /// Present pages that other page tables map as well.
     pub shared: u64,
-    /// Entries with the flag soft-dirty; those of holes are not among them.
+    /// Entries with the flag soft-dirty, without holes.
     pub soft_dirty: u64,
     /// Entries that userfaultfd protects against writing.
     pub uffd_wp: u64,
@@ -73,7 +73,7 @@ impl Sums {
         if run.state == State::Present {
             self.exclusive += given(run.entry.exclusive());
             self.shared += given(!run.entry.exclusive());
-            // Pages of zeros and of devices are nobody's memory: they have no node and no size worth a column.
+            // Pages of zeros and of devices are not the process's memory: they have no node and no size.
             match (run.node, run.hides_frames()) {
                 (Some(node), _) => *self.nodes.entry(node).or_default() += pages,
                 (None, true) => self.hidden += pages,
@@ -124,7 +124,7 @@ impl Sums {
         self.states[state.index()]
     }
 
-    /// States with their pages, of those that have any.
+    /// The states that occur, with their pages.
     pub fn states(&self) -> impl Iterator<Item = (State, u64)> {
         State::ALL
             .into_iter()
@@ -132,7 +132,7 @@ impl Sums {
             .filter(|(_, pages)| *pages > 0)
     }
 
-    /// Pages of large folios by how they are mapped, of those that there are.
+    /// Pages of large folios by the way they are mapped, for the ways that occur.
     pub fn mappings(&self) -> impl Iterator<Item = (Mapping, u64)> {
         Mapping::ALL
             .into_iter()
@@ -140,7 +140,7 @@ impl Sums {
             .filter(|(_, pages)| *pages > 0)
     }
 
-    /// Pages of large folios that are mapped so.
+    /// Pages of large folios that are mapped in this way.
     pub fn mapped_so(&self, mapping: Mapping) -> u64 {
         self.mappings[mapping.index()]
     }
@@ -165,7 +165,7 @@ impl Sums {
         self.orders.get(&order).copied().unwrap_or(0)
     }
 
-    /// Frames by flag, bit and pages, of those that there are.
+    /// The flags that occur: the bit, and the number of frames.
     pub fn flags(&self) -> impl Iterator<Item = (u32, u64)> {
         (0u32..).zip(self.flags).filter(|(_, pages)| *pages > 0)
     }

@@ -1,4 +1,4 @@
-//! The physical side: every frame of a range with its flags, how often it is mapped, and the unit that it belongs to.
+//! Physical memory: every frame of a range with its flags, the number of its mappings, and the unit that it belongs to.
 //! Input: /proc/kpageflags and /proc/kpagecount, read from the first frame to the last; the topology and the zones.
 
 use std::collections::BTreeMap;
@@ -21,23 +21,24 @@ const TAIL: u64 = 1 << 16;
 /// `MAX_PAGE_ORDER`: the largest block of the page allocator (include/linux/mmzone.h).
 const MAX_BLOCK: u32 = 10;
 
-/// Neighbouring frames that have everything in common.
+/// Neighbouring frames with equal properties.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frames {
-    /// The first.
+    /// The first frame.
     pub pfn: Pfn,
-    /// How many.
+    /// The number of frames.
     pub pages: u64,
-    /// Their flags, without those that say which page of its unit one is.
+    /// Their flags, without those that mark the position in a unit.
     pub flags: PageFlags,
-    /// How many page tables map each; `None` where that cannot be read.
+    /// The number of page tables that map each; `None` if it cannot be read.
     pub mapped: Option<u64>,
-    /// The size of their units: a compound page, or a free block; of the latter the largest that their place allows, because
-    /// the allocator's own order is not shown. `None` for a unit whose begin is not in the range.
+    /// The size of their units: compound pages, or free blocks. A free block counts as the largest that its position
+    /// allows, because the kernel does not show the allocator's own order. `None` for a unit that begins outside the
+    /// range.
     pub order: Option<Order>,
 }
 
-/// Where frames are: what all of a stretch have in common.
+/// The node and the zone of each stretch of frames.
 #[derive(Debug)]
 pub struct Places {
     /// Ascending, without overlap.
@@ -46,7 +47,7 @@ pub struct Places {
 }
 
 impl Places {
-    /// Those of this machine.
+    /// The places of this machine.
     pub fn new(topology: Option<&Topology>, zones: Vec<Zone>) -> Self {
         let mut edges: Vec<u64> = zones.iter().flat_map(|zone| [zone.start.0, zone.end.0]).collect();
         let spans = topology.into_iter().flat_map(Topology::frames);
@@ -67,7 +68,7 @@ impl Places {
         Self { stretches, zones }
     }
 
-    /// Node and zone of a frame, and the first frame behind it that may have others.
+    /// Node and zone of a frame, and the first frame after it that may have others.
     pub fn at(&self, pfn: Pfn) -> (Option<NodeId>, Option<&Zone>, Pfn) {
         let behind = self.stretches.partition_point(|(frames, ..)| frames.start <= pfn);
         match behind.checked_sub(1).and_then(|at| self.stretches.get(at)) {
@@ -77,18 +78,18 @@ impl Places {
     }
 }
 
-/// Frames by what they have in common: flags, node, zone and size of their units.
+/// Frames grouped by flags, node, zone and size of their units.
 #[derive(Debug, Default)]
 pub struct Groups(BTreeMap<Group, Pages>);
 
-/// What the frames of a group have in common.
+/// The common properties of a group's frames.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Group {
     /// Flags, bits of kpageflags.
     pub flags: u64,
-    /// Their node; `None` where that cannot be decided.
+    /// Their node; `None` if it is not known.
     pub node: Option<NodeId>,
-    /// The zone's name; `None` outside of all, and where several span it.
+    /// The zone's name; `None` if no zone or several zones span the frames.
     pub zone: Option<String>,
     /// The size of their units.
     pub order: Option<Order>,
@@ -97,9 +98,9 @@ pub struct Group {
 /// Frames of a group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pages {
-    /// How many.
+    /// The number of frames.
     pub pages: u64,
-    /// How many of them a page table maps.
+    /// The number of frames that a page table maps.
     pub mapped: u64,
 }
 
@@ -127,7 +128,7 @@ impl Groups {
     }
 }
 
-/// Cuts frames where node or zone change, and visits each part.
+/// Divides frames at changes of node or zone, and visits each part.
 pub fn by_place(frames: &Frames, places: &Places, visit: &mut impl FnMut(&Frames, Option<NodeId>, Option<&Zone>)) {
     let mut rest = *frames;
     while rest.pages > 0 {
@@ -139,7 +140,7 @@ pub fn by_place(frames: &Frames, places: &Places, visit: &mut impl FnMut(&Frames
     }
 }
 
-/// Visits the frames of a range, ascending; it ends where the kernel's files do. Returns how many frames it has seen.
+/// Visits the frames of a range in ascending order, up to the end of the kernel's files. Returns the number of frames.
 ///
 /// # Errors
 /// [`KpageError`] when a file cannot be read.
@@ -170,10 +171,10 @@ pub fn survey(
     Ok(at.0 - range.start.0)
 }
 
-/// Puts frames together into units, and equal neighbours into one answer.
+/// Joins frames into units, and equal neighbours into one answer.
 struct Units<'a> {
     machine: &'a Machine,
-    /// Frames with the same flags and count, that may be one unit or many.
+    /// Frames with the same flags and count, which may be one unit or many.
     open: Option<Open>,
     pending: Option<Frames>,
 }
@@ -184,7 +185,7 @@ struct Open {
     pages: u64,
     flags: u64,
     mapped: Option<u64>,
-    /// It began with a head: it goes on with tails alone.
+    /// Whether it began with a head: then only tails continue it.
     head: bool,
 }
 
@@ -207,7 +208,7 @@ impl<'a> Units<'a> {
             open.pages += 1;
             return;
         }
-        // A tail whose head had other flags, as tails have on 6.1, or which lies before the range.
+        // This tail's head had other flags, as on 6.1, or is before the range.
         let stray = word & TAIL != 0;
         self.close(visit);
         self.open = Some(Open {
@@ -219,7 +220,7 @@ impl<'a> Units<'a> {
         });
     }
 
-    /// The open frames are complete.
+    /// Completes the open frames.
     fn close(&mut self, visit: &mut impl FnMut(&Frames)) {
         let Some(open) = self.open.take() else { return };
         let frames = |pfn, pages, order| Frames {
@@ -290,10 +291,10 @@ mod tests {
         let dirty = 1 << 4;
         assert_eq!(runs(5, &[0, 0, dirty, dirty]), [(5, 2, Some(0)), (7, 2, Some(0))]);
         let compound = [HEAD, TAIL, TAIL, TAIL];
-        // Two of the same size are one answer.
+        // Two units of the same size become one answer.
         assert_eq!(runs(8, &[compound, compound].concat()), [(8, 8, Some(2))]);
         assert_eq!(runs(8, &[HEAD, TAIL, 0, 0]), [(8, 2, Some(1)), (10, 2, Some(0))]);
-        // The range begins within one.
+        // The range begins within a unit.
         assert_eq!(runs(9, &[TAIL, TAIL, TAIL, 0]), [(9, 3, None), (12, 1, Some(0))]);
     }
 

@@ -1,4 +1,4 @@
-//! The pages of one process, as a stream: its mappings by address, and within each its runs.
+//! The pages of one process as a stream: its mappings by address, and the runs of each mapping.
 //! Input: /proc/PID/maps and /proc/PID/pagemap, the machine's frames, a filter.
 
 use std::io;
@@ -22,54 +22,55 @@ const PMD_ORDER: u8 = 9;
 /// Addresses from here on are the kernel's.
 const KERNEL_HALF: u64 = 1 << 63;
 
-/// Why a process's pages could not be read.
+/// The pages of a process could not be read.
 #[derive(Debug, Error)]
 pub enum WalkError {
-    /// It has ended, or never was.
+    /// The process has ended, or never existed.
     #[error("process {0} has ended")]
     Ended(Tgid),
-    /// It may not be looked at, or a read failed.
+    /// The caller may not read the process, or a read failed.
     #[error("cannot read the pages of process {tgid}: {source}")]
     Read {
-        /// Whose pages.
+        /// The process.
         tgid: Tgid,
-        /// What the kernel answered.
+        /// The kernel's error.
         source: io::Error,
     },
 }
 
-/// What comes while a process is walked.
+/// A step in the walk of a process.
 #[derive(Clone, Copy, Debug)]
 pub enum Step<'a> {
-    /// A mapping begins, of which something is wanted.
+    /// A mapping with selected pages begins.
     Vma(&'a Arc<Vma>),
-    /// Pages of it that are wanted.
+    /// A run of selected pages of this mapping.
     Run(&'a Run),
-    /// The walk has come this many bytes of address space further.
+    /// The walk has covered this many more bytes of address space.
     Bytes(u64),
     /// The mapping ends.
     End(Outcome),
 }
 
-/// What is to be said of a walk when it is over.
+/// The result of a walk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Walked {
-    /// Bytes of all mappings, wanted or not.
+    /// Bytes of all mappings, selected or not.
     pub mapped: u64,
     /// Mappings of the process when the walk began.
     pub vmas: usize,
-    /// Lines of maps without the kernel's form.
+    /// Lines of maps that do not have the kernel's form.
     pub skipped: usize,
-    /// The process ended or ran another program in the middle of the walk: what came after that is missing.
+    /// The process ended or ran another program during the walk: the rest is missing.
     pub ended: bool,
-    /// Mappings that were there at the begin and are not at the end, or the other way round: the process changed them meanwhile.
+    /// The number of mappings that only the first or only the last reading has: the process changed them during the
+    /// walk.
     pub changed: usize,
 }
 
-/// Walks the pages of a process. It touches none of them.
+/// Walks the pages of a process and touches none of them.
 ///
 /// # Errors
-/// [`WalkError`], if nothing at all could be read, or a read failed in the middle.
+/// [`WalkError`] if nothing could be read, or a read failed in the middle.
 pub fn walk(
     tgid: Tgid,
     machine: &Machine,
@@ -190,8 +191,8 @@ impl Walker<'_> {
     }
 }
 
-/// What pagemap does not show, and is worth a walk: which large folios one entry maps; and, where frames are hidden, which
-/// pages are zeros.
+/// Properties that pagemap does not show and that need a walk: the large folios that one entry maps, and with hidden
+/// frames the pages of zeros.
 fn wanted_regions(knows_sizes: bool, columns: &Columns, pfnmap: bool) -> Categories {
     let may_be_huge = |order: &u8| *order >= PMD_ORDER && *order != Columns::NO_ORDER;
     if pfnmap {
@@ -205,7 +206,7 @@ fn wanted_regions(knows_sizes: bool, columns: &Columns, pfnmap: bool) -> Categor
     }
 }
 
-/// Mappings that are `VM_PFNMAP` on every kernel; others are found by a walk, where the kernel has it.
+/// Whether a mapping is `VM_PFNMAP` on every kernel; other such mappings are found by a walk, if the kernel has it.
 fn is_pfnmap(vma: &Vma) -> bool {
     vma.name.starts_with("[vvar")
 }
