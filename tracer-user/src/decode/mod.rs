@@ -1,4 +1,4 @@
-//! Wire bytes to raw events: pure, total, and distrustful.
+//! Decodes wire bytes into raw events; it trusts no byte, and every input has a result.
 //! Input: one record of the ring, or of a recording of it.
 
 use tracer_common::event::{
@@ -14,18 +14,18 @@ pub enum Raw {
     Process(ProcessChange, ProcessSeen),
     /// A folio without a mapping moved.
     Unmapped(UnmappedMoved),
-    /// The name of such a folio's file.
+    /// The file name of a folio without a mapping.
     File(FileSeen),
     /// A folio could not be moved.
     Failure(FolioFailed),
-    /// Compaction went over a zone.
+    /// Compaction scanned a zone.
     Compaction(CompactionRan),
 }
 
 /// Why a record is not an event. Such a record is counted as lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// Too short to say what it is, or not as long as its kind.
+    /// The record is too short for a header, or its length does not fit its kind.
     #[error("a record of {0} bytes")]
     Length(usize),
     /// A kind that this version does not know.
@@ -34,13 +34,13 @@ pub enum DecodeError {
     /// A process change that this version does not know.
     #[error("unknown process change {0}")]
     Change(u16),
-    /// An order that no folio has.
+    /// The order is too large for a folio.
     #[error("impossible order {0}")]
     Order(u8),
     /// A span of time that ends before it begins.
     #[error("a span of time that ends before it begins")]
     Span,
-    /// A range of no pages, or one that leaves the address space.
+    /// The range has no pages, or leaves the address space.
     #[error("impossible range of {0} pages")]
     Range(u32),
 }
@@ -48,7 +48,7 @@ pub enum DecodeError {
 /// Reads one record.
 ///
 /// # Errors
-/// [`DecodeError`] on any bytes that no program of ours sends.
+/// [`DecodeError`] for bytes that tracer's programs never send.
 pub fn decode(record: &[u8]) -> Result<Raw, DecodeError> {
     let &[low, high, ..] = record else {
         return Err(DecodeError::Length(record.len()));
@@ -89,7 +89,7 @@ pub fn decode(record: &[u8]) -> Result<Raw, DecodeError> {
     }
 }
 
-/// Largest folio: 16 GiB, `MAX_FOLIO_ORDER` (include/linux/mm.h) with room.
+/// The largest folio: 16 GiB, `MAX_FOLIO_ORDER` (include/linux/mm.h) and a reserve.
 const MOST_ORDER: u8 = 22;
 /// Base pages of the largest folio.
 const MOST_PAGES: u32 = 1 << MOST_ORDER;
