@@ -1,4 +1,4 @@
-//! Names that somebody else chose, made harmless: no control character reaches a terminal.
+//! Escapes names that come from outside: no control character reaches a terminal.
 //! Input: comm, VMA names, paths.
 
 use std::{
@@ -25,8 +25,8 @@ impl fmt::Display for Printable<'_> {
     }
 }
 
-/// C1 controls, line and paragraph separators, bidirectional marks, overrides and isolates, BOM, tags, and what else takes
-/// no room on the screen.
+/// C1 controls, line and paragraph separators, bidirectional marks, overrides and isolates, BOM, tags, and other
+/// characters that take no room on the screen.
 fn is_unseen(c: char) -> bool {
     matches!(c,
         '\u{80}'..='\u{9f}'
@@ -42,8 +42,8 @@ fn is_unseen(c: char) -> bool {
     )
 }
 
-/// Writes a value as JSON on one line, whose names do no more harm than [`Printable`] ones: what is not seen stands as
-/// `\u202e`, which a reader turns back.
+/// Writes a value as JSON on one line. Its names are as harmless as [`Printable`] ones: invisible characters are
+/// written as `\u202e`, which a reader decodes.
 ///
 /// # Errors
 /// When the writer fails.
@@ -51,11 +51,11 @@ pub fn json(writer: impl io::Write, value: &impl Serialize) -> serde_json::Resul
     value.serialize(&mut serde_json::Serializer::with_formatter(writer, Harmless))
 }
 
-/// The same as text, with the line's end.
+/// The same as text, with a line end.
 #[must_use]
 pub fn json_text(value: &impl Serialize) -> String {
     let mut out = Vec::new();
-    // Neither the values nor a vector fail.
+    // Neither the values nor a vector can fail.
     let _ = json(&mut out, value);
     out.push(b'\n');
     String::from_utf8_lossy(&out).into_owned()
@@ -65,7 +65,7 @@ struct Harmless;
 
 impl serde_json::ser::Formatter for Harmless {
     fn write_string_fragment<W: io::Write + ?Sized>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
-        // serde_json has escaped the control characters that JSON does not allow; DEL it does.
+        // serde_json escapes all control characters that JSON does not allow; JSON allows DEL.
         let is_harmful = |c: char| c == '\x7f' || is_unseen(c);
         let mut rest = fragment;
         while let Some((at, c)) = rest.char_indices().find(|(_, c)| is_harmful(*c)) {

@@ -1,8 +1,8 @@
 //! Attributes every physical page move to a process and a virtual address.
 //! Input: the kernel's hooks, /proc and /sys, or a recording of them.
 //!
-//! One way through: kernel hook -> wire -> [`source`] -> [`decode`] -> [`correlate`] -> [`pipeline`]
-//! -> [`sink`]; [`analysis`] makes [`section`]s, [`render`] shows them. See docs/architecture.md.
+//! The path of an event: kernel hook -> wire -> [`source`] -> [`decode`] -> [`correlate`] -> [`pipeline`]
+//! -> [`sink`]. [`analysis`] makes [`section`]s, [`render`] prints them. See docs/architecture.md.
 
 pub mod analysis;
 pub mod cli;

@@ -1,4 +1,4 @@
-//! The `tracer` command: parse, dispatch, and pick the exit code.
+//! The `tracer` command: it parses the arguments, runs the verb, and picks the exit code.
 //! Input: the command line.
 
 use std::process::ExitCode;
@@ -9,7 +9,7 @@ use tracer_user::cli::{self, Args};
 fn main() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
-        // Help and version are answers; anything else is a mistake, with exit code 2.
+        // Help and version are answers; everything else is an error, with exit code 2.
         Err(answer) => answer.exit(),
     };
     cli::start_log(&args);

@@ -1,5 +1,5 @@
-//! Where output may be put: never through a link of another user, never over another file unasked, never into a pipe of
-//! another user, and for its owner alone. Input: a path.
+//! Safe places for output. Output follows no link of another user, replaces no file unless that is requested, goes to
+//! no pipe of another user, and only its owner may read it. Input: a path.
 
 mod directory;
 
@@ -21,10 +21,10 @@ use directory::{hidden, is_trusted};
 
 use crate::escape::Printable;
 
-/// What is at a name that may be written to.
+/// The present occupant of a name that may be written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Occupant {
-    /// Nothing.
+    /// The name is free.
     Nothing,
     /// A file that is to be replaced.
     File,
@@ -41,10 +41,10 @@ pub struct Destination {
 }
 
 impl Destination {
-    /// The place that a path names.
+    /// The destination that a path names.
     ///
     /// # Errors
-    /// As [`Directory::open`]; a path that ends with no name.
+    /// As [`Directory::open`]; a path that does not end with a name.
     pub fn new(path: &Path) -> io::Result<Self> {
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
         let parent = match path.parent() {
@@ -71,18 +71,18 @@ impl Destination {
         &self.path
     }
 
-    /// Brings the names beside it to the disk.
+    /// Writes the names in its directory to the disk.
     ///
     /// # Errors
-    /// Whatever the system says.
+    /// The system's error.
     pub fn sync_names(&self) -> io::Result<()> {
         self.directory.sync()
     }
 
-    /// Looks at what is there; `force` says that a file may be replaced.
+    /// Checks the occupant of the name; `force` allows that a file is replaced.
     ///
     /// # Errors
-    /// When it may not be written to.
+    /// When the name may not be written to.
     pub fn look(&self, force: bool) -> io::Result<Occupant> {
         let Some(stat) = self.directory.stat(&self.name)? else {
             return Ok(Occupant::Nothing);
@@ -101,11 +101,11 @@ impl Destination {
         }
     }
 
-    /// Opens it for writing: a new file for its owner alone, or a pipe or a device. A new file is made under a name that
-    /// nobody can guess, and gets its own when it is there.
+    /// Opens the name for writing: a new file that only its owner may read, a pipe or a device. A new file is created
+    /// under a name that cannot be guessed, and then gets its own.
     ///
     /// # Errors
-    /// As [`Destination::look`], and whatever the system says.
+    /// As [`Destination::look`], and the system's error.
     pub fn open(&self, force: bool) -> io::Result<(File, Occupant)> {
         let occupant = self.look(force)?;
         if occupant == Occupant::Stream {
@@ -115,20 +115,20 @@ impl Destination {
         match self.rename(&unfinished, force) {
             Ok(()) => Ok((file, occupant)),
             Err(error) => {
-                // It is empty, and ours.
+                // The file is empty and was created here.
                 let _ = unlinkat(&self.directory, &unfinished, AtFlags::empty());
                 Err(error)
             }
         }
     }
 
-    /// A pipe or a device. What is opened is looked at again: it may have been traded meanwhile.
+    /// Opens a pipe or a device and checks it again, because it may have been replaced meanwhile.
     fn open_stream(&self) -> io::Result<File> {
         let file = openat(&self.directory, &self.name, WRITE, Mode::empty())?;
         let stat = fstat(&file)?;
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Fifo | FileType::CharacterDevice if is_trusted(&stat) => Ok(file.into()),
-            _ => Err(io::Error::other("it was traded for something else while it was opened")),
+            _ => Err(io::Error::other("it was replaced while it was opened")),
         }
     }
 
@@ -139,14 +139,14 @@ impl Destination {
         Ok((file.into(), unfinished))
     }
 
-    /// Gives what is at the name `from` beside it this name.
+    /// Moves the file from the name `from` in the same directory to this name.
     fn rename(&self, from: &OsStr, force: bool) -> io::Result<()> {
         let directory = &self.directory;
         if force {
             return Ok(renameat(directory, from, directory, &self.name)?);
         }
         match renameat_with(directory, from, directory, &self.name, RenameFlags::NOREPLACE) {
-            // A file system that cannot look and rename at once: a link replaces nothing either.
+            // The file system cannot check and rename at once: a link replaces nothing either.
             Err(Errno::INVAL) => {
                 linkat(directory, from, directory, &self.name, AtFlags::empty()).map_err(taken)?;
                 Ok(unlinkat(directory, from, AtFlags::empty())?)
@@ -155,17 +155,17 @@ impl Destination {
         }
     }
 
-    /// Begins a new file at this name and hands the one that was there on to the name beside it, in a way that leaves
-    /// the name free for nobody else.
+    /// Begins a new file at this name and moves the present one to the name `older` in the same directory. The name is
+    /// never free for another process to take.
     ///
-    /// # Errors
+    /// The system's error.
     /// Whatever the system says.
     pub fn rotate(&self, older: &OsStr) -> io::Result<File> {
         let directory = &self.directory;
         let (file, unfinished) = self.create_hidden()?;
         match renameat_with(directory, &unfinished, directory, &self.name, RenameFlags::EXCHANGE) {
             Ok(()) => self.move_over(&unfinished, older)?,
-            // Somebody has taken it away, or the file system cannot exchange names.
+            // Another process has removed the file, or the file system cannot exchange names.
             Err(Errno::NOENT) => self.rename(&unfinished, false)?,
             Err(Errno::INVAL) => {
                 self.move_over(&self.name, older)?;
@@ -176,14 +176,15 @@ impl Destination {
         Ok(file)
     }
 
-    /// Gives what has a name beside it another one, in the place of what is there; nothing where it is not there.
+    /// Moves the file `from` in the same directory to the name `to` and replaces the file there; does nothing if `from`
+    /// does not exist.
     ///
-    /// # Errors
+    /// The system's error.
     /// Whatever the system says.
     pub fn move_over(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
         let directory = &self.directory;
         if directory.has_directory(to) {
-            // Somebody put it in the way. It may have something in it, and is not ours to remove.
+            // Another process put a directory in the way. It may have contents, and tracer may not remove it.
             renameat(directory, to, directory, hidden(to)?)?;
         }
         match renameat(directory, from, directory, to) {
@@ -192,23 +193,23 @@ impl Destination {
         }
     }
 
-    /// Whether something has that name beside it.
+    /// Whether that name exists in the same directory.
     ///
     /// # Errors
-    /// Whatever the system says.
+    /// The system's error.
     pub fn has(&self, name: &OsStr) -> io::Result<bool> {
         Ok(self.directory.stat(name)?.is_some())
     }
 
-    /// Removes what has that name beside it.
+    /// Removes that name from the same directory.
     ///
     /// # Errors
-    /// Whatever the system says.
+    /// The system's error.
     pub fn remove(&self, name: &OsStr) -> io::Result<()> {
         Ok(unlinkat(&self.directory, name, AtFlags::empty())?)
     }
 
-    /// This name with something behind it.
+    /// This name with a suffix.
     #[must_use]
     pub fn with_suffix(&self, suffix: &str) -> OsString {
         let mut name = self.name.clone();
@@ -218,17 +219,17 @@ impl Destination {
 }
 
 const WRITE: OFlags = OFlags::WRONLY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-/// For its owner alone.
+/// Only the owner may read and write.
 const PRIVATE: Mode = Mode::RUSR.union(Mode::WUSR);
 
 fn there_already() -> io::Error {
     io::Error::new(
         io::ErrorKind::AlreadyExists,
-        "it is there already (--force replaces it)",
+        "it already exists (--force replaces it)",
     )
 }
 
-/// Somebody may have been faster.
+/// Another process may have created the name in the meantime.
 fn taken(errno: Errno) -> io::Error {
     match errno {
         Errno::EXIST => there_already(),
@@ -243,7 +244,7 @@ pub fn about(path: &Path, what: &str, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot {what} {}: {error}", Printable(&path)))
 }
 
-/// A file that is at its path only when it is whole: until then it has no name, and is gone with whoever writes it.
+/// A file that appears at its path only when it is complete. Until then it has no name and disappears with its writer.
 pub struct Draft {
     destination: Destination,
     file: File,
@@ -253,28 +254,28 @@ pub struct Draft {
 
 /// The name of a draft.
 enum Name {
-    /// Its path: a pipe or a device, which is written to at once, or a file that has been published.
+    /// Its path: it is a pipe or a device, which is written to at once, or a file that has been published.
     Own,
-    /// None.
+    /// It has no name.
     Nothing,
-    /// Another one, where the file system has no files without a name.
+    /// It has another name, because the file system has no files without a name.
     Unfinished(OsString),
 }
 
 impl Draft {
-    /// Creates it.
+    /// Creates a draft for a path.
     ///
     /// # Errors
-    /// As [`Destination::new`] and [`Draft::at`]; with the path.
+    /// As [`Destination::new`] and [`Draft::at`]; the errors name the path.
     pub fn create(path: &Path, force: bool) -> io::Result<Self> {
         let destination = Destination::new(path).map_err(|error| about(path, "create", &error))?;
         Self::at(destination, force)
     }
 
-    /// Creates it for that place.
+    /// Creates a draft for a destination.
     ///
     /// # Errors
-    /// As [`Destination::look`], and whatever the system says; with the path.
+    /// As [`Destination::look`], and the system's error; the errors name the path.
     pub fn at(destination: Destination, force: bool) -> io::Result<Self> {
         let created = match destination.look(force) {
             Ok(Occupant::Stream) => destination.open_stream().map(|file| (file, Name::Own)),
@@ -290,7 +291,7 @@ impl Draft {
         })
     }
 
-    /// Where it is going to be.
+    /// The path at which it will appear.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.destination.path
@@ -304,13 +305,13 @@ impl Draft {
         self.file.try_clone()
     }
 
-    /// Whether it is a file, and no pipe or device.
+    /// Whether it is a file, not a pipe or a device.
     #[must_use]
     pub fn is_file(&self) -> bool {
         !matches!(self.name, Name::Own)
     }
 
-    /// What writes to it, unbuffered; its errors tell the path.
+    /// An unbuffered writer to the file; its errors name the path.
     ///
     /// # Errors
     /// When there are too many open files.
@@ -321,10 +322,10 @@ impl Draft {
         })
     }
 
-    /// Everything has been written: it gets its name.
+    /// Gives the file its name, after everything has been written.
     ///
     /// # Errors
-    /// When it cannot be brought to the disk, or something is at its path by now.
+    /// When the data cannot be written to the disk, or the path is taken by now.
     pub fn publish(mut self) -> io::Result<()> {
         self.give_name().map_err(|error| about(self.path(), "write", &error))
     }
@@ -336,7 +337,7 @@ impl Draft {
         self.file.sync_data()?;
         let Destination { directory, name, .. } = &self.destination;
         if matches!(self.name, Name::Nothing) {
-            // A link replaces nothing: what may be replaced is by the name that follows.
+            // A link replaces nothing: to replace a file, link to a hidden name first and rename that.
             let first = if self.force { hidden(name)? } else { name.clone() };
             let unnamed = format!("/proc/self/fd/{}", self.file.as_raw_fd());
             linkat(CWD, unnamed, directory, &first, AtFlags::SYMLINK_FOLLOW).map_err(taken)?;
@@ -352,10 +353,10 @@ impl Draft {
     }
 }
 
-/// A new file in the directory of that place.
+/// A new file in the directory of a destination.
 fn without_name(destination: &Destination) -> io::Result<(File, Name)> {
     match openat(&destination.directory, ".", WRITE | OFlags::TMPFILE, PRIVATE) {
-        // A file system, or a kernel, that has no such files.
+        // The file system or the kernel has no files without a name.
         Err(Errno::OPNOTSUPP | Errno::ISDIR) => {
             let (file, unfinished) = destination.create_hidden()?;
             Ok((file, Name::Unfinished(unfinished)))
@@ -367,7 +368,7 @@ fn without_name(destination: &Destination) -> io::Result<(File, Name)> {
 impl Drop for Draft {
     fn drop(&mut self) {
         if let Name::Unfinished(unfinished) = &self.name {
-            // Its name says what it is.
+            // If this fails, the name shows that the file is unfinished.
             let _ = self.destination.remove(unfinished);
         }
     }
@@ -382,7 +383,7 @@ pub struct Writer {
 impl Write for Writer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.file.write(bytes).map_err(|error| match error.kind() {
-            // A system call to be repeated; `write_all` does.
+            // `write_all` repeats the call.
             io::ErrorKind::Interrupted => error,
             _ => about(&self.path, "write", &error),
         })
@@ -403,7 +404,7 @@ mod tests {
 
     use super::*;
 
-    /// An empty directory of the test's own.
+    /// An empty directory for one test.
     fn scratch(name: &str) -> PathBuf {
         let path = std::env::temp_dir().join(format!("tracer-output-{}-{name}", process::id()));
         fs::create_dir(&path).unwrap();
@@ -434,7 +435,7 @@ mod tests {
         fs::remove_dir_all(&dir).unwrap();
     }
 
-    /// As where there are no files without a name.
+    /// The case of a file system without unnamed files.
     #[test]
     fn an_unfinished_file_gets_its_name_or_goes() {
         let dir = scratch("unfinished");
@@ -485,7 +486,7 @@ mod tests {
         fs::remove_dir_all(&dir).unwrap();
     }
 
-    /// What the name of a file leads to, and the files beside it, without those that are hidden.
+    /// The files of a directory by name, with their contents and without hidden files.
     fn contents(dir: &Path) -> Vec<(OsString, Vec<u8>)> {
         let mut found: Vec<_> = names(dir)
             .into_iter()
@@ -514,7 +515,7 @@ mod tests {
             ]
         };
         assert_eq!(contents(dir.path()), expected(b"second"));
-        // Somebody else puts a directory in the way, with something in it.
+        // Another process puts a directory with contents in the way.
         fs::create_dir_all(dir.path().join("r.data.2/full")).unwrap();
         destination
             .move_over(OsStr::new("r.data.1"), OsStr::new("r.data.2"))
@@ -523,7 +524,7 @@ mod tests {
             .move_over(OsStr::new("r.data.7"), OsStr::new("r.data.8"))
             .unwrap();
         assert_eq!(fs::read(dir.path().join("r.data.2")).unwrap(), b"first");
-        // And takes the file away.
+        // It also removes the file.
         fs::remove_file(dir.path().join("r.data")).unwrap();
         let mut file = destination.rotate(OsStr::new("r.data.1")).unwrap();
         file.write_all(b"third").unwrap();

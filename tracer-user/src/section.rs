@@ -1,5 +1,5 @@
-//! Sections: what every report is made of.
-//! Input: analyses fill them with typed values; renderers show them, and know nothing else of an analysis.
+//! Sections: the parts of every report.
+//! Input: analyses fill them with typed values; renderers show them and know nothing else of an analysis.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -9,59 +9,59 @@ use crate::{
     units::{Nanos, Order, Tgid, VirtAddr},
 };
 
-/// How much attention something deserves.
+/// The attention that a part of a report deserves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Tone {
-    /// As everything else.
+    /// Nothing special.
     #[default]
     Normal,
-    /// As it should be.
+    /// All is well.
     Good,
-    /// Worth a look.
+    /// It deserves a look.
     Warning,
     /// Something is lost or wrong.
     Alarm,
-    /// Beside the point.
+    /// It is secondary.
     Dim,
 }
 
 /// One answer: a table or a record, and sentences about it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Section {
-    /// The key under which programs find it. Empty: the values of a record belong to what the section is part of.
+    /// The key under which programs find it. If it is empty, the values of a record belong to the surrounding object.
     pub name: &'static str,
-    /// A line above it for people; nothing where headings and labels say enough.
+    /// A line above it for people; empty if headings and labels are enough.
     pub title: Vec<Cell>,
-    /// What the cells of a row mean, in their order.
+    /// The meaning of the cells of a row, in their order.
     pub columns: Vec<Column>,
-    /// A cell for each column.
+    /// The rows, each with a cell for each column.
     pub rows: Vec<Row>,
     /// Sentences for people, below the rows.
     pub notes: Vec<Note>,
-    /// Whether it is set off from what stands before it.
+    /// Whether a blank line separates it from the section before.
     pub apart: bool,
-    /// Whether it has one row by nature: an object for programs, not an array of objects.
+    /// Whether it always has one row: programs get an object, not an array of objects.
     pub is_record: bool,
 }
 
-/// A value of each row.
+/// A column: one value of each row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Column {
-    /// The key for programs; None: it is for people only.
+    /// The key for programs; None if it is for people only.
     pub key: Option<&'static str>,
-    /// What stands before the keys that a cell brings along: `actor_` makes `actor_pid` of a process.
+    /// A prefix for the keys that a cell brings along: `actor_` makes `actor_pid` of a process.
     pub prefix: &'static str,
-    /// The heading for people; None: it is for programs only.
+    /// The heading for people; None if it is for programs only.
     pub heading: Option<&'static str>,
-    /// What its cells are.
+    /// The kind of its cells.
     pub unit: Unit,
-    /// Characters that it takes at least where characters have one width: tables below each other line up.
+    /// The least width in characters, for output with characters of one width: it aligns tables below each other.
     pub least: usize,
-    /// Characters after which its text continues on the next line.
+    /// The most characters of a line; longer text continues on the next line.
     pub most: Option<usize>,
 }
 
-/// What the cells of a column are.
+/// The kind of the cells of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     /// Names and words.
@@ -77,35 +77,35 @@ pub enum Unit {
 /// A line of a table.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Row {
-    /// In the order of the columns.
+    /// Cells, in the order of the columns.
     pub cells: Vec<Cell>,
-    /// How much attention it deserves.
+    /// The attention that it deserves.
     pub tone: Tone,
     /// Sentences about it.
     pub notes: Vec<Note>,
 }
 
-/// A sentence, with what it is about.
+/// A sentence with its subject.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Note {
-    /// What it is about. Empty: the same as the one before. None: it stands for itself.
+    /// The subject. If it is empty, the subject is that of the note before; None if the sentence needs none.
     pub label: Option<&'static str>,
     /// Words and values.
     pub words: Vec<Cell>,
-    /// How much attention it deserves.
+    /// The attention that it deserves.
     pub tone: Tone,
 }
 
-/// A value. Names in it may be hostile: each renderer makes them harmless.
+/// A value. Names in it may be hostile: each renderer escapes them.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Cell {
-    /// Words, or somebody's name.
+    /// Words, or a name from outside.
     Text(Cow<'static, str>),
     /// A short word with a tone of its own.
     Mark(&'static str, Tone),
-    /// There is none.
+    /// There is no value.
     None,
-    /// There is one, but nobody knows it.
+    /// There is a value, but it is not known.
     Unknown,
     /// No process maps it.
     Nobody,
@@ -121,52 +121,52 @@ pub enum Cell {
     Bytes(u64),
     /// A duration.
     Duration(Nanos),
-    /// A part of a whole.
+    /// A part, and the whole.
     Share(u64, u64),
     /// Yes or no.
     Flag(bool),
-    /// A moment of a run whose clock was so many nanoseconds from that of the calendar.
+    /// A moment of a run, and the nanoseconds from its clock to the calendar's.
     Date(Nanos, i128),
-    /// From a duration to a longer one.
+    /// A duration and a longer one: a range.
     Between(Nanos, Nanos),
-    /// Rows are left out here, because they are all empty.
+    /// A gap in place of rows that are all empty.
     Omitted,
-    /// A length, compared with the greatest.
+    /// A length, and the greatest length to compare it with.
     Bar(u64, u64),
-    /// From a node to a node.
+    /// The old node and the new one.
     Nodes(Residence, Residence),
-    /// Base pages by where they were and where they are.
+    /// Base pages by old and new node.
     ByNodes(Vec<((Residence, Residence), u64)>),
-    /// How many durations there are from one duration to another.
+    /// Ranges of durations, with the number of durations in each.
     Histogram(Vec<(Nanos, Nanos, u64)>),
-    /// A process by name.
+    /// A process with its name.
     Process(Tgid, Option<Arc<str>>),
     /// A page of a process.
     Address(Option<Tgid>, VirtAddr),
-    /// Seconds of a run, the first and the last.
+    /// The first and the last second of a stretch of a run.
     Seconds(u64, u64),
-    /// Why something moved.
+    /// The reason of a move.
     Reason(Reason),
-    /// Why something did not move.
+    /// The cause of a failure to move.
     Cause(Cause, Reason),
-    /// What pagemap said.
+    /// The verdict of pagemap.
     Verdict(Verdict),
     /// A folio's order.
     Order(Order),
-    /// How events are captured.
+    /// The backend of a run.
     Backend(BackendName),
-    /// Everything that has no row of its own, and if that is known how much it is.
+    /// All groups that have no row of their own, and their number if it is known.
     Others(Option<u64>),
-    /// What stands in the cell before it goes on here.
+    /// The text of the cell before continues here.
     Continued,
     /// Several values.
     List(Vec<Self>),
-    /// A part that has columns of its own; for programs.
+    /// A section within a row; for programs.
     Section(Box<Section>),
 }
 
 impl Section {
-    /// A table under its headings.
+    /// A table with these columns.
     #[must_use]
     pub fn table(name: &'static str, columns: Vec<Column>) -> Self {
         Self {
@@ -177,7 +177,7 @@ impl Section {
         }
     }
 
-    /// One object for programs.
+    /// An object for programs.
     #[must_use]
     pub fn record(name: &'static str, values: impl IntoIterator<Item = (&'static str, Cell)>) -> Self {
         let (columns, cells) = values
@@ -193,7 +193,7 @@ impl Section {
         }
     }
 
-    /// Sentences that go on where others end.
+    /// Sentences without a table.
     #[must_use]
     pub fn notes(notes: Vec<Note>) -> Self {
         Self {
@@ -202,7 +202,7 @@ impl Section {
         }
     }
 
-    /// The same, set off from what stands before it.
+    /// The same section, separated from the one before.
     #[must_use]
     pub fn apart(self) -> Self {
         Self { apart: true, ..self }
@@ -226,43 +226,43 @@ impl Column {
         }
     }
 
-    /// Names and words.
+    /// A column of names and words.
     #[must_use]
     pub fn name() -> Self {
         Self::new(Unit::Name, 0)
     }
 
-    /// Numbers of things.
+    /// A column of numbers of things.
     #[must_use]
     pub fn count() -> Self {
         Self::new(Unit::Count, 11)
     }
 
-    /// Amounts of memory.
+    /// A column of amounts of memory.
     #[must_use]
     pub fn bytes() -> Self {
         Self::new(Unit::Bytes, 10)
     }
 
-    /// Durations.
+    /// A column of durations.
     #[must_use]
     pub fn duration() -> Self {
         Self::new(Unit::Duration, 8)
     }
 
-    /// For programs.
+    /// Sets the key for programs.
     #[must_use]
     pub fn key(self, key: &'static str) -> Self {
         Self { key: Some(key), ..self }
     }
 
-    /// For programs, where a cell has keys of its own.
+    /// Sets the prefix of the keys that a cell brings along.
     #[must_use]
     pub fn prefix(self, prefix: &'static str) -> Self {
         Self { prefix, ..self }
     }
 
-    /// For people.
+    /// Sets the heading for people.
     #[must_use]
     pub fn heading(self, heading: &'static str) -> Self {
         Self {
@@ -271,13 +271,13 @@ impl Column {
         }
     }
 
-    /// At least so many characters.
+    /// Sets the least width in characters.
     #[must_use]
     pub fn least(self, least: usize) -> Self {
         Self { least, ..self }
     }
 
-    /// At most so many characters in a line.
+    /// Sets the most characters of a line.
     #[must_use]
     pub fn most(self, most: usize) -> Self {
         Self {
@@ -288,7 +288,7 @@ impl Column {
 }
 
 impl Row {
-    /// Without a tone.
+    /// A row without a tone.
     #[must_use]
     pub fn new(cells: Vec<Cell>) -> Self {
         Self {
@@ -299,7 +299,7 @@ impl Row {
 }
 
 impl Note {
-    /// About what `label` says.
+    /// A sentence about `label`.
     #[must_use]
     pub fn about(label: &'static str, words: Vec<Cell>) -> Self {
         Self {
@@ -309,13 +309,13 @@ impl Note {
         }
     }
 
-    /// About the same as the one before.
+    /// A sentence about the subject of the note before.
     #[must_use]
     pub fn more(words: Vec<Cell>) -> Self {
         Self::about("", words)
     }
 
-    /// For itself.
+    /// A sentence without a label.
     #[must_use]
     pub fn plain(words: Vec<Cell>) -> Self {
         Self {
@@ -325,13 +325,13 @@ impl Note {
         }
     }
 
-    /// Something is lost or wrong.
+    /// A sentence about something that is lost or wrong.
     #[must_use]
     pub fn alarm(label: &'static str, words: Vec<Cell>) -> Self {
         Self::about(label, words).tone(Tone::Alarm)
     }
 
-    /// With a tone.
+    /// Sets the tone.
     #[must_use]
     pub fn tone(self, tone: Tone) -> Self {
         Self { tone, ..self }
@@ -339,7 +339,7 @@ impl Note {
 }
 
 impl Cell {
-    /// A duration, if it is known.
+    /// A duration; `Cell::None` if it is not known.
     #[must_use]
     pub fn duration(nanos: Option<Nanos>) -> Self {
         nanos.map_or(Self::None, Self::Duration)
@@ -394,7 +394,7 @@ macro_rules! cells {
     ($($cell:expr),* $(,)?) => { vec![$($crate::section::Cell::from($cell)),*] };
 }
 
-/// Sentences, one behind the other.
+/// Joins sentences with a separator.
 #[must_use]
 pub fn joined(sentences: impl IntoIterator<Item = Vec<Cell>>, separator: &'static str) -> Vec<Cell> {
     let mut all = Vec::new();

@@ -1,11 +1,11 @@
 //! Kernel quantities as types, so that a frame number is never taken for an address.
-//! The numbers come from the wire, from /proc and from the command line.
+//! Input: numbers from the wire, from /proc and from the command line.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The size of a base page in bytes; every PFN and page count here is in base pages.
+/// log2 of the size of a base page in bytes; every PFN and page count here is in base pages.
 pub const PAGE_SHIFT: u32 = 12;
 /// `1 << PAGE_SHIFT`, bytes.
 pub const PAGE_SIZE: u64 = 1 << PAGE_SHIFT;
@@ -35,7 +35,7 @@ quantity!(
     Tgid(u32)
 );
 quantity!(
-    /// A thread: what the kernel calls `pid`, in the initial PID namespace.
+    /// A thread, which the kernel calls `pid`: its id in the initial PID namespace.
     Tid(u32)
 );
 quantity!(
@@ -62,7 +62,7 @@ impl VirtAddr {
         Self(self.0.wrapping_add(pages << PAGE_SHIFT))
     }
 
-    /// Number of the page that holds this address: its index in pagemap.
+    /// The number of the page that holds this address: its index in pagemap.
     #[must_use]
     pub fn page(self) -> u64 {
         self.0 >> PAGE_SHIFT
@@ -78,7 +78,7 @@ impl Order {
 }
 
 impl Nanos {
-    /// `self - earlier`, zero when the clock readings are out of order.
+    /// `self - earlier`; zero if the clock readings are out of order.
     #[must_use]
     pub fn since(self, earlier: Self) -> Self {
         Self(self.0.saturating_sub(earlier.0))

@@ -1,5 +1,5 @@
-//! A directory that output goes to, held open, so that it does not matter what becomes of its name meanwhile.
-//! Input: a path. Symbolic links on the way are followed only where root or the caller made them.
+//! A directory for output, held open so that a later change of its name has no effect.
+//! Input: a path. Symbolic links on the way are followed only if root or the caller made them.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -21,7 +21,7 @@ use rustix::{
 
 use crate::escape::Printable;
 
-/// The kernel's limit (fs/namei.c, `MAXSYMLINKS`).
+/// The most links that a path may lead through, as in the kernel (fs/namei.c, `MAXSYMLINKS`).
 const MOST_LINKS: u32 = 40;
 
 /// A directory held open.
@@ -38,13 +38,13 @@ impl AsFd for Directory {
 }
 
 impl Directory {
-    /// Opens a directory that is there.
+    /// Opens an existing directory.
     ///
     /// # Errors
-    /// Whatever the system says; a symbolic link of another user on the way.
+    /// The system's error; a symbolic link of another user on the way.
     pub fn open(path: &Path) -> io::Result<Self> {
         let mut at = start(path.has_root())?;
-        // What is still to go, the last part first.
+        // The parts that remain, the last one first.
         let mut ahead = parts(path);
         let mut links = 0;
         while let Some(part) = ahead.pop() {
@@ -82,7 +82,7 @@ impl Directory {
         })
     }
 
-    /// Opens a directory, and makes it and those above it where they are not there, for their owner alone.
+    /// Opens a directory and creates it and its missing parents with access for their owner only.
     ///
     /// # Errors
     /// As [`Directory::open`].
@@ -108,10 +108,11 @@ impl Directory {
         }
     }
 
-    /// A directory in it, made for its owner alone where it is not there. No link is followed.
+    /// Opens a directory in this one and creates it, if it is missing, with access for its owner only. No link is
+    /// followed.
     ///
     /// # Errors
-    /// Whatever the system says.
+    /// The system's error.
     pub fn make(&self, name: &OsStr) -> io::Result<Self> {
         match mkdirat(self, name, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => {}
@@ -133,10 +134,10 @@ impl Directory {
         &self.path
     }
 
-    /// What is at a name in it; None: nothing.
+    /// The status of a name in this directory; None if it does not exist.
     ///
     /// # Errors
-    /// Whatever the system says.
+    /// The system's error.
     pub fn stat(&self, name: &OsStr) -> io::Result<Option<Stat>> {
         match statat(self, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat)),
@@ -150,16 +151,16 @@ impl Directory {
         Some(FileType::from_raw_mode(stat.st_mode))
     }
 
-    /// Whether there is a directory at that name.
+    /// Whether that name is a directory.
     #[must_use]
     pub fn has_directory(&self, name: &OsStr) -> bool {
         self.kind(name) == Some(FileType::Directory)
     }
 
-    /// Brings the names in it to the disk.
+    /// Writes the names in this directory to the disk.
     ///
     /// # Errors
-    /// Whatever the system says.
+    /// The system's error.
     pub fn sync(&self) -> io::Result<()> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         File::from(openat(self, ".", flags, Mode::empty())?).sync_all()
@@ -175,7 +176,7 @@ fn start(root: bool) -> io::Result<OwnedFd> {
     Ok(openat(CWD, if root { "/" } else { "." }, DIRECTORY, Mode::empty())?)
 }
 
-/// The parts of a path that lead on, the last one first.
+/// The parts of a path, without those that stay in place; the last one comes first.
 fn parts(path: &Path) -> Vec<OsString> {
     let parts = path.components().rev().filter_map(|part| match part {
         Component::Normal(name) => Some(name.to_owned()),
@@ -185,7 +186,7 @@ fn parts(path: &Path) -> Vec<OsString> {
     parts.collect()
 }
 
-/// Whether it belongs to root, or to the user who called tracer, also through sudo.
+/// Whether it belongs to root, or to the user who called tracer, directly or through sudo.
 #[must_use]
 pub fn is_trusted(stat: &Stat) -> bool {
     let euid = rustix::process::geteuid();
@@ -194,7 +195,7 @@ pub fn is_trusted(stat: &Stat) -> bool {
     stat.st_uid == 0 || stat.st_uid == euid.as_raw() || Some(stat.st_uid) == sudo
 }
 
-/// `.moves.csv.5d0c3e8b61a4f297.unfinished`: a name that nobody can guess, and that readers of data sets skip.
+/// `.moves.csv.5d0c3e8b61a4f297.unfinished`: a name that cannot be guessed and that readers of data sets skip.
 ///
 /// # Errors
 /// When the system has no random numbers.
@@ -206,7 +207,7 @@ pub fn hidden(name: &OsStr) -> io::Result<OsString> {
     }
     let mut hidden = OsString::from(".");
     hidden.push(name);
-    // A String takes whatever is written to it.
+    // Writing to a String cannot fail.
     let mut digits = String::new();
     let _ = write!(digits, ".{:016x}.unfinished", u64::from_ne_bytes(bytes));
     hidden.push(digits);

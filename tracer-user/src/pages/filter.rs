@@ -54,7 +54,7 @@ impl Flags {
             choice.set |= bit;
         }
         if choice.set & choice.clear != 0 {
-            return Err(format!("{name} cannot be set and not set"));
+            return Err(format!("{name} is required and excluded at once"));
         }
         Ok(())
     }
