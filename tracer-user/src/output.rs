@@ -1,5 +1,5 @@
-//! Safe places for output. Output follows no link of another user, replaces no file unless that is requested, goes to
-//! no pipe of another user, and only its owner may read it. Input: a path.
+//! Safe places for output: no link or pipe of another user, no file replaced unrequested, access for the owner only.
+//! Input: a path.
 
 mod directory;
 
@@ -158,8 +158,8 @@ impl Destination {
     /// Begins a new file at this name and moves the present one to the name `older` in the same directory. The name is
     /// never free for another process to take.
     ///
+    /// # Errors
     /// The system's error.
-    /// Whatever the system says.
     pub fn rotate(&self, older: &OsStr) -> io::Result<File> {
         let directory = &self.directory;
         let (file, unfinished) = self.create_hidden()?;
@@ -179,8 +179,8 @@ impl Destination {
     /// Moves the file `from` in the same directory to the name `to` and replaces the file there; does nothing if `from`
     /// does not exist.
     ///
+    /// # Errors
     /// The system's error.
-    /// Whatever the system says.
     pub fn move_over(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
         let directory = &self.directory;
         if directory.has_directory(to) {
@@ -223,10 +223,7 @@ const WRITE: OFlags = OFlags::WRONLY.union(OFlags::NOFOLLOW).union(OFlags::CLOEX
 const PRIVATE: Mode = Mode::RUSR.union(Mode::WUSR);
 
 fn there_already() -> io::Error {
-    io::Error::new(
-        io::ErrorKind::AlreadyExists,
-        "it already exists (--force replaces it)",
-    )
+    io::Error::new(io::ErrorKind::AlreadyExists, "it already exists (--force replaces it)")
 }
 
 /// Another process may have created the name in the meantime.

@@ -94,7 +94,7 @@ impl Tables {
             }
         }
         if self.sums.are_empty() && !asked.by.is_empty() {
-            let note = Note::plain(cells!["no move of a page in it matches"]);
+            let note = Note::plain(cells!["no page move matches"]);
             sections.push(Section::notes(vec![note]));
         }
         sections

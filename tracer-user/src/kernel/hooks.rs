@@ -206,8 +206,8 @@ const HUGE_COPYING: &str = "copies of hugetlb pages on write (cow)";
 const SWAPPING: &str = "pages that go to swap and come back (swap)";
 const COLLAPSES: &str = "moves into huge pages (collapse)";
 
-/// Every hook, in the order in which they are attached: the begin of a call last, so that whatever belongs to a call
-/// whose begin is seen is seen too. Functions and prototypes hold for 6.1 to 7.3; see the program's own comment.
+/// Every hook, in the order of attaching. The begin of a call is attached last: if it is seen, all that belongs to the
+/// call is seen as well. Functions and prototypes hold for 6.1 to 7.3; see the comments of the programs.
 pub const HOOKS: &[Hook] = &[
     hook(
         "folio_moved",
@@ -647,7 +647,7 @@ mod tests {
         // them.
         for program in ["huge_copy_begin", "huge_copy_mapped", "owner_leaves"] {
             assert!(!hook(program).is_needed_by(Kinds::ALL), "{program}");
-            assert!(hook(program).loses.is_some(), "{program}: its absence is not told");
+            assert!(hook(program).loses.is_some(), "{program}: its absence is not reported");
         }
         assert!(hook("huge_copy_begin").is_only_of(Kinds::OUTSIDE));
         assert!(!hook("owner_leaves").is_only_of(Kinds::OUTSIDE));

@@ -36,7 +36,7 @@ pub struct Bases {
 pub fn add_bases(config: &mut Config) {
     match Bases::read(1 << config.page_struct_shift) {
         Ok(Some(bases)) => (config.vmemmap_base, config.page_offset_base) = (bases.vmemmap, bases.page_offset),
-        Ok(None) => log::info!("{KCORE} does not show where struct pages lie"),
+        Ok(None) => log::info!("{KCORE} does not show where struct pages are"),
         Err(error) => log::info!("cannot read {KCORE}: {error}"),
     }
 }

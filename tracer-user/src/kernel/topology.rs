@@ -298,7 +298,7 @@ impl Claims {
         }
     }
 
-    /// The only node among these claims, counting those that `also` holds.
+    /// The only node among these claims that is also in `also`; None if there is not exactly one.
     fn only(&self, also: Option<&Self>) -> Option<NodeId> {
         let mut nodes = self
             .0

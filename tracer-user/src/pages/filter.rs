@@ -59,7 +59,7 @@ impl Flags {
         Ok(())
     }
 
-    /// Whether a run has the flags. A run whose frame flags are not known has none of them, set or clear.
+    /// Whether a run matches. A run whose frame flags are not known matches only if there is no condition on them.
     fn holds(&self, run: &Run) -> bool {
         let frame = match run.flags {
             Some(flags) => self.frame.holds(flags.bits()),

@@ -13,7 +13,7 @@ use crate::proc::pagemap::{Frame, Pagemap, gather, read_words};
 use crate::units::{Pfn, VirtAddr};
 
 /// The largest distance to the next wanted frame over which words are read and dropped. A word costs 30 to 45 ns,
-/// because the kernel looks at the frame's `struct page`, and a system call costs 165 (6.18, one core).
+/// because the kernel looks at the frame's `struct page`, and a system call costs 165 ns (6.18, one core).
 const MAX_GAP: u64 = 4;
 
 /// One of the two files failed; a program can continue without it.

@@ -91,7 +91,7 @@ impl fmt::Display for Perms {
 pub struct Vma {
     /// First address.
     pub start: VirtAddr,
-    /// First address behind it.
+    /// First address after it.
     pub end: VirtAddr,
     /// The access that the process has there.
     pub perms: Perms,

@@ -14,7 +14,7 @@ use crate::units::{Pfn, Tgid, VirtAddr};
 /// Words per `pread`, 64 KiB: larger reads are no faster, and this bounds the memory of a lookup beside its answers.
 const MAX_RUN: usize = 8192;
 /// The largest distance to the next wanted page over which words are read and dropped. A word costs 8 ns and a system
-/// call 300 (6.18, one core).
+/// call 300 ns (6.18, one core).
 const MAX_GAP: u64 = 32;
 /// The first word whose offset no longer fits the kernel's signed file positions, with room for one run.
 const MAX_INDEX: u64 = (1 << 60) - MAX_RUN as u64;

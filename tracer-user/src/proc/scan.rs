@@ -62,7 +62,7 @@ pub struct Request {
 pub struct Region {
     /// First address.
     pub start: u64,
-    /// First address behind it.
+    /// First address after it.
     pub end: u64,
     /// `PAGE_IS_*`, of the categories that were to be reported.
     pub categories: u64,

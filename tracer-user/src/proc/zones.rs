@@ -15,7 +15,7 @@ pub struct Zone {
     pub name: String,
     /// Its first frame.
     pub start: Pfn,
-    /// The first frame behind it.
+    /// The first frame after it.
     pub end: Pfn,
 }
 

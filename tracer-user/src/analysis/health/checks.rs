@@ -31,11 +31,10 @@ const ESRCH: i32 = 3;
 const EACCES: i32 = 13;
 const EBUSY: i32 = 16;
 const EOPNOTSUPP: i32 = 95;
-/// The kernel's own "not supported" (include/linux/errno.h), which trampolines let through to user space.
+/// The kernel's internal "not supported" (include/linux/errno.h), which trampolines return to user space.
 const ENOTSUPP: i32 = 524;
 
-/// The name of the only check that may fail without preventing tracing: of all capabilities only CAP_SYS_ADMIN is
-/// required.
+/// The only required check whose failure need not prevent tracing: of all capabilities only CAP_SYS_ADMIN is required.
 pub(super) const PRIVILEGES: &str = "privileges";
 
 /// Tracing needs CAP_SYS_ADMIN: it implies CAP_BPF and CAP_PERFMON (include/linux/capability.h, `bpf_capable`,
@@ -551,7 +550,7 @@ pub(super) fn compaction(facts: &Facts) -> Finding {
             .loses("moves for compaction: this kernel makes none"),
         (_, Some(0)) => Finding::note(
             NAME,
-            format!("vm.compaction_proactiveness=0: on demand only, none ahead of it{huge}"),
+            format!("vm.compaction_proactiveness=0: only on demand, not proactively{huge}"),
         ),
         (_, Some(value)) => Finding::ok(NAME, format!("vm.compaction_proactiveness={value} of 100{huge}")),
         (_, None) => Finding::unknown(NAME, &format!("vm.compaction_proactiveness is not readable{huge}")),
