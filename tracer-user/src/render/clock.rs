@@ -1,11 +1,12 @@
-//! Times of a run as clock time.
-//! Input: a time since the machine's boot, and how far the clock was from that.
+//! Formats times of a run as clock time.
+//! Input: a time since the machine's boot, and the clock's distance from it.
 
 use jiff::{Timestamp, tz::TimeZone};
 
 use crate::units::Nanos;
 
-/// A time of a clock that was `offset` nanoseconds from the calendar's, by `format`, as `strftime` has it; what no calendar has, as nanoseconds since the boot.
+/// Formats a time as `strftime` does, for a clock that is `offset` nanoseconds ahead of the time since boot. A time
+/// outside the calendar is written as nanoseconds since boot.
 #[must_use]
 pub fn time(offset: i128, at: Nanos, zone: &TimeZone, format: &str) -> String {
     match Timestamp::from_nanosecond(offset.saturating_add(at.0.into())) {

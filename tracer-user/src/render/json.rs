@@ -1,5 +1,5 @@
 //! Sections as JSON: a record is an object, a table an array of objects, each value under its column's key.
-//! Input: sections. Keys of reports are documented in docs/json.md and stable.
+//! Input: sections. The keys of reports are documented in docs/json.md and stable.
 
 mod contents;
 
@@ -15,10 +15,10 @@ use crate::{
 
 pub use contents::contents;
 
-/// One object with everything that sections have for programs, its keys in the order of the alphabet, on one line.
+/// Writes everything that sections have for programs as one object on one line, its keys in alphabetical order.
 #[must_use]
 pub fn object(sections: &[Section]) -> String {
-    // Sections have no keys but strings: this does not fail.
+    // All keys of sections are strings, so this does not fail.
     let sorted = serde_json::to_value(Sections(sections)).unwrap_or_default();
     escape::json_text(&sorted)
 }
@@ -26,7 +26,7 @@ pub fn object(sections: &[Section]) -> String {
 /// Writes a line for each row: an object whose `kind` is the section's name.
 ///
 /// # Errors
-/// Those of `out`.
+/// The errors of `out`.
 pub fn lines(out: &mut dyn Write, sections: &[Section]) -> io::Result<()> {
     for section in sections {
         for row in section.rows.iter().filter(|_| !section.name.is_empty()) {
@@ -38,7 +38,7 @@ pub fn lines(out: &mut dyn Write, sections: &[Section]) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether it has anything for programs.
+/// Whether the section has anything for programs.
 fn is_for_programs(section: &Section) -> bool {
     section.columns.iter().any(|column| column.key.is_some())
 }
@@ -60,7 +60,7 @@ impl Serialize for Sections<'_> {
     }
 }
 
-/// A section for itself.
+/// A section on its own.
 struct Whole<'a>(&'a Section);
 
 impl Serialize for Whole<'_> {
@@ -106,7 +106,7 @@ fn values<M: SerializeMap>(map: &mut M, section: &Section, row: &Row) -> Result<
     Ok(())
 }
 
-/// A value that has several keys, the same as in the lines of events; nothing of others.
+/// Writes a value that has several keys, with the same keys as in the lines of events. Writes nothing for other values.
 fn parts<M: SerializeMap>(map: &mut M, prefix: &str, cell: &Cell) -> Result<(), M::Error> {
     let key = |name: &str| format!("{prefix}{name}");
     match cell {
@@ -126,7 +126,7 @@ fn parts<M: SerializeMap>(map: &mut M, prefix: &str, cell: &Cell) -> Result<(), 
     }
 }
 
-/// A value for itself.
+/// A value under one key.
 struct Value<'a>(&'a Cell);
 
 impl Serialize for Value<'_> {
@@ -169,7 +169,7 @@ impl Serialize for Value<'_> {
     }
 }
 
-/// Base pages that went from a node to a node.
+/// Base pages that went from one node to another.
 struct PairSum((Residence, Residence), u64);
 
 impl Serialize for PairSum {

@@ -1,4 +1,4 @@
-//! Sections as text and as JSON, and the rows of events. No analysis, no I/O of its own.
+//! Sections as text and as JSON, and the rows of events. This room does no analysis and no I/O of its own.
 //! Input: sections, events.
 
 pub mod clock;

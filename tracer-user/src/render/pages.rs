@@ -1,5 +1,5 @@
-//! Where pages are, shown: the same stream of mappings, runs and sums as text, JSON lines, and CSV.
-//! Input: what `pages` found; each format writes to what it was given.
+//! The pages of processes as text, JSON lines and CSV: each format takes the same stream of mappings, runs and sums.
+//! Input: the results of `pages`; each format writes to the writer that it was given.
 
 pub mod csv;
 pub mod help;
@@ -17,62 +17,62 @@ use crate::pages::walk::Walked;
 use crate::proc::maps::Vma;
 use crate::units::Tgid;
 
-/// Whose pages.
+/// The process that pages belong to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Who {
-    /// The process.
+    /// Its number.
     pub tgid: Tgid,
-    /// Its name, as it is.
+    /// Its name, unchanged.
     pub comm: String,
 }
 
-/// Processes that were to be shown, and what became of them.
+/// How many processes were shown, and how many could not be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Shown whole.
+    /// Processes that were shown completely.
     pub whole: usize,
-    /// Ended before or while they were read.
+    /// Processes that ended before or while they were read.
     pub ended: usize,
-    /// May not be read, or a read failed.
+    /// Processes that may not be read, or whose reading failed.
     pub unreadable: usize,
 }
 
 impl Tally {
-    /// Whether nothing is missing that was there.
+    /// Whether every process was shown completely.
     pub fn complete(&self) -> bool {
         self.ended + self.unreadable == 0
     }
 }
 
-/// A destination of the stream. Processes come one after the other, each with its mappings, and in them their runs.
+/// A destination of the stream. Processes come one after the other; each has its mappings, and each mapping its runs.
 pub trait Format {
-    /// A process begins.
+    /// Begins a process.
     ///
     /// # Errors
-    /// Those of the writer, as everywhere here.
+    /// The errors of the writer.
     fn begin(&mut self, who: &Who) -> io::Result<()>;
 
-    /// Pages that have everything in common.
+    /// Takes a run: pages that have everything in common.
     ///
     /// # Errors
-    /// Those of the writer.
+    /// The errors of the writer.
     fn run(&mut self, who: &Who, vma: &Arc<Vma>, run: &Run) -> io::Result<()>;
 
-    /// A mapping is over: the sums of its pages, and how many of them could not be read.
+    /// Ends a mapping, with the sums of its pages and the number of pages that could not be read.
     ///
     /// # Errors
-    /// Those of the writer.
+    /// The errors of the writer.
     fn vma(&mut self, who: &Who, vma: &Arc<Vma>, sums: &Sums, unread: u64) -> io::Result<()>;
 
-    /// A process is over.
+    /// Ends a process.
     ///
     /// # Errors
-    /// Those of the writer.
+    /// The errors of the writer.
     fn end(&mut self, who: &Who, walked: &Walked, sums: &Sums) -> io::Result<()>;
 
-    /// All are over.
+    /// Ends the stream.
     ///
     /// # Errors
-    /// Those of the writer.
+    /// The errors of the writer.
     fn finish(&mut self, tally: &Tally, sums: &Sums) -> io::Result<()>;
 }

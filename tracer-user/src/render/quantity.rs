@@ -1,4 +1,4 @@
-//! Numbers as people read them: sizes, durations, counts, always with their unit.
+//! Numbers as people read them: sizes, durations and counts, always with their unit.
 //! Input: units of the domain.
 
 use std::fmt;

@@ -1,4 +1,4 @@
-//! Rows of live events, one topic a file, and how their columns are laid out.
+//! Rows of live events, one topic per file, and the layout of their columns.
 //! Input: events; output: text for a terminal or a pipe.
 
 pub mod compaction;
@@ -17,7 +17,7 @@ use crate::{
 /// Columns of PROCESS: a name of 15 bytes and a number of 7 digits.
 const PROCESS: usize = 24;
 
-/// WHERE gets so many columns even where they are not there.
+/// WHERE gets at least this number of columns, even on a terminal too narrow for them.
 const LEAST_WHERE: usize = 12;
 
 /// Stands before each line that continues a row.
@@ -26,9 +26,9 @@ const INDENT: &str = "  ";
 /// Stands in a column that does not apply.
 const NONE: &str = "-";
 
-/// How rows are laid out: everything in one line, or, on a terminal that is too narrow for it, who and why in one line
-/// and the page in the next. Notes that do not fit beside the columns get lines of their own. Only the head of WHERE is
-/// cut off for want of room.
+/// The layout of rows: one line for everything or, on a terminal that is too narrow for it, a line for owner and reason
+/// and a line for the page. Notes that do not fit beside the columns get lines of their own. Only WHERE is shortened to
+/// fit, and loses its beginning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
     width: Option<usize>,
@@ -37,7 +37,8 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// For a terminal of `width` columns, on a machine with this number of NUMA nodes; None: as wide as it takes.
+    /// Fits a terminal of `width` columns on a machine with this number of NUMA nodes. Without a width, rows are as
+    /// wide as they need.
     #[must_use]
     pub fn new(width: Option<usize>, nodes: usize) -> Self {
         let layout = Self {
@@ -61,13 +62,13 @@ impl Layout {
         self.lines(names, "", "WHERE")
     }
 
-    /// Lines of the heading, and of a row whose notes fit beside its columns.
+    /// The number of lines of the heading, and of a row whose notes fit beside its columns.
     #[must_use]
     pub fn height(&self) -> usize {
         1 + usize::from(self.two_lines)
     }
 
-    /// A row of these columns; `notes` and what room is left for `place` come last.
+    /// A row of these columns. `notes` and as much of `place` as fits come last.
     fn lines(&self, columns: [&str; 9], notes: &str, place: &str) -> String {
         if self.two_lines {
             let [first, second] = self.both_lines(columns);
@@ -77,8 +78,8 @@ impl Layout {
         }
     }
 
-    /// A row of something that is no page. Where the columns of a page would take a line, `notes` take it, and `subject`
-    /// says in words what those columns would have shown.
+    /// A row without a page. If the columns of a page would take a line of their own, `notes` take it, and `subject`
+    /// replaces those columns in words.
     fn lines_without_page(&self, columns: [&str; 9], notes: &str, subject: &str) -> String {
         if self.two_lines {
             let [first, _] = self.both_lines(columns);
@@ -88,7 +89,7 @@ impl Layout {
         }
     }
 
-    /// Ends the row `text`, whose last line is `last` so far.
+    /// Ends the row `text`; `last` is its last line so far.
     fn with_notes(&self, mut text: String, mut last: String, notes: &str, place: &str) -> String {
         let Some(width) = self.width else {
             return text + &last + notes + place;
@@ -144,7 +145,7 @@ impl Layout {
     }
 }
 
-/// Two columns; a long size takes room of the frames, which seldom need all of theirs.
+/// Two columns. A long size takes room from the frames, which rarely need all of theirs.
 fn size_and_frame(size: &str, frame: &str) -> String {
     let both = format!("{size:<8} {frame:<24}");
     let both = both.trim_end();
@@ -156,8 +157,8 @@ fn width_of(text: &str) -> usize {
     text.chars().count()
 }
 
-/// Indented lines of at most `width` columns, broken between words. A word that is longer loses its head. The last line
-/// keeps the spaces that `text` ends with.
+/// Indented lines of at most `width` columns, broken between words. A word that is longer loses its beginning. The last
+/// line keeps the spaces at the end of `text`.
 fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![INDENT.to_owned()];
     let mut line_is_empty = true;
@@ -178,7 +179,7 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// The last `room` characters; an ellipsis stands for what was before them.
+/// The last `room` characters, with an ellipsis for those before them.
 fn end_of(text: &str, room: usize) -> Cow<'_, str> {
     let excess = width_of(text).saturating_sub(room);
     if excess == 0 {
@@ -197,8 +198,8 @@ pub fn named(task: &Task) -> String {
     }
 }
 
-/// Whose page it is, where so many other mappings of it are in the row: `postgres[4711] +50`. Only a name is cut for want of
-/// room.
+/// The owner of the page and the number of other mappings in the row: `postgres[4711] +50`. Only the name is shortened
+/// to fit.
 fn owners(first: &Task, others: usize) -> String {
     let name = named(first);
     if others == 0 {
@@ -214,12 +215,13 @@ fn owners(first: &Task, others: usize) -> String {
     format!("{kept}…{behind}")
 }
 
-/// Why. In a recording the name may be anything.
+/// The reason. A recording may hold any name.
 pub(super) fn reason(reason: &Reason) -> String {
     Printable(&reason.to_string()).to_string()
 }
 
-/// Who moved a page for that reason, or tried to, beside whose page it is. Where the reason is not known, a worker is one.
+/// The task that moved the page or tried to, shown beside the owner. Without a known reason, a worker is shown like any
+/// other task.
 fn mover(by: &Task, owner: Option<&Task>, reason: Option<&Reason>) -> String {
     match by.comm.as_deref() {
         // System calls migrate in their caller. A worker does it for a write to cpuset.mems, or for a task that enters
@@ -236,12 +238,12 @@ fn mover(by: &Task, owner: Option<&Task>, reason: Option<&Reason>) -> String {
     }
 }
 
-/// Who did it, beside whose page it is.
+/// The task that acted, shown beside the owner.
 fn actor(actor: &Task, owner: Option<&Task>) -> String {
     match owner {
         Some(owner) if owner.tgid == actor.tgid => "itself".to_owned(),
         _ => match &actor.comm {
-            // A kernel thread's name says all; a process is one of many.
+            // The name of a kernel thread identifies it; a process needs its number.
             Some(comm)
                 if ["kcompactd", "khugepaged", "kswapd", "ksmd"]
                     .iter()
@@ -254,7 +256,7 @@ fn actor(actor: &Task, owner: Option<&Task>) -> String {
     }
 }
 
-/// From which node to which. A page on swap has no node: FRAME says so.
+/// The old and the new node. A page on swap has no node; the column FRAME shows that.
 fn nodes((old, new): (Residence, Residence)) -> String {
     match (old, new) {
         (Residence::Node(_), Residence::Swap) => old.to_string(),
@@ -264,13 +266,13 @@ fn nodes((old, new): (Residence, Residence)) -> String {
     }
 }
 
-/// What is mapped there.
+/// The mapping at that place.
 fn place(vma: Option<&Vma>) -> String {
     let Some(vma) = vma else { return "?".to_owned() };
     if vma.name.is_empty() {
         return format!("anon {}", vma.perms);
     }
-    // A shared mapping is many processes' business: worth its permissions.
+    // Several processes may use a shared mapping, so its permissions are shown.
     if vma.perms.shared() {
         return format!("{} {}", Printable(&vma.name), vma.perms);
     }
@@ -290,7 +292,7 @@ mod tests {
 
     const TIME: &str = "12:01:03.417";
 
-    /// A row of each kind but moves, under the heading.
+    /// A row of each kind except moves, under the heading.
     fn table(width: usize) -> String {
         let layout = Layout::new(Some(width), 2);
         let mut text = layout.heading();

@@ -13,17 +13,18 @@ use lines::line;
 pub use cell::{sentence, words};
 pub use lines::{HEADING, style};
 
-/// Columns of a label, with the space behind it.
+/// Columns of a label, including the space behind it.
 const LABEL: usize = 10;
-/// Writes sections, one below the other.
+
+/// Writes sections one below the other.
 ///
 /// # Errors
-/// Those of `out`.
+/// The errors of `out`.
 pub fn write(out: &mut dyn Write, sections: &[Section]) -> io::Result<()> {
     sections.iter().try_for_each(|section| self::section(out, section))
 }
 
-/// The same without colours.
+/// The sections as text without colours.
 #[must_use]
 pub fn plain(sections: &[Section]) -> String {
     let mut styled = Vec::new();
@@ -46,7 +47,7 @@ fn section(out: &mut dyn Write, section: &Section) -> io::Result<()> {
 /// Writes a note on its line.
 ///
 /// # Errors
-/// Those of `out`.
+/// The errors of `out`.
 pub fn note(out: &mut dyn Write, note: &Note) -> io::Result<()> {
     let text = sentence(&note.words);
     let text = match note.label {

@@ -1,5 +1,5 @@
-//! What is in a recording, as its own blocks say it.
-//! Input: its contents.
+//! Reports what a recording contains, as its own blocks say it.
+//! Input: the contents of a recording.
 
 use serde::Serialize;
 

@@ -19,7 +19,7 @@ pub struct Csv<W: Write> {
     each: bool,
 }
 
-/// As many as [`Mapping::ALL`] has.
+/// One heading for each of [`Mapping::ALL`].
 const LARGE: [&str; Mapping::ALL.len()] = [
     "large_entry",
     "large_pages",
@@ -29,10 +29,10 @@ const LARGE: [&str; Mapping::ALL.len()] = [
 ];
 
 impl<W: Write> Csv<W> {
-    /// To this writer; `each`: a row for each run instead of each mapping.
+    /// Writes to this writer. With `each`, a row is a run instead of a mapping.
     ///
     /// # Errors
-    /// Those of the writer.
+    /// The errors of the writer.
     pub fn new(out: W, each: bool) -> io::Result<Self> {
         let mut out = csv::Writer::from_writer(out);
         let mut heading = vec!["pid", "comm", "vma_start", "vma_end", "perms", "vma"];

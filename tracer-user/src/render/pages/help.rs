@@ -10,7 +10,7 @@ use crate::proc::page_flags::{ALL, FIRST_INTERNAL};
 /// The whole page.
 pub fn flags() -> String {
     let mut page = String::from("States of a page (--state)\n");
-    // A string takes everything.
+    // Writing to a string cannot fail.
     for state in State::ALL {
         let _ = writeln!(page, "  {:16} {}", state.name(), state.what());
     }

@@ -17,18 +17,18 @@ use crate::proc::pagemap::SwapSlot;
 use crate::render::pages::{Format, Tally, Who};
 use crate::units::PAGE_SHIFT;
 
-/// Writes a line for each process and mapping, and if wanted for each run.
+/// Writes a line for each process and mapping, and for each run if requested.
 #[derive(Debug)]
 pub struct Json<W> {
     out: W,
-    /// Runs, too.
+    /// Whether runs are written.
     each: bool,
-    /// Mappings, too.
+    /// Whether mappings are written.
     vmas: bool,
 }
 
 impl<W: Write> Json<W> {
-    /// To this writer; `each`: runs, too; `vmas`: mappings, too.
+    /// Writes to this writer. `each` adds runs, `vmas` adds mappings.
     pub fn new(out: W, each: bool, vmas: bool) -> Self {
         Self { out, each, vmas }
     }

@@ -1,4 +1,4 @@
-//! Address spaces as rows of cells: one character for a stretch of memory, one row for each mapping that holds pages.
+//! Address spaces as rows of cells: one character for a stretch of memory, one row for each mapping with pages.
 //! Input: the stream of `pages`, the width of the terminal.
 
 use std::collections::BTreeMap;
@@ -15,10 +15,10 @@ use crate::render::pages::{Format, Tally, Who};
 use crate::render::quantity::{Bytes, PageSize};
 use crate::units::PAGE_SHIFT;
 
-/// Columns of the name, and of all that stands before the cells.
+/// Columns of the name and of everything before the cells.
 const NAME: usize = 16;
 const BEFORE: usize = NAME + 1 + 12 + 1 + 10 + 1 + 9 + 2;
-/// Cells that a row has at least, however narrow the terminal.
+/// A row has at least this number of cells, even on a narrow terminal.
 const FEWEST: usize = 16;
 
 /// Draws maps.
@@ -28,13 +28,13 @@ pub struct Map<W> {
     by: By,
     cells: usize,
     current: Option<(Arc<Vma>, Cells)>,
-    /// What stood for what.
+    /// The characters that were drawn, with their meanings.
     used: BTreeMap<char, String>,
     hidden: bool,
 }
 
 impl<W: Write> Map<W> {
-    /// To this writer, in lines of this many columns.
+    /// Writes to this writer, in lines of this number of columns.
     pub fn new(out: W, by: By, width: usize) -> Self {
         Self {
             out,
@@ -115,7 +115,7 @@ impl<W: Write> Format for Map<W> {
 
     fn vma(&mut self, _: &Who, vma: &Arc<Vma>, sums: &Sums, _: u64) -> io::Result<()> {
         self.hidden |= sums.hidden > 0 || sums.in_state(State::Hidden) > 0;
-        // A mapping without pages is a hole.
+        // A mapping without pages is shown as a hole.
         let Some((_, cells)) = self.current.take() else {
             return Ok(());
         };

@@ -1,4 +1,4 @@
-//! The frames of the machine, shown: by what they have in common, or each run of them; as text, JSON lines, or CSV.
+//! The frames of the machine, grouped or run by run, as text, JSON lines or CSV.
 //! Input: what `pages::survey` found.
 
 use std::io::{self, Write};
@@ -17,7 +17,7 @@ use crate::units::{NodeId, Order, PAGE_SHIFT};
 pub enum Style {
     /// For people.
     Text,
-    /// One object a line.
+    /// One object per line.
     Json,
     /// With a heading.
     Csv,
@@ -61,15 +61,15 @@ fn or(value: Option<impl ToString>, nothing: &str) -> String {
     value.map_or_else(|| nothing.to_owned(), |value| value.to_string())
 }
 
-/// A row of CSV; none of the values has a comma, a quote or a line's end in it.
+/// Writes a row of CSV. None of the values contains a comma, a quote or a line break.
 fn csv(out: &mut impl Write, cells: &[String]) -> io::Result<()> {
     writeln!(out, "{}", cells.join(","))
 }
 
-/// What stands above the rows of runs.
+/// Writes the heading above the rows of runs.
 ///
 /// # Errors
-/// Those of the writer, as everywhere here.
+/// The errors of the writer.
 pub fn heading(out: &mut impl Write, style: Style) -> io::Result<()> {
     match style {
         Style::Text => writeln!(
@@ -82,10 +82,10 @@ pub fn heading(out: &mut impl Write, style: Style) -> io::Result<()> {
     }
 }
 
-/// A run of frames.
+/// Writes a run of frames.
 ///
 /// # Errors
-/// Those of the writer.
+/// The errors of the writer.
 pub fn run(
     out: &mut impl Write,
     style: Style,
@@ -136,10 +136,10 @@ pub fn run(
     }
 }
 
-/// The groups, at most so many lines of text.
+/// Writes the groups; text has at most `most` lines of them.
 ///
 /// # Errors
-/// Those of the writer.
+/// The errors of the writer.
 pub fn groups(out: &mut impl Write, style: Style, groups: &Groups, most: usize) -> io::Result<()> {
     let rows = groups.by_size();
     match style {

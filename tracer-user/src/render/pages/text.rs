@@ -1,4 +1,4 @@
-//! Pages as text: a line and a table for each process, or a table of processes; each run on a line of its own if that is wanted.
+//! Pages as text: a line and a table for each process, a table of processes, or a line for each run.
 //! Input: the stream of `pages`, the width of the terminal.
 
 use std::cmp::Reverse;
@@ -16,16 +16,16 @@ use crate::render::pages::{Format, Tally, Who};
 use crate::render::quantity::{Bytes, Count, PageSize};
 use crate::units::{NodeId, Order, PAGE_SHIFT};
 
-/// Nodes with a column of their own; more of them are summed up in the line above.
+/// At most this number of nodes have columns of their own; more nodes are summed up in the line above.
 const MOST_NODES: usize = 4;
-/// Sizes of folios with a column of their own.
+/// At most this number of folio sizes have columns of their own.
 const MOST_SIZES: usize = 5;
-/// Columns that a name has at least, and at most.
+/// The least and the most columns of a name.
 const NAME: (usize, usize) = (16, 40);
-/// Columns that are worth showing flags in.
+/// Flags are shown only if this number of columns is left for them.
 const FLAGS: usize = 12;
 
-/// What the rows of a table are.
+/// The kind of rows that are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rows {
     /// A table for each process, whose rows are its mappings.
@@ -43,13 +43,13 @@ pub struct Text<W> {
     rows: Rows,
     width: usize,
     table: Table,
-    /// Where the last run was: a heading stands above the first of each mapping.
+    /// The mapping of the last run: a heading stands above the first run of each mapping.
     last: Option<Arc<Vma>>,
     hidden: bool,
 }
 
 impl<W: Write> Text<W> {
-    /// To this writer, at most `most` rows of a table, in lines of this many columns.
+    /// Writes to this writer at most `most` rows of a table, in lines of this number of columns.
     pub fn new(out: W, rows: Rows, width: usize, most: usize) -> Self {
         Self {
             out,
@@ -94,7 +94,7 @@ impl<W: Write> Text<W> {
         Ok(())
     }
 
-    /// A word, and behind it words that are broken into lines.
+    /// Writes a name and, behind it, words that are broken into lines.
     fn note(&mut self, name: &str, words: &str) -> io::Result<()> {
         let mut line = format!("{name:9}");
         for word in words.split(' ') {
@@ -122,7 +122,7 @@ fn name(who: &Who) -> String {
     format!("{}[{}]", Printable(&who.comm), who.tgid)
 }
 
-/// `2.1 GiB mapped, 1.9 GiB present · node 0: 1.1 GiB`, in pieces that may stand on lines of their own.
+/// `2.1 GiB mapped, 1.9 GiB present · node 0: 1.1 GiB`, in pieces that may be split across lines.
 fn facts(mapped: u64, sums: &Sums) -> Vec<String> {
     let bytes = |pages: u64| Bytes(pages << PAGE_SHIFT);
     let mut sizes = format!(
@@ -298,11 +298,11 @@ fn run_line(run: &Run) -> String {
     line.trim_end().to_owned()
 }
 
-/// `libc.so.6 r-xp`: the last part of a path; other names as they are.
+/// `libc.so.6 r-xp`: the last part of a path; other names are unchanged.
 fn label(vma: &Vma) -> String {
     let whole = vma.label();
     let name = match whole.rsplit_once('/') {
-        // Short paths, such as /dev/zero, say more as they are.
+        // Short paths such as /dev/zero are clearer whole.
         Some((before, name)) if before.contains('/') && before.starts_with('/') && before.len() > 5 => name,
         _ => whole,
     };
@@ -312,7 +312,7 @@ fn label(vma: &Vma) -> String {
     }
 }
 
-/// `97 %`; what is there at all is never nothing.
+/// `97 %`. A share above zero is never shown as zero.
 fn share(part: u64, whole: u64) -> String {
     let percent = (u128::from(part) * 100 + u128::from(whole) / 2) / u128::from(whole.max(1));
     match (part, percent) {
@@ -332,7 +332,7 @@ struct Row {
     sums: Sums,
 }
 
-/// Rows, of which the largest are kept.
+/// Collects rows and keeps the largest.
 #[derive(Debug)]
 struct Table {
     most: usize,
@@ -358,7 +358,7 @@ impl Table {
 
     fn push(&mut self, row: Row) {
         self.rows.push(row);
-        // Not after each: what is kept is sorted each time.
+        // Keeping the largest sorts all rows, so this does not run after each row.
         if self.rows.len() >= self.most.saturating_mul(2).saturating_add(64) {
             self.keep_largest();
         }
@@ -375,7 +375,7 @@ impl Table {
         }
     }
 
-    /// Writes the rows, and is empty again.
+    /// Writes the rows and empties the table.
     fn write(&mut self, out: &mut impl Write, heading: &str, things: &str, width: usize) -> io::Result<()> {
         self.keep_largest();
         if self.rows.is_empty() {
@@ -415,20 +415,20 @@ impl Table {
     }
 }
 
-/// The beginning and the end of a name that is too long.
+/// Shortens a name that is too long to its beginning and its end.
 fn shortened(name: &str, width: usize) -> String {
     let length = name.chars().count();
     if length <= width || width < 8 {
         return name.to_owned();
     }
-    // The end tells more: the rights of the mapping, the process's number.
+    // The end holds more: the rights of the mapping, the process's number.
     let tail = (width - 2) * 2 / 3;
     let head: String = name.chars().take(width - 2 - tail).collect();
     let tail: String = name.chars().skip(length - tail).collect();
     format!("{head}..{tail}")
 }
 
-/// Whole words as far as there is room.
+/// As many whole words as fit.
 fn cut(words: &str, width: usize) -> &str {
     if words.len() <= width {
         return words;
@@ -440,7 +440,7 @@ fn cut(words: &str, width: usize) -> &str {
         .map_or("", |end| &words[..end])
 }
 
-/// The columns that are worth showing for some rows.
+/// The columns that are worth showing for these rows.
 struct Columns {
     swap: bool,
     hidden: bool,
@@ -459,7 +459,7 @@ impl Columns {
         if nodes.len() > MOST_NODES {
             nodes.clear();
         }
-        // The largest shares, by size.
+        // Keeps the largest shares, in order of size.
         let mut sizes: Vec<(Order, u64)> = all.orders().collect();
         sizes.sort_by_key(|&(order, pages)| (Reverse(pages), order));
         sizes.truncate(MOST_SIZES);
@@ -508,10 +508,10 @@ impl Columns {
 /// Flags that nearly every page of a process has, or that another column shows.
 const COMMON: [&str; 5] = ["uptodate", "lru", "mmap", "huge", "thp"];
 
-/// Flags of the kernel's own that are worth a word all the same: reserved, mlocked.
+/// Flags for the kernel's own use that are shown nevertheless: reserved, mlocked.
 const TELLING: [u32; 2] = [32, 33];
 
-/// `anon dirty:43% mlocked`: what sets the frames apart, and how many of them have it if not all.
+/// `anon dirty:43% mlocked`: the flags that distinguish the frames, with their share if not all frames have them.
 fn flags(sums: &Sums) -> String {
     let mut flags: Vec<(u64, String)> = sums
         .flags()
@@ -566,7 +566,7 @@ ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0 [vsyscall]\n";
         }
     }
 
-    /// What is in each mapping.
+    /// The runs of each mapping.
     fn runs(of: usize) -> Vec<Run> {
         let anon = 1 << 3 | 1 << 5 | 1 << 11 | 1 << 12 | 1 << 14;
         let shmem = 1 << 3 | 1 << 4 | 1 << 11 | 1 << 14;

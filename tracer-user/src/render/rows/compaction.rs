@@ -55,9 +55,9 @@ pub fn text(event: &Compaction, time: &str, layout: &Layout) -> String {
     layout.lines_without_page(columns, &story, &zone)
 }
 
-/// How the run ended, in plain words: the kernel's names (`enum compact_result`, include/linux/compaction.h, 6.1 to 7.3)
-/// say how far it got, and `complete` is no success. Runs end with one of the first four (mm/compaction.c,
-/// `__compact_finished`, `compact_zone`).
+/// The outcome of a run in plain words. The kernel's names (`enum compact_result`, include/linux/compaction.h, 6.1 to
+/// 7.3) say how far the run got, and `complete` does not mean success. Runs end with one of the first four
+/// (mm/compaction.c, `__compact_finished`, `compact_zone`).
 fn outcome(event: &Compaction) -> Cow<'_, str> {
     let none_made = match event.order {
         Some(order) => format!(", no free {} page made", PageSize(order)),

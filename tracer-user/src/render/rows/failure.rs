@@ -1,4 +1,4 @@
-//! Rows of folios that could not be moved, and why they were not, in words.
+//! Rows of folios that could not be moved, with the cause in words.
 //! Input: failures.
 
 use std::fmt::Write as _;
@@ -30,14 +30,14 @@ impl Row {
         }
     }
 
-    /// When the first of them failed.
+    /// The time of the first failure.
     #[must_use]
     pub fn at(&self) -> Nanos {
         self.first.at
     }
 
-    /// Takes in another one of the same story: same owner, VMA, order, node, reason, actor and cause, whatever the
-    /// address. False: it is another row.
+    /// Adds a failure with the same owner, VMA, order, node, reason, actor and cause, at any address. Returns false if
+    /// the failure needs a row of its own.
     pub fn extend(&mut self, failure: &Failure) -> bool {
         let first = &self.first;
         let who = |failure: &Failure| {
@@ -94,9 +94,9 @@ impl Row {
 /// The cause in a few words.
 #[must_use]
 pub fn words(cause: Cause, reason: &Reason) -> &'static str {
-    // Compaction copies to pages that its free scanner takes from the end of the zone; its other scanner takes from the
-    // begin what is to move. They meet sooner or later, however much memory is free: that ends the run. Before that there
-    // may be none of a large folio's size (mm/compaction.c, `compaction_alloc`, `compact_scanners_met`, 6.1 to 7.3).
+    // Compaction takes target pages from the end of the zone (its free scanner) and pages to move from the beginning
+    // (its other scanner). The run ends when they meet, however much memory is free. Before that, no page of a large
+    // folio's size may be left (mm/compaction.c, `compaction_alloc`, `compact_scanners_met`, 6.1 to 7.3).
     let compaction = reason.name.as_deref() == Some("compaction");
     match cause {
         Cause::Unknown => "unknown",

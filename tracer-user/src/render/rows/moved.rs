@@ -10,21 +10,21 @@ use crate::{
     units::{Nanos, Order, Pfn, Tid, VirtAddr},
 };
 
-/// Mappings of one folio in one row; a folio of more has several.
+/// A row holds at most this number of mappings of one folio; a folio with more has several rows.
 const MOST: usize = 1 << 12;
 
 /// One mapping of neighbouring folios that moved together.
 #[derive(Clone, Debug)]
 struct Mapping {
     first: Move,
-    /// Lowest address and its frames.
+    /// The lowest address, and the frames at it.
     start: VirtAddr,
     old_pfn: Option<Pfn>,
     new_pfn: Option<Pfn>,
     end: VirtAddr,
 }
 
-/// On which side of a mapping its neighbour is.
+/// The side of a mapping on which its neighbour is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Side {
     Below,
@@ -42,8 +42,8 @@ impl Mapping {
         }
     }
 
-    /// Where `next` continues the same story: same owner, VMA, reason, actor, nodes, verdict and certainty, next to the
-    /// pages that are here already. None: it is another story.
+    /// The side on which `next` continues this mapping: it adjoins these pages and has the same owner, VMA, reason,
+    /// actor, nodes, verdict and certainty. None if it does not.
     fn beside(&self, next: &Self) -> Option<Side> {
         let (first, moved) = (&self.first, &next.first);
         let same = first.order == moved.order
@@ -77,9 +77,9 @@ fn tid(moved: &Move) -> Option<Tid> {
 /// Moves shown as one row: neighbouring folios, each with all its mappings.
 #[derive(Clone, Debug)]
 pub struct Row {
-    /// The mapping that was restored first, which the row shows.
+    /// The mapping that was restored first; the row shows it.
     shown: Mapping,
-    /// The others, which it counts, in the order in which they were restored.
+    /// The other mappings in the order in which they were restored; the row counts them.
     others: Vec<Mapping>,
     /// Moves of the mapping that is shown, and their base pages.
     events: u64,
@@ -100,21 +100,21 @@ impl Row {
         }
     }
 
-    /// When the first of its pages was mapped again.
+    /// The time when the first of its pages was mapped again.
     #[must_use]
     pub fn at(&self) -> Nanos {
         self.shown.first.at
     }
 
-    /// What pagemap said of all its pages.
+    /// The verdict of pagemap on all its pages.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         self.shown.first.verdict
     }
 
-    /// Takes in another mapping of the one folio that the row is of: a thread restores all mappings of a folio before
-    /// those of the next one (mm/migrate.c, `remove_migration_ptes`, 6.1 to 7.3). False: it is another folio, or less is
-    /// certain of this mapping.
+    /// Adds another mapping of the row's only folio: a thread restores all mappings of a folio before those of the next
+    /// one (mm/migrate.c, `remove_migration_ptes`, 6.1 to 7.3). Returns false if the mapping is of another folio, or
+    /// less certain.
     fn share(&mut self, moved: &Move) -> bool {
         let first = &self.shown.first;
         let same = self.others.len() < MOST
@@ -133,7 +133,7 @@ impl Row {
         same
     }
 
-    /// Takes in a neighbouring folio whose mappings are all neighbours of those here. False: it is another row.
+    /// Adds a folio if each of its mappings adjoins one of the row's. Returns false if it needs another row.
     fn extend(&mut self, folio: &Self) -> bool {
         let Some(side) = self.shown.beside(&folio.shown) else {
             return false;
@@ -152,7 +152,7 @@ impl Row {
         true
     }
 
-    /// The row as text, without the last line's end. `time` is its first move's clock time.
+    /// The row as text, without the last line's end. `time` is the clock time of its first move.
     #[must_use]
     pub fn text(&self, time: &str, layout: &Layout) -> String {
         let Mapping {
@@ -197,12 +197,12 @@ impl Row {
     }
 }
 
-/// Moves on their way into rows.
+/// Moves that are being joined into rows.
 #[derive(Clone, Debug)]
 pub struct Folding {
     /// The row that may still grow.
     row: Option<Row>,
-    /// The folio whose mappings are coming, which is in no row yet.
+    /// The folio whose mappings are arriving; it is not in a row yet.
     folio: Row,
 }
 
@@ -216,7 +216,7 @@ impl Folding {
         }
     }
 
-    /// Takes in the next move. The answer is a row that is complete now.
+    /// Adds the next move. Returns a row when it is complete.
     pub fn add(&mut self, moved: &Move) -> Option<Row> {
         if self.folio.share(moved) {
             return None;
@@ -224,7 +224,7 @@ impl Folding {
         self.turn(Row::new(moved))
     }
 
-    /// Brings the folio into its row, and goes on with the next one.
+    /// Adds the folio to its row and continues with the next one.
     fn turn(&mut self, next: Row) -> Option<Row> {
         let folio = std::mem::replace(&mut self.folio, next);
         if self.row.as_mut().is_some_and(|row| row.extend(&folio)) {
@@ -233,7 +233,7 @@ impl Folding {
         self.row.replace(folio)
     }
 
-    /// The rows that are left, at most two.
+    /// The rows that are left; there are at most two.
     pub fn rows(mut self) -> impl Iterator<Item = Row> {
         let folio = self.folio.clone();
         let done = self.turn(folio);
@@ -247,7 +247,7 @@ pub fn size(moved: &Move) -> String {
     Row::new(moved).size()
 }
 
-/// `4K x504 -> 2M`: base pages from `start` on that became one folio of that order, or several.
+/// `4K x504 -> 2M`: base pages from `start` that became one or more folios of that order.
 fn collapsed(order: Order, start: VirtAddr, pages: u64) -> String {
     let (first, end) = (start.page(), start.page().saturating_add(pages));
     let made = end.div_ceil(order.pages()) - first / order.pages();
@@ -258,7 +258,7 @@ fn collapsed(order: Order, start: VirtAddr, pages: u64) -> String {
     )
 }
 
-/// `4K x37`, `2M`: the base pages that moved in `events` runs, counted in folios where those are whole ones.
+/// `4K x37`, `2M`: the base pages that moved in `events` runs, counted in folios if those are whole.
 #[must_use]
 pub fn folios(order: Order, events: u64, pages: u64) -> String {
     let whole = order.pages().saturating_mul(events) == pages;
@@ -269,7 +269,7 @@ pub fn folios(order: Order, events: u64, pages: u64) -> String {
     }
 }
 
-/// What is to be known of the page, or is not certain; ends with a separator where there is something.
+/// Everything noteworthy or uncertain about the page, with a separator at the end unless it is empty.
 fn notes(moved: &Move) -> String {
     let mut notes = String::new();
     let mut note = |words: &str| {
@@ -288,12 +288,12 @@ fn notes(moved: &Move) -> String {
     notes
 }
 
-/// What stands where the source does not see it.
+/// The text for a value that the source does not see.
 fn unknown() -> String {
     "unknown".to_owned()
 }
 
-/// A page without a frame is on swap, or its frame was not seen.
+/// The frame of a page. A page without a frame is on swap, or its frame was not seen.
 fn frame(pfn: Option<Pfn>, residence: Residence) -> String {
     match (pfn, residence) {
         (Some(pfn), _) => pfn.to_string(),
@@ -376,7 +376,7 @@ mod tests {
         }
     }
 
-    /// The page of that number, mapped by `owners` processes, each at another place.
+    /// The page of that number, mapped by `owners` processes, each at another address.
     fn shared(page: u64, owners: u8) -> Vec<Move> {
         let of = |owner: u8| Move {
             owner: moved().owner.map(|task| Task {
@@ -428,10 +428,10 @@ mod tests {
         assert_eq!(lengths(uncertain), [(1, 1), (1, 1), (1, 1)]);
         let mut filtered = [shared(0, 3), shared(1, 3)].concat();
         filtered.retain(|moved| moved.nth != Some(1));
-        assert_eq!(lengths(filtered), [(2, 2)], "the first mapping was not asked for");
+        assert_eq!(lengths(filtered), [(2, 2)], "the first mapping was not requested");
     }
 
-    /// Every verdict, and what may be uncertain.
+    /// Every verdict, and each kind of uncertainty.
     fn table(layout: &Layout) -> String {
         let mut moves: Vec<Move> = Verdict::ALL
             .into_iter()

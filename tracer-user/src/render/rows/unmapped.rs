@@ -15,7 +15,7 @@ use crate::{
 /// Folios that no process maps, shown as one row.
 #[derive(Clone, Debug)]
 pub struct Row {
-    /// The first of them; of a file, the one with the lowest offset, at the time of the first.
+    /// The first of them; in a file, the one with the lowest offset, at the time of the first.
     shown: UnmappedMove,
     folios: u64,
 }
@@ -30,14 +30,14 @@ impl Row {
         }
     }
 
-    /// When the first of them moved.
+    /// The time when the first of them moved.
     #[must_use]
     pub fn at(&self) -> Nanos {
         self.shown.at
     }
 
-    /// Takes in another one of the same story: same order, nodes, reason and actor, next to the row's pages on either side
-    /// of the file, or like them of no file. False: it is another row.
+    /// Adds a move of the same order, nodes, reason and actor. It must adjoin the row's pages in the file, or have no
+    /// file like them. Returns false if it needs another row.
     pub fn extend(&mut self, moved: &UnmappedMove) -> bool {
         let shown = &mut self.shown;
         let same = shown.order == moved.order
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
     use crate::{event::Event, made_up};
 
-    /// A page of the page cache, so many pages into its file.
+    /// A page of the page cache, `number` pages into its file.
     fn page(number: u64) -> UnmappedMove {
         let found = made_up::others().into_iter().find_map(|event| match event {
             Event::Unmapped(moved) if moved.file.is_some() => Some(moved),

@@ -57,7 +57,7 @@ pub fn words(cell: &Cell) -> String {
         Cell::Address(None, vaddr) => vaddr.to_string(),
         Cell::Seconds(first, last) if first == last => format!("{first} s"),
         Cell::Seconds(first, last) => format!("{first}-{last} s"),
-        // In a recording the name may be anything.
+        // A recording may hold any name.
         Cell::Reason(reason) => Printable(&reason.to_string()).to_string(),
         Cell::Cause(cause, reason) => failure::words(*cause, reason).to_owned(),
         Cell::Verdict(verdict) => verdict.words().to_owned(),
@@ -69,7 +69,7 @@ pub fn words(cell: &Cell) -> String {
         Cell::Others(Some(count)) => format!("{} others", Count(*count)),
         Cell::Others(None) => "all others".to_owned(),
         Cell::List(cells) => cells.iter().map(words).collect::<Vec<_>>().join(", "),
-        // Of these tables make rows and columns.
+        // Tables make rows and columns of these.
         Cell::Continued | Cell::ByNodes(_) | Cell::Histogram(_) | Cell::Section(_) => String::new(),
     }
 }

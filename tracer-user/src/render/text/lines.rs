@@ -1,4 +1,4 @@
-//! Lines of text: their styles, and how long sentences are broken.
+//! Lines of text: their styles, and the breaking of long sentences.
 //! Input: text and tones; output: any writer.
 
 use std::io::{self, Write};
@@ -8,13 +8,13 @@ use anstyle::{AnsiColor, Style};
 use super::cell::sentence;
 use crate::section::{Note, Tone};
 
-/// What headings look like.
+/// The style of headings.
 pub const HEADING: Style = Style::new().bold();
 
-/// Columns of a line with sentences about a row.
+/// Columns of a line of sentences about a row.
 const LINE: usize = 100;
 
-/// What something looks like that deserves so much attention.
+/// The style of a tone.
 #[must_use]
 pub fn style(tone: Tone) -> Style {
     match tone {
@@ -26,7 +26,7 @@ pub fn style(tone: Tone) -> Style {
     }
 }
 
-/// Sentences about a row, each behind its label and broken into lines that begin at `indent`.
+/// Writes sentences about a row, each behind its label, broken into lines that begin at `indent`.
 pub fn row_notes(out: &mut dyn Write, indent: usize, notes: &[Note]) -> io::Result<()> {
     for note in notes {
         let label = note.label.map_or_else(String::new, |label| format!("{label} "));
@@ -43,7 +43,7 @@ pub fn row_notes(out: &mut dyn Write, indent: usize, notes: &[Note]) -> io::Resu
 /// Writes a line in a style.
 ///
 /// # Errors
-/// Those of `out`.
+/// The errors of `out`.
 pub fn line(out: &mut dyn Write, style: Style, text: &str) -> io::Result<()> {
     writeln!(out, "{style}{}{style:#}", text.trim_end())
 }

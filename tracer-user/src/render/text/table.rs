@@ -15,10 +15,10 @@ use crate::{
     section::{Cell, Column, Row, Section, Unit},
 };
 
-/// A column as it is shown. One with sums by node pair is shown as one for each pair.
+/// A column as it is shown. A column of sums by node pair is shown as one column for each pair.
 struct Shown<'s> {
     column: &'s Column,
-    /// Which cell of a row it shows.
+    /// The index of the cell that it shows.
     cell: usize,
     pair: Option<(Residence, Residence)>,
     width: usize,
@@ -47,7 +47,7 @@ impl Shown<'_> {
     }
 }
 
-/// Writes the rows under their headings; nothing where there is none for people.
+/// Writes the rows under their headings. Writes nothing if no column is for people.
 pub(super) fn write(out: &mut dyn Write, section: &Section) -> io::Result<()> {
     let columns = columns(section);
     if columns.is_empty() || section.rows.is_empty() {
@@ -96,7 +96,7 @@ fn columns(section: &Section) -> Vec<Shown<'_>> {
     columns
 }
 
-/// As wide as the widest text of the column, but for cells that go on in the next one.
+/// The width of the widest text of the column, except cells that continue in the next column.
 fn width(columns: &[Shown<'_>], at: usize, rows: &[Row]) -> usize {
     let shown = &columns[at];
     let goes_on = |row: &&Row| {
@@ -109,13 +109,13 @@ fn width(columns: &[Shown<'_>], at: usize, rows: &[Row]) -> usize {
         .filter_map(|row| shown.cell(row));
     let widest = cells.map(|cell| words(&cell).chars().count()).max().unwrap_or_default();
     let heading = shown.heading().chars().count();
-    // Headings of numbers, which stand at the right, keep off the number at their left.
+    // A heading of numbers is aligned right; the extra column separates it from the number at its left.
     let heading = if shown.is_left() { heading } else { heading + 1 };
     let widest = shown.column.most.map_or(widest, |most| widest.min(most));
     widest.max(heading).max(shown.column.least)
 }
 
-/// Columns between a column and the one before it.
+/// The number of columns between a column and the one before it.
 fn gap(columns: &[Shown<'_>], at: usize) -> usize {
     match at.checked_sub(1) {
         None => 0,
@@ -161,7 +161,7 @@ fn row(out: &mut dyn Write, columns: &[Shown<'_>], row: &Row) -> io::Result<()> 
         }
         match cell {
             Cell::Mark(word, tone) => {
-                // Only the last one: its width is not what it takes on the screen.
+                // Only the last cell is styled: escape sequences count in the width, but take no space on the screen.
                 let style = style(*tone);
                 append(&mut text, columns, at, &format!("{style}{word}{style:#}"), 0);
             }
