@@ -1,4 +1,4 @@
-//! What the program thinks in: a page move with its owner, its reason and its price.
+//! The program's own model of events: a page move with its owner, its reason and its cost.
 //! Made by `correlate` from raw events and the answers of /proc; read by every sink.
 
 pub mod compaction;
@@ -27,12 +27,12 @@ pub enum Event {
     Unmapped(UnmappedMove),
     /// A folio could not be moved.
     Failure(Failure),
-    /// Compaction went over a zone.
+    /// Compaction scanned a zone.
     Compaction(Compaction),
 }
 
 impl Event {
-    /// When it happened.
+    /// The time when it happened.
     #[must_use]
     pub fn at(&self) -> Nanos {
         match self {

@@ -1,4 +1,4 @@
-//! Moves and runs that no kernel made, for tests of what is printed.
+//! Made-up moves and runs for tests of printed output.
 //! Input: none.
 
 use std::{borrow::Cow, io::BufRead, sync::Arc};
@@ -86,7 +86,7 @@ pub fn moved() -> Move {
     }
 }
 
-/// Everything but moves of pages: known as well as can be, then as little.
+/// Every event except moves of pages: once with everything known, once with as little as possible.
 pub fn others() -> Vec<Event> {
     let moved = moved();
     let unmapped = UnmappedMove {
@@ -183,7 +183,7 @@ pub fn others() -> Vec<Event> {
     ]
 }
 
-/// A move of which next to nothing is known.
+/// A move about which nearly nothing is known.
 pub fn unknown() -> Move {
     Move {
         owner: None,
@@ -208,7 +208,7 @@ pub fn unknown() -> Move {
     }
 }
 
-/// A move that is known only from page tables before and after: neither why nor by whom.
+/// A move that is known only from page tables before and after: its reason and actor are unknown.
 pub fn compared() -> Move {
     Move {
         reason: None,
@@ -251,7 +251,7 @@ pub fn header() -> Header {
     }
 }
 
-/// An account of the tracepoint backend, which cannot see all that moves.
+/// An account of the tracepoint backend, which does not see every move.
 pub fn account() -> Account {
     let check = |name, kernel, seen, exact| Check {
         name: Cow::Borrowed(name),
@@ -277,7 +277,7 @@ pub fn account() -> Account {
     }
 }
 
-/// A second in which that happened.
+/// An interval of a second with those events.
 pub fn interval() -> Interval {
     Interval {
         account: account(),
@@ -285,7 +285,7 @@ pub fn interval() -> Interval {
     }
 }
 
-/// Its end: something was lost everywhere.
+/// The end of the run, with losses of every kind.
 pub fn summary() -> Summary {
     let mut totals = Totals::default();
     for moved in [moved(), unknown()] {

@@ -1,4 +1,4 @@
-//! A folio that could not be moved: whose it is, and why.
+//! A folio that could not be moved: its owners and the cause.
 //! Made by `correlate`; read by every sink.
 
 use std::sync::Arc;
@@ -10,78 +10,78 @@ use crate::{
     units::{Nanos, NodeId, Order, Pfn, VirtAddr},
 };
 
-/// A folio that one call of migrate_pages left where it was.
+/// A folio that one call of migrate_pages left in its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// When the call ended.
+    /// The time when the call ended.
     pub at: Nanos,
     /// The folio's order.
     pub order: Order,
-    /// Frame of its first page; None: the machine does not tell.
+    /// The frame of its first page. None: the machine does not report it.
     pub pfn: Option<Pfn>,
-    /// Node of that frame.
+    /// The node of that frame.
     pub node: Option<NodeId>,
-    /// Why it should move.
+    /// The reason of the call.
     pub reason: Reason,
-    /// Who tried.
+    /// The task that tried.
     pub actor: Task,
     /// `enum migrate_mode`: "async", "sync_light", "sync".
     pub mode: Arc<str>,
-    /// Why it did not.
+    /// The cause of the failure.
     pub cause: Cause,
-    /// The cause is concluded from circumstances; else it was seen.
+    /// Whether the cause is inferred from circumstances; if not, it was observed.
     pub inferred: bool,
-    /// The error of the last attempt, positive; None: none was made.
+    /// The error of the last attempt, positive. None: no attempt was made.
     pub errno: Option<u32>,
-    /// Times that the kernel tried to copy it, or to get a page for it.
+    /// The number of times that the kernel tried to copy it, or to get a page for it.
     pub attempts: u32,
-    /// References when the last attempt failed; None: not looked at.
+    /// The references when the last attempt failed. None: they were not read.
     pub refs: Option<Refs>,
-    /// How many times it is mapped; None: a large folio.
+    /// The number of its mappings. None: it is a large folio.
     pub map_count: Option<u32>,
-    /// Names of the kernel's page flags when the call ended, without their "PG_" and with commas between them:
-    /// one string, so that the failures of a recording can share it.
+    /// The kernel's page flags when the call ended: names without "PG_", separated by commas. They are one string, so
+    /// that the failures of a recording can share it.
     pub flags: Arc<str>,
-    /// Who maps it, as far as known.
+    /// The processes that map it, as far as known.
     pub places: Vec<FailedPlace>,
-    /// Where the call ended.
+    /// The CPU on which the call ended.
     pub cpu: u16,
 }
 
-/// Why a folio was not moved.
+/// The cause of a failed move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cause {
-    /// Nothing was seen that explains it.
+    /// No observation explains it.
     Unknown,
     /// The copy was refused because others hold references (`move_to_new_folio`, -EAGAIN).
     References,
-    /// The file system or the copying gave another error (`move_to_new_folio`).
+    /// The file system or the copying returned another error (`move_to_new_folio`).
     Error,
-    /// No free page on the target.
+    /// The target has no free page.
     NoTarget,
     /// One of its mappings could not be unmapped (`try_to_migrate_one`).
     StillMapped,
-    /// Somebody holds its lock, by its flags.
+    /// Another task holds its lock, by its flags.
     Locked,
     /// It is being written back, by its flags.
     Writeback,
-    /// The call ended early, for want of memory, before its turn.
+    /// The call ran out of memory before the folio's turn.
     NotTried,
-    /// NUMA balancing did not even isolate it.
+    /// NUMA balancing did not isolate it at all.
     NumaRefused,
     /// It is pinned for direct I/O or a device, by its references.
     Pinned,
 }
 
 impl Failure {
-    /// Each of the flags.
+    /// The names of the flags.
     pub fn flag_names(&self) -> impl Iterator<Item = &str> {
         self.flags.split(',').filter(|name| !name.is_empty())
     }
 }
 
 impl Cause {
-    /// In the order of their numbers in a recording.
+    /// All causes, in the order of their numbers in a recording.
     pub const ALL: [Self; 10] = [
         Self::Unknown,
         Self::References,
@@ -99,23 +99,23 @@ impl Cause {
 /// References to a folio that is unmapped and isolated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refs {
-    /// How many there were.
+    /// The number of references that were held.
     pub held: u32,
-    /// How many a move allows.
+    /// The number that a move allows.
     pub expected: u32,
 }
 
 /// A mapping of a folio that could not be moved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailedPlace {
-    /// Whose page table it is.
+    /// The owner of the page table.
     pub owner: Task,
-    /// Address of the folio's first page that is mapped there.
+    /// The address of the folio's first page that is mapped there.
     pub vaddr: VirtAddr,
     /// The mapping that covers it.
     pub vma: Option<Arc<Vma>>,
-    /// Found by the folio's reverse mapping, and in the page table by the kernel side or by pagemap; else seen by the
-    /// kernel's own walk.
+    /// Found by the folio's reverse mapping, and in the page table by the kernel side or by pagemap. If false, the
+    /// kernel's own walk showed it.
     pub inferred: bool,
 }
 
@@ -136,7 +136,7 @@ pub fn cause_name(cause: Cause) -> &'static str {
     }
 }
 
-/// Whether the cause is never seen, but always concluded from circumstances.
+/// Whether the cause is always inferred from circumstances and never observed.
 #[must_use]
 pub fn is_concluded(cause: Cause) -> bool {
     match cause {

@@ -1,4 +1,4 @@
-//! A move of mapped pages: whose they are, from where to where, why, by whom and at what price.
+//! A move of mapped pages: owner, addresses, frames, reason, actor and cost.
 //! Made by `correlate`; read by every sink.
 
 use std::sync::Arc;
@@ -10,77 +10,77 @@ use crate::{
     units::{Nanos, NodeId, Order, Pfn, VirtAddr},
 };
 
-/// A range of neighbouring pages in one VMA, of one folio before or now, that went to other frames.
+/// A range of neighbouring pages in one VMA, of one folio before or after, that went to other frames.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Move {
-    /// When the new mapping was in place.
+    /// The time when the new mapping was in place.
     pub at: Nanos,
-    /// Whose page table it is; None: nobody could be found.
+    /// The owner of the page table. None: no owner was found.
     pub owner: Option<Task>,
-    /// How the owner was found.
+    /// The way in which the owner was found.
     pub owner_source: OwnerSource,
     /// First address.
     pub vaddr: VirtAddr,
-    /// Base pages; addresses and frames go in parallel.
+    /// Base pages; addresses and frames are parallel.
     pub pages: u64,
-    /// The folio's order. In the tracepoint backend that of the mapping.
+    /// The folio's order. In the tracepoint backend, it is the order of the mapping.
     pub order: Order,
-    /// First frame before; None: none, or one that was not seen.
+    /// The first frame before the move. None: there was none, or it was not observed.
     pub old_pfn: Option<Pfn>,
-    /// First frame now; None: it has none.
+    /// The first frame after the move. None: there is none.
     pub new_pfn: Option<Pfn>,
     /// Node of the old frame.
     pub old_node: Option<NodeId>,
     /// Node of the new frame.
     pub new_node: Option<NodeId>,
-    /// Why; None: the source does not see the call that moved it, as one that compares pagemaps.
+    /// The reason. None: the source, such as a comparison of pagemaps, does not see the call that moved it.
     pub reason: Option<Reason>,
-    /// Who did it; None: the source does not see who.
+    /// The task that moved it. None: the source does not see the task.
     pub actor: Option<Task>,
-    /// From the start of unmapping to the new mapping; None: the start was not seen.
+    /// The time from the start of unmapping to the new mapping. None: the start was not observed.
     pub blackout: Option<Nanos>,
     /// The mapping that covers `vaddr`.
     pub vma: Option<Arc<Vma>>,
-    /// What pagemap said afterwards.
+    /// The result of a look at pagemap afterwards.
     pub verdict: Verdict,
     /// /proc/kpageflags of the new frame.
     pub flags: Option<PageFlags>,
-    /// /proc/kpagecount of the new frame: how many times it is mapped.
+    /// /proc/kpagecount of the new frame: the number of its mappings.
     pub map_count: Option<u64>,
-    /// The old frame is one of several candidates (tracepoint backend).
+    /// Whether the old frame is one of several candidates (tracepoint backend).
     pub ambiguous: bool,
-    /// Which of its folio's ranges this is, from 1: a folio that several mappings share moves once, and is reported once
-    /// for each. None: the tracepoint backend does not see folios.
+    /// The number of this range within its folio, from 1: a folio that several mappings share moves once, and is
+    /// reported once for each. None: the tracepoint backend does not see folios.
     pub nth: Option<u8>,
-    /// Where the mapping was restored.
+    /// The CPU on which the mapping was restored.
     pub cpu: u16,
 }
 
 impl Move {
-    /// Where the page was, and where it is.
+    /// The places of the page before and after.
     #[must_use]
     pub fn residences(&self) -> (Residence, Residence) {
         Residence::both(self.reason.as_ref(), self.old_node, self.new_node)
     }
 }
 
-/// How an owner was found.
+/// The way in which an owner was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum OwnerSource {
-    /// The kernel said so: `mm->owner` at the moment of the move.
+    /// The kernel reported it: `mm->owner` at the moment of the move.
     Kernel,
-    /// The kernel said so, of an address space whose owner was exiting.
+    /// The kernel reported it, for an address space whose owner was exiting.
     KernelExiting,
     /// Its pagemap holds the new frame at that address.
     Pagemap,
     /// It owned the page before or after, and the frames link the moves.
     Chain,
-    /// Not found.
+    /// No owner was found.
     Unknown,
 }
 
 impl OwnerSource {
-    /// In the order of their numbers in a recording.
+    /// All ways, in the order of their numbers in a recording.
     pub const ALL: [Self; 5] = [
         Self::Kernel,
         Self::KernelExiting,
@@ -102,20 +102,20 @@ impl OwnerSource {
     }
 }
 
-/// What /proc/PID/pagemap said of the moved page when it was asked.
+/// The result of a look at /proc/PID/pagemap for the moved page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verdict {
     /// The new frame is there.
     Confirmed,
-    /// Another frame is there: it moved on.
+    /// Another frame is there: the page moved again.
     MovedAgain,
-    /// Nothing is mapped there any more.
+    /// Nothing is mapped there now.
     Unmapped,
     /// It is on swap.
     SwappedOut,
     /// The process is gone.
     ProcessGone,
-    /// Correlation had fallen behind, or nobody is known to ask about.
+    /// Correlation had fallen behind, or no owner is known.
     NotAsked,
     /// Frame numbers are hidden from this process.
     Hidden,

@@ -1,4 +1,4 @@
-//! Where a page is: in memory of a node, or on swap.
+//! The place of a page: memory of a node, or swap.
 //! Input: the nodes of a move's frames, and its reason.
 
 use std::fmt;
@@ -7,7 +7,7 @@ use tracer_common::event::outside;
 
 use crate::{kernel::names::Reason, units::NodeId};
 
-/// Where a page is.
+/// The place of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Residence {
     /// Not known.
@@ -19,13 +19,13 @@ pub enum Residence {
 }
 
 impl Residence {
-    /// Of a page in memory.
+    /// The place of a page in memory.
     #[must_use]
     pub fn of(node: Option<NodeId>) -> Self {
         node.map_or(Self::Unknown, Self::Node)
     }
 
-    /// Before and after a move for that reason; None: it is not known.
+    /// The places before and after a move for that reason. None: the place is not known.
     #[must_use]
     pub fn both(reason: Option<&Reason>, old: Option<NodeId>, new: Option<NodeId>) -> (Self, Self) {
         let on_swap = |at, node| match node {
@@ -35,7 +35,7 @@ impl Residence {
         (on_swap(outside::SWAP_IN, old), on_swap(outside::SWAP_OUT, new))
     }
 
-    /// The node; None: it has none, or it is not known.
+    /// The node. None: the page has none, or it is not known.
     #[must_use]
     pub fn node(self) -> Option<NodeId> {
         match self {

@@ -10,8 +10,8 @@ use crate::units::{Tgid, Tid};
 pub struct Task {
     /// The process.
     pub tgid: Tgid,
-    /// The thread; for an owner that of the group leader.
+    /// The thread; for an owner, the thread of the group leader.
     pub tid: Tid,
-    /// Its name; None: it was gone before it could be read.
+    /// Its name. None: it exited before the name could be read.
     pub comm: Option<Arc<str>>,
 }

@@ -1,4 +1,4 @@
-//! A folio that moved without a mapping: page cache that nobody maps, or memory whose process was going.
+//! A folio that moved without a mapping: page cache that nobody maps, or memory of a process that was exiting.
 //! Made by `correlate`; read by every sink.
 
 use std::{fmt, sync::Arc};
@@ -9,28 +9,29 @@ use crate::{
     units::{Nanos, NodeId, Order, Pfn},
 };
 
-/// A folio that no process maps went to another place.
+/// A folio that no process maps, moved to other frames.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnmappedMove {
-    /// When it was done.
+    /// The time when the move was complete.
     pub at: Nanos,
     /// The folio's order.
     pub order: Order,
-    /// First frame before; None: the machine does not tell.
+    /// The first frame before the move. None: the machine does not report it.
     pub old_pfn: Option<Pfn>,
-    /// First frame now; None: the machine does not tell.
+    /// The first frame after the move. None: the machine does not report it.
     pub new_pfn: Option<Pfn>,
     /// Node of the old frame.
     pub old_node: Option<NodeId>,
     /// Node of the new frame.
     pub new_node: Option<NodeId>,
-    /// Why.
+    /// The reason.
     pub reason: Reason,
-    /// Who did it.
+    /// The task that moved it.
     pub actor: Task,
-    /// The file; None: anonymous memory that was unmapped meanwhile, or before 6.17 a driver's (zram, balloon).
+    /// The file. None: it is anonymous memory that was unmapped meanwhile, or before 6.17 a driver's page (zram,
+    /// balloon).
     pub file: Option<FilePlace>,
-    /// Where it was done.
+    /// The CPU on which it was moved.
     pub cpu: u16,
 }
 
@@ -43,11 +44,11 @@ pub struct FilePlace {
     pub inode: u64,
     /// Bytes from the start of the file.
     pub offset: u64,
-    /// Last part of its path; None: it has none, or its name was not caught.
+    /// The last part of its path. None: it has no path, or its name was not recorded.
     pub name: Option<Arc<str>>,
 }
 
-/// A device as the kernel keeps it: 12 bits of major, 20 bits of minor number (include/linux/kdev_t.h).
+/// A device in the kernel's form: 12 bits of major, 20 bits of minor number (include/linux/kdev_t.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Device(pub u32);
 
