@@ -1,4 +1,4 @@
-//! The one way into a sink, for a live run and for a recording: runs, one after the other, each with its sums.
+//! The only way into a sink, for a live run and for a recording: runs, one after the other, each with its sums.
 //! Input: headers, events, intervals and ends, in the order in which they came.
 
 use std::io;
@@ -13,7 +13,7 @@ use crate::{
 /// Feeds a sink. Each run that it begins is finished or abandoned, once.
 pub struct Feed<'s> {
     sink: &'s mut dyn Sink,
-    /// The sink makes its own sums.
+    /// Whether the sink makes its own sums.
     own_sums: bool,
     run: Option<Run>,
 }
@@ -25,7 +25,7 @@ struct Run {
 }
 
 impl<'s> Feed<'s> {
-    /// Into that sink; no run has begun.
+    /// Feeds that sink; no run has begun.
     #[must_use]
     pub fn new(sink: &'s mut dyn Sink) -> Self {
         Self {
@@ -35,11 +35,11 @@ impl<'s> Feed<'s> {
         }
     }
 
-    /// Begins a run, and abandons the one before if that has no end. The same run may begin again, in another file of its
-    /// rotation: it goes on.
+    /// Begins a run, and abandons the previous run if that has no end. If the same run begins again, in another file of
+    /// its rotation, it continues.
     ///
     /// # Errors
-    /// Those of the sink.
+    /// The errors of the sink.
     pub fn begin(&mut self, header: &Header) -> io::Result<()> {
         if self.run.as_ref().is_some_and(|run| run.header.same_run(header)) {
             return Ok(());
@@ -53,7 +53,7 @@ impl<'s> Feed<'s> {
         Ok(())
     }
 
-    /// Begins a run of which nothing is known, where none has begun: all headers of a recording may be damaged.
+    /// Begins a run without any facts if none has begun, because all headers of a recording may be damaged.
     fn started(&mut self) -> io::Result<()> {
         match self.run {
             Some(_) => Ok(()),
@@ -64,7 +64,7 @@ impl<'s> Feed<'s> {
     /// Feeds an event.
     ///
     /// # Errors
-    /// Those of the sink.
+    /// The errors of the sink.
     #[inline]
     pub fn event(&mut self, event: &Event) -> io::Result<()> {
         self.started()?;
@@ -79,16 +79,16 @@ impl<'s> Feed<'s> {
     /// Feeds a closed interval of the books.
     ///
     /// # Errors
-    /// Those of the sink.
+    /// The errors of the sink.
     pub fn interval(&mut self, interval: &Interval) -> io::Result<()> {
         self.started()?;
         self.sink.interval(interval)
     }
 
-    /// Has the sink show what it holds back.
+    /// Makes the sink show what it holds back.
     ///
     /// # Errors
-    /// Those of the sink.
+    /// The errors of the sink.
     pub fn flush(&mut self) -> io::Result<()> {
         match self.run {
             Some(_) => self.sink.flush(),
@@ -99,7 +99,7 @@ impl<'s> Feed<'s> {
     /// Ends the run.
     ///
     /// # Errors
-    /// Those of the sink.
+    /// The errors of the sink.
     pub fn finish(&mut self, finished: Finished) -> io::Result<Summary> {
         self.started()?;
         let totals = self.run.take().map(|run| run.totals).unwrap_or_default();
@@ -121,10 +121,10 @@ impl<'s> Feed<'s> {
         self.sink.finish(&summary).map(|()| summary)
     }
 
-    /// Ends the run, if one has begun, without knowing how it ended.
+    /// Ends the run, if one has begun, without its final sums.
     ///
     /// # Errors
-    /// Those of the sink.
+    /// The errors of the sink.
     pub fn abandon(&mut self) -> io::Result<()> {
         match self.run.take() {
             Some(_) => self.sink.abandon(),

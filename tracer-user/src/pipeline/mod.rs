@@ -1,5 +1,5 @@
-//! The one loop of a live run: takes events from its source, keeps the books, and feeds the sink to its end.
-//! Input: a source; the moment to end.
+//! The loop of a live run: takes events from its source, keeps the books, and feeds the sink to its end.
+//! Input: a source; the request to end.
 
 pub mod feed;
 pub mod replay;
@@ -31,33 +31,33 @@ use crate::{
     units::Nanos,
 };
 
-/// Between two turns while events come: a source holds many times what arrives meanwhile.
+/// Time between two turns while events arrive: a source holds many times the events of that time.
 const BUSY: Duration = Duration::from_millis(10);
-/// While none come, the first one wakes the reader; this long at most it sleeps.
+/// The longest sleep without events. The first event wakes the reader.
 const IDLE: Duration = Duration::from_secs(1);
-/// A program that still runs when its hook is taken off may be writing its record: a stopped source counts as empty
-/// after so many empty turns, so far apart.
+/// A program that still runs when its hook is detached may be writing its record. A stopped source counts as empty
+/// after this number of empty turns, each this far from the one before.
 const LAST_LOOKS: u32 = 3;
 const LAST_PAUSE: Duration = Duration::from_millis(1);
-/// How often targets are checked for having gone without an event, and the books are looked at.
+/// The interval between checks for targets that have gone without an event, and between looks at the books.
 const CENSUS: Duration = Duration::from_secs(1);
-/// Looks at the books that wait for a quiet moment.
+/// The number of looks at the books that wait for a quiet moment.
 const LOOKS: u32 = 64;
-/// At the end a reading that does not balance is taken again so often, after so long: a task may be preempted between
-/// the kernel's count and the hook.
+/// At the end, a reading that does not balance is repeated this often, each time after this time: a task may be
+/// preempted between the kernel's count and the hook.
 const LAST_READINGS: u32 = 3;
 const READING_PAUSE: Duration = Duration::from_millis(10);
 
-/// Why a run ended.
+/// The reason why a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// Somebody else decided: a signal, the clock, the command's end.
+    /// The end was requested: by a signal, the clock, or the command's exit.
     Asked,
-    /// Every traced process is gone.
+    /// Every traced process has exited.
     TargetsGone,
     /// Nobody reads the output any more.
     BrokenPipe,
-    /// The output is as large as it may be.
+    /// The output has reached its largest size.
     Full,
 }
 
@@ -94,10 +94,10 @@ impl<'s> Pipeline<'s> {
         })
     }
 
-    /// Runs until `asked` is ready, the targets are gone, or nobody reads.
+    /// Runs until `asked` is ready, the targets have exited, or nobody reads the output.
     ///
     /// # Errors
-    /// When the sink cannot be written. Call [`Pipeline::finish`] all the same.
+    /// When the sink cannot be written. Call [`Pipeline::finish`] nevertheless.
     pub async fn run(&mut self, asked: impl Future<Output = ()>, reader_gone: impl Fn() -> bool) -> io::Result<End> {
         let mut asked = pin!(asked);
         let waker = self.source.waker()?;
@@ -111,7 +111,7 @@ impl<'s> Pipeline<'s> {
                 () = &mut asked => return Ok(End::Asked),
                 woken = woken(waker.as_ref()), if armed => {
                     woken?;
-                    // The wake-up is used up, also if its event is not complete yet.
+                    // The wake-up is consumed, even if its event is not complete yet.
                     armed = false;
                 }
                 () = tokio::time::sleep(delay) => {}
@@ -126,7 +126,7 @@ impl<'s> Pipeline<'s> {
                 Turn::Empty if armed => IDLE,
                 Turn::Empty => {
                     self.source.arm()?;
-                    // Something may have come before the request: one more turn, then sleep.
+                    // An event may have arrived before the request: one more turn, then sleep.
                     Duration::ZERO
                 }
                 Turn::All => BUSY,
@@ -141,7 +141,7 @@ impl<'s> Pipeline<'s> {
         }
     }
 
-    /// Feeds what has come.
+    /// Feeds the events that have arrived.
     fn turn(&mut self) -> io::Result<Turn> {
         self.events.clear();
         let turn = self.source.turn(&mut self.events)?;
@@ -152,7 +152,7 @@ impl<'s> Pipeline<'s> {
         Ok(turn)
     }
 
-    /// Once a second: what no event reports, what sinks hold back, and the books so far.
+    /// Takes the census of the source, flushes the sink, and looks at the books, once a second.
     fn take_census(&mut self) -> io::Result<()> {
         if self.census.elapsed() < CENSUS {
             return Ok(());
@@ -163,7 +163,7 @@ impl<'s> Pipeline<'s> {
         self.close_interval()
     }
 
-    /// Closes an interval of the books, if something has happened and the moment allows it.
+    /// Closes an interval of the books if something has happened and the moment allows it.
     fn close_interval(&mut self) -> io::Result<()> {
         let look = self.source.look()?;
         if self.intervals.is_unchanged(&look) {
@@ -177,7 +177,7 @@ impl<'s> Pipeline<'s> {
         }
     }
 
-    /// The last reading, while the source still sees everything: both sides must cover the same calls.
+    /// Takes the last reading while the source still sees everything, because both sides must cover the same calls.
     fn last_reading(&self) -> io::Result<Reading> {
         let mut last = settle(&*self.source, self.source.look()?)?;
         for _ in 1..LAST_READINGS {
@@ -204,7 +204,7 @@ impl<'s> Pipeline<'s> {
         Ok(())
     }
 
-    /// Closes the books, stops the source, feeds what is left, and finishes the sink, whatever fails before.
+    /// Closes the books, stops the source, feeds the remaining events, and finishes the sink, whatever fails before.
     ///
     /// # Errors
     /// The first error of the source or the sink.
@@ -222,7 +222,7 @@ impl<'s> Pipeline<'s> {
         let duration = Nanos(u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX));
         first_error(self.source.stop());
         first_error(self.drain());
-        // Of what was drained, too.
+        // This covers the drained events, too.
         let last_look = self.source.look().unwrap_or_else(|_| end.clone());
         let lost = self.source.lost(&last_look).unwrap_or_else(|error| {
             first_error(Err(error));
@@ -253,7 +253,7 @@ impl<'s> Pipeline<'s> {
     }
 }
 
-/// Ready when the source has something; never without a descriptor.
+/// Ready when the source has something. Without a descriptor, it is never ready.
 async fn woken(waker: Option<&AsyncFd<OwnedFd>>) -> io::Result<()> {
     match waker {
         Some(waker) => {
@@ -264,10 +264,10 @@ async fn woken(waker: Option<&AsyncFd<OwnedFd>>) -> io::Result<()> {
     }
 }
 
-/// Looks at the kernel's counts and the source's until a moment when no call of migrate_pages ended in between: neither
-/// side changes from one look to the next. `last` is the look before.
+/// Looks at the kernel's counts and the source's until no call of migrate_pages ended between two looks: then neither
+/// side has changed. `last` is the look before.
 fn settle(source: &dyn Source, mut last: Reading) -> io::Result<Reading> {
-    // On a machine that migrates all the time no quiet moment comes: then the last look serves, and is marked.
+    // A machine that migrates all the time has no quiet moment: then the last look is used, and marked.
     for _ in 0..LOOKS {
         let before = std::mem::replace(&mut last, source.look()?);
         last.settled = before.kernel == last.kernel && before.counters == last.counters;

@@ -1,4 +1,4 @@
-//! A recording, fed into a sink as a live run is.
+//! Feeds a recording into a sink, in the same way as a live run.
 //! Input: a recording; a sink.
 
 use std::io::{self, Read};
@@ -13,7 +13,7 @@ use crate::{
     sink::Sink,
 };
 
-/// Why a recording was not fed to its end.
+/// The reason why a recording was not fed to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
     /// It cannot be read.
@@ -24,8 +24,9 @@ pub enum ReplayError {
     Sink(#[from] io::Error),
 }
 
-/// Feeds all runs of a recording into a sink: each is begun, and finished or abandoned. Tells `missing` what is missing,
-/// after what came before has been flushed, and `parts` which files of runs are there. Returns whether nothing was missing.
+/// Feeds all runs of a recording into a sink: each is begun, and finished or abandoned. Reports gaps to `missing`,
+/// after the events before them have been flushed, and to `parts` which files of runs are there. Returns whether
+/// nothing was missing.
 ///
 /// # Errors
 /// [`ReplayError`]: the sink was not finished.
@@ -55,7 +56,7 @@ pub fn replay<R: Read>(
             Item::Interval(interval) => feed.interval(&interval)?,
             Item::End(end) => {
                 parts.end(&end);
-                // Else the run goes on in the next file of its rotation.
+                // Without an end, the run continues in the next file of its rotation.
                 if let Some(finished) = end.finished {
                     feed.finish(finished)?;
                 }
@@ -88,7 +89,7 @@ mod tests {
         sink::{json::JsonLines, text::Text},
     };
 
-    /// As the pipeline feeds a sink: two turns, of which the second goes on where the first ended.
+    /// Feeds a sink as the pipeline does: two turns, of which the second continues the first.
     fn feed(sink: &mut dyn Sink) {
         feed_as(&made_up::header(), sink);
     }
@@ -169,13 +170,14 @@ mod tests {
             (shown, missing)
         };
         assert!(read(&file) == (live.clone(), 0));
-        // Without the last byte of the first one: its end is damaged.
+        // The last byte of the first one is removed: its end is damaged.
         file.remove(first - 1);
         let (shown, missing) = read(&file);
         assert!(missing > 0 && shown.ends_with(&live[of_first..]) && shown.len() < live.len());
     }
 
-    /// Recordings of each version are kept for ever (tests/golden); where that of this version is missing, this makes it.
+    /// Recordings of each version are kept for ever (tests/golden). If the recording of this version is missing, this
+    /// makes it.
     #[test]
     fn this_version_has_a_golden_recording() {
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden");
@@ -199,7 +201,7 @@ mod tests {
         );
     }
 
-    /// The file with the content of one block changed, and checksums that are right.
+    /// The file with the content of one block changed, and valid checksums.
     fn changed(file: &[u8], number: usize, changes: &[(usize, u8)]) -> Option<Vec<u8>> {
         let marks = file
             .windows(MAGIC.len())
@@ -249,7 +251,7 @@ mod tests {
             ];
             for sink in sinks {
                 let mut recording = RecordingFile::new(&file[..]).unwrap();
-                // That it cannot be written again is an error, no panic.
+                // A failure to write it again is an error, not a panic.
                 let _ = replay(&mut recording, sink, &mut Parts::default(), |_| {});
             }
         }

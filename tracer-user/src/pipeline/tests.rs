@@ -1,5 +1,5 @@
-//! Live runs of a made-up source: however one ends, each sink is begun and finished once.
-//! Input: turns written down here.
+//! Live runs of a made-up source: each sink is begun and finished once, however the run ends.
+//! Input: turns that are listed here.
 
 use std::{
     cell::{Cell, RefCell},
@@ -22,10 +22,10 @@ use crate::{
 };
 use tracer_common::counter::Counter;
 
-/// What a made-up source does in one turn.
+/// One turn of a made-up source.
 enum Step {
     Moves(usize),
-    /// So many records cannot be decoded.
+    /// This number of records cannot be decoded.
     Loses(u64),
     TargetsEnd,
     Fails,
@@ -34,7 +34,7 @@ enum Step {
 #[derive(Default)]
 struct MadeUp {
     steps: VecDeque<Step>,
-    /// Moves that only come when it was stopped.
+    /// Moves that arrive only after the source was stopped.
     late: usize,
     lost: u64,
     moved: Cell<u64>,
@@ -129,20 +129,20 @@ impl Source for MadeUp {
     }
 }
 
-/// What a sink was called with.
+/// The calls that a sink received.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Calls {
     begun: u32,
     events: u64,
     abandoned: u32,
-    /// Events of the summary, and those lost, of each end.
+    /// The events of the summary and the lost events, for each end.
     finished: Vec<(u64, u64)>,
 }
 
 #[derive(Default)]
 struct Counting {
     calls: Rc<RefCell<Calls>>,
-    /// Event after which it fails, and how.
+    /// The event after which it fails, and the kind of error.
     fails: Option<(u64, io::ErrorKind)>,
     fails_at_end: bool,
 }
@@ -185,7 +185,7 @@ impl Sink for Counting {
     }
 }
 
-/// How a run ended, and what each of its sinks was called with.
+/// The end of a run, and the calls that each of its sinks received.
 struct Ran {
     end: io::Result<End>,
     summary: io::Result<Summary>,
@@ -233,7 +233,7 @@ fn a_run_feeds_every_sink_until_it_is_asked_to_end() {
     let ran = run(source, [Counting::default(), Counting::default()]);
     assert_eq!(ran.end.unwrap(), End::Asked);
     let summary = ran.summary.unwrap();
-    // What comes when the source was stopped is in the rows and sums, too.
+    // Events that arrive after the stop are in the rows and sums, too.
     assert_eq!((summary.totals.events, summary.books.lost.undecoded), (7, 3));
     assert_eq!((summary.books.whole.kernel, summary.books.whole.moved), (Some(3), 3));
     let expected = Calls {
@@ -267,7 +267,7 @@ fn a_sink_that_fails_ends_the_run_and_all_are_finished() {
         };
         let ran = run(source, [Counting::default(), failing(2, kind), Counting::default()]);
         assert_eq!(ran.end.ok(), expected);
-        // It fails again with what comes late.
+        // It fails again on the events that arrive late.
         assert_eq!(ran.summary.err().map(|error| error.kind()), Some(kind));
         assert!(ran.calls.iter().all(begun_and_finished_once), "{:?}", ran.calls);
     }
