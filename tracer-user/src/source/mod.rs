@@ -1,4 +1,4 @@
-//! Where the events of a live run come from: one trait, and behind it each source.
+//! Sources of a live run's events: one trait, and an implementation for each source.
 //! Input: the running kernel.
 
 pub mod bpf;
@@ -16,80 +16,80 @@ use crate::{
     },
 };
 
-/// What one turn has brought.
+/// The result of one turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
-    /// Nothing had come.
+    /// Nothing had arrived.
     Empty,
-    /// All that had come.
+    /// Everything that had arrived was taken.
     All,
-    /// As much as one turn takes: more may wait.
+    /// As much as one turn takes was taken: more may wait.
     Full,
 }
 
-/// Sees pages move from when it is made until it is stopped.
+/// Observes moves from its creation until it is stopped.
 pub trait Source {
-    /// What it can know.
+    /// The facts that it can know.
     fn coverage(&self) -> Coverage;
 
-    /// What does not change in the accounts between two of its readings.
+    /// The terms of the accounts that do not change between two readings.
     fn terms(&self) -> Terms;
 
-    /// Appends what has come since the last turn, in the order in which sinks are to get it.
+    /// Appends the events since the last turn, in the order in which sinks receive them.
     ///
     /// # Errors
     /// When it cannot be read.
     fn turn(&mut self, events: &mut Vec<Event>) -> io::Result<Turn>;
 
-    /// Looks for what no event reports: targets whose end was lost, memory that was plugged in. Called about once a
-    /// second.
+    /// Looks for changes that no event reports: targets whose end was lost, memory that was plugged in. Called about
+    /// once a second.
     fn census(&mut self);
 
-    /// Whether there were targets and all of them are gone.
+    /// Whether there were targets and all of them have exited.
     fn targets_gone(&self) -> bool;
 
-    /// A descriptor that becomes readable when something comes after [`Source::arm`]. None: the clock alone decides when
-    /// the next turn is due.
+    /// A descriptor that becomes readable when something arrives after [`Source::arm`]. None: the clock alone decides
+    /// when the next turn is due.
     ///
     /// # Errors
     /// When it cannot be duplicated.
     fn waker(&self) -> io::Result<Option<OwnedFd>>;
 
-    /// Requests to be woken once by what comes next. One more turn must follow before the caller sleeps.
+    /// Requests to be woken once by the next event. One more turn must follow before the caller sleeps.
     ///
     /// # Errors
     /// When the request cannot be made.
     fn arm(&mut self) -> io::Result<()>;
 
-    /// One look at the kernel's counts and at its own, which may be of different moments.
+    /// Reads the kernel's counts and its own, which may be of different moments.
     ///
     /// # Errors
     /// When either cannot be read.
     fn look(&self) -> io::Result<Reading>;
 
-    /// Everything lost until a reading.
+    /// Everything lost up to a reading.
     ///
     /// # Errors
     /// When a count cannot be read.
     fn lost(&self, reading: &Reading) -> io::Result<Lost>;
 
-    /// What has become of the search for owners so far.
+    /// The results of the search for owners so far.
     fn attribution(&self) -> Losses;
 
-    /// Sees nothing new from now on. What it has seen is given by further turns, until one is empty for good.
+    /// Observes nothing new from now on. Further turns return what was observed before, until one is empty for good.
     ///
     /// # Errors
-    /// The first thing that failed; the rest is stopped all the same.
+    /// The first failure; the rest is stopped nevertheless.
     fn stop(&mut self) -> io::Result<()>;
 }
 
-/// What a source requires of the process that runs it.
+/// The requirements of a source on the process that runs it.
 #[derive(Clone, Copy, Debug)]
 pub struct Needs {
-    /// What the capabilities are for, as the begin of a sentence.
+    /// The purpose of the capabilities, as the beginning of a sentence.
     pub purpose: &'static str,
-    /// All of these. CAP_SYS_ADMIN stands for every one.
+    /// The required capabilities. CAP_SYS_ADMIN replaces all of them.
     pub capabilities: &'static [Capability],
-    /// Process numbers of the kernel are those of this process's PID namespace.
+    /// Whether the kernel's process numbers must be those of this process's PID namespace.
     pub initial_pid_namespace: bool,
 }

@@ -1,4 +1,4 @@
-//! Hooks on and off: what the kernel is asked to take, and its answer.
+//! Attaches and detaches hooks, and reports the kernel's refusals.
 //! Input: the loaded object, the catalogue of hooks, the kernel's BTF.
 
 use std::io;
@@ -17,27 +17,27 @@ use crate::{
     run::header::MissingHook,
 };
 
-/// Why tracing cannot start.
+/// The reason why tracing cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
     /// The object or its maps were refused.
     #[error("cannot load the BPF object: {0}")]
     Object(String),
-    /// A hook without which the backend does not work was refused.
+    /// A hook that the backend requires was refused.
     #[error("cannot attach {}: {}", .0.hook.label(), .0.reason)]
     Hook(Refusal),
     /// A map of the object is missing or of another type.
     #[error("BPF map {name}: {reason}")]
     Map {
-        /// The map.
+        /// The map's name.
         name: &'static str,
-        /// What is wrong.
+        /// The problem.
         reason: String,
     },
 }
 
 impl CaptureError {
-    /// Whether the kernel refused for want of a privilege (EPERM, EACCES).
+    /// Whether the kernel refused because a privilege is missing (EPERM, EACCES).
     #[must_use]
     pub fn is_refused(&self) -> bool {
         match self {
@@ -48,7 +48,7 @@ impl CaptureError {
     }
 }
 
-/// Why hooks are of no use that see folios or page tables, not frames.
+/// The refusal of hooks that see folios or page tables instead of frames.
 const NO_BASES: &str = "/proc/kcore does not show where this kernel keeps its struct pages";
 
 /// A hook that the kernel refused.
@@ -56,7 +56,7 @@ const NO_BASES: &str = "/proc/kcore does not show where this kernel keeps its st
 pub struct Refusal {
     /// The hook.
     pub hook: &'static Hook,
-    /// What the kernel said.
+    /// The kernel's answer.
     pub reason: String,
     /// The error number behind it, if there is one.
     pub errno: Option<i32>,
@@ -80,7 +80,7 @@ impl Refusal {
     }
 }
 
-/// Attaches hooks; returns the optional ones that were refused. A hook of a kind in `must` is not optional.
+/// Attaches hooks and returns the optional ones that were refused. A hook of a kind in `must` is not optional.
 pub(super) fn attach_all(
     bpf: &mut Ebpf,
     hooks: impl Iterator<Item = &'static Hook>,
@@ -101,7 +101,7 @@ pub(super) fn attach_all(
     Ok(refused)
 }
 
-/// Unloads a hook's programs, which closes their links with them; one that was never loaded is fine.
+/// Unloads a hook's programs, which closes their links. A program that was never loaded is no error.
 pub(crate) fn take_off(bpf: &mut Ebpf, hook: &Hook) -> Result<(), ProgramError> {
     let again = hook.again().map_or(Ok(()), |again| unload(bpf, &again));
     unload(bpf, hook.program).and(again)
@@ -121,8 +121,8 @@ fn unload(bpf: &mut Ebpf, program: &str) -> Result<(), ProgramError> {
     }
 }
 
-/// Loads a hook's program and puts it on the hook, which must pass what the program takes; where the kernel preempts
-/// programs its second copy too, if it has one. They stay there until they are unloaded.
+/// Loads a hook's program and attaches it to the hook, which must pass the arguments of the program. If the kernel
+/// preempts programs, the second copy is attached too, if there is one. They stay attached until they are unloaded.
 pub(crate) fn attach(
     bpf: &mut Ebpf,
     hook: &'static Hook,
@@ -142,16 +142,17 @@ pub(crate) fn attach(
     Ok(())
 }
 
-/// Instructions that the verifier looked at for a loaded program, all ways through it together: it gives up at a million,
-/// and needs memory for each branch (kernel/bpf/verifier.c). 0: the kernel does not tell.
+/// The number of instructions that the verifier examined for a loaded program, summed over all paths. The verifier
+/// rejects a program at a million, and needs memory for each branch (kernel/bpf/verifier.c). 0: the kernel does not
+/// report it.
 fn verified(bpf: &Ebpf, name: &str) -> u32 {
     let info = bpf.program(name).and_then(|program| program.info().ok());
     info.and_then(|info| info.verified_instruction_count()).unwrap_or(0)
 }
 
-/// A program and its second copy as they are to be attached, so that the first one is run first: a trampoline begins with what was
-/// attached last (`__bpf_trampoline_link_prog`, kernel/bpf/trampoline.c), a tracepoint ends with it (`func_add`,
-/// kernel/tracepoint.c).
+/// A program and its second copy in the order of attaching, so that the first one runs first: a trampoline begins with
+/// the program that was attached last (`__bpf_trampoline_link_prog`, kernel/bpf/trampoline.c), a tracepoint ends with
+/// it (`func_add`, kernel/tracepoint.c).
 fn in_order<'a>(attach: Attach, first: &'a str, again: Option<&'a str>) -> impl Iterator<Item = &'a str> {
     let trampoline = matches!(attach, Attach::Fentry | Attach::Fexit);
     let (before, after) = if trampoline { (again, None) } else { (None, again) };
@@ -187,14 +188,14 @@ fn load_and_attach(bpf: &mut Ebpf, name: &str, attach: Attach, target: &str, btf
     Ok(())
 }
 
-/// The error in one line: the system's words, and the verifier's last where it has any.
+/// The error in one line: the system's words, and the verifier's last line if there is one.
 fn explain(error: &ProgramError) -> String {
     if let ProgramError::LoadError { io_error, verifier_log } = error {
         let log = verifier_log.to_string();
         if !log.trim().is_empty() {
             log::debug!("verifier: {log}");
         }
-        // The statistics come after the complaint.
+        // The statistics come after the error.
         let statistics = ["processed ", "stack depth ", "verification time "];
         let complaint =
             |line: &&str| !line.trim().is_empty() && !statistics.iter().any(|prefix| line.starts_with(prefix));

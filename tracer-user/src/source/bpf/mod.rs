@@ -1,5 +1,5 @@
 //! The kernel as a source: BPF programs at its hooks fill a ring, whose records become events.
-//! Input: the embedded object, the kernel's BTF; what `correlate` looks up in /proc.
+//! Input: the embedded object, the kernel's BTF, and the answers of /proc to `correlate`.
 
 pub mod attach;
 pub mod object;
@@ -29,7 +29,7 @@ use crate::{
     units::Tgid,
 };
 
-/// What it takes to load programs, and to read frame numbers in pagemap.
+/// The requirements for loading programs and for reading frame numbers in pagemap.
 pub const NEEDS: Needs = Needs {
     purpose: "tracing the kernel and reading frame numbers",
     capabilities: &[Capability::Bpf, Capability::Perfmon, Capability::SysAdmin],
@@ -38,11 +38,11 @@ pub const NEEDS: Needs = Needs {
 
 /// Records taken in one turn.
 const TURN: usize = 1 << 15;
-/// After so many full turns in a row, correlation stops asking /proc until the ring is empty again: by then half of the
-/// ring may be waiting.
+/// After this number of full turns in a row, correlation stops reading /proc until the ring is empty again: by then
+/// half of the ring may be waiting.
 const FULL_TURNS: u32 = 4;
 
-/// Attached hooks, and what makes events of their records.
+/// Attached hooks, and the correlator that makes events of their records.
 pub struct Bpf {
     capture: Capture,
     correlator: Correlator,
@@ -52,8 +52,8 @@ pub struct Bpf {
     stopped: Option<Stopped>,
 }
 
-/// Losses that count only while both sides are looked at: in the moments of detaching, begins of calls come without
-/// their ends, and a program that is gone does not say how often it was skipped.
+/// Losses that count only while both sides are observed. While hooks are detached, begins of calls come without their
+/// ends, and a program that is gone does not report how often it was skipped.
 #[derive(Clone, Copy, Debug, Default)]
 struct Stopped {
     calls: u64,
@@ -61,7 +61,7 @@ struct Stopped {
 }
 
 impl Bpf {
-    /// Of attached hooks, whose records `correlator` makes into events.
+    /// Reads from attached hooks, whose records `correlator` makes into events.
     #[must_use]
     pub fn new(capture: Capture, correlator: Correlator) -> Self {
         Self {
@@ -140,7 +140,7 @@ impl Source for Bpf {
 
     fn look(&self) -> io::Result<Reading> {
         let at = now();
-        // Without the moves there is nothing to hold against the kernel's counts.
+        // Without the moves, there is nothing to compare with the kernel's counts.
         let moves = self.capture.kinds.any_of(Kinds::MOVE);
         let is_compared = |name: &str| moves && account::is_compared(name);
         let vmstat = Vmstat::read_only(|name| is_compared(name) || Elsewhere::is_counted(name))?;

@@ -1,5 +1,5 @@
-//! The kernel as a source: tries the hooks, best backend first, and drains the ring.
-//! Input: the embedded object, the offsets from the kernel's BTF, the wanted processes.
+//! Attaches the hooks of the best backend that works, and drains the ring.
+//! Input: the embedded object, the offsets from the kernel's BTF, the traced processes.
 
 use std::{
     collections::BTreeSet,
@@ -34,10 +34,10 @@ use crate::{
     units::{PAGE_SIZE, Tgid},
 };
 
-/// Pages on swap whose last frame is remembered: 4 GiB of them.
+/// The number of pages on swap whose last frame is remembered: 4 GiB of them.
 const MAX_SWAPPED: u32 = 1 << 20;
 
-/// Tasks of which it is known which copy of a program has run for them: more than run at the same time.
+/// The number of tasks for which the copy of a program that ran last is remembered: more than run at the same time.
 const MAX_TURNS: u32 = 1 << 14;
 
 /// Size of the ring between the kernel and tracer: a power of two, whole pages.
@@ -45,11 +45,11 @@ const MAX_TURNS: u32 = 1 << 14;
 pub struct RingBytes(u32);
 
 impl RingBytes {
-    /// Room for 150 ms of moves at the highest rate that a kernel offers (1.7 M a second, 64 bytes each): several times
-    /// what the reader's timer needs.
+    /// Room for 150 ms of moves at the highest rate that a kernel reaches (1.7 M a second, 64 bytes each): several
+    /// times the interval of the reader's timer.
     pub const DEFAULT: Self = Self(1 << 24);
 
-    /// The least power of two that holds `bytes`; None beyond 1 GiB.
+    /// The least power of two that is at least `bytes`. None beyond 1 GiB.
     #[must_use]
     pub fn holding(bytes: u64) -> Option<Self> {
         let bytes = bytes.max(PAGE_SIZE).checked_next_power_of_two()?;
@@ -60,17 +60,17 @@ impl RingBytes {
     }
 }
 
-/// The kinds of moves that a run is to show.
+/// The kinds of moves that a run shows.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked {
-    /// All of them.
+    /// All kinds that were requested.
     pub kinds: Kinds,
-    /// Of those, the ones that are not to be done without.
+    /// The kinds among them that the run requires.
     pub must: Kinds,
 }
 
-/// Hooks attached, ring mapped. Dropping it detaches everything: nothing is pinned, so the kernel
-/// does the same when the process dies in any way.
+/// Attached hooks and the mapped ring. Dropping it detaches everything: nothing is pinned, so the kernel does the same
+/// when the process dies in any way.
 pub struct Capture {
     bpf: Ebpf,
     ring: RingBuf<MapData>,
@@ -78,18 +78,18 @@ pub struct Capture {
     counters: PerCpuArray<MapData, [u64; SLOTS]>,
     targets: BpfHashMap<MapData, u32, u32>,
     logger: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
-    /// The kinds of moves that were asked for.
+    /// The kinds of moves that were requested.
     pub kinds: Kinds,
     /// The backend that works.
     pub backend: Backend,
-    /// Optional hooks that the kernel refused: what they do is missing.
+    /// Optional hooks that the kernel refused: their facts are missing.
     pub refused: Vec<Refusal>,
 }
 
 impl Capture {
-    /// Loads the object once and attaches the hooks of the first of the `candidates` that works; returns with it why
-    /// the ones before did not. `config` holds the offsets; `lineage` are the processes that were asked for by
-    /// number, with their children.
+    /// Loads the object once and attaches the hooks of the first of the `candidates` that works. Returns with it the
+    /// reasons why the candidates before it did not work. `config` holds the offsets; `lineage` holds the processes
+    /// that were requested by number, with their children.
     ///
     /// # Errors
     /// [`CaptureError`] of the last candidate, with everything detached again.
@@ -142,7 +142,7 @@ impl Capture {
                 Err(error) if at + 1 == candidates.len() => return Err(error),
                 Err(error) => {
                     failures.push(error);
-                    // What did attach, so that nothing is seen twice.
+                    // Hooks that did attach are detached, so that nothing is observed twice.
                     for hook in backend.hooks(kinds) {
                         take_off(&mut bpf, hook).map_err(|e| CaptureError::Hook(Refusal::new(hook, &e)))?;
                     }
@@ -152,18 +152,18 @@ impl Capture {
         Err(CaptureError::Object("no backend to try".to_owned()))
     }
 
-    /// The hooks of this run, also those that were refused.
+    /// The hooks of this run, including those that were refused.
     pub fn hooks(&self) -> impl Iterator<Item = &'static Hook> {
         self.backend.hooks(self.kinds)
     }
 
-    /// What the kernel side knows that a process fulfils, bits of [`membership`].
+    /// The conditions that a process fulfils according to the kernel side, bits of [`membership`].
     #[must_use]
     pub fn membership(&self, tgid: Tgid) -> u32 {
         self.targets.get(&tgid.0, 0).unwrap_or(0)
     }
 
-    /// Tells the kernel side what a process fulfils.
+    /// Reports to the kernel side which conditions a process fulfils.
     ///
     /// # Errors
     /// When the kernel's table is full.
@@ -171,8 +171,7 @@ impl Capture {
         set_membership(&mut self.targets, tgid, bits)
     }
 
-    /// Hands over every record that is in the ring now, oldest first, at most `limit`. Returns how
-    /// many there were.
+    /// Passes on the records that are in the ring now, oldest first, at most `limit` of them. Returns their number.
     pub fn drain(&mut self, limit: usize, mut record: impl FnMut(&[u8])) -> usize {
         let mut taken = 0;
         while taken < limit {
@@ -186,8 +185,8 @@ impl Capture {
         taken
     }
 
-    /// Asks to be woken by the next event: the ring's file descriptor becomes readable then, and only
-    /// then. Look into the ring once more before sleeping.
+    /// Requests to be woken by the next event: only then does the ring's file descriptor become readable. Drain the
+    /// ring once more before sleeping.
     ///
     /// # Errors
     /// When the map cannot be written.
@@ -195,7 +194,7 @@ impl Capture {
         self.reader_sleeps.set(0, 1, 0).map_err(io::Error::other)
     }
 
-    /// The ring's file descriptor, to wait on after [`Capture::wake_me`]; valid as long as the capture.
+    /// The ring's file descriptor, to wait on after [`Capture::wake_me`]. It is valid as long as the capture.
     #[must_use]
     pub fn ring_fd(&self) -> BorrowedFd<'_> {
         self.ring.as_fd()
@@ -214,9 +213,9 @@ impl Capture {
         ))
     }
 
-    /// Times that a program was not run because it, or a task that was preempted inside it, was already running on
-    /// that CPU (`recursion_misses`, kernel/bpf/syscall.c `bpf_prog_show_fdinfo`), and that no second copy of it made up
-    /// for.
+    /// The number of times that a program was not run because it, or a task that was preempted inside it, was already
+    /// running on that CPU (`recursion_misses`, kernel/bpf/syscall.c `bpf_prog_show_fdinfo`), and that no second copy
+    /// of it stood in.
     ///
     /// # Errors
     /// When /proc or the counters cannot be read.
@@ -239,7 +238,7 @@ impl Capture {
                 None => missed.add(hook, times),
             }
         }
-        // Read after the misses: what is missed meanwhile is not taken for lost.
+        // This is read after the misses, so that a miss in between is not counted as lost.
         missed.stood_in = self.counters()?.sum(Counter::StoodIn);
         let lost = of_first_copies.saturating_sub(missed.stood_in);
         missed.events += both.events.min(lost);
@@ -247,7 +246,7 @@ impl Capture {
         Ok(missed)
     }
 
-    /// Times that the kernel skipped this program; None: it is not loaded.
+    /// The number of times that the kernel skipped this program. None: it is not loaded.
     fn misses(&self, program: &str) -> io::Result<Option<u64>> {
         let Some(Ok(fd)) = self.bpf.program(program).map(Program::fd) else {
             return Ok(None);
@@ -260,11 +259,11 @@ impl Capture {
         Ok(Some(times.unwrap_or(0)))
     }
 
-    /// Detaches every hook, in the opposite order of attaching: a call whose begin is seen is seen to its end, and its
-    /// moves whole. What is in the ring stays readable.
+    /// Detaches every hook, in the opposite order of attaching, so that a call whose begin was observed is observed to
+    /// its end, with all its moves. The records in the ring stay readable.
     ///
     /// # Errors
-    /// The first detachment that failed; the others are done all the same.
+    /// The first detachment that failed; the others are done nevertheless.
     pub fn detach(&mut self) -> Result<(), ProgramError> {
         let mut first = Ok(());
         let hooks: Vec<&Hook> = self.hooks().collect();
@@ -302,13 +301,14 @@ fn set_membership(targets: &mut BpfHashMap<MapData, u32, u32>, tgid: Tgid, bits:
     targets.insert(tgid.0, bits, 0).map_err(|e| map_error("TARGETS", &e))
 }
 
-/// Creates the maps and makes the programs ready to load. The verbosity of the log decides what the BPF side says.
+/// Creates the maps and prepares the programs for loading. The log's verbosity decides which messages the BPF side
+/// writes.
 pub(crate) fn load(config: &Config, filter: &Filter, ring_bytes: RingBytes, btf: &Btf) -> Result<Ebpf, CaptureError> {
     let verbosity: u8 = match log::max_level() {
         log::LevelFilter::Off => 0,
         level => level as u8,
     };
-    // The buckets of so large a map are memory, whether they are used or not.
+    // The buckets of such a large map take memory even if they are not used.
     let swapped = if config.kinds & kinds::SWAP == 0 {
         1
     } else {

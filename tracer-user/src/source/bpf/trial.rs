@@ -1,4 +1,4 @@
-//! What the kernel answers to each hook: loads and attaches the real programs one by one, and takes each off again.
+//! Tests which hooks the kernel accepts: loads and attaches the real programs one by one, and detaches each again.
 //! Input: the embedded object, the offsets from the kernel's BTF; nothing is recorded.
 
 use aya::Btf;
@@ -18,7 +18,8 @@ use crate::{
     },
 };
 
-/// Every filter is there, with as much as it can hold, and lets nothing through: the verifier sees all of each program.
+/// Every filter is present at its full size and lets nothing through, so that the verifier examines all of each
+/// program.
 #[expect(clippy::cast_possible_truncation, reason = "lengths of small arrays")]
 const NOTHING: Filter = Filter {
     need: membership::LINEAGE | membership::CGROUP | membership::COMM,
@@ -33,20 +34,20 @@ const NOTHING: Filter = Filter {
     ..Filter::EVERYTHING
 };
 
-/// One hook, and what became of it.
+/// One hook, and the result of its trial.
 #[derive(Clone, Debug)]
 pub struct Tried {
     /// The hook.
     pub hook: &'static Hook,
-    /// Why the kernel refused it; None: it attaches.
+    /// The reason why the kernel refused it. None: it attaches.
     pub refusal: Option<Refusal>,
 }
 
-/// Tries every hook of the catalogue, each alone. The filter lets no process through, so what a program sees while it
-/// hangs on its hook is dropped.
+/// Tries every hook of the catalogue, each alone. The filter lets no process through, so events are dropped while a
+/// program is attached.
 ///
 /// # Errors
-/// [`CaptureError::Object`] when the kernel takes not even the maps: then no hook was tried.
+/// [`CaptureError::Object`] when the kernel refuses even the maps: then no hook was tried.
 pub fn every_hook(types: &KernelTypes, config: &Config) -> Result<Vec<Tried>, CaptureError> {
     let btf = Btf::from_sys_fs().map_err(|e| CaptureError::Object(attach::chain(&e)))?;
     let config = &Config {
