@@ -1,5 +1,5 @@
-//! `cargo xtask demo`: tracer at work on a process of its own, whose pages the kernel is asked to move.
-//! Input: what tracer says and prints, line by line; the victim's `ready`.
+//! `cargo xtask demo`: traces a process of its own, whose pages the kernel is requested to move.
+//! Input: the lines that tracer prints; the victim's `ready`.
 
 use std::env;
 use std::fs;
@@ -16,17 +16,17 @@ use crate::host::memory::{Pages, meminfo};
 use crate::host::process::{self, Guard};
 
 const SECONDS: &str = "5";
-/// Whether compaction moves anything depends on where the kernel put the pages: so it is tried again,
-/// within a run of tracer and with another one.
+/// Whether compaction moves anything depends on where the kernel put the pages. So the demo tries again, within a run
+/// of tracer and with another one.
 const RUNS: u32 = 4;
 const AGAIN_AFTER: Duration = Duration::from_millis(400);
-/// What the process fills at first; more with each try.
+/// The memory that the process fills at first; each try fills more.
 const FIRST_MIB: usize = 64;
-/// With fewer rows than this compaction is asked for once more.
+/// With fewer rows than this, compaction is requested once more.
 const ENOUGH: usize = 20;
-/// Compaction gives up at the first folio for which it finds no room, and begins from the bottom when asked again.
+/// Compaction stops at the first folio for which it finds no room. The next request begins from the bottom.
 const AT_ONCE: u32 = 4;
-/// More would push the rest off the screen.
+/// More rows would push the others off the screen.
 const ROWS_SHOWN: usize = 12;
 const COMPACT: &str = "/proc/sys/vm/compact_memory";
 
@@ -36,7 +36,7 @@ pub struct Args {
     /// Use this tracer instead of building one.
     #[arg(long, value_name = "PATH")]
     tracer: Option<PathBuf>,
-    /// Be the process whose pages move, with so many MiB at first; the demo starts this.
+    /// Act as the process whose pages move, with this number of MiB at first; the demo starts this.
     #[arg(long, value_name = "MIB", hide = true)]
     victim: Option<usize>,
 }
@@ -67,7 +67,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::from(1))
 }
 
-/// Stable Rust alone builds it: the BPF object is part of the repository.
+/// Stable Rust alone builds it, because the BPF object is part of the repository.
 fn build() -> Result<PathBuf> {
     let mut cargo = process::cargo();
     cargo.args(["build", "--release", "--package", "tracer-user"]);
@@ -76,15 +76,15 @@ fn build() -> Result<PathBuf> {
     Ok(process::target_dir().join("release/tracer"))
 }
 
-/// A path as one would type it here.
+/// A path as a user would type it here.
 fn from_here(path: &Path) -> PathBuf {
     let here = env::current_dir().unwrap_or_default();
     path.strip_prefix(here).unwrap_or(path).to_owned()
 }
 
-/// How commands that need root are started.
+/// The way in which commands that need root are started.
 enum Root {
-    /// We are.
+    /// This process is root.
     Already,
     Sudo,
 }
@@ -94,7 +94,7 @@ impl Root {
         if process::is_root() {
             return Ok(Self::Already);
         }
-        // Asks for the password now, so that it does not come between the lines of tracer.
+        // Requests the password now, so that the prompt does not come between the lines of tracer.
         let usable = process::find("sudo").is_some()
             && Command::new("sudo")
                 .arg("true")
@@ -122,7 +122,7 @@ impl Root {
         }
     }
 
-    /// What [`Root::compact`] does, as one would type it.
+    /// The command for [`Root::compact`], as a user would type it.
     fn compaction(&self) -> String {
         match self {
             Self::Already => format!("echo 1 > {COMPACT}"),
@@ -130,7 +130,7 @@ impl Root {
         }
     }
 
-    /// Asks the kernel to compact all memory; returns when it has.
+    /// Requests compaction of all memory, and returns when it is done.
     fn compact(&self) -> Result<()> {
         match self {
             Self::Already => {
@@ -154,8 +154,8 @@ impl Root {
 
 /// One run of tracer on a new victim. Returns how many rows it printed.
 ///
-/// Nothing outlives us: the terminal sends Ctrl-C to all three. Should only we be killed, the victim dies with
-/// us, and tracer, which under sudo we may not kill, ends because its process is gone.
+/// No process outlives this one: the terminal sends Ctrl-C to all three. If only this one is killed, the victim dies
+/// with it. tracer, which may not be killed from here under sudo, ends because its process is gone.
 fn once(root: &Root, tracer: &Path, mib: usize) -> Result<usize> {
     let mut victim = Victim::start(mib)?;
     let pid = victim.pid.to_string();
@@ -171,7 +171,7 @@ fn once(root: &Root, tracer: &Path, mib: usize) -> Result<usize> {
         match said.recv_timeout(Duration::from_millis(100)) {
             Ok(Said::Err(line)) => {
                 eprintln!("{line}");
-                // The greeting comes when every hook is attached.
+                // The greeting is printed when every hook is attached.
                 attached |= line.contains(" · Linux ");
             }
             Ok(Said::Out(line)) => page.line(&line),
@@ -191,12 +191,12 @@ fn once(root: &Root, tracer: &Path, mib: usize) -> Result<usize> {
         }
     }
     let status = wait(&mut tracing)?;
-    // 1: complete but for some losses, which it has shown. 2: it has said why it could not.
+    // 1: complete except for losses, which tracer has shown. 2: tracer has printed the reason.
     ensure!(matches!(status.code(), Some(0 | 1)), "tracer: {status}");
     Ok(page.rows)
 }
 
-/// A line of tracer.
+/// A line that tracer printed.
 enum Said {
     Out(String),
     Err(String),
@@ -209,14 +209,14 @@ fn start(mut command: Command) -> Result<(Guard, Receiver<Said>)> {
     let (sender, said) = channel();
     forward(out, sender.clone(), Said::Out);
     forward(err, sender, Said::Err);
-    // With the command our ends of the pipes close: from now on they end with tracer.
+    // Dropping the command closes this process's ends of the pipes, so that they end with tracer.
     drop(command);
     Ok((tracing, said))
 }
 
 fn forward(from: PipeReader, to: Sender<Said>, said: fn(String) -> Said) {
     thread::spawn(move || {
-        // What is no text comes as near to it as it can. An error is the pipe's end.
+        // Text that is not UTF-8 is converted as well as possible. An error means the pipe's end.
         for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
             if to.send(said(String::from_utf8_lossy(&line).into_owned())).is_err() {
                 break;
@@ -225,7 +225,7 @@ fn forward(from: PipeReader, to: Sender<Said>, said: fn(String) -> Said) {
     });
 }
 
-/// Its output has ended; it has, or is about to.
+/// Waits for tracer, whose output has ended.
 fn wait(tracing: &mut Guard) -> Result<ExitStatus> {
     loop {
         if let Some(status) = tracing.ended()? {
@@ -235,12 +235,12 @@ fn wait(tracing: &mut Guard) -> Result<ExitStatus> {
     }
 }
 
-/// tracer's stdout on its way to ours, without most of its rows.
+/// Passes tracer's stdout on without most of its rows.
 #[derive(Default)]
 struct Page {
     heading: bool,
     rows: usize,
-    /// The rows are over.
+    /// Whether the rows are over.
     closing: bool,
 }
 
@@ -264,7 +264,7 @@ impl Page {
     }
 }
 
-/// The process whose pages move, seen from the demo; it dies with us.
+/// The process whose pages move, as the demo sees it. It dies with this process.
 struct Victim {
     pid: u32,
     orders: PipeWriter,
@@ -292,40 +292,43 @@ impl Victim {
         Ok(victim)
     }
 
-    /// Lets it fill its memory anew, and more of it.
+    /// Makes it fill its memory anew, and more of it.
     fn again(&mut self) -> Result<()> {
-        writeln!(self.orders, "again").context("tell the process to fill its memory again")?;
+        writeln!(self.orders, "again").context("request the process to fill its memory again")?;
         self.ready().map(drop)
     }
 
     fn ready(&mut self) -> Result<u32> {
         let mut line = String::new();
-        self.answers.read_line(&mut line).context("hear from the process")?;
+        self.answers
+            .read_line(&mut line)
+            .context("read the answer of the process")?;
         let pid = line.trim_end().strip_prefix("ready ");
         pid.and_then(|pid| pid.parse().ok())
-            .context("the process that was to fill its memory ended early (too little memory?)")
+            .context("the process ended before it had filled its memory (too little memory?)")
     }
 }
 
-/// Ballast, in sizes of the memory itself.
+/// The size of the ballast, in sizes of the memory itself.
 const BALLAST: usize = 3;
-/// Memory and ballast together take no more than half of what is available, and the filling no more than a moment.
+/// Memory and ballast together take at most half of the available memory, and filling them takes only a moment.
 const MOST: usize = 256 << 20;
 
-/// Fills memory and gives back three of four pages, at the start and, twice as much, on each line of stdin.
+/// Fills memory and gives back three of four pages, once at the start, and again on each line of stdin with twice the
+/// size.
 fn victim(mut len: usize) -> Result<()> {
     rustix::thread::set_name(c"demo-victim").context("take a name")?;
     let mut lines = stdin().lines();
     loop {
         len = len.min(MOST).min(meminfo("MemAvailable")? / 2 / (1 + BALLAST));
-        // Compaction moves pages up: what lies at the top of the zone stays. The kernel hands out the top
-        // first; ballast takes it, and leaves it free.
+        // Compaction moves pages up, so pages at the top of the zone stay. The kernel hands out the top first: ballast
+        // takes the top and leaves it free again.
         let ballast = Pages::filled(BALLAST * len)?;
         let mut memory = Pages::filled(len)?;
         drop(ballast);
         memory.punch()?;
         println!("ready {}", std::process::id());
-        // Its end is the demo's end.
+        // The end of stdin is the end of the demo.
         if lines.next().is_none() {
             return Ok(());
         }

@@ -1,5 +1,5 @@
 //! `cargo xtask deny`: licences and sources of every dependency, of all three workspaces, by deny.toml.
-//! Input: cargo-deny, which is installed into the cache where CI asks for it.
+//! Input: cargo-deny, which is installed into the cache if CI requests it.
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -9,14 +9,14 @@ use anyhow::{Context, Result};
 use crate::host::{cache, process};
 use crate::results::tally::Tally;
 
-/// Knows the lock files of the cargo in use.
+/// The version that reads the lock files of the cargo in use.
 const VERSION: &str = "0.20.2";
-/// The BPF crate is a workspace of its own, and so is the fuzz crate.
+/// The BPF crate and the fuzz crate are workspaces of their own.
 const MANIFESTS: [&str; 3] = ["Cargo.toml", "tracer-ebpf/Cargo.toml", "fuzz/Cargo.toml"];
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Also look for known vulnerabilities; fetches the database of them.
+    /// Also look for known vulnerabilities; this downloads their database.
     #[arg(long)]
     advisories: bool,
 }
@@ -27,7 +27,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(tally.is_bad(true))))
 }
 
-/// Counts one check per workspace; one skipped check where cargo-deny is missing.
+/// Counts one check per workspace, or one skipped check if cargo-deny is missing.
 pub fn check(advisories: bool) -> Result<Tally> {
     let mut tally = Tally::default();
     let Some(program) = program()? else {
@@ -53,7 +53,7 @@ pub fn check(advisories: bool) -> Result<Tally> {
     Ok(tally)
 }
 
-/// cargo-deny from the cache or from PATH; in CI it is built when neither has it.
+/// cargo-deny from the cache or from PATH. CI builds it if neither has it.
 fn program() -> Result<Option<PathBuf>> {
     let cached = cache::dir()?.join("tools/bin/cargo-deny");
     let runs = |program: &PathBuf| process::output(Command::new(program).arg("--version")).is_ok();
@@ -77,7 +77,7 @@ fn install() -> Result<Command> {
         .args([
             "install",
             "--quiet",
-            // Built in half the time, and it reads three lock files.
+            // A debug build takes half the time, and it reads only three lock files.
             "--debug",
             "--locked",
             "cargo-deny",
@@ -86,13 +86,13 @@ fn install() -> Result<Command> {
             "--root",
         ])
         .arg(cache::dir()?.join("tools"))
-        // Not among the workspace's own build.
+        // Its build is kept apart from the workspace's own.
         .env_remove("CARGO_TARGET_DIR")
         .env_remove("RUSTFLAGS");
     Ok(cargo)
 }
 
-/// What a person types for [`install`].
+/// The command that a user types for [`install`].
 fn typed() -> Result<String> {
     let root = cache::dir()?.join("tools");
     Ok(format!(

@@ -1,5 +1,5 @@
 //! `cargo xtask ebpf`: builds the BPF object that tracer-user embeds, and its digest.
-//! Input: tracer-ebpf, tracer-common, and whatever way to compile for BPF this machine offers.
+//! Input: tracer-ebpf, tracer-common, and any compiler for BPF on this machine.
 
 use std::{
     env,
@@ -34,16 +34,16 @@ pub struct Args {
 /// A compiler with the source of `core` to build for the BPF target.
 struct Compiler {
     rustc: PathBuf,
-    /// Extra folder for the dynamic linker, where the compiler is not an installed one.
+    /// An extra folder for the dynamic linker, if the compiler is not an installed one.
     libraries: Option<PathBuf>,
-    /// How it was come by, for the reader.
+    /// A description of its origin, for the reader.
     how: String,
 }
 
 /// Runs the subcommand.
 ///
 /// # Errors
-/// When no way to build works, the build fails, or `--check` finds a foreign object.
+/// When no compiler works, the build fails, or `--check` finds an object that does not belong to the sources.
 pub fn run(args: &Args) -> Result<()> {
     if args.check {
         check()?;
@@ -57,8 +57,8 @@ fn check() -> Result<()> {
     digest::check(process::root()).map_err(Error::msg)
 }
 
-/// Builds the object in place, for the tests that embed it. Counts that the committed one belongs to its sources, and
-/// that the same compiler has made the same bytes again.
+/// Builds the object in place for the tests that embed it. Counts two checks: the committed object belongs to its
+/// sources, and the same compiler makes the same bytes again.
 pub fn rebuild() -> Result<Tally> {
     let mut tally = Tally::default();
     let mut count = |verdict, said: &str| {
@@ -79,7 +79,7 @@ pub fn rebuild() -> Result<Tally> {
     Ok(tally)
 }
 
-/// The compiler decides the bytes, and so does nothing else.
+/// Compares the objects. The same compiler must make the same bytes; another compiler may make others.
 fn compare(committed: Option<&Record>, built: &Record) -> (Verdict, String) {
     match committed {
         Some(committed) if committed.object == built.object => {
@@ -106,7 +106,7 @@ fn compare(committed: Option<&Record>, built: &Record) -> (Verdict, String) {
     }
 }
 
-/// What `tracer.bpf.sources` says of the object; [`digest::check`] reads its first and its last line.
+/// The content of `tracer.bpf.sources`; [`digest::check`] reads its first and its last line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Record {
     sources: String,
@@ -142,7 +142,7 @@ fn build() -> Result<Record> {
     println!("compiler  {}", compiler.how);
     println!("linker    bpf-linker {BPF_LINKER} with LLVM at {}", llvm.display());
 
-    // Read first: a source that changes during the build must not pass for what was built.
+    // Sources are read first, so that a source that changes during the build is not taken for the one that was built.
     let sources = digest::of_sources(workspace)?;
     let object = compile(&compiler, &linker)?;
     let linked = fs::read(&object).with_context(|| format!("read {}", object.display()))?;
@@ -170,7 +170,8 @@ fn build() -> Result<Record> {
     Ok(record)
 }
 
-/// Sets the hash in each mangled name to zeros, `17h0123456789abcdefE`: it depends on the folder, and so would the object.
+/// Sets the hash in each mangled name, `17h0123456789abcdefE`, to zeros. It depends on the folder, and the object would
+/// too.
 fn without_hashes(mut object: Vec<u8>) -> Vec<u8> {
     const PREFIX: &[u8] = b"17h";
     const HASH: usize = 16;
@@ -188,7 +189,8 @@ fn without_hashes(mut object: Vec<u8>) -> Vec<u8> {
     object
 }
 
-/// `cargo clippy` for the BPF crate, where the compiler that builds it has a clippy of its own: the installed one may.
+/// `cargo clippy` for the BPF crate. None if the compiler that builds it has no clippy; only the installed one may have
+/// it.
 pub fn clippy() -> Result<Option<Command>> {
     let compiler = compiler()?;
     let version = process::output(rustc(&compiler).arg("-vV"))?;
@@ -203,7 +205,7 @@ pub fn clippy() -> Result<Option<Command>> {
     Ok(Some(cargo))
 }
 
-/// Cargo with a command for the BPF crate.
+/// Runs a cargo command for the BPF crate.
 fn cargo(compiler: &Compiler, command: &str, target_dir: &str) -> Command {
     let mut cargo = process::cargo();
     cargo
@@ -228,7 +230,7 @@ fn cargo(compiler: &Compiler, command: &str, target_dir: &str) -> Command {
 
 fn compile(compiler: &Compiler, linker: &Path) -> Result<PathBuf> {
     const TARGET_DIR: &str = "target/ebpf";
-    // Nothing of this machine's folders may end up in the object.
+    // The object must not contain the folders of this machine.
     let remaps = [
         (process::root().to_owned(), "/tracer"),
         (cargo_home()?, "/cargo"),
@@ -239,7 +241,7 @@ fn compile(compiler: &Compiler, linker: &Path) -> Result<PathBuf> {
         format!("-Clinker={}", linker.display()),
         "-Cdebuginfo=2".to_owned(),
         "-Clink-arg=--btf".to_owned(),
-        // Names whose hash has a known place: see `without_hashes`.
+        // The legacy names have their hash at a known place: see `without_hashes`.
         "-Zunstable-options".to_owned(),
         "-Csymbol-mangling-version=legacy".to_owned(),
     ];
@@ -248,8 +250,8 @@ fn compile(compiler: &Compiler, linker: &Path) -> Result<PathBuf> {
             .iter()
             .map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display())),
     );
-    // Cargo goes by the files' times, the record by their content: of a source that came with an old time, as a copy
-    // does, the old object would be taken for the new one.
+    // Cargo compares the files' times, the record their content. If a copied source has an old time, cargo would take
+    // the old object for the new one.
     process::run(cargo(compiler, "clean", TARGET_DIR).args(["--quiet", "-p", "tracer-ebpf", "-p", "tracer-common"]))?;
     let mut cargo = cargo(compiler, "build", TARGET_DIR);
     process::run(cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}")))?;
@@ -283,8 +285,8 @@ fn has_source(sysroot: &Path) -> bool {
     sysroot.join("lib/rustlib/src/rust/library/core/src/lib.rs").exists()
 }
 
-/// The first way that works: the installed compiler with its source, the source fetched by rustup,
-/// Debian's compiler and source unpacked into the cache.
+/// The first compiler that works: the installed one with its source, the source fetched by rustup, or Debian's compiler
+/// and source unpacked into the cache.
 fn compiler() -> Result<Compiler> {
     let installed = |how: &str| Compiler {
         rustc: "rustc".into(),
@@ -306,8 +308,8 @@ fn compiler() -> Result<Compiler> {
     )
 }
 
-/// Debian's rustc-web and its library source. As installed packages they would push out the
-/// machine's own Rust, so they are only unpacked.
+/// Debian's rustc-web and its library source. They are only unpacked, because installed packages would replace the
+/// machine's own Rust.
 fn debian_compiler() -> Result<Compiler> {
     let root = cache::dir()?.join("debian-rust");
     let compiler = Compiler {
@@ -326,7 +328,7 @@ fn debian_compiler() -> Result<Compiler> {
         .find(|name| name.starts_with("libstd-rust-web-"))
         .context("the package libstd-rust-web-dev names no libstd-rust-web-VERSION")?;
     if root.exists() {
-        // Unfit, as was just found: from an older release, or by another way of unpacking.
+        // The folder was just found unusable: it is of an older release, or was unpacked in another way.
         fs::remove_dir_all(&root).with_context(|| format!("remove {}", root.display()))?;
     }
     cache::filled(&root, |dir| {
@@ -341,7 +343,7 @@ fn debian_compiler() -> Result<Compiler> {
     Ok(compiler)
 }
 
-/// An LLVM for the linker, not older than the compiler's; installed if there is none.
+/// An LLVM for the linker, not older than the compiler's. It is installed if there is none.
 fn llvm_for(compiler: &Compiler) -> Result<PathBuf> {
     let version = process::output(rustc(compiler).arg("-vV"))?;
     let wanted: u32 = version

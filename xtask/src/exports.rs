@@ -1,5 +1,5 @@
-//! Exports as other programs read them: their sums are those of `tracer report`.
-//! Input: the golden recordings of a machine and of a VM; made-up ones of three hosts more, with whatever makes trouble
+//! Reads exports with other programs, and compares their sums with those of `tracer report`.
+//! Input: the golden recordings of a machine and of a VM; made-up recordings of three more hosts with unusual content
 //! (`tracer-tests work fleet`); the readers, from PyPI into the cache.
 
 use std::fs::{self, File};
@@ -12,7 +12,7 @@ use crate::host::programs::{self, Programs};
 use crate::host::{apt, cache, process};
 use crate::results::tally::{Tally, Verdict};
 
-/// What is installed. Each has a function of its name in tests/python/read_exports.py.
+/// The packages that are installed. Each has a function of its name in tests/python/read_exports.py.
 const READERS: [(&str, &str); 6] = [
     ("pyarrow", "26.0.1"),
     ("pandas", "3.1.1"),
@@ -28,7 +28,7 @@ pub fn main() -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(tally.is_bad(true))))
 }
 
-/// Counts a test for each reader; all are skipped where they cannot be installed.
+/// Counts a test for each reader. All are skipped if they cannot be installed.
 pub fn check() -> Result<Tally> {
     let python = match python() {
         Ok(python) => python,
@@ -57,7 +57,7 @@ pub fn check() -> Result<Tally> {
     Ok(tally)
 }
 
-/// The recordings, each kind of export of them, and what the report says.
+/// Writes the recordings, each kind of export of them, and the report's sums.
 fn export(programs: &Programs, dir: &Path) -> Result<()> {
     process::run(Command::new(&programs.tests).args(["work", "fleet"]).arg(dir))?;
     let mut recordings = Vec::new();
@@ -87,15 +87,15 @@ fn export(programs: &Programs, dir: &Path) -> Result<()> {
         ("set-csv", "--format csv --partition"),
     ] {
         let mut export = tracer("export");
-        // What a table leaves out it says each time.
+        // Each export prints what its table leaves out; that is not shown here.
         process::output(export.args(options.split(' ')).arg("-o").arg(dir.join(name)))?;
     }
     Ok(())
 }
 
-/// A Python with the readers, installed once; and what else they need.
+/// A Python with the readers and their requirements, installed once.
 fn python() -> Result<PathBuf> {
-    // Spark's.
+    // Spark needs Java.
     if process::find("java").is_none() {
         apt::install(&["default-jre-headless"])?;
     }

@@ -1,5 +1,5 @@
-//! `cargo xtask fuzz`: readers are given bytes until one fails, or the time is over.
-//! Input: the fuzz crate; the golden recordings, to begin with.
+//! `cargo xtask fuzz`: gives made-up bytes to readers until one fails or the time is over.
+//! Input: the fuzz crate; the golden recordings as the first inputs.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,7 +10,8 @@ use anyhow::{Context, Result};
 use crate::host::{apt, cache, process};
 use crate::results::tally::{Tally, Verdict};
 
-/// Has the fuzzer's coverage compiled into our code; what cargo-fuzz gives rustc, as far as a stable one takes it.
+/// Compiles the fuzzer's coverage into the project's code. cargo-fuzz passes the same to rustc, except for unstable
+/// flags.
 const FLAGS: [&str; 6] = [
     "-Cpasses=sancov-module",
     "-Cllvm-args=-sanitizer-coverage-level=4",
@@ -19,15 +20,15 @@ const FLAGS: [&str; 6] = [
     "-Cllvm-args=-sanitizer-coverage-trace-compares",
     "--cfg=fuzzing",
 ];
-/// With a target given, build scripts are compiled without [`FLAGS`].
+/// With an explicit target, build scripts are compiled without [`FLAGS`].
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 const FUZZERS: [&str; 1] = ["recording"];
-/// Lines of what libFuzzer says that tell of a failure.
+/// The last lines of libFuzzer's output, which describe a failure.
 const LAST_WORDS: usize = 60;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// How long each reader is tried.
+    /// Try each reader for this long.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     seconds: u32,
 }
@@ -38,7 +39,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(tally.is_bad(true))))
 }
 
-/// Counts one check per reader; skipped ones where libFuzzer cannot be built.
+/// Counts one check per reader. The checks are skipped if libFuzzer cannot be built.
 pub fn check(seconds: u32) -> Result<Tally> {
     if process::find("c++").is_none() {
         if !process::is_ci() {
@@ -63,7 +64,7 @@ pub fn check(seconds: u32) -> Result<Tally> {
             .args(golden()?)
             .arg(format!("-max_total_time={seconds}"))
             .arg(format!("-artifact_prefix={}/{fuzzer}-", built.display()))
-            // Seconds for one input and MiB of memory, far more than any of that size takes.
+            // Seconds and MiB of memory for one input: far more than any input of that size takes.
             .args(["-timeout=20", "-rss_limit_mb=2048", "-max_len=16384"])
             .arg("-print_final_stats=1");
         let output = fuzz

@@ -1,4 +1,4 @@
-//! Everything about tracer that is not `cargo build`: the BPF object, the VMs, the whole test run, the benchmarks.
+//! Every task for tracer beyond `cargo build`: the BPF object, the VMs, the whole test run, the benchmarks.
 //! Input: the command line.
 #![allow(
     clippy::print_stdout,
@@ -21,7 +21,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// What cargo alone cannot do for tracer.
+/// Tasks for tracer that cargo alone cannot do.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Cli {
@@ -37,11 +37,11 @@ enum Command {
     Ebpf(ebpf::Args),
     /// Run the tests in virtual machines, on several kernels.
     Vm(vm::Args),
-    /// Run everything the project promises: what CI runs.
+    /// Check every promise of the project: this is what CI runs.
     Test(test::Args),
     /// Compare tracer with other recorders of page moves, on this machine.
     Bench(bench::Args),
-    /// Give readers all kinds of bytes, and see that none fails.
+    /// Give made-up bytes to readers, and check that none fails.
     Fuzz(fuzz::Args),
     /// Read exports with other programs: pyarrow, DuckDB, polars, Spark, Perfetto.
     Exports,

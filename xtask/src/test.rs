@@ -1,4 +1,4 @@
-//! `cargo xtask test`: everything the project promises, step by step, to a closing line that counts every test.
+//! `cargo xtask test`: checks every promise of the project, step by step, and ends with a line that counts every test.
 //! Input: the command line; the output of cargo and of the test runner.
 
 use std::fs;
@@ -13,7 +13,7 @@ use crate::results::report::{Message, Reader};
 use crate::results::tally::{Tally, Verdict};
 use crate::{deny, ebpf, exports, fuzz, vm};
 
-/// Each reader is given all kinds of bytes for so long.
+/// Each reader is given made-up bytes for this long.
 const FUZZ_SECONDS: u32 = 30;
 
 #[derive(clap::Args)]
@@ -26,7 +26,7 @@ pub struct Args {
     no_e2e: bool,
 }
 
-/// The order is by what is cheap and by what the next one needs: the object before what embeds it.
+/// Cheap steps run first, and each step before those that need it: the object before the programs that embed it.
 pub fn main(args: &Args) -> ExitCode {
     let mut steps = Steps::default();
     steps.step("format", format);
@@ -61,7 +61,7 @@ struct Steps {
 }
 
 impl Steps {
-    /// Runs a step. An error is a failure of the step; the steps after it run all the same.
+    /// Runs a step. An error is a failure of the step; the steps after it run nevertheless.
     fn step(&mut self, name: &str, run: impl FnOnce() -> Result<Tally>) {
         println!("\n== {name}");
         let started = Instant::now();
@@ -77,7 +77,7 @@ impl Steps {
 
 fn format() -> Result<Tally> {
     let workspace = tried(process::cargo().args(["fmt", "--all", "--check"]))?;
-    // The BPF crate is a workspace of its own, and so is the fuzz crate.
+    // The BPF crate and the fuzz crate are workspaces of their own.
     let bpf = tried(process::cargo().args(["fmt", "--check", "--manifest-path", "tracer-ebpf/Cargo.toml"]))?;
     let fuzz = tried(process::cargo().args(["fmt", "--check", "--manifest-path", "fuzz/Cargo.toml"]))?;
     Ok(workspace.sum(bpf).sum(fuzz))
@@ -85,7 +85,7 @@ fn format() -> Result<Tally> {
 
 fn lints() -> Result<Tally> {
     let workspace = tried(process::cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
-    // Without what is optional.
+    // This builds without the optional features.
     let bare = [
         "clippy",
         "-p",
@@ -101,7 +101,7 @@ fn lints() -> Result<Tally> {
     Ok(workspace.sum(bare).sum(bpf))
 }
 
-/// Counts one test: that the command succeeds.
+/// Counts one test, which passes if the command succeeds.
 fn tried(command: &mut Command) -> Result<Tally> {
     let status = command
         .status()
@@ -113,12 +113,12 @@ fn tried(command: &mut Command) -> Result<Tally> {
     Ok(Tally::of(Verdict::Passed))
 }
 
-/// Counts the tests cargo ran. A test binary that does not build or dies has no result line, but cargo fails.
+/// Counts the tests that cargo ran. A test binary that does not build or dies has no result line, but cargo fails.
 fn unit_tests() -> Result<Tally> {
     let mut command = process::cargo();
     command.args(["test", "--workspace", "--no-fail-fast"]);
     if process::is_root() {
-        // Ignored are those that need root.
+        // The ignored tests are those that need root.
         command.args(["--", "--include-ignored"]);
     }
     let mut child = command.stdout(Stdio::piped()).spawn().context("start cargo test")?;
@@ -171,7 +171,7 @@ fn end_to_end() -> Result<Tally> {
         println!("skipped: needs root; type: sudo {tests} run --tracer {tracer}");
         return Ok(Tally::of(Verdict::Skipped));
     };
-    // Made by us, so that we may read and remove it when root writes it.
+    // This process creates it, so that it may read and remove the file when root writes it.
     fs::write(&report, "").with_context(|| format!("create {}", report.display()))?;
     runner
         .args(["run", "--tracer"])

@@ -13,29 +13,29 @@ Examples:
 
 The load takes most of the memory for about a second in each run: nothing of worth should run beside it.";
 
-/// Compares tracer with other recorders of page moves on this machine, and prints how it does by its goals
+/// Compares tracer with other recorders of page moves on this machine, and prints how it meets its goals
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub struct Args {
-    /// Exit code 1 where a goal is missed.
+    /// Exit with code 1 if a goal is missed.
     #[arg(long)]
     pub check: bool,
-    /// Runs of each, in turn with what it is compared with.
+    /// The number of runs of each benchmark, each in turn with its peer.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub pairs: u32,
-    /// Events of the made-up recording that is read.
+    /// The number of events in the made-up recording that is read.
     #[arg(long, value_name = "N", default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub events: u64,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
-    /// Only these: live, record, record-exact, perf, perf-z, bpftrace, encode, read.
+    /// Run only these: live, record, record-exact, perf, perf-z, bpftrace, encode, read.
     pub names: Vec<String>,
-    /// Be the process whose pages move; the benchmark starts this.
+    /// Act as the process whose pages move; the benchmark starts this.
     #[arg(long, hide = true)]
     pub load: bool,
-    /// Say that whoever starts this has attached; recorders start this.
+    /// Report that the recorder has attached; recorders start this.
     #[arg(long, hide = true)]
     pub gate: bool,
 }

@@ -1,4 +1,4 @@
-//! A child whose CPU time and memory are known to the nanosecond and the page.
+//! A child whose CPU time and memory are measured to the nanosecond and the page.
 //! Input: a `Command`; wait4(2) and the CPU clock of the process.
 
 use std::io;
@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal
 
 use crate::host::process::shown;
 
-/// What a child used, and what it leaves.
+/// The exit status of a child, and the resources that it used.
 #[derive(Debug)]
 pub struct Used {
     pub status: ExitStatus,
@@ -21,7 +21,7 @@ pub struct Used {
     pub memory: u64,
 }
 
-/// A child that does not outlive us, and is waited for once.
+/// A child that does not outlive this process, and is waited for once.
 pub struct Measured {
     pub child: Child,
     waited: bool,
@@ -36,7 +36,7 @@ impl Measured {
         Ok(Self { child, waited: false })
     }
 
-    /// CPU time so far, of all its threads.
+    /// The CPU time of all its threads so far.
     pub fn cpu(&self) -> Result<Duration> {
         let mut clock = 0;
         let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
@@ -52,7 +52,7 @@ impl Measured {
         Ok(Duration::new(seconds.unwrap_or(0), nanos.unwrap_or(0)))
     }
 
-    /// Asks it to end, as Ctrl-C does.
+    /// Requests its end, as Ctrl-C does.
     pub fn interrupt(&self) -> Result<()> {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, Signal::INT).context("interrupt a child")
@@ -63,7 +63,7 @@ impl Measured {
         self.reap(0)?.context("a child without an end")
     }
 
-    /// What it used, if it has ended.
+    /// The resources that it used, if it has ended.
     pub fn ended(&mut self) -> Result<Option<Used>> {
         self.reap(libc::WNOHANG)
     }
@@ -87,7 +87,7 @@ impl Measured {
             return Ok(None);
         }
         self.waited = true;
-        // SAFETY: all zeros is a value of it, and the kernel has filled it since.
+        // SAFETY: all zeros is a valid value, and the kernel has filled it since.
         let usage = unsafe { usage.assume_init() };
         Ok(Some(Used {
             status: ExitStatus::from_raw(status),
@@ -100,7 +100,7 @@ impl Measured {
 impl Drop for Measured {
     fn drop(&mut self) {
         if !self.waited {
-            // It may have ended already; then there is nothing to kill, and the wait returns at once.
+            // It may have ended already: then there is nothing to kill, and the wait returns at once.
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
@@ -110,7 +110,7 @@ impl Drop for Measured {
 /// CPU time of this process.
 pub fn own_cpu() -> Duration {
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: it fills the structure, which lives through the call; all zeros is a value of it.
+    // SAFETY: the call fills the structure, which lives through it; all zeros is a valid value.
     let usage = unsafe {
         libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr());
         usage.assume_init()
@@ -123,7 +123,7 @@ fn time(time: libc::timeval) -> Duration {
     Duration::from_secs(u64::try_from(time.tv_sec).unwrap_or(0)) + Duration::from_micros(micros)
 }
 
-/// Nanoseconds, as sums and ratios use them.
+/// Nanoseconds as an integer, for sums and ratios.
 pub fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

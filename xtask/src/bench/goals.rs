@@ -1,16 +1,16 @@
-//! What tracer is to reach, and whether it does.
+//! The goals of tracer, and whether it reaches them.
 //! Input: measurements by their names.
 
 use super::stats::Spread;
 
-/// What is measured of something.
+/// The quantity that is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
     /// The load's CPU time for each page that moved.
     LoadCpu,
-    /// The same by that of the run before, which nobody watched.
+    /// The same, divided by the value of the run before, which was not recorded.
     LoadRatio,
-    /// CPU time of who records for each event, from attached to ended.
+    /// The recorder's CPU time for each event, from attaching to its end.
     EventCpu,
     /// The same for each page that moved.
     PageCpu,
@@ -22,9 +22,9 @@ pub enum What {
     Lost,
     /// CPU time for each event that is read.
     ReadCpu,
-    /// The same by that of `perf script`.
+    /// The same, divided by the value of `perf script`.
     ReadRatio,
-    /// Peak of resident memory.
+    /// The peak of resident memory.
     Memory,
 }
 
@@ -55,7 +55,7 @@ impl What {
     }
 }
 
-/// A goal: of this nothing more than that.
+/// A goal: the quantity must not exceed this value.
 pub struct Goal {
     pub of: &'static str,
     pub what: What,
@@ -66,7 +66,7 @@ const fn goal(of: &'static str, what: What, most: f64) -> Goal {
     Goal { of, what, most }
 }
 
-/// All of them.
+/// All goals.
 pub const GOALS: [Goal; 13] = [
     goal("record-exact", What::LoadRatio, 1.05),
     goal("record-exact", What::EventBytes, 4.0),
@@ -89,7 +89,7 @@ impl Goal {
         GOALS.iter().find(|goal| goal.of == of && goal.what == what)
     }
 
-    /// Losses are a matter of every run, all else of the middle one.
+    /// Losses and memory are judged by the worst run, everything else by the median.
     pub fn is_reached(&self, spread: &Spread) -> bool {
         let judged = match self.what {
             What::Lost | What::Memory => spread.most,

@@ -1,10 +1,10 @@
-//! The load: a process that lets the kernel move 250,000 pages and more, and knows what that cost it.
+//! The load: a process that makes the kernel move 250,000 pages and more, and measures its own cost.
 //! Input: lines on stdin; the pools of huge pages under /sys; `pgmigrate_success` of /proc/vmstat.
 //!
-//! A page of a gigabyte can be had only where the kernel moves away what lies there (`alloc_contig_pages`). So that
-//! something lies there, all other free memory is taken for a moment while the process fills its own, by huge pages
-//! that nobody touches. Where the moved pages go there was memory in use a moment before: what the machine's host has
-//! yet to provide would cost more than the move.
+//! A page of a gigabyte is available only if the kernel moves the pages there away (`alloc_contig_pages`). To have
+//! pages there, the process fills its own memory while huge pages that nobody touches take all other free memory. The
+//! targets of the moves are memory that was in use a moment before: memory that the machine's host must first provide
+//! would cost more than the move.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
@@ -20,16 +20,16 @@ use crate::host::memory::{Pages, meminfo};
 
 const GIB: usize = 1 << 30;
 const SMALL: usize = 2 << 20;
-/// Gigabytes that are emptied.
+/// The number of gigabytes that are emptied.
 const GIGANTIC: usize = 2;
-/// What is filled: what fits, and what else is free in pieces below a huge page comes first.
+/// The memory that is filled, bytes. Free pieces smaller than a huge page are filled first.
 const FILLED: usize = 1600 << 20;
-/// Is left to everybody else.
+/// Memory that is left to other processes.
 const LEFT: usize = 900 << 20;
-/// A run that moved less is made again: somebody else's memory came into the way.
+/// A run that moved fewer pages is repeated, because other processes' memory was in the way.
 pub const LEAST: u64 = 100_000;
 
-/// What moved and what that cost the process.
+/// The number of moved pages, and the cost for the process.
 #[derive(Clone, Copy, Debug)]
 pub struct Moved {
     pub pages: u64,
@@ -37,7 +37,7 @@ pub struct Moved {
     pub cpu: u64,
 }
 
-/// The load, seen from the benchmark: filled and about to move.
+/// The load as the benchmark sees it: filled and about to move.
 pub struct Load {
     child: Child,
     orders: Option<ChildStdin>,
@@ -46,7 +46,7 @@ pub struct Load {
 
 impl Load {
     pub fn start() -> Result<Self> {
-        // It is not killed with us: it has to give back the huge pages first.
+        // It is not killed with this process, because it has to return the huge pages first.
         let mut child = Command::new(std::env::current_exe().context("find this program")?)
             .args(["bench", "--load"])
             .stdin(Stdio::piped())
@@ -57,25 +57,30 @@ impl Load {
         let answers = BufReader::new(child.stdout.take().context("a piped stdout")?);
         let mut load = Self { child, orders, answers };
         let answer = load.answer()?;
-        ensure!(answer == "ready", "the load said {answer:?} instead of ready");
+        ensure!(answer == "ready", "the load answered {answer:?} instead of ready");
         Ok(load)
     }
 
-    /// Lets the kernel move its pages.
+    /// Makes the kernel move its pages.
     pub fn go(mut self) -> Result<Moved> {
-        writeln!(self.orders.as_mut().context("its stdin")?, "go").context("tell the load to go")?;
+        writeln!(self.orders.as_mut().context("its stdin")?, "go").context("start the moves of the load")?;
         let answer = self.answer()?;
         let mut numbers = answer.split(' ').map(str::parse);
         let (Some(Ok(pages)), Some(Ok(cpu))) = (numbers.next(), numbers.next()) else {
-            bail!("the load said {answer:?} instead of its numbers")
+            bail!("the load answered {answer:?} instead of its numbers")
         };
         Ok(Moved { pages, cpu })
     }
 
     fn answer(&mut self) -> Result<String> {
         let mut line = String::new();
-        self.answers.read_line(&mut line).context("hear from the load")?;
-        ensure!(!line.is_empty(), "the load ended early; above it says why");
+        self.answers
+            .read_line(&mut line)
+            .context("read the answer of the load")?;
+        ensure!(
+            !line.is_empty(),
+            "the load ended early; its message above gives the reason"
+        );
         Ok(line.trim_end().to_owned())
     }
 }
@@ -87,7 +92,7 @@ impl Drop for Load {
     }
 }
 
-/// Why this machine cannot serve the load, if it cannot.
+/// The reason why this machine cannot run the load, if there is one.
 pub fn refused() -> Result<Option<String>> {
     for size in [GIB, SMALL] {
         if !Pool::path(size).exists() {
@@ -105,9 +110,9 @@ pub fn refused() -> Result<Option<String>> {
     }))
 }
 
-/// What the process does, on a line each: it says `ready`, then `PAGES NANOSECONDS`.
+/// Runs the process. It writes one line each: `ready`, then `PAGES NANOSECONDS`.
 pub fn serve() -> Result<()> {
-    // SAFETY: no handler is installed. Ctrl-C is for the benchmark, whose end is ours once the huge pages are back.
+    // SAFETY: no handler is installed. Ctrl-C ends the benchmark; this process ends when the huge pages are back.
     unsafe {
         libc::signal(libc::SIGINT, libc::SIG_IGN);
         libc::signal(libc::SIGTERM, libc::SIG_IGN);
@@ -124,12 +129,12 @@ pub fn serve() -> Result<()> {
     gigantic.resize(GIGANTIC)?;
     let cpu = nanos(own_cpu().saturating_sub(began));
     let pages = moved()? - before;
-    // The recorder's turn to read what is left.
+    // The recorder now reads the remaining events.
     drop((gigantic, memory));
     say(&format!("{pages} {cpu}"))
 }
 
-/// Fills memory that lies where the next gigantic pages come from.
+/// Fills memory in the place of the next gigantic pages.
 fn fill() -> Result<Pages> {
     let warm = Pages::filled(FILLED)?;
     let gigantic = Pool::find(GIB)?;
@@ -140,12 +145,12 @@ fn fill() -> Result<Pages> {
     let memory = Pages::filled(FILLED)?;
     drop(rest);
     drop(warm);
-    // What was given back has settled by then.
+    // The returned memory has settled by then.
     thread::sleep(Duration::from_millis(50));
     Ok(memory)
 }
 
-/// The huge pages of one size; as many as before on drop.
+/// The huge pages of one size. Drop restores their number.
 struct Pool {
     path: PathBuf,
     before: usize,
@@ -163,7 +168,7 @@ impl Pool {
         Ok(Self { path, before })
     }
 
-    /// So many more, or as many as there can be.
+    /// Adds this number of pages, or as many as possible.
     fn resize(&self, more: usize) -> Result<()> {
         let number = (self.before + more).to_string();
         fs::write(&self.path, number).with_context(|| format!("write {}", self.path.display()))
@@ -172,12 +177,12 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        // Nobody could do anything about it.
+        // A failure here cannot be handled.
         let _ = self.resize(0);
     }
 }
 
-/// Pages that the kernel has moved since it booted.
+/// The number of pages that the kernel has moved since boot.
 fn moved() -> Result<u64> {
     let vmstat = fs::read_to_string("/proc/vmstat").context("read /proc/vmstat")?;
     let count = vmstat.lines().find_map(|line| line.strip_prefix("pgmigrate_success "));

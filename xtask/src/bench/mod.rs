@@ -1,7 +1,7 @@
-//! `cargo xtask bench`: tracer beside its peers, on page moves of this machine and on a large recording.
+//! `cargo xtask bench`: compares tracer with its peers, on page moves of this machine and on a large recording.
 //! Input: the command line; the machine.
 //!
-//! Times drift with the machine: what is compared is measured in turn, several times.
+//! Times drift with the machine, so peers are measured in turn, several times.
 
 mod args;
 mod child;

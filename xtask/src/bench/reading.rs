@@ -1,5 +1,5 @@
-//! Writing and reading of a recording of millions of made-up moves, beside `perf script` on perf's own recording.
-//! Input: what the workload `bulk` writes; perf's recording of the load.
+//! Writes and reads a recording of millions of made-up moves, and compares with `perf script` on perf's own recording.
+//! Input: the output of the workload `bulk`; perf's recording of the load.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,9 +16,9 @@ use super::setup::Bench;
 use super::stats::per;
 use crate::host::process;
 
-/// Events that are encoded in a run, into nothing.
+/// Events that are encoded in a run; the output is discarded.
 const ENCODED: u64 = 4_000_000;
-/// More than an event takes in a file, for the question whether there is room.
+/// More bytes than an event takes in a file, to check for free space.
 const BYTES: u64 = 8;
 /// The commands that read all of a recording.
 const READERS: [&str; 3] = ["report", "cat", "info"];
@@ -59,12 +59,12 @@ pub fn run(args: &Args, bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// CPU nanoseconds and bytes of [`ENCODED`] events.
+/// The CPU nanoseconds and bytes of [`ENCODED`] events.
 fn encoded(tests: &Path) -> Result<(u64, u64)> {
     let said = process::output(Command::new(tests).args(["work", "bulk", "-", &ENCODED.to_string()]))?;
     let mut numbers = said.split_whitespace().map(str::parse);
     let (Some(Ok(cpu)), Some(Ok(bytes))) = (numbers.next(), numbers.next()) else {
-        anyhow::bail!("the workload said {said:?} instead of its numbers")
+        anyhow::bail!("the workload printed {said:?} instead of its numbers")
     };
     Ok((cpu, bytes))
 }
@@ -119,7 +119,7 @@ fn read(bench: &mut Bench, recording: &Path, events: u64, peer: Option<&Peer>) -
     Ok(())
 }
 
-/// What a command uses when nobody reads what it prints.
+/// The resources that a command uses while its output is discarded.
 fn quietly(command: &mut Command) -> Result<Used> {
     let shown = process::shown(command);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

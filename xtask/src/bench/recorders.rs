@@ -1,5 +1,5 @@
-//! Who records page moves: tracer and its peers, from attached to ended.
-//! Input: their command lines, what they say on stderr, and what they have recorded.
+//! Recorders of page moves: tracer and its peers, from attaching to their end.
+//! Input: their command lines, their lines on stderr, and their recordings.
 
 use std::env;
 use std::ffi::OsStr;
@@ -17,15 +17,15 @@ use serde_json::Value;
 use super::child::{Measured, nanos};
 use crate::host::process;
 
-/// By then it is attached, or has ended.
+/// A recorder must have attached, or ended, within this time.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// What the gate says: whoever starts a COMMAND has attached.
+/// The message of the gate: the recorder that starts a COMMAND has attached.
 const ATTACHED: &str = "bench: attached";
-/// One line for each mapping: what its page moved to, and who did it.
+/// One line for each mapping: the frame that its page moved to, and the task that moved it.
 const PRINTF: &str = r#"tracepoint:migrate:remove_migration_pte
 { printf("%lx %lx %d %s\n", args->addr, args->pte, tid, comm); }"#;
 
-/// Who records.
+/// A program that records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recorder {
     /// `tracer --all`, into /dev/null.
@@ -38,7 +38,7 @@ pub enum Recorder {
     Bpftrace,
 }
 
-/// Each with its name.
+/// All recorders by name.
 pub const ALL: [(&str, Recorder); 6] = [
     ("live", Recorder::Live),
     ("record", Recorder::Record("tracepoint")),
@@ -48,15 +48,15 @@ pub const ALL: [(&str, Recorder); 6] = [
     ("bpftrace", Recorder::Bpftrace),
 ];
 
-/// What a recorder used and recorded.
+/// The resources that a recorder used, and the number of its events.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Recorded {
-    /// Nanoseconds of CPU time since it was attached.
+    /// Nanoseconds of CPU time since it attached.
     pub cpu: u64,
-    /// None: it counts none.
+    /// None: it does not count events.
     pub events: Option<u64>,
     pub bytes: Option<u64>,
-    /// None: it does not say.
+    /// None: it does not report losses.
     pub lost: Option<u64>,
 }
 
@@ -93,7 +93,7 @@ impl Recorder {
         Ok(command)
     }
 
-    /// What stands in the line of stderr that says that it is attached.
+    /// Part of the line on stderr that shows that it has attached.
     fn attached(self) -> &'static str {
         match self {
             // The greeting.
@@ -109,17 +109,17 @@ pub struct Running {
     file: PathBuf,
     process: Measured,
     stderr: Receiver<String>,
-    /// CPU time until it was attached.
+    /// The CPU time up to attaching.
     before: Duration,
-    /// The gate's.
+    /// The stdin of the gate.
     _stdin: Option<ChildStdin>,
 }
 
 impl Running {
-    /// Starts it, and waits until it is attached.
+    /// Starts it, and waits until it has attached.
     ///
     /// # Errors
-    /// With its last words where it ends instead.
+    /// With its last lines if it ends instead.
     pub fn start(recorder: Recorder, tracer: &Path, file: PathBuf) -> Result<Self> {
         let mut command = recorder.command(tracer, &file)?;
         command.env("LC_ALL", "C");
@@ -150,7 +150,7 @@ impl Running {
         })
     }
 
-    /// Ends it, and reads what it has recorded.
+    /// Ends it, and reads its recording.
     pub fn end(mut self, tracer: &Path) -> Result<Recorded> {
         self.process.interrupt()?;
         let deadline = Instant::now() + PATIENCE;
@@ -170,7 +170,7 @@ impl Running {
             recorded.bytes = Some(size.len());
         }
         match self.recorder {
-            // It says no more than whether something was lost.
+            // It reports only whether something was lost.
             Recorder::Live => match used.status.code() {
                 Some(0) => recorded.lost = Some(0),
                 Some(1) => {}
@@ -200,7 +200,7 @@ impl Running {
     }
 }
 
-/// What `tracer info` says of a recording. Its exit code is 1 where something is missing from it.
+/// The output of `tracer info` for a recording. Its exit code is 1 if the recording is incomplete.
 fn info(tracer: &Path, file: &Path) -> Result<Value> {
     let mut command = Command::new(tracer);
     command.arg("info").arg(file).arg("--json");
@@ -223,7 +223,7 @@ fn sum(counts: &Value) -> u64 {
         .sum()
 }
 
-/// The samples of perf's recording, and how many it has lost.
+/// The number of samples in perf's recording, and of lost ones.
 fn perf_events(file: &Path) -> Result<(Option<u64>, Option<u64>)> {
     let mut script = Command::new("perf");
     script
@@ -239,7 +239,7 @@ fn perf_events(file: &Path) -> Result<(Option<u64>, Option<u64>)> {
             None => events += 1,
             Some((_, rest)) => {
                 let number = rest.split(' ').find_map(|word| word.parse::<u64>().ok());
-                lost += number.context("perf script says that something was lost, and not how much")?;
+                lost += number.context("perf script reports a loss without its number")?;
             }
         }
     }
@@ -248,7 +248,7 @@ fn perf_events(file: &Path) -> Result<(Option<u64>, Option<u64>)> {
     Ok((Some(events), Some(lost)))
 }
 
-/// What a recorder starts when it has attached: it waits for the end of stdin, or to be killed.
+/// The command of a recorder that has attached: it waits for the end of stdin, or to be killed.
 pub fn gate() -> Result<()> {
     eprintln!("{ATTACHED}");
     std::io::copy(&mut std::io::stdin(), &mut std::io::sink()).context("read stdin")?;
@@ -258,7 +258,7 @@ pub fn gate() -> Result<()> {
 fn lines(from: impl std::io::Read + Send + 'static) -> Receiver<String> {
     let (sender, lines) = channel();
     thread::spawn(move || {
-        // What is no text comes as near to it as it can. An error is the pipe's end.
+        // Text that is not UTF-8 is converted as well as possible. An error means the pipe's end.
         for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
             if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
                 break;

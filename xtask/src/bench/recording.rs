@@ -1,4 +1,4 @@
-//! Each recorder on the load, beside the load alone, in turn.
+//! Runs each recorder on the load, in turn with the load alone.
 //! Input: the recorders' and the load's own counts.
 
 use anyhow::Result;
@@ -11,10 +11,10 @@ use super::setup::Bench;
 use super::stats::per;
 use crate::host::process;
 
-/// A load that moves little is started again, so often.
+/// A load that moves too few pages is started at most this often.
 const TRIES: u32 = 4;
 
-/// Each recorder beside a run without one, in turn.
+/// Runs each recorder in turn with a run without one.
 pub fn run(args: &Args, bench: &mut Bench) -> Result<()> {
     let mut wanted: Vec<_> = recorders::ALL
         .into_iter()
@@ -31,7 +31,7 @@ pub fn run(args: &Args, bench: &mut Bench) -> Result<()> {
         }
     }
     for round in 1..=args.pairs {
-        // A recorder that this machine does not serve is not tried again.
+        // A recorder that does not work on this machine is not tried again.
         let mut served = Vec::new();
         for (name, recorder) in wanted {
             eprintln!("bench: {name}, pair {round} of {} ...", args.pairs);
@@ -87,7 +87,7 @@ pub fn recorded(bench: &Bench, name: &str, recorder: Recorder) -> Result<(Moved,
     )
 }
 
-/// Runs the load until it has moved enough to tell.
+/// Runs the load until it has moved enough pages.
 fn enough<T>(mut run: impl FnMut() -> Result<T>, moved: impl Fn(&T) -> Moved) -> Result<T> {
     let mut most = 0;
     for _ in 0..TRIES {

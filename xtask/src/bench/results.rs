@@ -1,5 +1,5 @@
-//! What was measured, beside the goals: as a table and as JSON.
-//! Input: the numbers of all runs, and why there are none.
+//! The measurements and the goals, as a table and as JSON.
+//! Input: the numbers of all runs, and the reasons for missing ones.
 
 use std::fmt::Write as _;
 
@@ -9,17 +9,17 @@ use super::args::Args;
 use super::goals::{GOALS, Goal, What};
 use super::stats::Spread;
 
-/// All of them.
+/// All measurements.
 #[derive(Default)]
 pub struct Results {
-    /// What the machine and the programs are.
+    /// Facts about the machine and the programs.
     pub machine: Vec<(String, String)>,
     rows: Vec<Row>,
-    /// What could not be measured, and why.
+    /// The measurements that could not be made, with the reasons.
     skipped: Vec<(String, String)>,
 }
 
-/// One thing, measured several times.
+/// One quantity, measured several times.
 struct Row {
     of: &'static str,
     what: What,
@@ -27,7 +27,7 @@ struct Row {
 }
 
 impl Results {
-    /// A number of one run; None says nothing.
+    /// Adds a number of one run. None adds nothing.
     pub fn add(&mut self, of: &'static str, what: What, value: Option<f64>) {
         let Some(value) = value else { return };
         match self.rows.iter_mut().find(|row| (row.of, row.what) == (of, what)) {
@@ -40,13 +40,13 @@ impl Results {
         }
     }
 
-    /// Notes why there are no numbers, or no more.
+    /// Records the reason why numbers are missing.
     pub fn skip(&mut self, of: &str, reason: String) {
         eprintln!("bench: no {of}: {reason}");
         self.skipped.push((of.to_owned(), reason));
     }
 
-    /// Says of each goal without a number why that is so.
+    /// Records the reason for each goal without a number.
     pub fn explain(&mut self, args: &Args) {
         for goal in &GOALS {
             let measured = self.rows.iter().any(|row| (row.of, row.what) == (goal.of, goal.what));
@@ -61,8 +61,8 @@ impl Results {
             }
             let reason = match goal.of {
                 "uncorrelated" => "tracer has no mode without correlation",
-                _ if !args.wants(group) => "not asked for",
-                _ => "not measured; above it says why",
+                _ if !args.wants(group) => "not requested",
+                _ => "not measured; a message above gives the reason",
             };
             self.skipped.push((goal.of.to_owned(), reason.to_owned()));
         }
@@ -149,7 +149,7 @@ impl Results {
     }
 }
 
-/// With as many digits as say something.
+/// Formats a number with its significant digits.
 fn number(value: f64) -> String {
     if value.fract() == 0.0 || value >= 1000.0 {
         format!("{value:.0}")

@@ -1,4 +1,4 @@
-//! The programs that are compared, built or installed, and what machine they run on.
+//! The programs that are compared, built or installed, and the machine that they run on.
 //! Input: the workspace's sources, by cargo; Debian's packages of the peers; /proc/cpuinfo.
 
 use std::path::{Path, PathBuf};
@@ -12,10 +12,10 @@ use crate::host::cache::Scratch;
 use crate::host::memory::meminfo;
 use crate::host::{apt, process};
 
-/// The peers, each of a Debian package.
+/// The peers and their Debian packages.
 const PEERS: [(&str, &str); 2] = [("perf", "linux-perf"), ("bpftrace", "bpftrace")];
 
-/// What was built, and where files go.
+/// The programs that were built, the folder for files, and the results.
 pub struct Bench {
     pub tracer: PathBuf,
     pub tests: PathBuf,
@@ -24,7 +24,7 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// Builds tracer and its workloads, and installs the peers that are wanted and missing.
+    /// Builds tracer and its workloads, and installs the requested peers that are missing.
     pub fn build(args: &Args) -> Result<Self> {
         eprintln!("bench: building tracer and its workloads ...");
         let mut cargo = process::cargo();
@@ -67,13 +67,13 @@ impl Bench {
         Ok(bench)
     }
 
-    /// Where a recorder leaves its recording.
+    /// The path of a recorder's recording.
     pub fn file(&self, name: &str) -> PathBuf {
         self.scratch.path().join(name)
     }
 }
 
-/// What the numbers are of.
+/// Facts about the machine and the programs.
 fn machine(tracer: &Path) -> Result<Vec<(String, String)>> {
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").context("read /proc/cpuinfo")?;
     let model = cpuinfo

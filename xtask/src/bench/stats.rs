@@ -1,7 +1,7 @@
-//! What several measurements of one thing come to.
+//! Combines several measurements of one quantity.
 //! Input: numbers of interleaved runs.
 
-/// The middle of some measurements and how far they spread.
+/// The median of some measurements and their spread.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spread {
     pub median: f64,
@@ -10,7 +10,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// None without a number.
+    /// None if there are no numbers.
     pub fn of(values: &[f64]) -> Option<Self> {
         let mut sorted = values.to_vec();
         sorted.sort_by(f64::total_cmp);
@@ -25,7 +25,7 @@ impl Spread {
     }
 }
 
-/// One measurement by the other; None where that says nothing.
+/// One measurement divided by the other. None if the quotient means nothing.
 #[expect(clippy::cast_precision_loss, reason = "counts and nanoseconds far below 2^52")]
 pub fn per(amount: u64, each: u64) -> Option<f64> {
     (each > 0).then(|| amount as f64 / each as f64)

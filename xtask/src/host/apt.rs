@@ -20,7 +20,7 @@ impl Apt {
     /// The machine's own lists, fetched once if there are none.
     pub fn of_machine() -> Result<Self> {
         if process::find("apt-get").is_none() {
-            bail!("Debian kernels come by apt-get, which is not here; give a kernel image instead: --kernel FILE");
+            bail!("Debian kernels need apt-get, which is not installed; give a kernel image instead: --kernel FILE");
         }
         let apt = Self { options: Vec::new() };
         if apt.sources()?.trim().is_empty() {
@@ -33,8 +33,8 @@ impl Apt {
         Ok(apt)
     }
 
-    /// The lists of `suite` alone, kept in the cache so that the machine's own sources stay as they are.
-    /// They come from the mirror the machine uses for Debian, whatever that is.
+    /// The lists of `suite` alone. They are kept in the cache, so that the machine's own sources do not change, and
+    /// come from the machine's own Debian mirror.
     pub fn of_suite(suite: &str) -> Result<Self> {
         let sources = Self::of_machine()?.sources()?;
         let mirror = sources.lines().find_map(|line| line.strip_prefix("Debian|Debian|"));
@@ -55,11 +55,11 @@ impl Apt {
         ];
         let apt = Self { options };
         if let Err(error) = process::output(apt.command("apt-get").args(["-qq", "update"])) {
-            // Without a network the lists of the last time will do, if there was one.
+            // Without a network, the last lists are used if there are any.
             if apt.sources()?.trim().is_empty() {
                 return Err(error.context(format!("fetch the package lists of {suite}")));
             }
-            eprintln!("xtask: going on with the last package lists of {suite}: {error:#}");
+            eprintln!("xtask: continuing with the last package lists of {suite}: {error:#}");
         }
         Ok(apt)
     }
@@ -84,7 +84,7 @@ impl Apt {
             .collect())
     }
 
-    /// Downloads packages and unpacks them into `dir`, without kernel modules: `unpack_modules` has those.
+    /// Downloads packages and unpacks them into `dir`, without kernel modules: `unpack_modules` unpacks those.
     pub fn unpack(&self, packages: &[&str], dir: &Path) -> Result<()> {
         self.each_tar(packages, dir, |tar| {
             extract(tar, dir, ["--exclude=*.ko", "--exclude=*.ko.*"])
@@ -94,7 +94,7 @@ impl Apt {
     /// Downloads a package and unpacks these kernel modules alone, compressed or not.
     ///
     /// # Errors
-    /// Also when the package lacks one of them, unless it is one of `if_any`.
+    /// Also when the package lacks one of the modules, unless it is one of `if_any`.
     pub fn unpack_modules(&self, package: &str, modules: &[&str], if_any: &[&str], dir: &Path) -> Result<()> {
         self.each_tar(&[package], dir, |tar| {
             let listing = process::output(Command::new("tar").arg("--list").arg("--file").arg(tar))?;
@@ -122,7 +122,7 @@ impl Apt {
 
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
-        // In another language the output could not be read.
+        // The output is parsed, so it must be in English.
         command.env("LC_ALL", "C");
         for option in &self.options {
             command.args(["-o", option]);
@@ -145,7 +145,7 @@ fn extract(tar: &Path, dir: &Path, options: impl IntoIterator<Item = impl AsRef<
 /// Installs packages on this machine.
 ///
 /// # Errors
-/// When we are not root: then the error says what to type.
+/// When this process is not root; the error contains the command to type.
 pub fn install(packages: &[&str]) -> Result<()> {
     let typed = format!("apt-get install -y --no-install-recommends {}", packages.join(" "));
     ensure!(

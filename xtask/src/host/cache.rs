@@ -1,4 +1,4 @@
-//! Where downloads stay between runs, and directories that appear whole or not at all.
+//! The folder of downloads between runs, and directories that appear either complete or not at all.
 //! Input: XDG_CACHE_HOME, HOME.
 
 use std::env;
@@ -17,8 +17,8 @@ pub fn dir() -> Result<PathBuf> {
         .join("tracer"))
 }
 
-/// Returns the directory at `path`. If it is not there, `fill` makes its content in a directory beside it,
-/// which is then renamed: neither a crash nor a second run at the same time leaves half of it.
+/// Returns the directory at `path`. If it does not exist, `fill` makes its content in a directory beside it, which is
+/// then renamed: neither a crash nor a second run at the same time leaves an incomplete one.
 pub fn filled(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
     if path.is_dir() {
         return Ok(path.to_owned());
@@ -29,7 +29,7 @@ pub fn filled(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<Pat
     fill(unfinished.path())?;
     match fs::rename(unfinished.path(), path) {
         Ok(()) => {}
-        // Another run was faster; what it made is as good.
+        // Another run was faster; its directory is as good.
         Err(_) if path.is_dir() => {}
         Err(error) => return Err(error).with_context(|| format!("rename to {}", path.display())),
     }
@@ -59,7 +59,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // It may have been renamed; what cannot be removed is left, a temporary directory after all.
+        // It may have been renamed. If it cannot be removed, it stays as a temporary directory.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

@@ -1,4 +1,4 @@
-//! Memory that the demo and the benchmarks fill, and how much there is.
+//! Memory that the demo and the benchmarks fill, and the amount that is available.
 //! Input: sizes; /proc/meminfo.
 
 use std::fs;
@@ -6,7 +6,7 @@ use std::fs;
 use anyhow::{Context, Result};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
-/// An entry of /proc/meminfo that is a size, bytes.
+/// An entry of /proc/meminfo that is a size, in bytes.
 pub fn meminfo(name: &str) -> Result<usize> {
     let meminfo = fs::read_to_string("/proc/meminfo").context("read /proc/meminfo")?;
     let mut lines = meminfo.lines().filter_map(|line| line.split_once(':'));
@@ -17,14 +17,14 @@ pub fn meminfo(name: &str) -> Result<usize> {
     Ok(kib << 10)
 }
 
-/// A private mapping of base pages: a huge page cannot be given back in part.
+/// A private mapping of base pages, because a huge page cannot be returned in part.
 pub struct Pages {
     start: *mut u8,
     len: usize,
 }
 
 impl Pages {
-    /// Every page of it written.
+    /// Maps the memory and writes every page.
     pub fn filled(len: usize) -> Result<Self> {
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory that exists.
@@ -34,8 +34,8 @@ impl Pages {
             start: start.cast(),
             len,
         };
-        // SAFETY: exactly the mapping above; the advice changes no content. A kernel without huge pages does
-        // not know it, and needs it not.
+        // SAFETY: exactly the mapping above; the advice changes no content. A kernel without huge pages rejects the
+        // advice and does not need it.
         let _ = unsafe { madvise(start, len, Advice::LinuxNoHugepage) };
         for page in pages.bytes().chunks_mut(rustix::param::page_size()) {
             page.fill(1);
@@ -43,7 +43,7 @@ impl Pages {
         Ok(pages)
     }
 
-    /// Gives back three of four pages.
+    /// Returns three of four pages to the kernel.
     pub fn punch(&mut self) -> Result<()> {
         let page = rustix::param::page_size();
         for four in self.bytes().chunks_exact_mut(4 * page) {
@@ -62,7 +62,8 @@ impl Pages {
 
 impl Drop for Pages {
     fn drop(&mut self) {
-        // SAFETY: the mapping is ours, and no reference into it outlives `self`. Failing, it would only stay.
+        // SAFETY: the mapping belongs to `self`, and no reference into it outlives `self`. If this fails, it only stays
+        // mapped.
         let _ = unsafe { munmap(self.start.cast(), self.len) };
     }
 }

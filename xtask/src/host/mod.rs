@@ -1,4 +1,4 @@
-//! This machine: its programs and packages, its memory, and the files that are kept on it between runs.
+//! This machine: its programs, its packages, its memory, and the files that are kept on it between runs.
 //! Input: none; each file beside this one names its own.
 
 pub mod apt;

@@ -1,4 +1,4 @@
-//! Other programs: run, read, found, and never left behind.
+//! Other programs: runs them, reads their output, finds them, and ends them with this process.
 //! Input: a `Command`, the environment's PATH.
 
 use std::env;
@@ -16,22 +16,22 @@ pub fn root() -> &'static Path {
     here.parent().unwrap_or(here)
 }
 
-/// The cargo that started us, in the workspace's root.
+/// The cargo that started this process, in the workspace's root.
 pub fn cargo() -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(root());
     cargo
 }
 
-/// Where cargo builds; a relative one is the workspace's: there our cargo is started.
+/// The folder in which cargo builds. A relative path is relative to the workspace, in which cargo is started.
 pub fn target_dir() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
 }
 
-/// Runs a command that prints for itself.
+/// Runs a command that prints its own output.
 ///
 /// # Errors
-/// With the whole command line, when it cannot be started or does not succeed.
+/// With the whole command line, if the command cannot be started or does not succeed.
 pub fn run(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("start {}", shown(command)))?;
     if !status.success() {
@@ -40,12 +40,12 @@ pub fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// What a command writes to stdout; its stderr is in the error when it does not succeed.
+/// The stdout of a command. If it does not succeed, its stderr is in the error.
 pub fn output(command: &mut Command) -> Result<String> {
     String::from_utf8(output_bytes(command)?).with_context(|| format!("{} does not print UTF-8", shown(command)))
 }
 
-/// The same, whatever the bytes are.
+/// The stdout of a command as bytes.
 pub fn output_bytes(command: &mut Command) -> Result<Vec<u8>> {
     let output = command
         .stdin(Stdio::null())
@@ -58,7 +58,7 @@ pub fn output_bytes(command: &mut Command) -> Result<Vec<u8>> {
     Ok(output.stdout)
 }
 
-/// A command line as it would be typed.
+/// A command line as a user would type it.
 pub fn shown(command: &Command) -> String {
     let words: Vec<OsString> = std::iter::once(command.get_program())
         .chain(command.get_args())
@@ -71,7 +71,7 @@ pub fn shown(command: &Command) -> String {
         .join(" ")
 }
 
-/// The program's path, when PATH has it.
+/// The program's path, if it is in PATH.
 pub fn find(program: &str) -> Option<PathBuf> {
     env::split_paths(&env::var_os("PATH")?)
         .map(|dir| dir.join(program))
@@ -82,12 +82,12 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// With `CI=true` a check that was skipped is a check that failed.
+/// With `CI=true`, a skipped check counts as failed.
 pub fn is_ci() -> bool {
     env::var("CI").is_ok_and(|value| value == "true")
 }
 
-/// A child that does not outlive us: killed on drop, and by the kernel should we be killed.
+/// A child that does not outlive this process: it is killed on drop, and by the kernel if this process is killed.
 pub struct Guard(Child);
 
 impl Guard {
@@ -100,7 +100,7 @@ impl Guard {
         ))
     }
 
-    /// How it ended, if it has.
+    /// The exit status, if it has ended.
     pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
         self.0.try_wait().context("wait for a child")
     }
@@ -108,7 +108,7 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        // It may have ended already; then there is nothing to kill, and the wait returns at once.
+        // It may have ended already: then there is nothing to kill, and the wait returns at once.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

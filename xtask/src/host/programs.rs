@@ -1,4 +1,4 @@
-//! The static programs that run where there is no libc: in the VM, and beside it on this machine.
+//! The static programs that run without a libc: in the VM, and on this machine beside it.
 //! Input: the workspace's sources, by cargo.
 
 use std::fs;
@@ -10,15 +10,15 @@ use super::process;
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// The programs a VM needs.
+/// The programs that a VM needs.
 pub struct Programs {
     pub tests: PathBuf,
     pub tracer: PathBuf,
 }
 
-/// Builds them, except a tracer that is given.
+/// Builds them, except a tracer that was given.
 pub fn build(tracer: Option<&Path>) -> Result<Programs> {
-    // A directory of its own: other flags in the same one would rebuild everything each time.
+    // They have a directory of their own, because other flags in a shared one would rebuild everything each time.
     let target_dir = process::target_dir().join("vm");
     let mut cargo = process::cargo();
     cargo
@@ -35,13 +35,13 @@ pub fn build(tracer: Option<&Path>) -> Result<Programs> {
         ])
         .env("CARGO_TARGET_DIR", &target_dir)
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
-        // A VM unpacks both programs into memory each time that it boots; line tables are nine tenths of them.
+        // A VM unpacks both programs into memory at each boot; nine tenths of them would be line tables.
         .env("CARGO_PROFILE_RELEASE_DEBUG", "none")
         .env("CARGO_PROFILE_RELEASE_STRIP", "debuginfo");
     if tracer.is_none() {
         cargo.args(["-p", "tracer-user", "--bin", "tracer"]);
     }
-    // The first time this takes minutes, in which cargo says nothing.
+    // The first build takes minutes, in which cargo prints nothing.
     eprintln!("xtask: building static tracer and tests for the VM ...");
     process::run(&mut cargo).context("build the static programs")?;
 
@@ -62,7 +62,8 @@ pub fn build(tracer: Option<&Path>) -> Result<Programs> {
     Ok(programs)
 }
 
-/// An ELF64 little-endian program without an interpreter (PT_INTERP), which the dynamic linker would be.
+/// Whether this is an ELF64 little-endian program without an interpreter (PT_INTERP), that is, without a dynamic
+/// linker.
 /// Offsets: elf(5), `Elf64_Ehdr` and `Elf64_Phdr`.
 fn is_static(elf: &[u8]) -> bool {
     const PT_INTERP: u32 = 3;

@@ -1,4 +1,4 @@
-//! Results of tests: the tally that every step comes to, and the report that the end-to-end tests write.
+//! Results of tests: the tally that every step returns, and the report that the end-to-end tests write.
 //! Input: none; `tally` counts, `report` reads.
 
 pub mod report;

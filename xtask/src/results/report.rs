@@ -1,5 +1,5 @@
-//! The guest's results, as they arrive: lines and the raw bytes that some of them announce.
-//! Input: what `tests/src/runner/report.rs` writes, cut anywhere.
+//! Parses the guest's results as they arrive: lines, and raw bytes that some lines announce.
+//! Input: the output of `tests/src/runner/report.rs`, cut anywhere.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::tally::{Tally, Verdict};
 
-/// One thing the guest said.
+/// One message of the guest.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Message {
     Hello {
@@ -44,10 +44,10 @@ impl Reader {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next message, if it has arrived whole.
+    /// The next message, if it has arrived completely.
     ///
     /// # Errors
-    /// When the stream is not what a guest of this version writes, or a file arrived damaged.
+    /// When the stream is not one that a guest of this version writes, or a file arrived damaged.
     pub fn next(&mut self) -> Result<Option<Message>> {
         let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') else {
             return Ok(None);
@@ -117,13 +117,13 @@ impl Reader {
                 };
                 (Message::Closing { tally }, end + 1)
             }
-            _ => bail!("the report has a line that is none of its own: {line:?}"),
+            _ => bail!("the report has an unknown line: {line:?}"),
         };
         self.buffer.drain(..used);
         Ok(Some(message))
     }
 
-    /// `length` bytes at `start` and where the next line starts, once they and their newline are here.
+    /// `length` bytes at `start`, and the position of the next line, once these bytes and their newline have arrived.
     fn raw(&self, start: usize, length: usize) -> Result<Option<(&[u8], usize)>> {
         let end = start.checked_add(length).context("a length out of range")?;
         match self.buffer.get(end) {
@@ -136,7 +136,7 @@ impl Reader {
 
 fn number(text: &str) -> Result<usize> {
     text.parse()
-        .with_context(|| format!("{text:?} in the report is no number"))
+        .with_context(|| format!("{text:?} in the report is not a number"))
 }
 
 fn verdict(word: &str) -> Result<Verdict> {
@@ -145,11 +145,11 @@ fn verdict(word: &str) -> Result<Verdict> {
         "failed" => Verdict::Failed,
         "skipped" => Verdict::Skipped,
         "not-applicable" => Verdict::NotApplicable,
-        _ => bail!("{word:?} in the report is no verdict"),
+        _ => bail!("{word:?} in the report is not a verdict"),
     })
 }
 
-/// The same rule as the guest's: such a name cannot leave the directory it is joined to.
+/// The same rule as in the guest: such a name cannot leave the directory that it is joined to.
 fn is_plain_name(name: &str) -> bool {
     !name.is_empty()
         && !name.starts_with('.')
@@ -158,7 +158,7 @@ fn is_plain_name(name: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
-/// FNV-1a, 64 bits: detects a damaged transfer; nobody attacks it.
+/// FNV-1a, 64 bits. It detects a damaged transfer; it need not resist attacks.
 fn fnv1a(data: &[u8]) -> u64 {
     data.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)

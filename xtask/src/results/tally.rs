@@ -1,7 +1,7 @@
-//! How tests end, and the closing line that counts them.
+//! Verdicts of tests, and the closing line that counts them.
 //! Input: the verdicts of single tests, and other tallies.
 
-/// How a test ended.
+/// The result of a test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Passed,
@@ -10,13 +10,13 @@ pub enum Verdict {
     NotApplicable,
 }
 
-/// What the closing lines count.
+/// The counts of the closing line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     pub passed: usize,
     pub failed: usize,
     pub skipped: usize,
-    /// Not part of the closing line, whose form others read; see [`Tally::aside`].
+    /// Not part of the closing line, whose form other programs read; see [`Tally::aside`].
     pub not_applicable: usize,
 }
 
@@ -39,7 +39,7 @@ impl Tally {
         }
     }
 
-    /// One test that ended so.
+    /// One test with this verdict.
     pub fn of(verdict: Verdict) -> Self {
         let mut tally = Self::default();
         tally.add(verdict);
@@ -51,7 +51,7 @@ impl Tally {
         format!("{} not applicable here", self.not_applicable)
     }
 
-    /// With `CI=true` a skipped test is a failed one.
+    /// With `CI=true`, a skipped test counts as failed.
     pub fn is_bad(self, ci: bool) -> bool {
         self.failed > 0 || (ci && self.skipped > 0)
     }

@@ -1,4 +1,4 @@
-//! The command line of `cargo xtask vm`, and the kernels and topics that run where it names none.
+//! The command line of `cargo xtask vm`, and its default kernels and topics.
 //! Input: the words of the command line.
 
 use std::path::PathBuf;
@@ -8,8 +8,8 @@ use anyhow::{Context, Result};
 use super::kernels::Spec;
 use super::shape::Mebibytes;
 
-/// The kernels that are tested where none is named, and which of them CI cannot do without: the others are in suites
-/// that come and go. A full build and cloud builds: two configurations.
+/// The kernels that are tested by default, and which of them CI requires: the others are in suites that come and go.
+/// The first is a full build, the others are cloud builds: two configurations.
 const MATRIX: [(&str, Needed); 5] = [
     ("debian:6.1", Needed::InCi),
     ("debian:6.12-cloud", Needed::InCi),
@@ -18,8 +18,8 @@ const MATRIX: [(&str, Needed); 5] = [
     ("debian:7.3-cloud@experimental", Needed::No),
 ];
 
-/// The topics that depend on the kernel. Where no test is named, the kernels that CI could do without run these alone:
-/// the command line is the same on all.
+/// The topics that depend on the kernel. If no test is named, the kernels that CI does not require run only these, with
+/// the same command line for all.
 pub const OF_KERNELS: [&str; 11] = [
     "doctor/",
     "moves/",
@@ -47,10 +47,10 @@ pub enum Needed {
 pub struct Args {
     /// A kernel to boot: debian:VERSION[-cloud][@SUITE] or an image file; may be repeated [default: debian:6.1,
     /// debian:6.12-cloud, debian:6.18-cloud@trixie-backports, debian:7.2-cloud@sid, debian:7.3-cloud@experimental, as
-    /// far as they can be had].
+    /// far as they are available].
     #[arg(long = "kernel", value_name = "KERNEL")]
     pub kernels: Vec<Spec>,
-    /// Of the default kernels, only those that CI cannot do without.
+    /// Use only the default kernels that CI requires.
     #[arg(long, conflicts_with = "kernels")]
     pub required: bool,
     /// NUMA nodes of the plain VM (some tests need a VM of another shape), with one CPU each (one node has two).
@@ -59,16 +59,16 @@ pub struct Args {
     /// Memory of each node.
     #[arg(long, value_name = "SIZE", default_value = "512M")]
     pub mem_per_node: Mebibytes,
-    /// How long one VM may take.
+    /// The longest time that one VM may take.
     #[arg(long, value_name = "SECONDS", default_value_t = 2700)]
     pub timeout: u64,
-    /// How long a VM may say nothing; it reports every 5 seconds.
+    /// The longest time that a VM may be silent; it reports every 5 seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     pub silence: u64,
     /// VMs at the same time; each keeps one CPU busy.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs: u16,
-    /// QEMU's accelerator. Emulation in one thread is the default: it works everywhere, and everywhere the same. With a
+    /// QEMU's accelerator. Emulation in one thread is the default, because it works everywhere in the same way. With a
     /// thread for each CPU, the kernel may die of an `int3` that another CPU has just patched away while hooks are
     /// attached.
     #[arg(long, default_value = "tcg,thread=single")]
@@ -82,7 +82,7 @@ pub struct Args {
     /// Leave the consoles and the files that tests sent in this directory.
     #[arg(long, value_name = "DIR")]
     pub keep: Option<PathBuf>,
-    /// Only show the tests.
+    /// Only list the tests.
     #[arg(long)]
     pub list: bool,
     /// Only the tests whose name contains one of these.
@@ -90,7 +90,7 @@ pub struct Args {
 }
 
 impl Args {
-    /// What `cargo xtask vm --required` does.
+    /// The arguments of `cargo xtask vm --required`.
     pub fn required() -> Self {
         #[derive(clap::Parser)]
         struct Alone {
@@ -100,7 +100,7 @@ impl Args {
         <Alone as clap::Parser>::parse_from(["vm", "--required"]).args
     }
 
-    /// The one for what one kernel can show.
+    /// The kernel for tests that need only one.
     pub fn first_kernel(&self) -> Result<Spec> {
         let (first, _) = self.wanted().into_iter().next().context("no kernel by default")?;
         Ok(first)
@@ -111,7 +111,7 @@ impl Args {
         if !self.kernels.is_empty() {
             return self.kernels.iter().map(|spec| (spec.clone(), Needed::Yes)).collect();
         }
-        // What of the matrix is no kernel's name fails a unit test.
+        // A unit test fails if a text of the matrix is not a kernel's name.
         let parsed = MATRIX.into_iter().map(|(text, needed)| Ok((text.parse()?, needed)));
         let kernels = parsed.filter_map(Result::<_, String>::ok);
         kernels

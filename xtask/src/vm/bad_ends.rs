@@ -12,12 +12,12 @@ use super::results::Results;
 use super::shape::Shape;
 use crate::results::tally::{Tally, Verdict};
 
-/// No test, and yet time enough for three kernels to boot at once, without a word, on two slow CPUs.
+/// No test takes as long. It is enough time for three kernels to boot at once, silently, on two slow CPUs.
 const SILENCE: u64 = 45;
 
-/// What one VM runs and has to report of it.
+/// The cases of one VM, and the results that it has to report.
 struct Ordeal {
-    /// Each case, and what its reason must contain.
+    /// Each case, and the texts that its reason must contain.
     cases: &'static [(&'static str, &'static [&'static str])],
     /// Cases that come after the VM's end.
     never_run: &'static [&'static str],
@@ -45,7 +45,7 @@ const ORDEALS: [Ordeal; 3] = [
     },
 ];
 
-/// Counts one test per case, and one per VM: that its count has every failure, and nothing else.
+/// Counts one test per case, and one per VM: its count must have every failure and nothing else.
 pub fn check() -> Result<Tally> {
     let defaults = Args::required();
     let first = defaults.first_kernel()?;
@@ -88,7 +88,7 @@ pub fn check() -> Result<Tally> {
     })
 }
 
-/// What was expected, and what is wrong with it, if anything.
+/// The expectations, each with its fault if there is one.
 fn judge(ordeal: &Ordeal, results: &Results) -> Vec<(String, Option<String>)> {
     let mut judged = Vec::new();
     for (name, words) in ordeal.cases {

@@ -1,5 +1,5 @@
 //! The VM's only file system: an uncompressed newc cpio archive with two programs.
-//! Input: the programs. The format: Documentation/driver-api/early-userspace/buffer-format.rst in the kernel tree.
+//! Input: the programs. The kernel describes the format in Documentation/driver-api/early-userspace/buffer-format.rst.
 
 use std::io::{self, Write};
 
@@ -27,7 +27,7 @@ pub fn write(mut out: impl Write, tests: &[u8], tracer: &[u8], modules: &[(Strin
 
 struct Archive<W> {
     out: W,
-    /// Also the inode numbers: entries that share one would be hard links.
+    /// The number is also used as the inode number: entries with the same one would be hard links.
     entries: u32,
 }
 
@@ -38,7 +38,7 @@ impl<W: Write> Archive<W> {
         let data_size = u32::try_from(data.len()).map_err(too_large)?;
         let name_size = u32::try_from(name.len() + 1).map_err(too_large)?;
         let (inode, links) = (self.entries, if mode == DIRECTORY { 2 } else { 1 });
-        // Uid, gid, time, device numbers and checksum stay zero: the same programs give the same archive.
+        // Uid, gid, time, device numbers and checksum stay zero, so that the same programs give the same archive.
         let fields = [inode, mode, 0, 0, links, 0, data_size, 0, 0, 0, 0, name_size, 0];
         write!(self.out, "070701")?;
         for field in fields {

@@ -1,4 +1,4 @@
-//! Which kernel to boot: from `debian:6.1` or a file name to a kernel image.
+//! Finds the kernel to boot: from `debian:6.1` or a file name to a kernel image.
 //! Input: the command line, Debian's package names, the cache.
 
 use std::fs;
@@ -11,22 +11,22 @@ use anyhow::{Context, Result, bail};
 use crate::host::apt::Apt;
 use crate::host::{cache, process};
 
-/// A kernel as the command line names it.
+/// A kernel as it is named on the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Spec {
     File(PathBuf),
     Debian(Debian),
 }
 
-/// `debian:VERSION[-cloud][@SUITE]`: the newest package of that version, the full build unless `-cloud`
-/// is given. The full build is the default because it is what machines run; the cloud build is smaller
-/// and of another configuration (6.1's has no MEMORY_FAILURE).
+/// `debian:VERSION[-cloud][@SUITE]`: the newest package of that version. It is the full build unless `-cloud` is given,
+/// because machines run the full build. The cloud build is smaller and of another configuration (6.1's has no
+/// MEMORY_FAILURE).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Debian {
-    /// As far as it matters: `6`, `6.1`, `6.12.117+deb12`.
+    /// As many components as matter: `6`, `6.1`, `6.12.117+deb12`.
     version: String,
     cloud: bool,
-    /// A suite the machine itself does not use, such as `trixie-backports` or `sid`.
+    /// A suite that the machine itself does not use, such as `trixie-backports` or `sid`.
     suite: Option<String>,
 }
 
@@ -85,16 +85,16 @@ pub struct Kernel {
     pub modules: Vec<(String, Vec<u8>)>,
 }
 
-/// What tests load: brd, a RAM disk to swap on; null_blk, a disk as slow as one likes, and configfs, which it needs; zram,
-/// a RAM disk whose pages are a driver's.
+/// The modules that tests load: brd, a RAM disk to swap on; null_blk, a disk of any slowness, and configfs, which it
+/// needs; zram, a RAM disk whose pages belong to a driver.
 const MODULES: &[&str] = &["brd", "configfs", "null_blk", "zram"];
 
-/// The same of what some kernels have built in, and others as a module: fuse, for files as slow as one likes; what zram
-/// needs.
+/// Modules that some kernels have built in: fuse, for files of any slowness; the requirements of zram.
 const MODULES_IF_ANY: &[&str] = &["fuse", "zsmalloc", "lz4_compress", "lz4hc_compress"];
 
 impl Kernel {
-    /// How it calls itself, as in /proc/version: release, builder, package version and date. None: no bzImage.
+    /// The kernel's own name, as in /proc/version: release, builder, package version and date. None: the image is no
+    /// bzImage.
     pub fn banner(&self) -> Option<String> {
         banner(&fs::read(&self.image).ok()?)
     }
@@ -139,7 +139,7 @@ pub fn resolve(spec: &Spec) -> Result<Kernel> {
             })
             .with_context(|| format!("unpack {package}"))?;
             let kernel = image_in(&dir).with_context(|| format!("find the kernel in {}", dir.display()))?;
-            // Where the image has a package of its own, so have the modules.
+            // If the image has a package of its own, the modules have one too.
             let package = package.replace("linux-binary", "linux-modules");
             let wanted = [MODULES, MODULES_IF_ANY].concat().join("+");
             let dir = cache::filled(&cache::dir()?.join("modules").join(&package).join(wanted), |dir| {
@@ -147,7 +147,7 @@ pub fn resolve(spec: &Spec) -> Result<Kernel> {
                 apt.unpack_modules(&package, MODULES, MODULES_IF_ANY, dir)
             });
             let modules = dir.and_then(|dir| read_modules(&dir)).unwrap_or_else(|error| {
-                eprintln!("xtask: going on without the modules of {package}: {error:#}");
+                eprintln!("xtask: continuing without the modules of {package}: {error:#}");
                 Vec::new()
             });
             Ok(Kernel { modules, ..kernel })
@@ -177,8 +177,8 @@ fn read_modules(dir: &Path) -> Result<Vec<(String, Vec<u8>)>> {
     Ok(modules)
 }
 
-/// Before 7.2 the signed image is in `linux-image-RELEASE`; from then on that package is a shell around
-/// `linux-binary-RELEASE`, which has it.
+/// The newest package with the signed image. Before 7.2 it is `linux-image-RELEASE`; from then on that package only
+/// depends on `linux-binary-RELEASE`, which has the image.
 fn newest_package(apt: &Apt, debian: &Debian) -> Result<String> {
     for family in ["linux-binary", "linux-image"] {
         let names = apt.search(&format!("^{family}-[0-9].*-amd64$"))?;
@@ -192,7 +192,7 @@ fn newest_package(apt: &Apt, debian: &Debian) -> Result<String> {
     bail!("no {build} build of kernel {version} in {suite}; another suite is searched by debian:VERSION@SUITE")
 }
 
-/// The package is the wanted build (not `-rt`, `-unsigned`, `-dbg`) of the wanted version.
+/// Whether the package is the wanted build (not `-rt`, `-unsigned`, `-dbg`) of the wanted version.
 fn fits(package: &str, family: &str, debian: &Debian) -> bool {
     let release = package
         .strip_prefix(family)
@@ -202,8 +202,8 @@ fn fits(package: &str, family: &str, debian: &Debian) -> bool {
         .strip_suffix("-cloud")
         .map_or((release, false), |release| (release, true));
     let rest = release.strip_prefix(&debian.version);
-    // After the version: its next component (6.1 is not 6.12), Debian's own part, or nothing. A build such
-    // as `-rt` would start with a letter after the dash.
+    // After the version comes its next component (6.1 is not 6.12), Debian's own part, or nothing. A build such as
+    // `-rt` starts with a letter after the dash.
     let whole = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '+', '-', '~']));
     let build = release
         .rsplit_once('-')
@@ -211,7 +211,7 @@ fn fits(package: &str, family: &str, debian: &Debian) -> bool {
     whole && cloud == debian.cloud && !build
 }
 
-/// Orders names as people order versions: runs of digits by their value.
+/// Orders names by version: runs of digits by their value.
 fn version_key(name: &str) -> Vec<(u64, String)> {
     let mut key = Vec::new();
     let mut rest = name;
@@ -220,7 +220,7 @@ fn version_key(name: &str) -> Vec<(u64, String)> {
         let (word, tail) = rest.split_at(text);
         let digits = tail.find(|c: char| !c.is_ascii_digit()).unwrap_or(tail.len());
         let (number, tail) = tail.split_at(digits);
-        // A pre-release (`~rc1`) comes before what it leads to: the text decides before the number.
+        // A pre-release (`~rc1`) comes before its release, so the text is compared before the number.
         key.push((u64::from(!word.starts_with('~')), word.to_owned()));
         key.push((number.parse().unwrap_or(0), String::new()));
         rest = tail;
@@ -228,7 +228,7 @@ fn version_key(name: &str) -> Vec<(u64, String)> {
     key
 }
 
-/// `boot/vmlinuz-RELEASE`, or `usr/lib/modules/RELEASE/vmlinuz` from 7.2 on.
+/// The image: `boot/vmlinuz-RELEASE`, or `usr/lib/modules/RELEASE/vmlinuz` from 7.2 on.
 fn image_in(dir: &Path) -> Result<Kernel> {
     for entry in fs::read_dir(dir.join("boot")).into_iter().flatten() {
         let entry = entry?;

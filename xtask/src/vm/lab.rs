@@ -1,4 +1,4 @@
-//! Where VMs are run: kernels and initramfs images made ready once, then one VM after the other.
+//! The lab for VMs: prepares kernels and initramfs images once, then runs one VM after the other.
 //! Input: the command line; the programs; the messages of each VM as they arrive.
 
 use std::collections::BTreeSet;
@@ -21,14 +21,14 @@ use crate::host::{cache, process, programs};
 use crate::results::report::Message;
 use crate::results::tally::Tally;
 
-/// What VMs are made of.
+/// The parts of VMs.
 pub struct Lab {
     pub kernels: Vec<Kernel>,
-    /// Kernels that could not be had, and why.
+    /// Kernels that are not available, with the reasons.
     pub missing: Vec<(Spec, Needed, String)>,
     /// Names of kernels that run the topics of `OF_KERNELS` alone.
     narrowed: BTreeSet<String>,
-    /// The VMs that the chosen tests need of each kernel.
+    /// The VMs that the chosen tests need for each kernel.
     pub shapes: Vec<Shape>,
     scratch: cache::Scratch,
 }
@@ -50,7 +50,8 @@ impl Lab {
             scratch,
         };
         let (tests, tracer) = (content(&programs.tests)?, content(&programs.tracer)?);
-        // One after the other: two downloads of the same kernel would only be in each other's way.
+        // They are downloaded one after the other, because two downloads of the same kernel would only slow each other
+        // down.
         for (spec, needed) in args.wanted() {
             match kernels::resolve(&spec) {
                 Ok(kernel) => {
@@ -69,7 +70,8 @@ impl Lab {
         Ok(lab)
     }
 
-    /// A kernel without which this run proves too little is a failed test; no kernel at all is one too.
+    /// Counts failed tests for missing kernels: one for each kernel that the run requires, and one if there is no
+    /// kernel.
     pub fn absent(&self) -> Tally {
         let bad = |needed| match needed {
             Needed::Yes => true,
@@ -83,7 +85,7 @@ impl Lab {
         }
     }
 
-    /// Runs one VM, whose files get a directory of that name. Whatever goes wrong is a failed test too.
+    /// Runs one VM, whose files get a directory of that name. Any problem counts as a failed test, too.
     pub fn run(&self, args: &Args, kernel: &Kernel, shape: Shape, name: &str, print: &dyn Fn(&str)) -> Results {
         let dir = args.keep.as_deref().unwrap_or(self.scratch.path()).join(name);
         let mut run = Run::new(&kernel.name, &dir, print);
@@ -105,12 +107,12 @@ impl Lab {
     }
 }
 
-/// Each kernel has its own modules.
+/// Each kernel has an image of its own, with its own modules.
 fn image_for(kernel: &Kernel, scratch: &cache::Scratch) -> PathBuf {
     scratch.path().join(format!("initramfs-{}", kernel.name))
 }
 
-/// A name that fits no test would end in an empty success.
+/// Checks that each name fits a test; otherwise the run would succeed without any test.
 fn check_names(tests: &Path, names: &[String]) -> Result<()> {
     let list = process::output(Command::new(tests).arg("list"))?;
     let known: Vec<&str> = list.lines().filter_map(|line| line.split(' ').next()).collect();
@@ -120,7 +122,7 @@ fn check_names(tests: &Path, names: &[String]) -> Result<()> {
             bail!("no test has {name:?} in its name; cargo xtask vm --list shows them all");
         }
         if name.contains([' ', ',']) {
-            bail!("{name:?} is no name of a test");
+            bail!("{name:?} is not the name of a test");
         }
     }
     Ok(())
@@ -137,7 +139,7 @@ fn boot(
 ) -> Result<()> {
     fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
     let outputs = Outputs::in_dir(dir);
-    // A directory that was given may hold those of another run, which must not be taken for this one's.
+    // The given directory may hold files of another run, which must not be taken for this run's.
     for stale in [&outputs.console, &outputs.results, &outputs.qemu] {
         if stale.exists() {
             fs::remove_file(stale).with_context(|| format!("remove {}", stale.display()))?;

@@ -1,4 +1,4 @@
-//! Every kernel with every shape of VM that the chosen tests need, and what was proven where.
+//! Runs every kernel with every shape of VM that the chosen tests need, and collects what was proven on each.
 //! Input: the command line; the results of each VM.
 
 use std::collections::VecDeque;
@@ -12,7 +12,7 @@ use super::lab::Lab;
 use super::table::{self, Column};
 use crate::results::tally::Tally;
 
-/// Runs the tests on every kernel, `jobs` VMs at a time, and prints which ones ran and what was proven where.
+/// Runs the tests on every kernel, `jobs` VMs at a time, and prints which tests ran and what was proven on each kernel.
 pub fn run(args: &Args) -> Result<Tally> {
     let lab = Lab::new(args)?;
     let columns: Vec<Mutex<Column>> = lab
@@ -31,7 +31,7 @@ pub fn run(args: &Args) -> Result<Tally> {
         .flat_map(|(number, (kernel, column))| lab.shapes.iter().map(move |shape| (number, kernel, *shape, column)))
         .collect();
     let queue = Mutex::new(queue);
-    // A function of its own: in the head of the loop the lock would be held until the VM has ended.
+    // This is a closure of its own: in the head of the loop, the lock would be held until the VM has ended.
     let next = || lock(&queue).pop_front();
     thread::scope(|scope| {
         for _ in 0..args.jobs {
@@ -55,13 +55,13 @@ pub fn run(args: &Args) -> Result<Tally> {
         println!("ran on {}", kernel.banner().unwrap_or_else(|| kernel.name.clone()));
     }
     for (spec, _, reason) in &lab.missing {
-        println!("not to be had: {spec}: {reason}");
+        println!("not available: {spec}: {reason}");
     }
     let total = *lock(&total);
     Ok(total)
 }
 
-/// A thread that panicked has left nothing half done in these.
+/// Locks even after a panic: a thread that panicked has left no incomplete change in these.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! The virtual machine: how QEMU is found and started.
+//! The virtual machine: finds QEMU and starts it.
 //! Input: the kernel, the initramfs, the shape of the machine.
 
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ const QEMU: &str = "qemu-system-x86_64";
 /// Finds QEMU, installing Debian's package as root if it is absent.
 ///
 /// # Errors
-/// When it is absent and cannot be installed; the error says what to type.
+/// When it is absent and cannot be installed; the error contains the command to type.
 pub fn require() -> Result<()> {
     if process::find(QEMU).is_none() {
         apt::install(&["qemu-system-x86"]).with_context(|| format!("{QEMU} is needed for the VMs"))?;
@@ -32,17 +32,17 @@ pub struct Machine<'a> {
     pub kernel: &'a Path,
     pub initramfs: &'a Path,
     pub shape: Shape,
-    /// The plain shape's.
+    /// The number of nodes of the plain shape.
     pub nodes: u32,
     pub per_node: Mebibytes,
     pub accel: &'a str,
-    /// Tests to run; all that apply when empty.
+    /// Tests to run. If empty, all tests that apply run.
     pub tests: &'a [String],
     /// More words for the kernel's command line.
     pub append: &'a str,
 }
 
-/// Where a machine's output goes, all in one directory.
+/// The files of a machine's output, all in one directory.
 pub struct Outputs {
     pub console: PathBuf,
     pub results: PathBuf,
@@ -60,13 +60,13 @@ impl Outputs {
 }
 
 impl Machine<'_> {
-    /// Starts it; it ends when the guest powers off, restarts or panics, and with the guard.
+    /// Starts the machine. It ends when the guest powers off, restarts or panics, and with the guard.
     pub fn start(&self, outputs: &Outputs) -> Result<Guard> {
         let errors =
             std::fs::File::create(&outputs.qemu).with_context(|| format!("create {}", outputs.qemu.display()))?;
         let serial = |path: &Path| format!("file:{}", path.display());
         let mut qemu = Command::new(QEMU);
-        // No network card, no defaults: nothing the tests do not ask for, and a faster boot.
+        // The machine has no network card and no default devices: tests need none, and the boot is faster.
         qemu.args([
             "-nodefaults",
             "-no-user-config",
@@ -95,8 +95,8 @@ impl Machine<'_> {
         Guard::spawn(&mut qemu)
     }
 
-    /// A panic ends the VM (`panic=-1` restarts at once, which `-no-reboot` turns into an exit), an oops panics. Up to 6.4
-    /// memfd_secret(2) is switched on here only (mm/secretmem.c).
+    /// The kernel's command line. A panic ends the VM (`panic=-1` restarts at once, which `-no-reboot` turns into an
+    /// exit), and an oops panics. Up to 6.4, memfd_secret(2) is switched on only here (mm/secretmem.c).
     fn command_line(&self) -> String {
         let layout = self.shape.layout(self.nodes, self.per_node);
         let (nodes, shape) = (layout.nodes.len(), self.shape.name());
@@ -113,7 +113,7 @@ impl Machine<'_> {
                 line.push_str(&value);
             }
         }
-        // Behind `--` stands what PID 1 is given: without this word it is no init.
+        // PID 1 gets the words behind `--`: without this word, it does not act as init.
         line + " -- vm-init"
     }
 }

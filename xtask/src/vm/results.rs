@@ -1,5 +1,5 @@
-//! How the tests of one VM ended, counted and printed as they end.
-//! Input: the messages of the guest, and what went wrong with the VM itself.
+//! The results of one VM's tests, counted and printed as they end.
+//! Input: the messages of the guest, and problems of the VM itself.
 
 use std::fs;
 use std::path::Path;
@@ -10,14 +10,14 @@ use anyhow::{Context, Result, ensure};
 use crate::results::report::{Message, result_line};
 use crate::results::tally::{Tally, Verdict};
 
-/// How the tests of one VM ended.
+/// The results of one VM's tests.
 #[derive(Default)]
 pub struct Results {
     pub tally: Tally,
     pub ended: Vec<Ended>,
 }
 
-/// How one test ended.
+/// The result of one test.
 pub struct Ended {
     pub name: String,
     pub verdict: Verdict,
@@ -28,7 +28,7 @@ pub struct Ended {
 pub struct Run<'a> {
     release: String,
     dir: &'a Path,
-    /// Tests the guest has promised and not ended.
+    /// Tests that the guest has announced and not ended.
     left: usize,
     /// The test that is running.
     open: Option<String>,
@@ -37,7 +37,7 @@ pub struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// A VM that has reported nothing yet; files of its tests go to `dir`, results as lines to `print`.
+    /// A VM that has reported nothing yet. Files of its tests are written to `dir`, results go as lines to `print`.
     pub fn new(kernel: &str, dir: &'a Path, print: &'a dyn Fn(&str)) -> Self {
         Self {
             release: kernel.to_owned(),
@@ -70,16 +70,16 @@ impl<'a> Run<'a> {
                 took,
                 detail,
             } => self.end(&name, verdict, took, &detail),
-            // Each test was counted as it ended; two counts that differ mean that one of them is wrong.
+            // Each test was counted as it ended; if the two counts differ, one of them is wrong.
             Message::Closing { tally } => {
-                // The tests that the guest has not even begun, because they are of another place, it alone knows.
+                // Only the guest knows how many tests it did not begin because they do not apply to it.
                 let counted = Tally {
                     not_applicable: tally.not_applicable.max(self.results.tally.not_applicable),
                     ..self.results.tally
                 };
                 ensure!(
                     tally == counted && self.left == 0,
-                    "the guest counted {tally}, here it is {counted} with {} to come",
+                    "the guest counted {tally}, xtask counted {counted} with {} to come",
                     self.left
                 );
                 self.results.tally = counted;
@@ -88,7 +88,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// The VM itself failed, and with it the test that was running; without one it is `vm` that failed.
+    /// Records a failure of the VM itself. The running test fails with it; without one, the failure counts for `vm`.
     pub fn fail(&mut self, vm: &str, took: Duration, reason: &str) {
         let name = self.open.clone().unwrap_or_else(|| vm.to_owned());
         self.end(&name, Verdict::Failed, took, reason);

@@ -1,10 +1,10 @@
-//! The machines that VMs are: what each shape has, in QEMU's words and the kernel's.
-//! Input: the shapes' names from `tracer-tests shapes`; `tests/src/here.rs` says what each is for.
+//! The shapes of VMs, as arguments of QEMU and words of the kernel's command line.
+//! Input: the shapes' names from `tracer-tests shapes`; `tests/src/here.rs` describes their purposes.
 
 use std::fmt::Write as _;
 use std::str::FromStr;
 
-/// Mebibytes: `512`, `512M` or `1G`.
+/// Mebibytes, written as `512`, `512M` or `1G`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mebibytes(pub u32);
 
@@ -34,7 +34,7 @@ pub enum Shape {
 impl Shape {
     const ALL: [Self; 3] = [Self::Plain, Self::Movable, Self::Tiered];
 
-    /// As on the kernel's command line.
+    /// The name on the kernel's command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Plain => "plain",
@@ -43,12 +43,12 @@ impl Shape {
         }
     }
 
-    /// The machine; `nodes` of `per_node` each is what was asked for on the command line, which is the plain one's.
+    /// The machine. `nodes` of `per_node` each are requested on the command line, and apply to the plain shape.
     pub fn layout(self, nodes: u32, per_node: Mebibytes) -> Layout {
         let small = 512;
         match self {
             Self::Plain => Layout {
-                // One CPU per node, but two at least: much of what is tested needs a second one.
+                // There is one CPU per node, but there are at least two: many tests need a second one.
                 nodes: (0..nodes)
                     .map(|node| Node {
                         mib: per_node.0,
@@ -59,9 +59,9 @@ impl Shape {
                 more: &[],
                 words: "",
             },
-            // The kernel gives each node its share (mm/mm_init.c, `find_zone_movable_pfns_for_nodes`), of which two
-            // memory blocks of 128 MiB are whole; the upper one has memory that was taken at boot. The kernel itself
-            // could be put into them, where its place is random.
+            // The kernel gives each node its share (mm/mm_init.c, `find_zone_movable_pfns_for_nodes`). Two memory
+            // blocks of 128 MiB in it are whole; the upper one has memory that was taken at boot. With a random place,
+            // the kernel itself could be put into them.
             Self::Movable => Layout {
                 nodes: (0..2)
                     .map(|cpu| Node {
@@ -73,8 +73,8 @@ impl Shape {
                 more: &[],
                 words: "movablecore=600M nokaslr",
             },
-            // What does not fit below `max-ram-below-4g` is at 4 GiB: all of node 1, where two whole gigabytes are
-            // aligned, of which one at least has nothing of the kernel's own: what that takes there lies at one end.
+            // Memory that does not fit below `max-ram-below-4g` is at 4 GiB: all of node 1, where two whole gigabytes
+            // are aligned. The kernel's own memory there is at one end, so at least one of the two has none of it.
             Self::Tiered => Layout {
                 nodes: vec![
                     Node {
@@ -110,7 +110,7 @@ impl FromStr for Shape {
 
 /// A NUMA node.
 pub struct Node {
-    /// Its memory, mebibytes.
+    /// The size of its memory, mebibytes.
     pub mib: u32,
     pub cpus: Vec<u32>,
 }
@@ -120,14 +120,14 @@ pub struct Layout {
     pub nodes: Vec<Node>,
     /// For QEMU's `-machine`.
     machine: &'static str,
-    /// Each for a `-numa` of its own.
+    /// Each gets a `-numa` of its own.
     more: &'static [&'static str],
-    /// For the kernel's command line.
+    /// Words for the kernel's command line.
     pub words: &'static str,
 }
 
 impl Layout {
-    /// QEMU's arguments.
+    /// The arguments of QEMU.
     pub fn arguments(&self) -> Vec<String> {
         let cpus: usize = self.nodes.iter().map(|node| node.cpus.len()).sum();
         let mib: u32 = self.nodes.iter().map(|node| node.mib).sum();

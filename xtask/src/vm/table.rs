@@ -1,4 +1,4 @@
-//! What was proven where: the cases that compare with the truth, by kernel, and why a cell is empty.
+//! The table of proofs: the cases that compare with the truth, by kernel, and why a cell is empty.
 //! Input: the results of all VMs.
 
 use std::collections::BTreeMap;
@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use super::results::Ended;
 use crate::results::tally::Verdict;
 
-/// The topics (files of `tests/src/cases/`) whose cases hold what tracer says against what a workload knows.
+/// The topics (files of `tests/src/cases/`) whose cases compare tracer's reports with the facts of a workload.
 const TRUTH: [&str; 8] = [
     "moves/",
     "kinds/",
@@ -18,18 +18,18 @@ const TRUTH: [&str; 8] = [
     "failure/",
     "compaction/",
 ];
-/// At the end of a case's name where it is the tracepoint backend's.
+/// The end of a case's name if it uses the tracepoint backend.
 const TRACEPOINT: &str = "_tracepoint";
 const NOT_RUN: &str = "its VM did not come that far";
 
-/// One kernel's column.
+/// The column of one kernel.
 pub struct Column {
     /// `uname -r`.
     pub release: String,
     pub ended: Vec<Ended>,
 }
 
-/// The table and, below it, each cell that did not run with its reason; nothing where no case of the truth ran.
+/// The table and, below it, each cell that did not run with its reason. Empty if no case of the truth ran.
 pub fn table(columns: &[Column]) -> String {
     let rows = rows(columns);
     if rows.is_empty() {
@@ -83,7 +83,7 @@ fn rows(columns: &[Column]) -> Vec<&str> {
     rows
 }
 
-/// The version and which build: `6.12.117-cloud` of `6.12.117+deb12-cloud-amd64`.
+/// The version and the build: `6.12.117-cloud` of `6.12.117+deb12-cloud-amd64`.
 fn short(release: &str) -> String {
     let end = release.find(|c: char| !c.is_ascii_digit() && c != '.');
     let version = &release[..end.filter(|end| *end > 0).unwrap_or(release.len())];

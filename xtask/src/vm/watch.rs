@@ -15,25 +15,25 @@ use crate::host::process::Guard;
 use crate::results::report::{Message, Reader};
 
 const POLL: Duration = Duration::from_millis(50);
-/// After the first sign of a crash: time for the rest of the kernel's message.
+/// Time after the first sign of a crash, for the rest of the kernel's message.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-/// After the closing line: time to power off.
+/// Time after the closing line, to power off.
 const POWER_OFF: Duration = Duration::from_secs(20);
 const TAIL_LINES: usize = 40;
 
-/// What the kernel prints when it is broken, whatever the tests say; 6.1 to 7.3:
-/// kernel/panic.c `panic`, arch/x86/kernel/dumpstack.c `__die_header`, lib/bug.c `report_bug`,
-/// and `BUG: ` at the start of a message by convention (page tables, soft lockups, sleeping while atomic).
+/// Messages that show that the kernel is broken, whatever the tests report; 6.1 to 7.3: kernel/panic.c `panic`,
+/// arch/x86/kernel/dumpstack.c `__die_header`, lib/bug.c `report_bug`, and `BUG: ` at the start of a message by
+/// convention (page tables, soft lockups, sleeping while atomic).
 const CRASHES: &[&str] = &["Kernel panic - not syncing", "Oops: ", "kernel BUG at ", " BUG: "];
 
-/// How long a VM may take, and how long it may say nothing.
+/// The longest time that a VM may take, and that it may be silent.
 #[derive(Clone, Copy)]
 pub struct Limits {
     pub total: Duration,
     pub silence: Duration,
 }
 
-/// Watches until the VM has ended; its guard ends it in any case.
+/// Watches until the VM has ended. Its guard ends it in any case.
 ///
 /// # Errors
 /// With the console's last lines, when the guest crashed, hung, or ended without its closing line.
@@ -53,7 +53,7 @@ pub fn watch(
     let mut last_sign = started;
     let mut deadline: Option<(Instant, String)> = None;
     loop {
-        // In this order: what was written before the end is read after it.
+        // The order matters: output from before the end is read after it.
         let ended = vm.ended()?;
         let said = console.poll(&outputs.console)?;
         let reported = results.poll(&outputs.results)?;
@@ -61,7 +61,7 @@ pub fn watch(
             last_sign = Instant::now();
         }
         if !said.is_empty() {
-            // All of it again: a line may have arrived in two pieces.
+            // All of it is searched again, because a line may have arrived in two pieces.
             spoken.extend(said);
             crash = crash_in(&spoken);
         }
@@ -111,7 +111,7 @@ pub fn watch(
     }
 }
 
-/// Reads what a growing file has gained.
+/// Reads the new bytes of a growing file.
 #[derive(Default)]
 struct Tail {
     file: Option<File>,
@@ -120,7 +120,7 @@ struct Tail {
 impl Tail {
     fn poll(&mut self, path: &Path) -> Result<Vec<u8>> {
         if self.file.is_none() {
-            // QEMU creates it when it starts.
+            // QEMU creates the file when it starts.
             self.file = File::open(path).ok();
         }
         let mut new = Vec::new();
@@ -132,7 +132,7 @@ impl Tail {
     }
 }
 
-/// The first line that tells of a crash.
+/// The first line that shows a crash.
 fn crash_in(console: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(console);
     let line = text
@@ -141,7 +141,7 @@ fn crash_in(console: &[u8]) -> Option<String> {
     Some(line.trim().to_owned())
 }
 
-/// The reason, then what a person needs to judge it: the end of the console and QEMU's own complaints.
+/// The reason, then the facts to judge it: the end of the console and QEMU's own messages.
 fn with_console(reason: &str, outputs: &Outputs) -> anyhow::Error {
     let mut text = reason.to_owned();
     for (name, path) in [("QEMU", &outputs.qemu), ("console", &outputs.console)] {
