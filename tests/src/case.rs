@@ -1,4 +1,4 @@
-//! A test case: its name, what it needs, what it is given, and how it can end.
+//! A test case: its name, its needs, its environment, and its possible outcomes.
 //! Input: the catalogue in `cases`, and the machine as `here` describes it.
 
 use std::fs;
@@ -13,22 +13,22 @@ use crate::here::{Here, Shape};
 pub struct Case {
     /// `topic/name`; the topic is the file in `cases/`. A case under `bad_ends/` runs by its exact name only.
     pub name: &'static str,
-    /// What it proves, in one line.
+    /// One line that states what it proves.
     pub what: &'static str,
     pub needs: Needs,
     pub run: fn(&Env) -> Result<Outcome>,
 }
 
-/// What a case cannot do without. Start from [`Needs::NOTHING`] or [`Needs::VM`].
+/// The requirements of a case. Start from [`Needs::NOTHING`] or [`Needs::VM`].
 #[derive(Clone, Copy)]
 pub struct Needs {
     pub place: Place,
-    /// The VM's, where the place is one.
+    /// The shape of the VM, if the case runs in one.
     pub shape: Shape,
     pub root: bool,
     /// NUMA nodes with memory.
     pub nodes: usize,
-    /// After this the case's whole process group is killed.
+    /// The case's whole process group is killed after this time.
     pub timeout: Duration,
 }
 
@@ -47,7 +47,7 @@ impl Needs {
         ..Self::NOTHING
     };
 
-    /// Why the case cannot run here, or `None` when it can.
+    /// The reason why the case cannot run here, or `None` if it can.
     pub fn missing(&self, here: &Here) -> Option<Outcome> {
         match (self.place, here.in_vm) {
             (Place::Vm, false) => {
@@ -74,29 +74,29 @@ impl Needs {
     }
 }
 
-/// Where a case may run.
+/// The places where a case may run.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     Anywhere,
-    /// Only in a VM of `cargo xtask vm`: may do system-wide things.
+    /// Only in a VM of `cargo xtask vm`: the case may change the whole system.
     Vm,
     /// Only on the bare machine.
     Host,
 }
 
-/// How a case ended, if it did not fail.
+/// The outcome of a case that did not fail.
 #[derive(Debug)]
 pub enum Outcome {
     Passed,
-    /// Something that could be here is missing; with `CI=true` this counts as failed.
+    /// A requirement that could be met is missing. With `CI=true`, this counts as failed.
     Skipped(String),
-    /// By design there is nothing to prove in this environment; counted, but not in the closing line.
+    /// By design there is nothing to prove in this environment. It is counted, but not in the closing line.
     NotApplicable(String),
 }
 
 impl Outcome {
-    /// Passed once a try, of so many, has happened upon what it is to prove; each holds what it saw to be right. For what
-    /// the kernel, or somebody else's memory, may thwart in the wrong moment.
+    /// Passed once one of `tries` has met the situation that is to be proven; each try checks what it sees. This is for
+    /// situations that the kernel, or other processes' memory, may prevent by chance.
     pub fn of_tries(tries: u32, nothing: &str, once: impl Fn() -> Result<bool>) -> Result<Self> {
         for _ in 0..tries {
             if once()? {
@@ -107,7 +107,7 @@ impl Outcome {
     }
 }
 
-/// What a case is given.
+/// The environment of a case.
 pub struct Env {
     /// The `tracer` under test.
     pub tracer: PathBuf,
@@ -116,9 +116,9 @@ pub struct Env {
     pub release: String,
     /// NUMA nodes online.
     pub nodes: usize,
-    /// A directory of the case's own, empty at its start and removed after it.
+    /// A directory of the case's own. It is empty at the start and removed afterwards.
     pub scratch: PathBuf,
-    /// Files here are sent to the host when the case has ended, however it ended.
+    /// Files here are sent to the host when the case has ended, in any way.
     pub outbox: PathBuf,
 }
 
@@ -157,7 +157,7 @@ impl Env {
     }
 }
 
-/// Letters, digits and `._-`, not starting with a dot: safe to join to a directory on the other side.
+/// Letters, digits and `._-`, not starting with a dot: such a name is safe to join to a directory on the other side.
 pub fn is_plain_name(name: &str) -> bool {
     !name.is_empty()
         && !name.starts_with('.')

@@ -1,4 +1,4 @@
-//! Cases that end badly on purpose, to see the harness report it. Each runs by its exact name only.
+//! Cases that end badly on purpose, to show that the harness reports it. Each runs by its exact name only.
 //! Input: nothing.
 
 use std::fs;
@@ -9,7 +9,7 @@ use rustix::process::{Signal, getppid, kill_process};
 
 use crate::case::{Case, Env, Needs, Outcome};
 
-/// What the names of these cases begin with.
+/// The beginning of these cases' names.
 pub const TOPIC: &str = "bad_ends/";
 
 pub const CASES: &[Case] = &[
@@ -103,7 +103,7 @@ fn sends(env: &Env) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// Documentation/admin-guide/sysrq.rst: `c` crashes by a NULL pointer dereference or a panic.
+/// Documentation/admin-guide/sysrq.rst: `c` crashes the kernel by a NULL pointer dereference or a panic.
 fn crash(_: &Env) -> Result<Outcome> {
     fs::write("/proc/sysrq-trigger", "c").context("crash the kernel")?;
     bail!("the kernel survived")

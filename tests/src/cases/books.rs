@@ -1,4 +1,4 @@
-//! The books: every second and the whole run balance to the page, and where they cannot, `--strict` says so.
+//! The books: every second and the whole run balance to the page. If they cannot, `--strict` reports it.
 //! Input: all kinds of moves at once; page cache that nobody maps; tracer's own account of them.
 
 use std::fs::{self, File};
@@ -66,9 +66,10 @@ pub const CASES: &[Case] = &[
 const THP_MIB: u64 = 16;
 const BALANCED_MIB: u64 = 48;
 
-/// Whether the kernel ran every program: where it may preempt them it skips some, which is told, and proves nothing here.
+/// Whether the kernel ran every program. A kernel that may preempt programs skips some of them: the run reports it, and
+/// proves nothing.
 fn everything_at_once(env: &Env) -> Result<bool> {
-    // Huge pages first, while there are some.
+    // Huge pages come first, while there are some.
     let mut movers = Vec::new();
     for pages in ["hugetlb", "thp"] {
         let mut mover = Worker::spawn("mover", &[pages, "move_pages", &THP_MIB.to_string()])?;
@@ -107,7 +108,7 @@ fn everything_at_once(env: &Env) -> Result<bool> {
         Ok(())
     };
     at_least("thp_migration_success", THP_MIB / 2)?;
-    // Compaction may have brought some of them over, or kept the kernel from it.
+    // Compaction may have moved some of them, or kept the kernel from moving them.
     at_least("numa_pages_migrated", BALANCED_MIB << 7)?;
     ensure!(
         trace.moves.iter().any(|line| line.reason == "compaction"),
@@ -116,7 +117,7 @@ fn everything_at_once(env: &Env) -> Result<bool> {
     Ok(true)
 }
 
-/// All at the same time, and compaction until the others are done, for some seconds at least.
+/// Moves everything at the same time, and compacts until the others are done, for some seconds at least.
 fn move_at_once(movers: &mut [Worker], balanced: &mut Worker) -> Result<()> {
     balanced.send("balance")?;
     for mover in &mut *movers {
@@ -138,7 +139,7 @@ fn move_at_once(movers: &mut [Worker], balanced: &mut Worker) -> Result<()> {
     })
 }
 
-/// Each second balances, and the seconds together are the run.
+/// Checks that each second balances, and that the seconds together are the run.
 fn ensure_each_second(trace: &Trace) -> Result<()> {
     let books = &trace.summary.books;
     let intervals = &trace.intervals;
@@ -206,7 +207,7 @@ fn pinned(env: &Env) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// Fewer than this may be of others.
+/// Fewer pages than this may belong to other processes.
 const ENOUGH: u64 = 1000;
 
 fn unmapped_page_cache(env: &Env, backend: &str, strict: bool, code: i32) -> Result<Outcome> {
@@ -244,7 +245,7 @@ fn unmapped_page_cache(env: &Env, backend: &str, strict: bool, code: i32) -> Res
     Ok(Outcome::Passed)
 }
 
-/// Pages of a driver are moved by the driver: within `move_to_new_folio`, and since 6.17 (and 6.12.86) without it.
+/// A driver moves its own pages: within `move_to_new_folio`, and since 6.17 (and 6.12.86) without it.
 fn zram(env: &Env) -> Result<Outcome> {
     if !fs::exists(zram::MODULE)? {
         return Ok(Outcome::NotApplicable(
@@ -269,11 +270,11 @@ fn zram(env: &Env) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// A file in memory of which every fourth page is left, so that there is room to compact. Nobody maps it.
+/// A file in memory that keeps every fourth page, so that there is room to compact. Nobody maps it.
 fn punched_file(len: u64) -> Result<File> {
     let file = File::from(memfd_create("books", MemfdFlags::CLOEXEC).context("make a file in memory")?);
     let piece = vec![1; 1 << 20];
-    // Compaction moves pages up: what lies at the top stays, and the top is handed out first.
+    // Compaction moves pages up, and pages at the top stay. The kernel hands out the top first, so ballast takes it.
     let ballast = File::from(memfd_create("ballast", MemfdFlags::CLOEXEC).context("make a file in memory")?);
     for at in (0..len).step_by(piece.len()) {
         ballast.write_all_at(&piece, at).context("fill the ballast")?;

@@ -1,4 +1,4 @@
-//! Numbers used again, and processes that end while their pages are on the move: no event may go to a wrong process.
+//! Reused process numbers, and processes that end while their pages move: no event may be reported for a wrong process.
 //! Input: the workload `churn` and its log, against `tracer --json`.
 
 use std::fs;
@@ -19,10 +19,10 @@ use crate::worker::Worker;
 const LONG: Duration = Duration::from_secs(90);
 const SOON: Duration = Duration::from_mins(1);
 
-/// What is asked of a backend.
+/// The requirements for a backend.
 struct Ordeal {
     backend: &'static str,
-    /// Lives of each of the two families, and how long the longer ones last, ms.
+    /// The number of lives in each of the two families, and the duration of the longer ones, ms.
     lives: [&'static str; 2],
     /// Fewer pages and owners than these prove little.
     enough: (u64, usize),
@@ -33,14 +33,14 @@ const EXACT: Ordeal = Ordeal {
     lives: ["150", "20"],
     enough: (800, 50),
 };
-/// It looks for the owner a moment later: of those who live for a moment only it finds few, and has to say of the others
-/// that it does not know.
+/// This backend looks for the owner a moment after the move. It finds few owners that live only for a moment, and has
+/// to report the others as unknown.
 const TRACEPOINT: Ordeal = Ordeal {
     backend: "tracepoint",
     lives: ["60", "100"],
     enough: (100, 10),
 };
-/// Numbers under which several lived.
+/// The number of process numbers that are reused at least.
 const REUSED: usize = 10;
 const NEEDS: Needs = Needs { nodes: 2, ..Needs::VM };
 
@@ -143,8 +143,9 @@ pub const CASES: &[Case] = &[
     },
 ];
 
-/// Where the kernel preempts programs, it may skip both copies of one. Such a run says so: moves may be missing, but what is
-/// told is held to the truth, unless processes may be missing, too. One of these has to be whole.
+/// A kernel that preempts programs may skip both copies of one. Such a run reports that moves may be missing. The moves
+/// that it does report are compared with the truth, unless processes may be missing, too. One run of these has to be
+/// complete.
 const RUNS: usize = 3;
 
 fn churn(env: &Env, one_tree: bool, ordeal: &Ordeal) -> Result<Outcome> {
@@ -158,7 +159,7 @@ fn churn(env: &Env, one_tree: bool, ordeal: &Ordeal) -> Result<Outcome> {
     bail!("the kernel skipped programs in each of {RUNS} runs")
 }
 
-/// False: the kernel skipped programs, and something may be missing.
+/// Returns false if the kernel skipped programs, so that events may be missing.
 fn churn_once(env: &Env, scratch: &Path, one_tree: bool, ordeal: &Ordeal) -> Result<bool> {
     let log = scratch.join("lives");
     let [count, stay] = ordeal.lives;
@@ -202,21 +203,21 @@ fn churn_once(env: &Env, scratch: &Path, one_tree: bool, ordeal: &Ordeal) -> Res
     Ok(true)
 }
 
-/// The child's, which is its parent's.
+/// The name of the child, which is its parent's.
 const NAME: &str = "tracer-tests";
 
-/// Long enough for tracer to ask for the owners of what has moved, with or without others that keep the CPUs busy.
+/// Enough time for tracer to look up the owners of the moved pages, even while other processes keep the CPUs busy.
 const ASKING: Duration = Duration::from_secs(1);
 
-/// Who is asked for, where a process ends in the middle.
+/// The process that is requested when a process ends in the middle.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Asked {
     Everybody,
-    /// The child that is killed, by its parent.
+    /// The child that is killed, requested by its parent.
     Tree,
-    /// The child, by its name.
+    /// The child, requested by its name.
     Child,
-    /// Who has its number then, by name.
+    /// The later owner of its number, requested by name.
     Heir,
 }
 
@@ -254,7 +255,7 @@ fn exiting(env: &Env, asked: Asked, heir: &[&str], backend: &str) -> Result<Outc
     if asked == Asked::Heir {
         ensure!(
             lines_of(&trace, child, &truth)? == 0,
-            "told of {child}, who was another one"
+            "reported for {child}, which was another process"
         );
         return Ok(Outcome::Passed);
     }
@@ -282,20 +283,20 @@ fn exiting(env: &Env, asked: Asked, heir: &[&str], backend: &str) -> Result<Outc
         }
     } else {
         ensure_same(&trace, child, &truth.within(truth.start..middle))?;
-        // Who has ended can hardly be asked any more.
+        // A process that has ended can rarely be looked up.
         let over = truth.within(middle..truth.end);
         let told = lines_of(&trace, child, &over)?;
         let dropped = match asked {
             Asked::Everybody => 0,
             _ => trace.summary.lost.unattributed_pages,
         };
-        println!("of {} pages {told} told, {dropped} dropped", over.moves.len());
+        println!("of {} pages {told} reported, {dropped} dropped", over.moves.len());
         ensure!(told + dropped >= over.moves.len() as u64, "pages are missing");
     }
     Ok(Outcome::Passed)
 }
 
-/// How many pages of these are told, as that process's or as nobody's: never as another one's.
+/// The number of these pages that are reported as that process's or without an owner, and never as another process's.
 fn lines_of(trace: &Trace, pid: u32, truth: &Report) -> Result<u64> {
     let mut pages = 0;
     for line in &trace.moves {

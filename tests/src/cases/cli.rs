@@ -1,5 +1,5 @@
-//! What cannot be traced is refused in one clear message; what only looks odd works.
-//! Input: `tracer` with such arguments, or in such surroundings.
+//! Requests that cannot be traced are refused with one clear message; requests that only look odd work.
+//! Input: `tracer` with such arguments, or in such an environment.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -158,7 +158,7 @@ fn quiet(env: &Env) -> Result<Outcome> {
 }
 
 fn not_root(env: &Env) -> Result<Outcome> {
-    // Its own directory may be root's alone.
+    // Its own directory may be open to root only.
     let program = public_copy(env, &env.tracer)?;
     let own = std::process::id().to_string();
     for args in [&["-a"][..], &["-p", &own], &["--", "true"]] {
@@ -179,7 +179,7 @@ fn no_such_process(env: &Env) -> Result<Outcome> {
         let ended = run(tracer(env, &["-p", word]))?;
         ended.ensure_refused(&["--pid"]).with_context(|| format!("{word:?}"))?;
     }
-    // One good number does not make up for a bad one.
+    // One valid number does not make up for an invalid one.
     let ended = run(tracer(env, &["-p", &std::process::id().to_string(), "-p", "4194303"]))?;
     ended.ensure_refused(&["no process 4194303"])?;
     Ok(Outcome::Passed)
@@ -232,7 +232,7 @@ fn thread_given(env: &Env) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// A number below the highest possible that nobody has.
+/// A number below the highest possible that no process has.
 fn free_number() -> Result<u32> {
     let max = fs::read_to_string("/proc/sys/kernel/pid_max").context("read pid_max")?;
     let max: u32 = max.trim().parse().context("parse pid_max")?;
@@ -302,7 +302,7 @@ fn no_tracefs(env: &Env) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// What would turn a terminal red, and what JSON must make of it.
+/// Characters that would turn a terminal red, and their form in JSON.
 const RED: &str = "\x1b[31mred";
 const RED_AS_JSON: &str = r#""comm":"\u001b[31mred""#;
 const RED_AS_TEXT: &str = r"\x1b[31mred[";
@@ -314,7 +314,7 @@ fn hostile_name(env: &Env) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// Whether compaction moves anything depends on where the kernel put the pages: it is tried until it does.
+/// Whether compaction moves anything depends on where the kernel put the pages, so it is repeated until it does.
 fn red_rows(env: &Env, json: bool) -> Result<()> {
     let in_rows = if json { RED_AS_JSON } else { RED_AS_TEXT };
     let started = Instant::now();

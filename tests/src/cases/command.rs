@@ -1,4 +1,4 @@
-//! `tracer -- COMMAND`: the program runs as it would alone, is traced from its first page, and its end is tracer's.
+//! `tracer -- COMMAND`: the program runs as it would alone, is traced from its first page, and tracer ends with it.
 //! Input: workloads of `tracer-tests` as COMMAND.
 
 use std::fs;
@@ -118,7 +118,7 @@ fn cannot_run(env: &Env) -> Result<Outcome> {
         ended.ensure_code(code)?;
         ended.ensure_one_message(&["cannot run", program, "(os error", "\n  "])?;
     }
-    // What only the kernel can say: a file of no format that it knows, found after the greeting.
+    // Only the kernel can report this: a file of a format that it does not know, found after the greeting.
     fs::write(plain, "\x7fELF").context("write a file")?;
     fs::set_permissions(plain, fs::Permissions::from_mode(0o755)).context("make it executable")?;
     let ended = run(tracer(env, &["-q", "--", plain]))?;
@@ -183,7 +183,7 @@ fn user(env: &Env) -> Result<Outcome> {
 
 fn sudo_numbers(env: &Env) -> Result<Outcome> {
     let exe = this_program()?;
-    // The highest number means "as it is" to the kernel.
+    // The highest number means "unchanged" to the kernel.
     for (key, value) in [
         ("SUDO_UID", "4294967295"),
         ("SUDO_UID", "-1"),
@@ -204,7 +204,7 @@ fn sudo_numbers(env: &Env) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// The workload's own word: its number and its moves.
+/// The workload's own report: its number and its moves.
 fn word_of(file: &Path) -> Result<(u32, Report)> {
     let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
     let (pid, report) = text.split_once('\n').context("two lines")?;
@@ -259,7 +259,7 @@ fn first_page(env: &Env, follow: bool) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// `tracer ARGS -- idle BE`, up and waiting on its stdin.
+/// Starts `tracer ARGS -- idle BE`, which waits on its stdin.
 fn idle(env: &Env, args: &[&str], be: &[&str]) -> Result<Program> {
     let exe = this_program()?;
     let words = [args, &workload(&exe, &[&["idle"], be].concat())].concat();
@@ -270,7 +270,7 @@ fn idle(env: &Env, args: &[&str], be: &[&str]) -> Result<Program> {
     Ok(program)
 }
 
-/// Whether a page of another process moved: compaction may find none, or room for none.
+/// Whether a page of another process moved. Compaction may find none, or no room for one.
 fn all(env: &Env) -> Result<bool> {
     let mut punched = Worker::spawn("punched", &["64"])?;
     punched.wait_ready(SOON)?;
@@ -308,14 +308,14 @@ fn interrupted(env: &Env) -> Result<Outcome> {
 }
 
 fn stubborn(env: &Env) -> Result<Outcome> {
-    // The COMMAND's own end comes after one Ctrl-C.
+    // After one Ctrl-C, tracer waits for the COMMAND's own end.
     let mut program = idle(env, &[], &["stubborn"])?;
     program.signal_group(Signal::INT)?;
     program.ensure_runs_for(Duration::from_millis(500))?;
     program.close_stdin();
     program.wait()?.ensure_complete(false)?;
 
-    // It does not come, and the user insists.
+    // The COMMAND does not end, and the user presses Ctrl-C again.
     let mut program = idle(env, &[], &["stubborn"])?;
     let started = Instant::now();
     while program.runs()? {
@@ -324,7 +324,7 @@ fn stubborn(env: &Env) -> Result<Outcome> {
             "tracer stays with a COMMAND that ignores Ctrl-C"
         );
         program.signal_group(Signal::INT)?;
-        // Signals that come faster than they are handled are one signal.
+        // Signals that arrive before they are handled count as one signal.
         thread::sleep(Duration::from_millis(100));
     }
     let ended = program.wait()?;

@@ -1,5 +1,5 @@
-//! Runs of compaction: who ran them, over which zone, for how long, and what they moved.
-//! Input: memory with holes, and the kernel asked to mend it.
+//! Runs of compaction: the task that ran them, their zone, their duration, and the pages that they moved.
+//! Input: memory with holes, and requests to compact it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,10 +22,10 @@ use crate::worker::Worker;
 const SOON: Duration = Duration::from_mins(1);
 const NEEDS: Needs = Needs { nodes: 2, ..Needs::VM };
 
-/// Where memory has hardly been used yet, there is hardly anything to mend.
+/// Memory that has hardly been used yet leaves hardly anything to compact.
 const NOTHING_MOVED: &str = "no run moved a page";
 
-/// Whoever took huge pages may have woken kcompactd, too.
+/// A process that took huge pages may have woken kcompactd, too.
 const NOT_MENDED: &str = "proactive runs moved next to nothing";
 
 pub const CASES: &[Case] = &[
@@ -76,7 +76,7 @@ pub const CASES: &[Case] = &[
     },
 ];
 
-/// Zones that manage pages (/proc/zoneinfo, mm/vmstat.c): each is compacted.
+/// The number of zones that manage pages (/proc/zoneinfo, mm/vmstat.c): each is compacted.
 fn zones() -> Result<usize> {
     let zoneinfo = fs::read_to_string("/proc/zoneinfo").context("read /proc/zoneinfo")?;
     let managed = zoneinfo.lines().filter_map(|line| line.trim().strip_prefix("managed"));
@@ -104,7 +104,7 @@ fn asked_for(env: &Env, backend: &str) -> Result<bool> {
     let trace = tracing.finish()?;
     worker.exit(SOON)?;
     let lost = &trace.summary.lost;
-    // On a machine itself there may be more than tracer can keep up with.
+    // On a bare machine, there may be more events than tracer can process in time.
     if !env.in_vm && lost.events + lost.not_asked_pages > 0 {
         return Ok(false);
     }
@@ -122,7 +122,7 @@ fn asked_for(env: &Env, backend: &str) -> Result<bool> {
     }
     let moved: u64 = trace.compactions.iter().map(|run| run.moved_pages).sum();
     let kernel = trace.summary.books.kernel_pages.context("the kernel does not count")?;
-    // On a machine itself others may move pages, too.
+    // On a bare machine, other processes may move pages, too.
     ensure!(
         moved == kernel || !env.in_vm && moved < kernel,
         "{moved} moved in runs: {:?}",
@@ -132,7 +132,7 @@ fn asked_for(env: &Env, backend: &str) -> Result<bool> {
     Ok(moved > 0)
 }
 
-/// Whether there was a direct run. The kernel counts a stall also where it then finds that no zone is worth compacting.
+/// Whether there was a direct run. The kernel also counts a stall if it then finds no zone that is worth compacting.
 fn direct(env: &Env) -> Result<bool> {
     let mut worker = Worker::spawn("punched", &["100"])?;
     worker.wait_ready(SOON)?;
@@ -141,12 +141,12 @@ fn direct(env: &Env) -> Result<bool> {
     provoke::direct_compaction()?;
     let stalls = vmstat("compact_stall")? - before;
     let trace = tracing.finish()?;
-    // kcompactd works at the same time: a kernel that preempts programs skips some of their runs.
+    // kcompactd works at the same time, and a kernel that preempts programs skips some of their runs.
     let lost = &trace.summary.lost;
     ensure!(lost.events + lost.missed_detail_runs == 0, "lost: {lost:?}");
     worker.exit(SOON)?;
     let own = std::process::id();
-    // khugepaged's own wish for huge pages makes it wait, too.
+    // khugepaged's own requests for huge pages make it wait, too.
     let is_daemon =
         |run: &CompactionLine, name: &str| run.actor_comm.as_deref().is_some_and(|comm| comm.starts_with(name));
     let ours = |run: &&CompactionLine| !is_daemon(run, "khugepaged");
@@ -170,12 +170,12 @@ fn direct(env: &Env) -> Result<bool> {
 
 /// Fewer moves than this prove little.
 const ENOUGH: usize = 256;
-/// Of the memory with holes.
+/// The size of the memory with holes.
 const CROWDED_MIB: &str = "128";
 /// kcompactd looks twice a second (`HPAGE_FRAG_CHECK_INTERVAL_MSEC`, mm/compaction.c, 6.1 to 7.3).
 const MENDING: Duration = Duration::from_secs(5);
 
-/// Whether enough moved that kcompactd had not mended before it was looked at.
+/// Whether enough pages moved that kcompactd had not compacted before the workload looked.
 fn proactive(env: &Env, backend: &str) -> Result<bool> {
     let proactiveness = Knob::set("/proc/sys/vm/compaction_proactiveness", "0")?;
     let mut worker = Worker::spawn("crowded", &[CROWDED_MIB])?;
@@ -183,7 +183,7 @@ fn proactive(env: &Env, backend: &str) -> Result<bool> {
     let tracing = Tracing::start(&env.tracer, &["-a", "--backend", backend])?;
     worker.send("crowd")?;
     worker.wait_ready(SOON)?;
-    // The huge pages that it asked for have set kcompactd to work.
+    // The workload's requests for huge pages have woken kcompactd.
     settle()?;
     worker.send("mark")?;
     worker.read_line(SOON)?;
@@ -249,11 +249,11 @@ fn settle() -> Result<()> {
     }
 }
 
-/// How often a huge page is asked for that there is no room for.
+/// The number of requests for a huge page for which there is no room.
 const IN_VAIN: u32 = 20;
 
-/// What others have that can be moved fits into a part of the holes: then compaction finds no more, and is not given up for
-/// want of free memory.
+/// The movable memory of others fits into a part of the holes. So compaction ends because it finds no more pages, and
+/// not because free memory is missing.
 const STUCK_MIB: &str = "256";
 
 fn deferred(env: &Env, backend: &str) -> Result<Outcome> {
@@ -275,10 +275,13 @@ fn deferred(env: &Env, backend: &str) -> Result<Outcome> {
     for run in &trace.compactions {
         *runs.entry((run.direct, run.sync, &run.zone, &run.result)).or_default() += 1;
     }
-    println!("{told} told, of {within} to {all}; {runs:?}; {:?}", trace.summary.lost);
+    println!(
+        "{told} reported, of {within} to {all}; {runs:?}; {:?}",
+        trace.summary.lost
+    );
     trace.ensure_sound()?;
     ensure!(within > 0, "nothing was put off: nothing is proven");
-    // Of a program that the kernel skipped it is told that it was.
+    // Runs of a program that the kernel skipped are reported as skipped.
     ensure!(
         told <= all && told + trace.summary.lost.missed_detail_runs >= within,
         "{told} deferrals, not {within} to {all}"
@@ -286,7 +289,7 @@ fn deferred(env: &Env, backend: &str) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// The kernel's own tracing of how often it puts compaction off; switched off and unmounted on drop.
+/// The kernel's own tracing of deferred compaction. It is switched off and unmounted on drop.
 struct Deferrals;
 
 impl Deferrals {
@@ -294,7 +297,7 @@ impl Deferrals {
     const TRACE: &str = "/sys/kernel/tracing/trace";
     const SWITCH: &str = "/sys/kernel/tracing/events/compaction/mm_compaction_deferred/enable";
 
-    /// From now on.
+    /// Counts from now on.
     fn count() -> Result<Self> {
         mount("tracefs", Self::TRACEFS, "tracefs", MountFlags::empty(), None).context("mount tracefs")?;
         let counting = Self;
@@ -311,7 +314,7 @@ impl Deferrals {
 
 impl Drop for Deferrals {
     fn drop(&mut self) {
-        // What is left counts on, and harms nobody.
+        // If this fails, the counting continues and harms nobody.
         let _ = provoke::write(Self::SWITCH, "0");
         let _ = unmount(Self::TRACEFS, UnmountFlags::DETACH);
     }

@@ -1,4 +1,4 @@
-//! `tracer doctor`: on a kernel that has them all, every hook attaches and passes what its program takes.
+//! `tracer doctor`: on a kernel that has all hooks, each attaches and passes the arguments of its program.
 //! Input: the lines of `tracer doctor --json`.
 
 use std::collections::BTreeMap;
@@ -83,13 +83,13 @@ fn every_hook(env: &Env) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// The verifier gives up at a million. At this it already takes some 100 MiB for what it has to remember.
+/// The verifier rejects a program at a million instructions. At this number, its state already takes some 100 MiB.
 const VERIFIED: u32 = 250_000;
 
 fn verifier(env: &Env) -> Result<Outcome> {
     let own = std::process::id().to_string();
     let kinds = ["--kinds", "move,collapse,ksm,cow,swap"];
-    // With a filter by owner reverse mappings are searched.
+    // With a filter by owner, reverse mappings are searched.
     for (backend, args) in [
         ("exact", vec!["-a"]),
         ("exact", vec!["-p", &own]),

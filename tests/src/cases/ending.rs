@@ -1,5 +1,5 @@
-//! How runs end: by a signal, the clock, the target's death, a reader that goes, a kill; always completely.
-//! Input: tracer, running; a workload where one is traced.
+//! Ways in which runs end: a signal, the clock, the target's exit, a reader that leaves, a kill; each ends completely.
+//! Input: a running tracer, and a workload if one is traced.
 
 use std::fs::File;
 use std::process::Stdio;
@@ -71,10 +71,10 @@ pub const CASES: &[Case] = &[
     },
 ];
 
-/// How the text and the JSON run are asked for.
+/// The arguments that request text and JSON.
 const FORMATS: [(bool, &[&str]); 2] = [(false, &["-a"]), (true, &["-a", "--json"])];
 
-/// How long a run must go on that must not end: long enough for a wrong one to have ended.
+/// A run that must not end is observed for this time, in which a wrong run would have ended.
 const A_WHILE: Duration = Duration::from_millis(500);
 
 fn signals(env: &Env) -> Result<Outcome> {
@@ -121,14 +121,14 @@ fn duration(env: &Env) -> Result<Outcome> {
 }
 
 fn reader_gone(env: &Env) -> Result<Outcome> {
-    // Emulated, everything takes its time: detaching most of all.
+    // Emulation makes everything slow, detaching most of all.
     let limit = Duration::from_secs(if env.in_vm { 10 } else { 2 });
     let mut worker = Worker::spawn("idle", &[])?;
     worker.wait_ready(SOON)?;
     let pid = worker.pid().to_string();
     for format in [&[][..], &["--json"]] {
         let (reader, writer) = std::io::pipe().context("make a pipe")?;
-        // A process that does nothing: no event comes.
+        // The process does nothing, so no event arrives.
         let mut command = tracer(env, &[&["-p", &pid], format].concat());
         command.stdout(writer);
         let mut program = Program::attached(command)?;
@@ -174,7 +174,7 @@ fn target_ends(env: &Env) -> Result<Outcome> {
         let format: &[&str] = if kill { &["--json"] } else { &[] };
         let program = Program::attached(tracer(env, &[&["-p", &number], format].concat()))?;
         if kill {
-            // Not reaped before the end of this turn.
+            // The process is not reaped before the end of this turn.
             signal(pid, Signal::KILL)?;
         } else {
             worker.send("exit")?;

@@ -1,5 +1,5 @@
-//! Exports: what they hold, what they say of what they do not hold, and that a file is there only when it is whole.
-//! Input: tracer; the recordings of the workload `fleet`. That other programs read them, `cargo xtask test` shows.
+//! Exports: their content, the messages about missing content, and that a file appears only when it is complete.
+//! Input: tracer; the recordings of the workload `fleet`. `cargo xtask test` shows that other programs can read them.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -39,11 +39,11 @@ pub const CASES: &[Case] = &[
     },
 ];
 
-/// Of each kind in the recording of the first host.
+/// The number of events of each kind in the recording of the first host.
 const COUNTS: [(&str, usize); 4] = [
     ("moves", 20_000 / 100 * 97),
     ("unmapped", 200),
-    // Of three failures one has no owner, one has one, one two; one without still has a row.
+    // One of three failures has no owner, one has one, one has two. A failure without an owner still has a row.
     ("failures", 200 + 66),
     ("compactions", 200),
 ];
@@ -144,7 +144,7 @@ fn files(env: &Env) -> Result<Outcome> {
             );
         }
         fs::remove_file(&out).context("remove the link")?;
-        // It breaks off: nothing is left that looks like an export.
+        // The export breaks off: no file is left that looks like an export.
         let nothing = run(tracer(
             env,
             &["export", "--format", format, "-o", &out_name, &path, "/nowhere"],
@@ -164,7 +164,7 @@ fn damaged(env: &Env) -> Result<Outcome> {
     let mut bytes = fs::read(fleet(env)?).context("read a recording")?;
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
-    // Two runs in one file.
+    // The file holds two runs.
     bytes.extend(fs::read(env.scratch.join("db-2.data")).context("read a recording")?);
     let path = env.scratch.join("damaged.data");
     fs::write(&path, bytes).context("write a damaged recording")?;
@@ -174,7 +174,7 @@ fn damaged(env: &Env) -> Result<Outcome> {
     let exported = run(tracer(env, &args))?;
     let told = exported.stderr.contains(&*path) && exported.stderr.contains("20000 events");
     ensure!(exported.status.code() == Some(1), "{exported:?}");
-    // Ten seconds before midnight, and thirty after it.
+    // The recording runs from ten seconds before midnight to thirty after it.
     ensure!(
         names(&set)? == ["date=2026-03-01", "date=2026-03-02"],
         "{:?}",

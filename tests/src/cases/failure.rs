@@ -1,5 +1,5 @@
-//! Folios that could not be moved: each of them once a call, with its owner, its address and the cause.
-//! Input: the workload `mover`, which makes moves fail, knows which, and reads its own pagemap.
+//! Folios that could not be moved: each is reported once per call, with its owner, its address and the cause.
+//! Input: the workload `mover`, which makes moves fail, records which, and reads its own pagemap.
 
 mod busy;
 mod expected;
@@ -12,7 +12,7 @@ use self::expected::{ensure_failed, traced};
 use crate::case::{Case, Env, Needs, Outcome};
 
 const NEEDS: Needs = Needs { nodes: 2, ..Needs::VM };
-/// Others may give memory back in just the wrong moment.
+/// Other processes may return memory at just the wrong moment.
 const HAD_ROOM: &str = "the node had room";
 
 pub const CASES: &[Case] = &[
@@ -146,8 +146,8 @@ fn refused_by_file(env: &Env) -> Result<Outcome> {
     ensure!(report.moves.len() == 0 && trace.moves.is_empty(), "moved: {report:?}");
     trace.ensure_exact_books()?;
     for failure in ensure_failed(&trace, pid, report)? {
-        // `secretmem_migrate_folio`, mm/secretmem.c: EBUSY; once among others, and since 6.3 once alone
-        // (`migrate_pages_sync`).
+        // `secretmem_migrate_folio`, mm/secretmem.c, returns EBUSY: once among other folios, and since 6.3 once more
+        // alone (`migrate_pages_sync`).
         let attempts = if env.version() < (6, 3) { 1 } else { 2 };
         ensure!(
             failure.cause == "error" && !failure.inferred && (failure.errno, failure.attempts) == (Some(16), attempts),

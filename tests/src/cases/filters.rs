@@ -1,5 +1,5 @@
-//! Each filter lets through what it says and nothing else, from both sides, also while processes change.
-//! Input: workloads that move their own pages step by step and say which, against `tracer --json`.
+//! Each filter passes exactly the requested events, checked from both sides, also while processes change.
+//! Input: workloads that move their own pages step by step and report which, against `tracer --json`.
 
 pub mod cost;
 pub mod steps;
@@ -15,7 +15,7 @@ use crate::case::{Case, Env, Needs, Outcome};
 
 const NEEDS: Needs = Needs {
     nodes: 2,
-    // Each case has several programs verified anew, under software emulation.
+    // In each case, the kernel verifies several programs again, under software emulation.
     timeout: Duration::from_mins(5),
     ..Needs::VM
 };
@@ -71,7 +71,7 @@ fn comm(env: &Env, backend: &str) -> Result<Outcome> {
     steps.push(a.step("move_pages", 1, false)?);
     b.fork()?;
     steps.push(b.step("move_pages", 1, true)?);
-    // One that begins while tracer runs.
+    // This process begins while tracer runs.
     let mut late = Changing::start("never-before")?;
     steps.push(late.step("move_pages", 1, true)?);
     let outcome = check(tracing, backend, &steps)?;
@@ -120,7 +120,7 @@ fn conjunction(env: &Env, backend: &str) -> Result<Outcome> {
         b.step("move_pages", 1, false)?,
         c.step("move_pages", 1, false)?,
     ];
-    // Of the lineage, though its name is not wanted; and so is its child.
+    // It is part of the lineage, though its name is not requested. So is its child.
     b.fork()?;
     steps.push(b.step("move_pages", 1, false)?);
     b.rename("wanted-b")?;
@@ -184,7 +184,7 @@ fn nodes(env: &Env, backend: &str) -> Result<Outcome> {
 fn address(env: &Env, backend: &str) -> Result<Outcome> {
     let mut a = Changing::start("a")?;
     let all = a.range()?.range();
-    // From within a page to within another: both are wanted.
+    // The range begins and ends within a page: both pages are wanted.
     let page = rustix::param::page_size() as u64;
     let (from, to) = (all.start + 16 * page, all.start + 48 * page);
     let range = format!("{:x}-0x{:x}", from + 1, to - 1);
@@ -195,7 +195,7 @@ fn address(env: &Env, backend: &str) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// The step as two: what is wanted of it, and what is not.
+/// Splits the step in two: its wanted pages, and the others.
 fn split(step: &Step, wanted: impl Fn(u64) -> bool) -> [Step; 2] {
     [true, false].map(|side| {
         let mut report = step.report.clone();
@@ -235,7 +235,7 @@ fn actor(env: &Env, backend: &str) -> Result<Outcome> {
     b.rename("mover-b")?;
     steps.push(b.step("move_pages", 1, true)?);
     check(tracing, backend, &steps)?;
-    // By its number: the one that moves, not the one whose pages they are.
+    // The filter by number means the process that moves pages, not their owner.
     let tracing = start(env, backend, &["-p", &b.pid.to_string(), "--actor", &b.pid.to_string()])?;
     let steps = [
         b.step("move_pages", 0, true)?,
@@ -249,7 +249,7 @@ fn actor(env: &Env, backend: &str) -> Result<Outcome> {
     let unwanted = b.step("move_pages", 1, false)?;
     b.moved_by_us(1, 0, true)?;
     let trace = tracing.finish()?;
-    // migrate_pages(2) moves all that the process has, so only who did it is sure.
+    // migrate_pages(2) moves all pages of the process, so only the actor is certain.
     let range = unwanted.report.range();
     let of_range: Vec<_> = trace
         .moves

@@ -1,4 +1,4 @@
-//! The ground under the other cases: the VM is what was asked for, tracer starts in it, the kernel counts.
+//! The basis of the other cases: the VM has the requested shape, tracer starts in it, the kernel counts.
 //! Input: /proc/cmdline, /proc/mounts, /proc/vmstat.
 
 use std::collections::BTreeSet;
@@ -35,7 +35,7 @@ fn boots(env: &Env) -> Result<Outcome> {
             "{point} is not mounted; /proc/mounts:\n{mounts}"
         );
     }
-    // A tracer that wants tracefs must mount it, or do without: so does a minimal container.
+    // A tracer that needs tracefs must mount it, or work without it, as in a minimal container.
     ensure!(
         !points.contains("/sys/kernel/tracing"),
         "tracefs is mounted, which hides a missing mount in tracer"
@@ -61,7 +61,7 @@ fn boots(env: &Env) -> Result<Outcome> {
 }
 
 fn vmstat(_: &Env) -> Result<Outcome> {
-    // Needs CONFIG_MIGRATION.
+    // This needs CONFIG_MIGRATION.
     truth::vmstat("pgmigrate_success")?;
     Ok(Outcome::Passed)
 }

@@ -1,5 +1,5 @@
-//! What tracer is given to read and cannot, and what it reads but must not repeat as it is.
-//! Input: files that are no recordings; a recording in which every name means harm.
+//! Input that tracer cannot read, and names that it reads but must not repeat unchanged.
+//! Input: files that are no recordings; a recording in which every name is hostile.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -33,7 +33,7 @@ pub const CASES: &[Case] = &[
     },
 ];
 
-/// Every command that reads recordings; one comes last.
+/// Every command that reads recordings. The recording is the last argument.
 const READERS: [&[&str]; 8] = [
     &["cat"],
     &["cat", "--json"],
@@ -89,7 +89,7 @@ fn refused(env: &Env) -> Result<Outcome> {
             ensure_refused(&program.wait()?, &fifo, says).with_context(|| format!("{reader:?}"))?;
         }
     }
-    // What is refused is what it holds, not what it is.
+    // The content is refused, not the kind of file.
     let program = Program::start(tracer(env, &words(&["cat"], &fifo)))?;
     let (from, to) = (recording.clone(), fifo.clone());
     let copying = thread::spawn(move || fs::copy(from, to));
@@ -115,10 +115,11 @@ fn ensure_refused(ended: &Ended, input: &Path, says: &str) -> Result<()> {
     Ok(())
 }
 
-/// What ends a line, a field or a string; what moves the cursor, in seven bits and in eight; what is not ASCII.
+/// Characters that end a line, a field or a string; that move the cursor, in seven bits and in eight; that are not
+/// ASCII.
 const HOSTILE: &str = "h\u{1b}]0;x\u{7}\r\n\t\"';, \\\u{8}\u{7f}\u{9b}31m\u{202e}ß";
 
-/// One event of each kind, and a header, of such names.
+/// A recording with a header and one event of each kind, all with hostile names.
 fn hostile(env: &Env) -> Result<PathBuf> {
     let path = env.scratch.join("hostile.data");
     let name = || HOSTILE.to_owned();
@@ -250,10 +251,10 @@ fn events() -> [Event; 4] {
     ]
 }
 
-/// Every output that is text, and how many lines it has; None: what else it says decides.
+/// Every output that is text, with the number of its lines. None: the number depends on other parts of the output.
 const OUTPUTS: [(&[&str], Option<usize>); 15] = [
     (&["cat"], None),
-    // The events, the summary.
+    // There are four events and the summary.
     (&["cat", "--json"], Some(4 + 1)),
     (&["report"], None),
     (&["report", "--json"], None),
@@ -293,7 +294,7 @@ fn hostile_names(env: &Env) -> Result<Outcome> {
             ensure!(names > 0, "{output:?}: no name is what it was: {}", shown.stdout);
         }
     }
-    // Of what cannot be read, nothing is repeated either.
+    // The names of files that cannot be read are not repeated unchanged, either.
     let name = env.scratch.join(format!("no{}.data", HOSTILE.replace('/', "")));
     for reader in READERS {
         let ended = read(env, reader, &name)?;
@@ -304,7 +305,7 @@ fn hostile_names(env: &Env) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// How many strings of a line of JSON are that name as it was: what programs read is not changed.
+/// The number of strings in a line of JSON that are the unchanged name: output for programs keeps names as they are.
 fn hostile_values(line: &str) -> Result<usize> {
     fn count(value: &serde_json::Value) -> usize {
         match value {

@@ -1,5 +1,5 @@
-//! Every kind of page, moved by every system call that moves pages: the set of moves must be the truth's.
-//! Input: the workload `mover`, which maps the pages, asks for the move, and reads its own pagemap.
+//! Every kind of page, moved by every system call that moves pages: the reported moves must equal the truth.
+//! Input: the workload `mover`, which maps the pages, requests the move, and reads its own pagemap.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -17,29 +17,29 @@ use crate::workloads::mover::{MTHP, mthp_order};
 const SOON: Duration = Duration::from_mins(1);
 const NEEDS: Needs = Needs { nodes: 2, ..Needs::VM };
 
-/// What to move, how, and what the events must say.
+/// The pages, the call that moves them, and the expected events.
 pub struct Kind {
     pub pages: &'static str,
     pub call: &'static str,
     pub mib: usize,
     pub reason: &'static str,
-    /// Of the folio at an offset into the memory.
+    /// The order of the folio at an offset into the memory.
     pub order: fn(u64) -> u8,
-    /// What older kernels lack, and the first one that is tested and has it. None: all have it.
+    /// The reason why older kernels cannot run this, and the first tested kernel that can. None: all can.
     pub since: Option<(&'static str, (u32, u32))>,
     /// Pages that must move.
     pub moving: Moving,
-    /// From node to node; the workload's memory is on the first one.
+    /// The source and the target node; the workload's memory is on the first one.
     pub nodes: (u32, u32),
-    /// What the name of the one who moves them starts with; None: the workload itself moves them.
+    /// The beginning of the actor's name. None: the workload itself moves the pages.
     pub actor: Option<&'static str>,
-    /// Of those who share the pages only the child forked last is asked for.
+    /// Only the child that was forked last is requested, of all processes that share the pages.
     pub of_youngest: bool,
-    /// Lines of each folio that moves: one for each run of its pages that a page table maps.
+    /// The number of lines for each folio that moves: one for each run of its pages that a page table maps.
     pub runs: usize,
 }
 
-/// How many pages.
+/// The number of pages.
 pub enum Moving {
     All,
     Exactly(usize),
@@ -204,7 +204,7 @@ pub fn check(env: &Env, kind: &Kind, backend: &str) -> Result<Outcome> {
         );
         ensure_same(&trace, *pid, report)?;
         let mine = |line: &&MoveLine| line.pid == Some(*pid) && report.range().contains(&line.vaddr.0);
-        // The daemon may think that there is something to mend; the workload saw where that ended.
+        // The daemon may decide to compact. The workload saw the result of that.
         let (daemons, moves): (Vec<&MoveLine>, Vec<_>) = trace.moves.iter().filter(mine).partition(|line| {
             let actor = line.actor_comm.as_deref().unwrap_or_default();
             line.reason == "compaction" && actor.starts_with("kcompactd")
@@ -254,7 +254,7 @@ pub fn check(env: &Env, kind: &Kind, backend: &str) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// Lines of a folio are numbered from 1, and as many as there are runs of it: so a reader can count folios.
+/// Checks that the lines of a folio are numbered from 1 to the number of its runs: this lets a reader count folios.
 pub fn ensure_numbered(lines: &[MoveLine], truth: &Reports, reason: &str, runs: usize) -> Result<()> {
     let mut folios: BTreeMap<(u64, u64), Vec<u8>> = BTreeMap::new();
     for line in lines.iter().filter(|line| line.reason == reason) {
@@ -283,7 +283,7 @@ pub fn ensure_numbered(lines: &[MoveLine], truth: &Reports, reason: &str, runs: 
     Ok(())
 }
 
-/// Each page has so many lines, and they are what the child saw.
+/// Checks that each page has `moves` lines, and that they match the child's pagemap.
 fn again(env: &Env, call: &str, moves: u64, backend: &str) -> Result<Outcome> {
     let mut worker = Worker::spawn("mover", &["shared_by_six", call, "1"])?;
     worker.wait_ready(SOON)?;

@@ -24,7 +24,7 @@ mod unmapped;
 
 use crate::case::Case;
 
-/// Every topic's cases, in the order in which they run.
+/// The cases of every topic, in the order in which they run.
 pub const TOPICS: &[&[Case]] = &[
     harness::CASES,
     cli::CASES,
@@ -60,7 +60,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
 mod tests {
     use super::*;
 
-    /// Those whose cases hold tracer against the truth (`xtask/src/vm/table.rs`).
+    /// The topics whose cases compare tracer with the truth (`xtask/src/vm/table.rs`).
     const TRUTH: [&[Case]; 9] = [
         moves::CASES,
         kinds::CASES,

@@ -1,4 +1,4 @@
-//! Every move that the workload saw is reported, with its frames and its owner, and no other.
+//! Checks that every move that the workload saw is reported with its frames and its owner, and no other.
 //! Input: the workload's own pagemap before and after, against `tracer --json`.
 
 use std::collections::BTreeSet;
@@ -70,7 +70,7 @@ pub const CASES: &[Case] = &[
     },
 ];
 
-/// The set of (address, old frame, new frame) must be the same on both sides.
+/// Checks that the set of (address, old frame, new frame) is the same on both sides.
 pub fn ensure_same(trace: &Trace, pid: u32, truth: &Report) -> Result<()> {
     let seen = trace.of(pid, truth.range())?;
     let missed: Vec<_> = truth
@@ -119,8 +119,8 @@ pub fn ensure_same(trace: &Trace, pid: u32, truth: &Report) -> Result<()> {
 /// Fewer moves than this prove little.
 const ENOUGH: usize = 100;
 
-/// Whether compaction moves anything depends on where the kernel put the pages, and it gives up at the first large folio
-/// that finds no room (mm/compaction.c, `compact_zone`): several tries, with more and more memory.
+/// Whether compaction moves anything depends on where the kernel put the pages, and it stops at the first large folio
+/// that finds no room (mm/compaction.c, `compact_zone`). So there are several tries, with more and more memory.
 fn compaction(env: &Env, backend: &str) -> Result<Outcome> {
     let most = available_mib()? / 16;
     for doublings in [0, 0, 1, 1, 2, 2, 3, 3] {
@@ -146,7 +146,7 @@ fn available_mib() -> Result<u64> {
     Ok(kib >> 10)
 }
 
-/// Checks one compaction; returns how many of the workload's pages it moved.
+/// Checks one compaction, and returns how many of the workload's pages it moved.
 fn compact_once(env: &Env, backend: &str, mib: u64) -> Result<usize> {
     let mut worker = Worker::spawn("punched", &[&mib.to_string()])?;
     let pid = worker.pid();
@@ -154,10 +154,10 @@ fn compact_once(env: &Env, backend: &str, mib: u64) -> Result<usize> {
     let tracing = Tracing::start(&env.tracer, &["-p", &pid.to_string(), "--backend", backend])?;
     worker.send("mark")?;
     worker.read_line(SOON)?;
-    // One pass may give up early where others contend for the zone's lock.
+    // One pass may stop early if others contend for the zone's lock.
     let mut truth = None;
     for _ in 0..10 {
-        // Large folios of the page cache are the likeliest to find no room.
+        // Large folios of the page cache are the most likely to find no room.
         fs::write("/proc/sys/vm/drop_caches", "1").context("drop the page cache")?;
         fs::write("/proc/sys/vm/compact_memory", "1").context("compact memory")?;
         worker.send("look")?;
@@ -180,7 +180,7 @@ fn compact_once(env: &Env, backend: &str, mib: u64) -> Result<usize> {
     for line in trace.moves.iter().filter(|line| truth.range().contains(&line.vaddr.0)) {
         ensure!(line.reason == "compaction", "reason: {line:?}");
         ensure!(line.pid == Some(pid), "owner: {line:?}");
-        // Only this case's own write to compact_memory compacts, or the kernel's daemon; on a machine itself others may.
+        // Only this case's write to compact_memory or the kernel's daemon compacts here; on a bare machine, others may.
         let actor = line.actor_comm.as_deref().unwrap_or_default();
         ensure!(
             !env.in_vm || line.actor_pid == std::process::id() || actor.starts_with("kcompactd"),
@@ -201,7 +201,7 @@ fn compact_once(env: &Env, backend: &str, mib: u64) -> Result<usize> {
     Ok(truth.moves.len())
 }
 
-/// Balances as eagerly as the kernel lets itself be told (kernel/sched/fair.c, kernel/sched/debug.c; 6.1 to 7.3).
+/// Balances as eagerly as the kernel allows (kernel/sched/fair.c, kernel/sched/debug.c; 6.1 to 7.3).
 pub fn balance_eagerly() -> Result<()> {
     let debug = "/sys/kernel/debug/sched/numa_balancing";
     for (knob, value) in [
@@ -265,7 +265,7 @@ fn balance_once(env: &Env, pages: &str, backend: &str) -> Result<Outcome> {
 }
 
 fn fentry_refused(env: &Env) -> Result<Outcome> {
-    // Two-sided: where this kernel allows it, the VM suite's cases have shown that it works.
+    // The check has two sides: if this kernel allows function hooks, the VM suite's cases have shown that they work.
     let probe = std::process::Command::new(&env.tracer)
         .args(["-a", "-d", "0.1", "--backend", "exact"])
         .output()

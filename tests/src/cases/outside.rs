@@ -1,5 +1,5 @@
-//! Frames that change without migrate_pages: each change is reported, with its frames and its owner, and no other.
-//! Input: workloads that cause them and read their own pagemap, against `tracer --json --kinds`.
+//! Frames that change without migrate_pages: each change is reported with its frames and its owner, and no other.
+//! Input: workloads that cause the changes and read their own pagemap, against `tracer --json --kinds`.
 
 mod collapse;
 mod copy;
@@ -129,7 +129,7 @@ pub const CASES: &[Case] = &[
         what: "each filter with moves, copies and collapses: what it lets through is shown, what it keeps out is counted",
         needs: Needs {
             nodes: 2,
-            // Six times the programs are verified, under software emulation.
+            // The kernel verifies the programs six times, under software emulation.
             timeout: Duration::from_mins(10),
             ..Needs::VM
         },

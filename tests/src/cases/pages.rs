@@ -1,4 +1,4 @@
-//! `tracer pages` against what the kernel itself sums up, and against a workload that knows what it made.
+//! `tracer pages` compared with the kernel's own sums, and with a workload that knows its own memory.
 //! Input: `tracer pages --json`, /proc/PID/{smaps,numa_maps,stat}.
 
 use std::collections::BTreeMap;
@@ -70,7 +70,7 @@ pub const CASES: &[Case] = &[
 
 const READY: Duration = Duration::from_mins(1);
 
-/// A workload with memory in every state, and what it made.
+/// A workload with memory in every state, and its list of that memory.
 fn start() -> Result<(Worker, Vec<Made>)> {
     let mut worker = Worker::spawn("states", &[])?;
     worker.wait_ready(READY)?;
@@ -175,7 +175,7 @@ fn states_hugetlb(env: &Env) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// Everything that was made is reported, and nothing else.
+/// Checks that everything that was made is reported, and nothing else.
 fn check(env: &Env, pid: &str, made: &Made) -> Result<()> {
     let range = format!("{:x}-{:x}", made.start, made.end);
     let all = lines(env, &["-p", pid, "--each", "--address", &range])?;
@@ -209,7 +209,7 @@ fn check(env: &Env, pid: &str, made: &Made) -> Result<()> {
         0
     };
     ensure!(covered == expected, "{covered} pages instead of {expected}");
-    // The same by a filter: what is not asked for is not there.
+    // The same pages by a filter: a state that is not requested is not shown.
     if let Some(state) = &made.state {
         let other = if state == "guard" { "migrating" } else { "guard" };
         for (asked, expected) in [(state.as_str(), expected), (other, 0)] {
@@ -224,7 +224,7 @@ fn check(env: &Env, pid: &str, made: &Made) -> Result<()> {
     Ok(())
 }
 
-/// What the kernel says of a mapping.
+/// The kernel's sums for a mapping.
 #[derive(Debug, Default)]
 struct Smap {
     rss: u64,
@@ -281,7 +281,7 @@ fn smaps(env: &Env) -> Result<Outcome> {
     let pid = worker.pid();
     let lines = lines(env, &["-p", &pid.to_string()])?;
     let (smaps, numa) = (read_smaps(pid)?, read_numa_maps(pid));
-    // Whether one entry maps a huge page, only a walk shows.
+    // Only a walk shows whether one entry maps a huge page.
     let walks = env.version() >= (6, 7);
     let mut seen = 0;
     for line in &lines {
@@ -308,7 +308,7 @@ fn smaps(env: &Env) -> Result<Outcome> {
         }
         if let Some(numa) = &numa
             && let Some(nodes) = numa.get(&start)
-            // Pages of the kernel's own are left out there.
+            // numa_maps leaves out the kernel's own pages.
             && vma.name != "[vdso]"
         {
             ensure!(*nodes == counts.nodes, "numa_maps {nodes:?}: {line:?}");
@@ -323,7 +323,7 @@ fn smaps(env: &Env) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// Page faults, small and large, and the resident pages of a process (fs/proc/array.c, `do_task_stat`: fields 10, 12, 24).
+/// Minor and major faults, and the resident pages of a process (fs/proc/array.c, `do_task_stat`: fields 10, 12, 24).
 fn faults(pid: u32) -> Result<[u64; 3]> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).context("read stat")?;
     let (_, behind) = text.rsplit_once(')').context("a name")?;
@@ -360,7 +360,7 @@ fn untouched(env: &Env) -> Result<Outcome> {
 
 fn hidden(env: &Env) -> Result<Outcome> {
     let program = public_copy(env, &env.tracer)?;
-    // A process of the same user.
+    // This process belongs to the same user.
     let mut other = program_with("/bin/sh".as_ref(), &["-c", "read line"]);
     other.stdin(std::process::Stdio::piped()).uid(65534).gid(65534);
     let mut other = match other.spawn() {

@@ -1,5 +1,5 @@
-//! Every reason for which the kernel itself moves pages: the set of moves must be the truth's.
-//! Input: the workload `mover`, which brings the kernel to it and reads its own pagemap.
+//! Every reason for which the kernel itself moves pages: the reported moves must equal the truth.
+//! Input: the workload `mover`, which makes the kernel move pages and reads its own pagemap.
 
 use std::fs;
 
@@ -9,12 +9,13 @@ use crate::case::{Case, Env, Needs, Outcome};
 use crate::cases::kinds::{Kind, Moving, check};
 use crate::here::Shape;
 
-/// Fewer moves than this prove little, where the kernel decides how many it are.
+/// Fewer moves than this prove little, if the kernel decides the number.
 const ENOUGH: Moving = Moving::AtLeast(256);
 
-/// Of so many MiB on node 0 at least 20 are in the block that goes offline. The rest of its movable zone has room for
-/// 172, and is given out first once the block has come online again (mm/page_alloc.c, `__free_pages_core`, since 5.10).
-/// Others leave room for all of it: of the zone's 300, the initramfs's files take 80 if node 0's CPU unpacked them.
+/// With this number of MiB on node 0, at least 20 are in the block that goes offline. The rest of the node's movable
+/// zone has room for 172, and is handed out first once the block has come online again (mm/page_alloc.c,
+/// `__free_pages_core`, since 5.10). Other users leave room for all of it: the initramfs's files take 80 of the zone's
+/// 300 if node 0's CPU unpacked them.
 pub const MORE_THAN_ELSEWHERE: usize = 192;
 
 const NEEDS: Needs = Needs { nodes: 2, ..Needs::VM };

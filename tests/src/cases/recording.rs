@@ -1,5 +1,5 @@
-//! Recordings: what was recorded is what happened, and comes back whatever became of the file.
-//! Input: tracer; the workload `recorder` where it is about the file alone.
+//! Recordings: their content equals what happened, and can be read back from a damaged file, too.
+//! Input: tracer; the workload `recorder` for the cases of the file alone.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -24,7 +24,7 @@ const ROOT: Needs = Needs {
     root: true,
     ..Needs::NOTHING
 };
-/// About the file alone, and of many processes: slow where one CPU is emulated.
+/// The cases are about the file alone, and start many processes: this is slow with one emulated CPU.
 const HOST: Needs = Needs {
     place: Place::Host,
     ..Needs::NOTHING
@@ -88,10 +88,10 @@ pub const CASES: &[Case] = &[
     },
 ];
 
-/// What is in a recording.
+/// The content of a recording.
 #[derive(Default)]
 struct Found {
-    /// When, and the number that the workload gave it.
+    /// The time of each event, and the number that the workload gave it.
     events: Vec<(Nanos, u64)>,
     end: Option<End>,
     missing: Vec<Missing>,
@@ -203,7 +203,7 @@ fn nodes(env: &Env) -> Result<Outcome> {
     let own = |run: &&CompactionLine| run.actor_pid == std::process::id() && run.node == Some(1);
     ensure!(trace.compactions.iter().any(|run| own(&run)), "no run of compaction");
     trace.ensure_sound()?;
-    // What was compacted after the reports may be their pages.
+    // Compaction after the reports may move the workload's pages, too.
     trace.moves.retain(|line| line.reason == "syscall_or_cpuset");
     ensure!(
         trace.of(*mover, moved.range())? == moved.moves,
@@ -213,10 +213,10 @@ fn nodes(env: &Env) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// So many at a time, so often.
+/// The number of recorders at the same time, and the number of times.
 const TOGETHER: usize = 8;
 const TIMES: u64 = 25;
-/// A block is due after a second; the rest is for the machine.
+/// A block is due after a second; the rest of the time is for the machine.
 const LOST: Duration = Duration::from_millis(1500);
 
 fn killed(env: &Env) -> Result<Outcome> {
@@ -229,7 +229,7 @@ fn killed(env: &Env) -> Result<Outcome> {
             ensure!(worker.read_line(SOON)? == "begun", "it has not begun");
             recorders.push((worker, path));
         }
-        // From before the first block to after the third, each at another moment.
+        // Each time ends at another moment, from before the first block to after the third.
         thread::sleep(Duration::from_millis(time * 100));
         for (worker, path) in recorders {
             thread::sleep(Duration::from_millis(7));
@@ -243,7 +243,7 @@ fn killed(env: &Env) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// Whether there are events, which must be all until shortly before.
+/// Whether there are events; they must include all events until shortly before.
 fn is_prefix(path: &Path, killed: Nanos) -> Result<bool> {
     let found = read(path)?;
     ensure!(found.end.is_none(), "it has an end");
@@ -306,13 +306,13 @@ fn rotated(env: &Env) -> Result<Outcome> {
         let end = found.end.context("no end")?;
         ensure!(found.missing.is_empty(), "{:?}", found.missing);
         ensure!(end.finished.is_some() == (number == 0), "part {number}: {end:?}");
-        // A file ends where the next block, an eighth of it at most, may not fit.
+        // A file ends when the next block, an eighth of it at most, may not fit.
         let size = fs::metadata(&part)?.len();
         ensure!(size <= 1_000_000, "part {number} is too large: {size} bytes");
         ensure!(number == 0 || size > 875_000, "part {number} is not full: {size} bytes");
-        // One after the other, without a gap.
+        // The files continue each other without a gap.
         let Some((_, first)) = found.events.first().copied() else {
-            // The file before became full with the very last of them.
+            // The file before became full with the very last event.
             ensure!(number == 0, "part {number} has no events");
             continue;
         };
@@ -368,7 +368,7 @@ fn files(env: &Env) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// Bytes that a file may have: room for headers, not for many events.
+/// The largest size of the file, bytes: it has room for headers, but not for many events.
 const MAY_HAVE: u64 = 4000;
 
 fn unwritable(env: &Env) -> Result<Outcome> {
@@ -393,7 +393,7 @@ fn unwritable(env: &Env) -> Result<Outcome> {
     let mut recording = RecordingFile::new(File::open(&limited).context("open the recording")?)?;
     while let Some(item) = recording.next_item().context("read the recording")? {
         if let Item::Missing(missing) = item {
-            // The end says it, if there was room for that.
+            // The end reports it, if there was room for an end.
             let of_the_end = ["no end", "could not be written"];
             ensure!(
                 of_the_end.iter().any(|what| missing.what.contains(what)),
@@ -403,7 +403,7 @@ fn unwritable(env: &Env) -> Result<Outcome> {
     }
 
     mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).context("make a fifo")?;
-    // Nobody reads it, and tracer waits for that until it is told not to.
+    // Nobody reads the fifo. tracer waits for a reader until it gets a signal.
     let mut program = Program::start(record(&fifo))?;
     let waits = PathBuf::from(format!("/proc/{}/wchan", program.pid()));
     while fs::read_to_string(&waits).context("where tracer waits")? != "wait_for_partner" {
@@ -415,7 +415,7 @@ fn unwritable(env: &Env) -> Result<Outcome> {
     ensure!(ended.signal() == Some(Signal::TERM.as_raw()), "{ended}");
     let path = fifo.clone();
     let reader = thread::spawn(move || File::open(path));
-    // Without -q: the greeting tells when it has begun.
+    // There is no -q, because the greeting shows when tracer has begun.
     let record = ["record", "-a", "-d", "30", "-o", &fifo.to_string_lossy()];
     let program = Program::attached(tracer(env, &record))?;
     let reader = reader.join().ok().context("a reader")?;
@@ -427,7 +427,7 @@ fn unwritable(env: &Env) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// Waits for its end while there is always something to record.
+/// Waits for the program's end, and compacts memory so that there is always something to record.
 fn compacted_to_its_end(mut program: Program) -> Result<Ended> {
     let begun = Instant::now();
     while program.runs()? {

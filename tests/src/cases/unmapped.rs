@@ -1,5 +1,5 @@
-//! Page cache that nobody maps: each page that moves is reported by file and place, and is in the books.
-//! Input: the workload `cached`, which asks the kernel where its file's pages are, against `tracer --json`.
+//! Page cache that nobody maps: each page that moves is reported by file and place, and counted in the books.
+//! Input: the workload `cached`, which looks up where its file's pages are, against `tracer --json`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -31,7 +31,7 @@ pub const CASES: &[Case] = &[
     },
 ];
 
-/// The file's pages are some of those that nobody maps; of all these the books must have the number.
+/// The file's pages are some of the unmapped pages. The books must have the number of all unmapped pages.
 fn page_cache(env: &Env, backend: &str) -> Result<Outcome> {
     let path = env.scratch.join("file");
     let mut worker = Worker::spawn("cached", &[&MORE_THAN_ELSEWHERE.to_string(), &path.to_string_lossy()])?;
@@ -75,7 +75,7 @@ fn page_cache(env: &Env, backend: &str) -> Result<Outcome> {
     }
 }
 
-/// What is reported of the file is what moved of it.
+/// Checks that the reported moves of the file are those that happened.
 fn ensure_same_file(trace: &Trace, (dev, inode): &(String, u64), truth: &Report) -> Result<Outcome> {
     let page = rustix::param::page_size() as u64;
     let mut seen = BTreeMap::new();

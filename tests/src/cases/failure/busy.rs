@@ -1,5 +1,5 @@
-//! Folios that cannot be moved for what somebody else does with them: under writeback, locked, or in a VMA that is locked.
-//! Input: the workloads `writeback`, `locked` and `contended`, which say which frames those are.
+//! Folios that cannot be moved because others use them: under writeback, locked, or in a VMA that is locked.
+//! Input: the workloads `writeback`, `locked` and `contended`, which report the frames of those folios.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,7 +14,7 @@ use crate::tracer::trace::{Trace, Tracing};
 use crate::worker::Worker;
 use crate::workloads::writeback;
 
-/// What a workload answers to its order, and what was traced meanwhile.
+/// Returns the workload's answer to its order, and the trace of that time.
 fn traced(env: &Env, workload: &str, args: &[&str]) -> Result<(Vec<u64>, Trace)> {
     let mut worker = Worker::spawn(workload, args)?;
     worker.wait_ready(SOON)?;
@@ -80,7 +80,7 @@ pub fn locked(env: &Env) -> Result<Outcome> {
             "neither this kernel nor the initramfs has fuse".to_owned(),
         ));
     }
-    // Compaction may find enough elsewhere.
+    // Compaction may find enough pages elsewhere.
     Outcome::of_tries(5, "compaction met no locked page", || locked_once(env))
 }
 
@@ -97,14 +97,14 @@ fn locked_once(env: &Env) -> Result<bool> {
     for failure in &trace.failures {
         let first = failure.pfn.context("no frame")?.0;
         let held = (*from..*until).contains(&failure.ts_ns);
-        // Before and after, they are others' frames.
+        // Before and after that time, the frames belong to others.
         if !held || !frames.contains(&first) {
             ensure!(failure.cause != STATE || is_state(failure), "invented: {failure:?}");
             continue;
         }
         let kind = (failure.pages, failure.reason.as_str(), failure.owners.len());
         ensure!(kind == (1, "compaction", 0), "{failure:?}");
-        // A page for the copy is asked for before the lock is.
+        // The kernel requests a page for the copy before it takes the lock.
         if failure.cause == "no_target" {
             ensure!(!failure.inferred && failure.errno == Some(12), "no target: {failure:?}");
             continue;
@@ -144,7 +144,7 @@ pub fn still_mapped(env: &Env, who: &str) -> Result<Outcome> {
         bail!("no address: {numbers:?}")
     };
     let pids: BTreeSet<u64> = [*parent, *child].into_iter().filter(|pid| *pid != 0).collect();
-    // On its way it had these frames, one after the other.
+    // The page had these frames one after the other.
     for pid in &pids {
         let mine = |line: &&MoveLine| line.vaddr.0 == *address && line.pid.map(u64::from) == Some(*pid);
         let mut moves: Vec<_> = trace.moves.iter().filter(mine).collect();
@@ -174,7 +174,7 @@ pub fn still_mapped(env: &Env, who: &str) -> Result<Outcome> {
             failure.cause == "still_mapped" && !failure.inferred,
             "cause: {failure:?}"
         );
-        // The lock is that of the parent's VMA; the child's mapping is told where it had been unmapped before.
+        // The lock is that of the parent's VMA. The child's mapping is reported if it had been unmapped before.
         let owners: BTreeSet<u64> = failure.owners.iter().map(|place| u64::from(place.pid)).collect();
         ensure!(
             owners.contains(parent) && owners.is_subset(&pids) && owners.len() == failure.owners.len(),

@@ -1,4 +1,4 @@
-//! The run of a workload under tracer, and which pages must be reported as failed: shared by the cases of failures.
+//! Runs a workload under tracer, and checks which pages are reported as failed. The cases of failures share this.
 //! Input: the workload `mover`, which reads its own pagemap, against `tracer --json`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,8 +20,8 @@ pub fn stayed(truth: &Report) -> BTreeSet<u64> {
     pages.filter(|vaddr| !truth.moves.0.contains_key(vaddr)).collect()
 }
 
-/// Every address that did not move has one failure, and no other has one. Compaction tries for itself, where there is
-/// little room, and may fail, too.
+/// Checks that every address that did not move has one failure, and that no other has one. Compaction runs on its own
+/// when there is little room, and may fail, too.
 pub fn ensure_failed(trace: &Trace, pid: u32, truth: &Report) -> Result<Vec<FailureLine>> {
     let mut seen: BTreeMap<u64, u32> = BTreeMap::new();
     let mut failures = Vec::new();
@@ -69,8 +69,8 @@ pub fn ensure_failed(trace: &Trace, pid: u32, truth: &Report) -> Result<Vec<Fail
     Ok(failures)
 }
 
-/// What the workload `mover` says became of its pages, and what the exact backend, its pid given or that of the child it
-/// forked last, whose report alone is then returned.
+/// Runs the workload `mover` under the exact backend. Returns the pid, the workload's reports and the trace. With
+/// `of_youngest`, the child that was forked last is traced, and only its report is returned.
 pub fn traced(env: &Env, mover: &[&str], of_youngest: bool) -> Result<(u32, Reports, Trace)> {
     let mut worker = Worker::spawn("mover", mover)?;
     let pid = worker.pid();

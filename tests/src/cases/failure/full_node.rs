@@ -1,4 +1,4 @@
-//! Folios for which the target has no free page.
+//! Folios for which the target node has no free page.
 //! Input: the workload `mover`, which fills the node first.
 
 use std::collections::BTreeSet;
@@ -42,7 +42,7 @@ pub fn hugetlb(env: &Env, pages: &str) -> Result<bool> {
     Ok(true)
 }
 
-/// Whether the first page of a huge page was left.
+/// Whether the first page of a huge page stayed.
 pub fn thp(env: &Env) -> Result<bool> {
     let (pid, truth, trace) = traced(env, &["thp", "mbind_to_full_node", "32"], false)?;
     let [(_, report)] = &truth.0[..] else {
@@ -70,11 +70,11 @@ pub fn thp(env: &Env) -> Result<bool> {
     let silent: Vec<_> = stayed.difference(&told).collect();
     ensure!(
         silent.is_empty(),
-        "{} pages stayed untold: {:x?}",
+        "{} pages stayed and were not reported: {:x?}",
         silent.len(),
         silent.first()
     );
-    // The first page of a huge page was its folio: it alone could be taken for one that was unmapped to be moved.
+    // The first page of a huge page was its folio: only this page could be taken for one that was unmapped to be moved.
     let is_first = |failure: &&&FailureLine| {
         let mut places = failure.owners.iter();
         failure.pages == 1 && places.any(|place| place.vaddr.0.is_multiple_of(HUGE as u64))
@@ -140,8 +140,8 @@ pub fn shared(env: &Env) -> Result<Outcome> {
 
 pub fn hint_fault(env: &Env) -> Result<Outcome> {
     balance_eagerly()?;
-    // When the kernel marks pages for hint faults depends on how long the workload has run (`task_tick_numa`,
-    // kernel/sched/fair.c).
+    // The moment when the kernel marks pages for hint faults depends on how long the workload has run
+    // (`task_tick_numa`, kernel/sched/fair.c).
     let outcome = Outcome::of_tries(3, "no page was refused", || refuse(env));
     fs::write("/proc/sys/kernel/numa_balancing", "0").context("switch NUMA balancing off")?;
     outcome
@@ -170,7 +170,7 @@ fn refuse(env: &Env) -> Result<bool> {
             "{failure:?}"
         );
     }
-    // Its stack and the like are balanced as well.
+    // The workload's stack and similar memory are balanced as well.
     Ok(refused
         .iter()
         .any(|failure| report.range().contains(&failure.owners[0].vaddr.0)))

@@ -1,5 +1,5 @@
-//! Folios that somebody holds: in a pipe, or pinned as a device or direct I/O would have them.
-//! Input: the workloads `mover` and `changing`, which hold pages while they ask for the move.
+//! Folios with extra references: in a pipe, or pinned as for a device or direct I/O.
+//! Input: the workloads `mover` and `changing`, which hold pages while they request the move.
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -21,12 +21,13 @@ pub fn held(env: &Env, pages: &str, mappings: u32, of_youngest: bool) -> Result<
         ensure!(report.moves.len() == 0, "pinned pages moved: {report:?}");
         for failure in ensure_failed(&trace, *owner, report)? {
             ensure!(failure.cause == "references" && !failure.inferred, "cause: {failure:?}");
-            // Three passes without waiting, then seven that wait (NR_MAX_MIGRATE_*_RETRY, mm/migrate.c).
+            // The kernel makes three passes without waiting, then seven that wait (NR_MAX_MIGRATE_*_RETRY,
+            // mm/migrate.c).
             ensure!(
                 (failure.errno, failure.attempts) == (Some(11), 10),
                 "attempts: {failure:?}"
             );
-            // move_pages holds one, the pipe another.
+            // move_pages holds one reference, the pipe another.
             ensure!(
                 (failure.refs, failure.expected_refs) == (Some(2), Some(1)),
                 "references: {failure:?}"
@@ -84,7 +85,7 @@ pub fn hugetlb(env: &Env, pages: &str, expected: u32) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// `refs`: references of each page, and how many a move expects.
+/// `refs` are the references of each page and the number that a move expects.
 pub fn registered(env: &Env, pages: &str, refs: Option<(u32, u32)>) -> Result<Outcome> {
     let before = vmstat("pgmigrate_fail")?;
     let (pid, truth, trace) = traced(env, &[pages, "move_registered", "2"], false)?;
@@ -102,7 +103,7 @@ pub fn registered(env: &Env, pages: &str, refs: Option<(u32, u32)>) -> Result<Ou
             "references, not {refs:?}: {failure:?}"
         );
         ensure!(failure.reason == "syscall_or_cpuset", "reason: {failure:?}");
-        // The kernel could not unmap it there, or put the mapping back.
+        // The kernel could not unmap the page there, or restored its mapping.
         ensure!(
             failure.owners.iter().all(|place| !place.inferred),
             "places: {failure:?}"

@@ -1,4 +1,4 @@
-//! The cost in the kernel of a mapping that is filtered out, against one that is reported.
+//! The kernel's cost of a mapping that is filtered out, compared with a mapping that is reported.
 //! Input: the kernel's statistics of tracer's BPF programs.
 
 use std::fs;
@@ -17,12 +17,12 @@ pub const CASES: &[Case] = &[Case {
     run: cost,
 }];
 
-/// Nanoseconds that all of tracer's programs ran (`run_time_ns` of /proc/PID/fdinfo, kernel/bpf/syscall.c
+/// The nanoseconds that all of tracer's programs ran (`run_time_ns` of /proc/PID/fdinfo, kernel/bpf/syscall.c
 /// `bpf_prog_show_fdinfo`; counted while kernel.bpf_stats_enabled is 1).
 fn program_time(tracer: u32) -> Result<u64> {
     let mut nanos = 0;
     for entry in fs::read_dir(format!("/proc/{tracer}/fdinfo")).context("list tracer's files")? {
-        // A file may be closed meanwhile.
+        // A file may have been closed meanwhile.
         let Ok(info) = fs::read_to_string(entry?.path()) else {
             continue;
         };
@@ -49,7 +49,7 @@ fn cost(env: &Env) -> Result<Outcome> {
     let mut reported = 0;
     let mut table = Vec::new();
     for (name, args) in filters {
-        // khugepaged does what it likes.
+        // khugepaged moves pages at any time.
         let tracing = start(env, "exact", &[args, &["--kinds", "move"]].concat())?;
         let before = program_time(tracing.pid())?;
         let mut pages = 0;

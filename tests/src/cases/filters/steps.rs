@@ -1,4 +1,4 @@
-//! A process that changes step by step, and the check of what was reported of it: shared by the cases of filters.
+//! A process that changes step by step, and the check of its reported moves. The cases of filters share this.
 //! Input: the workload `changing`, against `tracer --json`.
 
 use std::collections::BTreeMap;
@@ -14,8 +14,8 @@ use crate::truth::Report;
 use crate::worker::Worker;
 
 const SOON: Duration = Duration::from_mins(1);
-/// The tracepoint backend looks for a page's owner a moment after the move: what moves on at once to where nobody
-/// looks is not found.
+/// The tracepoint backend looks for a page's owner a moment after the move. It does not find a page that moves on at
+/// once to a frame where nobody looks.
 const MOMENT: Duration = Duration::from_millis(300);
 
 /// A move of all pages, and whether it must be reported.
@@ -25,10 +25,10 @@ pub struct Step {
     pub wanted: bool,
 }
 
-/// A process that changes, and what its pages went through.
+/// A process that changes, and the moves of its pages.
 pub struct Changing {
     pub worker: Worker,
-    /// Another one's, once it has forked.
+    /// The pid. It changes when the process has forked.
     pub pid: u32,
 }
 
@@ -55,7 +55,7 @@ impl Changing {
         self.order(&format!("rename {name}")).map(drop)
     }
 
-    /// From now on it is the child.
+    /// Continues as the child.
     pub fn fork(&mut self) -> Result<()> {
         self.pid = self.order("fork")?.parse().context("the child's number")?;
         Ok(())
@@ -70,7 +70,7 @@ impl Changing {
         self.stepped(report, wanted)
     }
 
-    /// Its pages are moved from node to node by this process.
+    /// Moves its pages from node to node, from this process.
     pub fn moved_by_us(&mut self, from: u32, to: u32, wanted: bool) -> Result<Step> {
         ensure!(self.order(&format!("move wait {to}"))? == "waiting", "does not wait");
         numa::migrate_pages(self.pid, from, to)?;
@@ -109,7 +109,7 @@ pub fn start(env: &Env, backend: &str, args: &[&str]) -> Result<Tracing> {
     Tracing::start(&env.tracer, &[args, &["--backend", backend]].concat())
 }
 
-/// The moves of the wanted steps, each once, and no other; and the books.
+/// Checks that each move of the wanted steps is reported once, and no other, and checks the books.
 pub fn check(tracing: Tracing, backend: &str, steps: &[Step]) -> Result<Outcome> {
     let trace = tracing.finish()?;
     ensure_steps(&trace, backend, steps)?;
@@ -118,7 +118,7 @@ pub fn check(tracing: Tracing, backend: &str, steps: &[Step]) -> Result<Outcome>
 
 fn ensure_steps(trace: &Trace, backend: &str, steps: &[Step]) -> Result<()> {
     let page = rustix::param::page_size() as u64;
-    // How often each move is expected, minus how often it was reported.
+    // The number of times that each move is expected, minus the number of times that it was reported.
     let mut open: BTreeMap<(u32, u64, u64, u64), i64> = BTreeMap::new();
     for step in steps.iter().filter(|step| step.wanted) {
         for (&vaddr, moved) in &step.report.moves.0 {

@@ -18,7 +18,7 @@ pub fn collapse(env: &Env, by: &str, order: u8) -> Result<Outcome> {
     let mut worker = Worker::spawn("collapse", &[by, &order.to_string()])?;
     let pid = worker.pid();
     worker.wait_ready(SOON)?;
-    // Without --kinds: collapses are shown by default.
+    // There is no --kinds here: collapses are shown by default.
     let tracing = Tracing::start(&env.tracer, &["-p", &pid.to_string(), "--backend", "exact"])?;
     let truth = act(&mut worker, "collapse")?;
     let trace = tracing.finish()?;

@@ -1,4 +1,4 @@
-//! Pages that are copied because they are written to.
+//! Pages that are copied because a process writes to them.
 //! Input: the workload `copy`, against `tracer --json --kinds cow`.
 
 use std::collections::BTreeSet;
@@ -16,8 +16,8 @@ use crate::workloads::copy;
 pub fn cow_fork(env: &Env, what: &str, pages: usize, order: u8) -> Result<Outcome> {
     let (trace, truth) = copied(env, what)?;
     for (pid, report) in &truth.0 {
-        // Of the huge page that both write to, either has to copy what the other has copied already: it counts as shared
-        // while the other maps a page of it, and until 6.15 always.
+        // Both processes write to one huge page. Each may have to copy pages that the other has copied already: the
+        // huge page counts as shared while the other maps a page of it, and until 6.15 always.
         let copied = report.moves.len();
         ensure!(
             copied == pages / 2 || what == "thp" && copied > pages / 2,
@@ -30,7 +30,7 @@ pub fn cow_fork(env: &Env, what: &str, pages: usize, order: u8) -> Result<Outcom
             .find(|line| report.range().contains(&line.vaddr.0) && line.order != order);
         ensure!(of_another.is_none(), "order: {of_another:?}");
     }
-    // The books of moves are not drawn up, and nothing else may have been seen of these two.
+    // This run has no books of moves, and no event of another process may be reported.
     let pids: Vec<u32> = truth.0.iter().map(|(pid, _)| *pid).collect();
     trace.ensure_only(&pids)?;
     trace.ensure_sound()?;

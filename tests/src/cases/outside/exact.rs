@@ -1,4 +1,4 @@
-//! The command line, the order to a workload, and what must be reported: shared by the cases of this topic.
+//! The command line, the order to a workload, and the check of the reported moves. The cases of this topic share this.
 //! Input: a workload that reads its own pagemap, against `tracer --json`.
 
 use std::time::Duration;
@@ -13,12 +13,12 @@ use crate::worker::Worker;
 
 pub const SOON: Duration = Duration::from_mins(2);
 
-/// The arguments with which a process is traced for these kinds of changes.
+/// The arguments that trace a process for these kinds of changes.
 pub fn kinds<'a>(pid: &'a str, kinds: &'a str) -> [&'a str; 6] {
     ["-p", pid, "--backend", "exact", "--kinds", kinds]
 }
 
-/// Tells the workload to look, then to act.
+/// Makes the workload record its pages, then act.
 pub fn act(worker: &mut Worker, order: &str) -> Result<Report> {
     worker.send("mark")?;
     worker.read_line(SOON)?;
@@ -26,17 +26,18 @@ pub fn act(worker: &mut Worker, order: &str) -> Result<Report> {
     Report::parse(&worker.read_line(SOON)?)
 }
 
-/// The moves are the truth's and of nobody else, they are of these reasons, and nothing is lost.
+/// Checks that the moves equal the truth and belong to this process, that their reasons are these, and that nothing is
+/// lost.
 pub fn ensure_exact(trace: &Trace, pid: u32, truth: &Report, reasons: &[&str]) -> Result<()> {
     trace.ensure_only(&[pid])?;
     ensure_exact_of(trace, pid, truth, reasons)
 }
 
-/// The same of one of several.
+/// The same check for one of several processes.
 pub fn ensure_exact_of(trace: &Trace, pid: u32, truth: &Report, reasons: &[&str]) -> Result<()> {
     ensure_same(trace, pid, truth)?;
     trace.ensure_sound()?;
-    // Without `move` among the kinds there is nothing to hold against the kernel's count.
+    // Without `move` among the kinds, there is nothing to compare with the kernel's count.
     let imbalance = trace.summary.books.imbalance;
     ensure!(
         matches!(imbalance, None | Some(0)),

@@ -1,4 +1,4 @@
-//! Filters together with frames that change without migrate_pages: what passes is shown, the rest is counted.
+//! Filters for frames that change without migrate_pages: events that pass are shown, the others are counted.
 //! Input: two workloads whose pages change in several ways, against one `tracer --json` for each filter, all at once.
 
 use std::ops::Range;
@@ -12,14 +12,14 @@ use crate::machine::provoke::Knob;
 use crate::tracer::lines::MoveLine;
 use crate::tracer::trace::{Trace, Tracing};
 
-/// What is done to all pages, and the reason it must be reported with.
+/// The actions on all pages, and the reason with which each must be reported.
 const STEPS: [(&str, &str); 3] = [
     ("move_pages", "syscall_or_cpuset"),
     ("copy", "cow"),
     ("collapse", "collapse"),
 ];
 
-/// A page that has another frame: whose, where, from, to, and why.
+/// A page that got another frame: its owner, address, old and new frame, and the reason.
 type Change = (Option<u32>, u64, Option<u64>, Option<u64>, String);
 
 /// Whether the page at an address of a line passes.
@@ -40,7 +40,7 @@ impl Filter {
         }
     }
 
-    /// Outside migrate_pages an actor who is not wanted is turned away before it is known whether something moves.
+    /// Outside migrate_pages, a filter by actor drops an event before it is known whether a page moves.
     fn counts(&self) -> bool {
         self.option != "--actor"
     }
@@ -51,7 +51,7 @@ fn each(part: Range<u64>) -> Vec<Filter> {
     let reasons = ["syscall_or_cpuset", "collapse"];
     vec![
         Filter::new("--address", &range, move |_, vaddr| part.contains(&vaddr)),
-        // Copies come back: they are made on the writer's node.
+        // Copies come back, because they are made on the writer's node.
         Filter::new("--nodes", "1:0", |line, _| {
             (line.old_node, line.new_node) == (Some(1), Some(0))
         }),
@@ -66,7 +66,7 @@ fn each(part: Range<u64>) -> Vec<Filter> {
     ]
 }
 
-/// Whether nobody else moved pages meanwhile, and all was as it should be.
+/// Whether no other process moved pages meanwhile. Fails if an event is wrong.
 pub fn filters(env: &Env) -> Result<bool> {
     let khugepaged = "/sys/kernel/mm/transparent_hugepage/khugepaged";
     let _asleep = Knob::set(format!("{khugepaged}/scan_sleep_millisecs"), "1000000")?;
@@ -80,7 +80,8 @@ pub fn filters(env: &Env) -> Result<bool> {
         let all = ["-p", &pids, "--backend", "exact", "--kinds", "move,collapse,cow"];
         Tracing::start(&env.tracer, &[&all, args].concat())
     };
-    // Of the first process a whole huge page: a run that is collapsed passes whole if one of its pages does.
+    // The range is a whole huge page of the first process: a run that is collapsed passes whole if one of its pages
+    // does.
     let first = processes[0].range()?.start;
     let filters = each(first..first + HUGE as u64);
     let all = start(&[])?;
@@ -108,7 +109,7 @@ pub fn filters(env: &Env) -> Result<bool> {
     let all = all.finish()?;
     let filtered = filtered.into_iter().map(Tracing::finish).collect::<Result<Vec<_>>>()?;
     all.ensure_exact_books()?;
-    // A process copies other pages of its own too, and its child does.
+    // A process copies other pages of its own too, and so does its child.
     let ranges = processes
         .iter_mut()
         .map(|process| Ok((process.pid, process.range()?.range())))
@@ -122,7 +123,7 @@ pub fn filters(env: &Env) -> Result<bool> {
         process.exit()?;
     }
     println!("{} pages changed, tracer reported {}", truth.len(), seen.len());
-    // The steps want huge pages, for which the kernel may begin to mend memory; they do not know when it did.
+    // The steps need huge pages, for which the kernel may begin to compact memory at any time.
     let lines = filtered.iter().chain([&all]).flat_map(|trace| &trace.moves);
     let daemons = lines.filter(|line| line.reason == "compaction").count();
     if daemons > 0 {
@@ -136,7 +137,7 @@ pub fn filters(env: &Env) -> Result<bool> {
     Ok(true)
 }
 
-/// Of all that was seen, the filtered run shows what passes, and has counted the rest.
+/// Checks that the filtered run shows the events that pass, and counts the others.
 fn ensure_filtered(filter: &Filter, all: &Trace, trace: &Trace) -> Result<()> {
     trace.ensure_exact_books()?;
     let wanted = changes(all, &filter.passes);
@@ -152,7 +153,7 @@ fn ensure_filtered(filter: &Filter, all: &Trace, trace: &Trace) -> Result<()> {
     Ok(())
 }
 
-/// The lines page by page, in order.
+/// The changes of the lines, page by page, in order.
 fn changes(trace: &Trace, chosen: impl Fn(&MoveLine, u64) -> bool) -> Vec<Change> {
     let page = rustix::param::page_size() as u64;
     let mut changes: Vec<Change> = trace
@@ -169,7 +170,7 @@ fn changes(trace: &Trace, chosen: impl Fn(&MoveLine, u64) -> bool) -> Vec<Change
     changes
 }
 
-/// How many of the first are not among the second and the other way round, with an example of each.
+/// The numbers of changes that only one side has, with an example of each.
 fn difference(expected: &[Change], seen: &[Change]) -> String {
     let without = |some: &[Change], others: &[Change]| -> Vec<Change> {
         let lacking = some.iter().filter(|change| others.binary_search(change).is_err());

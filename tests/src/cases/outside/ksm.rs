@@ -1,4 +1,4 @@
-//! Pages that KSM merges, of one process and of two; what becomes of them when they are moved and written to.
+//! Pages that KSM merges, of one process and of two, and the result when they are moved and written to.
 //! Input: the workload `ksm`, against `tracer --json --kinds ksm`.
 
 use std::fs;
@@ -14,7 +14,7 @@ use crate::truth::{Report, Reports};
 use crate::worker::Worker;
 use crate::workloads::ksm;
 
-/// Why there is nothing to prove where the kernel has no KSM.
+/// The reason why there is nothing to prove on a kernel without KSM.
 fn without_ksm() -> Result<Option<Outcome>> {
     let there = fs::exists("/sys/kernel/mm/ksm/run")?;
     Ok((!there).then(|| Outcome::NotApplicable("this kernel has no KSM".to_owned())))
@@ -29,7 +29,7 @@ pub fn ksm(env: &Env) -> Result<Outcome> {
     worker.wait_ready(SOON)?;
     let merged = ksm::PAGES - ksm::WRITTEN;
     let steps = [
-        // At least one page of each content stays where it is.
+        // At least one page of each content stays in its place.
         ("merge", "ksm", "ksm_merge", ksm::PAGES - ksm::CONTENTS),
         ("write", "ksm", "ksm_unmerge", ksm::WRITTEN),
         ("move", "move,ksm", "syscall_or_cpuset", ksm::PAGES),
@@ -69,7 +69,7 @@ impl Pair {
         format!("{},{}", self.0[0].pid(), self.0[1].pid())
     }
 
-    /// One acts, the other only looks; what became of the pages of each, in that order.
+    /// One process acts, the other only looks. Returns the reports of both, in that order.
     fn step(&mut self, actor: usize, order: &str) -> Result<Reports> {
         let [one, two] = &mut self.0;
         let (actor, witness) = if actor == 0 { (one, two) } else { (two, one) };
@@ -87,7 +87,7 @@ impl Pair {
     }
 }
 
-/// Mappings of each KSM page that two processes have.
+/// The number of mappings of each KSM page that two processes share.
 const SHARERS: usize = 2 * ksm::PAGES / ksm::CONTENTS;
 
 pub fn ksm_shared(env: &Env) -> Result<Outcome> {
@@ -126,8 +126,8 @@ pub fn ksm_shared(env: &Env) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// What a child inherits is in none of KSM's own lists: the kernel finds it by the parent's (mm/ksm.c, `rmap_walk_ksm`,
-/// `search_new_forks`, 6.1 to 7.3).
+/// A child's inherited pages are in none of KSM's own lists: the kernel finds them by the parent's (mm/ksm.c,
+/// `rmap_walk_ksm`, `search_new_forks`, 6.1 to 7.3).
 pub fn ksm_forked(env: &Env, backend: &str) -> Result<Outcome> {
     if let Some(outcome) = without_ksm()? {
         return Ok(outcome);
@@ -164,7 +164,7 @@ pub fn ksm_shared_tracepoint(env: &Env) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// All pages of all who share them, and no others.
+/// Checks that all pages of all sharers moved, and no others.
 fn ensure_moved(trace: &Trace, truth: &Reports) -> Result<()> {
     let pids: Vec<u32> = truth.0.iter().map(|(pid, _)| *pid).collect();
     trace.ensure_only(&pids)?;

@@ -32,7 +32,7 @@ pub fn swap(env: &Env, what: &str) -> Result<Outcome> {
     let truth = act(&mut worker, "swap")?;
     let trace = tracing.finish()?;
     let pages = ((truth.end - truth.start) as usize) / rustix::param::page_size();
-    // A page may get the frame back that it had; nearly all do not.
+    // A page may get its old frame back; nearly all get another.
     ensure!(
         truth.moves.len() > pages / 2,
         "{} of {pages} pages moved",
