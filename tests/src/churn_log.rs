@@ -1,5 +1,5 @@
-//! The truth of many short lives: who was which process, when, under which name, and at which addresses.
-//! Input: a log to which every life and its parent append lines; each life has addresses that no other ever has.
+//! The truth of many short lives: the process, the time, the name and the addresses of each.
+//! Input: a log to which every life and its parent append lines; each life has addresses that no other life ever has.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -12,27 +12,27 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::tracer::lines::MoveLine;
 
-/// The families' names; a life is of the family that its number's remainder says.
+/// The families' names. A life is of the family that the remainder of its number selects.
 pub const TREES: [&str; 2] = ["churn-a", "churn-b"];
-/// The name of those who became another program.
+/// The name of lives that became another program.
 pub const REBORN_NAME: &str = "reborn";
-/// Pages of each life, in each phase.
+/// Pages of each life in each phase.
 pub const PAGES: u64 = 16;
 
 const FIRST: u64 = 1 << 44;
-/// How many lives there are addresses for.
+/// The number of lives for which there are addresses.
 const MOST: u32 = 1 << 16;
-/// Addresses of one life; the second half is the second phase's.
+/// The size of one life's addresses; the second half is for the second phase.
 const SPAN: u64 = 1 << 24;
 
-/// A life before and after its exec, if it comes to one.
+/// A life before and after its exec, if there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     Born,
     Reborn,
 }
 
-/// Addresses that are this life's alone.
+/// The addresses that only this life uses.
 pub fn range(life: u32, phase: Phase) -> Range<u64> {
     let half = match phase {
         Phase::Born => 0,
@@ -42,7 +42,7 @@ pub fn range(life: u32, phase: Phase) -> Range<u64> {
     start..start + PAGES * rustix::param::page_size() as u64
 }
 
-/// Whose address it is, if any life's.
+/// The life that an address belongs to, if any.
 fn owner(vaddr: u64) -> Option<(u32, Phase)> {
     let offset = vaddr.checked_sub(FIRST)?;
     let life = u32::try_from(offset / SPAN).ok().filter(|life| *life < MOST)?;
@@ -57,7 +57,7 @@ pub fn now() -> u64 {
     now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
 }
 
-/// Where the truth is written, line by line, by all at once.
+/// The file of the truth, to which all lives append lines at the same time.
 pub struct Log(File);
 
 impl Log {
@@ -66,12 +66,12 @@ impl Log {
         Ok(Self(file.with_context(|| format!("open {}", path.display()))?))
     }
 
-    /// A life has begun between `before` and now.
+    /// Records that a life has begun between `before` and now.
     pub fn born(&self, life: u32, pid: u32, before: u64) -> Result<()> {
         self.line(&format!("born {life} {pid} {before}"))
     }
 
-    /// From now on it may have pages in its range.
+    /// Records that from now on it may have pages in its range.
     pub fn there(&self, life: u32, phase: Phase) -> Result<()> {
         let phase = match phase {
             Phase::Born => 0,
@@ -80,17 +80,17 @@ impl Log {
         self.line(&format!("there {life} {phase} {}", now()))
     }
 
-    /// From now on it may be another program.
+    /// Records that from now on it may be another program.
     pub fn leaves(&self, life: u32) -> Result<()> {
         self.line(&format!("leaves {life} {}", now()))
     }
 
-    /// It has ended before now.
+    /// Records that it has ended before now.
     pub fn died(&self, life: u32) -> Result<()> {
         self.line(&format!("died {life} {}", now()))
     }
 
-    /// One write, so that lines of several processes do not mix.
+    /// Appends a line in one write, so that lines of several processes do not mix.
     fn line(&self, line: &str) -> Result<()> {
         (&self.0)
             .write_all(format!("{line}\n").as_bytes())
@@ -99,20 +99,21 @@ impl Log {
 }
 
 impl MoveLine {
-    /// Who moves pages holds on to the address space: it may outlive the exec that gave it up, and the process. The exact
-    /// backend says so; the other one knows such a page by its earlier move.
+    /// Whether the address space may outlive the exec that replaced it, and the process: a task that moves its pages
+    /// holds a reference to it. The exact backend reports that; the other backend knows such a page by its earlier
+    /// move.
     fn outlives(&self) -> bool {
         matches!(self.owner_source.as_deref(), Some("kernel_exiting" | "chain"))
     }
 }
 
-/// What is known of one life. Times as [`now`]; 0: not told.
+/// The facts about one life. Times are as in [`now`]; 0: not recorded.
 #[derive(Clone, Copy, Debug, Default)]
 struct Life {
     pid: u32,
     begin: u64,
     there: [u64; 2],
-    /// From then on it may have had its later name.
+    /// From then on, it may have had its later name.
     leaves: u64,
     end: u64,
 }
@@ -120,20 +121,20 @@ struct Life {
 /// All lives.
 pub struct Lives(BTreeMap<u32, Life>);
 
-/// What was found in the lines of a trace.
+/// The sums over the lines of a trace.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// Pages in the range of a life that were that life's.
+    /// Pages in the range of a life that were reported as that life's.
     pub pages: u64,
-    /// Of those, with the name.
+    /// Those among them that were reported with the name.
     pub named: u64,
     /// Pages in the range of a life without an owner.
     pub unowned: u64,
-    /// Of those, moved after their process's end.
+    /// Pages that moved after the end of their process.
     pub outlived: u64,
     /// Lives with a page.
     pub lives: usize,
-    /// Numbers under which more than one of these lived.
+    /// Numbers that more than one of these lives had.
     pub reused: usize,
 }
 
@@ -172,8 +173,8 @@ impl Lives {
         reused(self.0.values())
     }
 
-    /// Holds every line against the lives: a page in the range of a life is that life's, at that time and under that
-    /// name; any other page of a process that is no life's at that time must be of one of `others`.
+    /// Compares every line with the lives. A page in the range of a life must belong to that life, at that time and
+    /// under that name. Any other page must be of a process that is a life at that time, or of one of `others`.
     pub fn check(&self, lines: &[MoveLine], others: Option<&[u32]>) -> Result<Found> {
         let mut found = Found::default();
         let mut seen: BTreeMap<u32, Life> = BTreeMap::new();
@@ -191,7 +192,7 @@ impl Lives {
             ensure!(pid == life.pid, "of another process, not of {life:?}: {line:?}");
             let from = life.there[usize::from(phase == Phase::Reborn)];
             let outlived = line.outlives();
-            // It may end between the moment when its mapping is looked at and the one when that is in place again.
+            // It may end after its mapping is looked at and before the mapping is restored.
             let over = outlived || line.verdict == "process_gone";
             ensure!(
                 from > 0 && from <= line.ts_ns && (over || line.ts_ns <= life.end),
@@ -203,7 +204,7 @@ impl Lives {
                 Phase::Reborn => REBORN_NAME,
             };
             if let Some(comm) = &line.comm {
-                // Who moves a page holds on to the address space of the old program while the new one takes over.
+                // A task that moves a page holds the address space of the old program while the new program takes over.
                 let renamed = life.leaves > 0 && line.ts_ns >= life.leaves && comm == REBORN_NAME;
                 ensure!(
                     comm == name || renamed,
@@ -226,7 +227,7 @@ impl Lives {
         Ok(found)
     }
 
-    /// Whether there was a life of this number at that time, or had been.
+    /// Whether a life of this number existed at that time, or before it and its address space may have outlived it.
     fn lived(&self, pid: u32, line: &MoveLine) -> bool {
         let mut lives = self
             .0
@@ -267,7 +268,7 @@ mod tests {
         Ok(())
     }
 
-    /// A page of the second life, moved at that time, said to be of that process under that name.
+    /// A line with a page of the second life, moved at that time, reported for that process under that name.
     fn line(pid: u32, comm: &str, at: u64) -> anyhow::Result<MoveLine> {
         let vaddr = range(1, Phase::Born).start;
         Ok(serde_json::from_value(serde_json::json!({

@@ -3,11 +3,11 @@
 
 use std::fs;
 
-/// The machine that a VM is. `cargo xtask vm` boots one for each shape that the chosen cases need; what they are made
-/// of is in `xtask/src/vm/shape.rs`, which has the same names.
+/// The shape of a VM. `cargo xtask vm` boots one VM for each shape that the chosen cases need; `xtask/src/vm/shape.rs`
+/// describes the shapes under the same names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
-    /// As the command line of `cargo xtask vm` says: two nodes with a CPU each.
+    /// As given on the command line of `cargo xtask vm`; by default two nodes with a CPU each.
     Plain,
     /// The upper part of each node is ZONE_MOVABLE.
     Movable,
@@ -26,7 +26,7 @@ impl Shape {
         }
     }
 
-    /// This VM's, by `tracer.shape=` on the kernel's command line.
+    /// The shape of this VM, by `tracer.shape=` on the kernel's command line.
     fn of_this_vm() -> Option<Self> {
         let cmdline = fs::read_to_string("/proc/cmdline").ok()?;
         let name = option(&cmdline, "tracer.shape")?;
@@ -34,10 +34,10 @@ impl Shape {
     }
 }
 
-/// Set by PID 1 for everything below it.
+/// PID 1 sets this for all other processes.
 pub const IN_VM: &str = "TRACER_TESTS_IN_VM";
 
-/// The machine this runs on, as far as a case's needs go.
+/// The machine on which this runs, as far as cases depend on it.
 pub struct Here {
     pub in_vm: bool,
     pub shape: Shape,
@@ -59,8 +59,8 @@ impl Here {
     }
 }
 
-/// Nodes with memory; a kernel without NUMA has no such file and one node.
-/// `has_memory`: drivers/base/node.c, `node_state_attr`, 6.1 to 7.3.
+/// The number of nodes with memory. A kernel without NUMA has no such file, and one node. `has_memory`:
+/// drivers/base/node.c, `node_state_attr`, 6.1 to 7.3.
 fn nodes_with_memory() -> usize {
     fs::read_to_string("/sys/devices/system/node/has_memory")
         .ok()
@@ -68,7 +68,7 @@ fn nodes_with_memory() -> usize {
         .unwrap_or(1)
 }
 
-/// How many numbers are in a kernel list such as `0-2,5` (lib/bitmap-str.c, `bitmap_print_to_pagebuf`).
+/// The number of entries in a kernel list such as `0-2,5` (lib/bitmap-str.c, `bitmap_print_to_pagebuf`).
 fn count_list(list: &str) -> Option<usize> {
     let mut count = 0;
     for range in list.trim().split(',').filter(|range| !range.is_empty()) {

@@ -1,4 +1,4 @@
-//! PID 1 of the VM: mounts what the tests expect, runs them, powers off.
+//! PID 1 of the VM: mounts the file systems that the tests need, runs the tests, and powers off.
 //! Input: the kernel's command line, `tracer.tests=NAME,NAME`, `tracer.nodes=N`, `tracer.shape=SHAPE`, `-- vm-init`.
 
 use std::convert::Infallible;
@@ -15,16 +15,16 @@ use rustix::system::{RebootCommand, reboot};
 
 use crate::here::{IN_VM, option};
 
-/// What the kernel passes to PID 1, from behind the `--` of its own command line.
+/// The argument that the kernel passes to PID 1, from behind the `--` of its own command line.
 const ARGUMENT: &str = "vm-init";
 
-/// A word for the kernel's decompressor, which the kernel itself does not know, and so takes for one of PID 1's.
+/// A word for the kernel's decompressor. The kernel itself does not know it, and so passes it to PID 1.
 const HANDED_ON: &str = "nokaslr";
 
 /// The second serial port; the first is the console.
 const REPORT: &str = "/dev/ttyS1";
 
-/// What is mounted where, in this order. tracefs is left out: a tracer that wants it must see to it.
+/// The mounts, in this order. tracefs is missing, because a tracer that needs it must mount it.
 const MOUNTS: &[(&str, &str)] = &[
     ("proc", "/proc"),
     ("sysfs", "/sys"),
@@ -34,12 +34,12 @@ const MOUNTS: &[(&str, &str)] = &[
     ("cgroup2", "/sys/fs/cgroup"),
 ];
 
-/// Whether this process is the VM's init. In a container this program may be process 1 too, and must not power off.
+/// Whether this process is the VM's init. In a container, this program may be process 1 too, and must not power off.
 pub fn is_init(pid: u32, args: impl Iterator<Item = String>) -> bool {
     pid == 1 && args.skip(1).find(|arg| arg != HANDED_ON).as_deref() == Some(ARGUMENT)
 }
 
-/// Runs the tests and powers the machine off; PID 1 must not return, or the kernel panics.
+/// Runs the tests and powers the machine off. PID 1 must not return, or the kernel panics.
 pub fn main() -> ! {
     match boot() {
         Ok(status) if status.code() == Some(0) || status.code() == Some(1) => {}
@@ -63,15 +63,15 @@ fn boot() -> Result<ExitStatus> {
         fs::create_dir_all(target).with_context(|| format!("create {target}"))?;
         match mount(*kind, *target, *kind, MountFlags::empty(), None) {
             Ok(()) => {}
-            // CONFIG_DEVTMPFS_MOUNT mounts it before PID 1 runs only with a root device, but a kernel may differ.
+            // CONFIG_DEVTMPFS_MOUNT mounts it before PID 1 only if there is a root device, but a kernel may differ.
             Err(Errno::BUSY) if *kind == "devtmpfs" => {}
             Err(error) => return Err(error).with_context(|| format!("mount {kind} on {target}")),
         }
     }
-    // A kernel with several nodes balances by itself: pages would move that no workload asked for.
+    // A kernel with several nodes balances by default, which would move pages that no workload requested to move.
     match fs::write("/proc/sys/kernel/numa_balancing", "0") {
         Ok(()) => {}
-        // A kernel without CONFIG_NUMA_BALANCING.
+        // This kernel has no CONFIG_NUMA_BALANCING.
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(error).context("switch NUMA balancing off"),
     }

@@ -39,14 +39,14 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Show every test: its name, where it runs, what it proves.
+    /// Show every test: its name, the place where it runs, what it proves.
     List,
-    /// Show which shapes of VM the tests of these names need; `cargo xtask vm` asks.
+    /// Show which shapes of VM the tests of these names need; `cargo xtask vm` uses this.
     #[command(hide = true)]
     Shapes { names: Vec<String> },
     /// Run the tests that apply to this machine.
     Run(runner::Args),
-    /// Run one test in this very process; `run` starts this, once per test.
+    /// Run one test in this process; `run` starts this, once per test.
     #[command(hide = true)]
     RunOne(run_one::Args),
     /// Run a workload; tests start this.

@@ -1,8 +1,8 @@
-//! The product's own library, where a test cannot do with tracer's output: the only place here that names it.
-//! Input: none. Made-up recordings are written as tracer writes them, damaged ones read block by block, and processes
-//! looked up in /proc. No event that is compared with the truth of a workload comes this way.
+//! The product's own library, for tests that need more than tracer's output. Only this file names it.
+//! Input: none. It is used to write made-up recordings as tracer does, to read damaged ones block by block, and to look
+//! up processes in /proc. No event that is compared with the truth of a workload comes this way.
 
-/// What a made-up recording is made of.
+/// The parts of a made-up recording.
 pub use tracer_user::{
     event::{
         Event, Move, OwnerSource, Reason, Task, Verdict,
@@ -20,7 +20,7 @@ pub use tracer_user::{
     units::{Nanos, NodeId, Order, Pfn, Tgid, Tid, VirtAddr},
 };
 
-/// How recordings are written.
+/// The writer of recordings.
 pub use tracer_user::{
     recording::{
         block::{HEADER, renumber},
@@ -30,7 +30,7 @@ pub use tracer_user::{
     sink::Sink,
 };
 
-/// How what is left of a recording is read.
+/// The reader of damaged recordings.
 pub use tracer_user::recording::{
     header::End,
     reader::{Item, Missing, RecordingFile},

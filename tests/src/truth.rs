@@ -1,5 +1,5 @@
 //! The moves that really happened: the differences between two looks of a process at its own page tables.
-//! Input: /proc/PID/pagemap; as text, one JSON line.
+//! Input: /proc/PID/pagemap. The text form is one JSON line.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -81,10 +81,10 @@ fn frame(entry: u64) -> Option<u64> {
     (entry & PRESENT != 0).then_some(entry & PFRAME_MASK)
 }
 
-/// A count of the kernel's in /proc/vmstat (mm/vmstat.c, `vmstat_text`), 6.1 to 7.3.
+/// A count of the kernel in /proc/vmstat (mm/vmstat.c, `vmstat_text`), 6.1 to 7.3.
 ///
 /// # Errors
-/// Also when this kernel has none of that name.
+/// Also when this kernel has no count of that name.
 pub fn vmstat(name: &str) -> Result<u64> {
     let vmstat = fs::read_to_string("/proc/vmstat").context("read /proc/vmstat")?;
     let mut lines = vmstat.lines();
@@ -93,7 +93,7 @@ pub fn vmstat(name: &str) -> Result<u64> {
     value.parse().with_context(|| format!("parse {name}"))
 }
 
-/// Where a page was and where it is.
+/// The old and the new frame of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Move {
     pub old: u64,
@@ -105,7 +105,8 @@ pub struct Move {
 pub struct Moves(pub BTreeMap<u64, Move>);
 
 impl Moves {
-    /// Pages present in both snapshots, with different frames. A page that was swapped out and in counts too.
+    /// Finds pages that are present in both snapshots with different frames. A page that was swapped out and in counts
+    /// too.
     pub fn between(before: &Snapshot, after: &Snapshot) -> Result<Self> {
         ensure!(before.start == after.start, "the snapshots are of different ranges");
         let page = rustix::param::page_size() as u64;
@@ -123,7 +124,7 @@ impl Moves {
         Ok(Self(moved.collect()))
     }
 
-    /// Of a file's pages, which are mapped elsewhere each time: by their place in the file, bytes.
+    /// Compares a file's pages, which are mapped elsewhere each time, by their place in the file, bytes.
     pub fn between_files(before: &Snapshot, after: &Snapshot) -> Self {
         let offsets = (0u64..).step_by(rustix::param::page_size());
         let pairs = before.frames.iter().zip(&after.frames);
@@ -139,7 +140,7 @@ impl Moves {
     }
 }
 
-/// What a workload says of a range of its memory.
+/// The report of a workload on a range of its memory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// First address of the range, and the one behind its last.
@@ -158,7 +159,7 @@ impl Report {
         }
     }
 
-    /// What it says of a part of its range.
+    /// The report on a part of the range.
     pub fn within(&self, part: Range<u64>) -> Self {
         let moves = self.moves.0.range(part.clone());
         Self::new(part, Moves(moves.map(|(vaddr, moved)| (*vaddr, *moved)).collect()))
@@ -184,7 +185,7 @@ impl Report {
 pub struct Reports(pub Vec<(u32, Report)>);
 
 impl Reports {
-    /// That of one process alone.
+    /// The report of one process alone.
     pub fn only_of(mut self, pid: u32) -> Result<Self> {
         self.0.retain(|(of, _)| *of == pid);
         ensure!(self.0.len() == 1, "no report of {pid}");

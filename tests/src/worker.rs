@@ -1,5 +1,5 @@
-//! A workload as its case sees it: started, waited for, told what to do, and never left behind.
-//! Input: lines on the workload's stdout. It says `ready` once, then answers line by line, and ends on `exit`.
+//! A workload as its case uses it: started, waited for, given orders, and ended with the case.
+//! Input: lines on the workload's stdout. It prints `ready` once, then answers line by line, and ends on `exit`.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -59,7 +59,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Tells the workload what to do next.
+    /// Sends the workload its next order.
     pub fn send(&mut self, line: &str) -> Result<()> {
         let stdin = self.stdin.as_mut().context("the workload was told to exit")?;
         writeln!(stdin, "{line}").with_context(|| format!("send {line:?} to workload {}", self.name))
@@ -79,8 +79,7 @@ impl Worker {
         }
     }
 
-    /// Lets the workload end and checks that it ended well.
-    /// SIGKILL.
+    /// Kills the workload with SIGKILL.
     pub fn kill(mut self) -> Result<()> {
         self.child.kill().with_context(|| format!("kill {}", self.name))?;
         self.child
@@ -103,12 +102,12 @@ impl Worker {
     }
 }
 
-/// The lines that come out of a pipe, read ahead by a thread of its own so that waits can end by the clock. What is no
-/// text comes as near to it as it can.
+/// The lines of a pipe, read ahead by a thread of its own, so that waits can end by the clock. Text that is not UTF-8
+/// is converted as well as possible.
 pub fn lines(pipe: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, lines) = channel();
     thread::spawn(move || {
-        // An error is the pipe's end.
+        // An error means the pipe's end.
         for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
             if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
                 break;
@@ -132,7 +131,7 @@ pub fn wait(child: &mut Child, timeout: Duration) -> Result<ExitStatus> {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        // It may have ended already; then there is nothing to kill, and the wait returns at once.
+        // It may have ended already: then there is nothing to kill, and the wait returns at once.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,4 +1,4 @@
-//! A FUSE file system that is one file, every read of which is left without an answer until it is unmounted.
+//! A FUSE file system that is one file. Every read of it stays unanswered until it is unmounted.
 //! Input: the requests of the kernel from /dev/fuse (include/uapi/linux/fuse.h, protocol 7.31, 6.1 to 7.3).
 
 use std::ffi::CString;
@@ -14,10 +14,10 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use super::provoke;
 
-/// Where the initramfs has it, if its kernel has it as a module.
+/// The module in the initramfs, if this kernel has one.
 const MODULE: &str = "/lib/modules/fuse.ko";
 
-/// Whether this kernel can serve it; asks for the module where there is one.
+/// Whether this kernel can serve it. Loads the module if there is one.
 pub fn is_there() -> Result<bool> {
     if fs::exists(MODULE)? {
         provoke::load_module(MODULE, "")?;
@@ -26,7 +26,7 @@ pub fn is_there() -> Result<bool> {
     Ok(known.lines().any(|line| line.split('\t').next_back() == Some("fuse")))
 }
 
-/// The mounted file; unmounted on drop, if not before.
+/// The mounted file. It is unmounted on drop, if not before.
 pub struct Unanswered {
     path: PathBuf,
     server: Option<JoinHandle<Result<()>>>,
@@ -64,7 +64,7 @@ impl Unanswered {
 
 impl Drop for Unanswered {
     fn drop(&mut self) {
-        // An error is on its way already. The connection ends with this process at the latest.
+        // An error is already being returned. The connection ends with this process at the latest.
         if self.server.is_some() {
             let _ = unmount(&self.path, UnmountFlags::FORCE | UnmountFlags::DETACH);
         }
@@ -79,7 +79,7 @@ fn serve(mut device: File, len: u64) -> Result<()> {
     const READ: u32 = 15;
     const INIT: u32 = 26;
     const BATCH_FORGET: u32 = 42;
-    // At least FUSE_MIN_READ_BUFFER.
+    // The buffer is larger than FUSE_MIN_READ_BUFFER.
     let mut request = vec![0; 64 << 10];
     loop {
         let read = match device.read(&mut request) {
@@ -95,7 +95,7 @@ fn serve(mut device: File, len: u64) -> Result<()> {
             FORGET | BATCH_FORGET | READ => continue,
             INIT => (0, init()),
             GETATTR => (0, attributes(len)),
-            // Opens and closes go on without an answer of their own (fs/fuse/file.c, `fuse_file_open`).
+            // Opens and closes succeed without an answer of their own (fs/fuse/file.c, `fuse_file_open`).
             _ => (-Errno::NOSYS.raw_os_error(), Vec::new()),
         };
         // struct fuse_out_header.
@@ -104,7 +104,7 @@ fn serve(mut device: File, len: u64) -> Result<()> {
         answer.extend(unique);
         answer.extend(body);
         match device.write_all(&answer) {
-            // Who asked is gone.
+            // The requester has exited.
             Err(gone) if gone.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => {}
             written => written.with_context(|| format!("answer request {opcode}"))?,
         }
@@ -121,12 +121,12 @@ fn init() -> Vec<u8> {
     const MAJOR: u32 = 7;
     const MINOR: u32 = 31;
     const MAX_READAHEAD: u32 = 1 << 20;
-    /// Who reads ahead does not wait for the answer.
+    /// A reader ahead does not wait for the answer.
     const ASYNC_READ: u32 = 1 << 0;
     const MAX_WRITE: u32 = 4096;
     let mut out = [0u32; 16];
     out[..4].copy_from_slice(&[MAJOR, MINOR, MAX_READAHEAD, ASYNC_READ]);
-    // max_background and congestion_threshold: with so many reads under way the next one still is sent.
+    // max_background and congestion_threshold are unlimited, so that the next read is sent with any number under way.
     out[4] = u32::MAX;
     out[5] = MAX_WRITE;
     out.iter().flat_map(|word| word.to_ne_bytes()).collect()

@@ -1,5 +1,5 @@
-//! Memory of a workload's own: mapped apart from the heap, so that its addresses are known and stay.
-//! Input: its size and what backs it.
+//! Memory of a workload: mapped apart from the heap, so that its addresses are known and do not change.
+//! Input: its size and its backing.
 
 use std::fs::File;
 use std::ops::Range;
@@ -10,17 +10,17 @@ use anyhow::{Context, Result, ensure};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags, madvise, mmap, mmap_anonymous, mprotect, munmap};
 
-/// What a PMD maps, bytes.
+/// The size that a PMD maps, bytes.
 pub const HUGE: usize = 2 << 20;
 
-/// A file in tmpfs without a name, of `len` zeros that have no pages yet.
+/// A file in tmpfs without a name, with `len` zeros that have no pages yet.
 pub fn tmpfs(len: usize) -> Result<File> {
     let file = File::from(memfd_create("pages", MemfdFlags::CLOEXEC).context("make a file in tmpfs")?);
     file.set_len(len as u64).context("make a file in tmpfs")?;
     Ok(file)
 }
 
-/// A mapping of this process's own, unmapped on drop.
+/// A mapping of this process, unmapped on drop.
 pub struct Memory {
     start: *mut u8,
     len: usize,
@@ -32,7 +32,7 @@ impl Memory {
         Self::map(len, Advice::LinuxNoHugepage)
     }
 
-    /// Maps `len` bytes of what the system's settings give, not populated yet.
+    /// Maps `len` bytes with the system's settings, not populated yet.
     pub fn plain(len: usize) -> Result<Self> {
         Self::map(len, Advice::Normal)
     }
@@ -47,7 +47,7 @@ impl Memory {
         Self::raw(len, MapFlags::PRIVATE | MapFlags::HUGETLB)
     }
 
-    /// The same, of a file in hugetlbfs without a name.
+    /// Maps `len` bytes of a file in hugetlbfs without a name.
     pub fn hugetlb_shared(len: usize) -> Result<Self> {
         Self::raw(len, MapFlags::SHARED | MapFlags::HUGETLB)
     }
@@ -62,19 +62,19 @@ impl Memory {
         Self::raw_of_file(file, len, MapFlags::SHARED)
     }
 
-    /// The same, private: a page that is written to becomes anonymous.
+    /// Maps the first `len` bytes of a file, private, not populated yet: a page that is written to becomes anonymous.
     pub fn private_of_file(file: &File, len: usize) -> Result<Self> {
         Self::raw_of_file(file, len, MapFlags::PRIVATE)
     }
 
-    /// Maps `len` bytes of tmpfs, half of which are the file's and the other half the same once more.
+    /// Maps `len` bytes of tmpfs: the first half is the file, the second half maps the same file once more.
     pub fn twice(len: usize) -> Result<Self> {
         let half = len / 2;
         let file = tmpfs(half)?;
         let memory = Self::raw(len, MapFlags::SHARED)?;
         let access = ProtFlags::READ | ProtFlags::WRITE;
         for start in [0, half] {
-            // SAFETY: within our own fresh mapping, to which no reference exists.
+            // SAFETY: within this function's own fresh mapping, to which no reference exists.
             unsafe {
                 let start = memory.start.add(start).cast();
                 mmap(start, half, access, MapFlags::SHARED | MapFlags::FIXED, &file, 0)
@@ -84,9 +84,9 @@ impl Memory {
         Ok(memory)
     }
 
-    /// Maps all of a file, every page of it that there is, to stay as it is: nothing here may write to it.
+    /// Maps all present pages of a file. They stay unchanged: nothing here may write to them.
     pub fn of_all_pages(file: &File) -> Result<Self> {
-        let len = usize::try_from(file.metadata().context("ask for the size")?.len()).context("too large a file")?;
+        let len = usize::try_from(file.metadata().context("read the size")?.len()).context("too large a file")?;
         let flags = MapFlags::SHARED | MapFlags::POPULATE;
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory that exists.
         let start = unsafe { mmap(ptr::null_mut(), len, ProtFlags::READ, flags, file, 0) }.context("map a file")?;
@@ -96,7 +96,8 @@ impl Memory {
         })
     }
 
-    /// Maps `len` bytes that the kernel itself keeps out of (memfd_secret(2)): pages of a file that refuses to move them.
+    /// Maps `len` bytes that the kernel itself cannot access (memfd_secret(2)): pages of a file that refuses to move
+    /// them.
     pub fn secret(len: usize) -> Result<Self> {
         // SAFETY: no memory is touched.
         let fd = unsafe { libc::syscall(libc::SYS_memfd_secret, libc::O_CLOEXEC) };
@@ -107,7 +108,7 @@ impl Memory {
         Self::of_file(&file, len)
     }
 
-    /// Maps `len` bytes of base pages at an address where nothing is, not populated yet.
+    /// Maps `len` bytes of base pages at an unused address, not populated yet.
     pub fn at(address: u64, len: usize) -> Result<Self> {
         let access = ProtFlags::READ | ProtFlags::WRITE;
         let address = ptr::with_exposed_provenance_mut(address as usize);
@@ -120,12 +121,12 @@ impl Memory {
         })
     }
 
-    /// Starts at a multiple of the huge page size, so that huge pages fit.
+    /// Maps at a multiple of the huge page size, so that huge pages fit.
     fn map(len: usize, advice: Advice) -> Result<Self> {
         let mut slack = Self::raw(len + HUGE, MapFlags::PRIVATE)?;
         let head = slack.start.align_offset(HUGE);
         let tail = slack.len - head - len;
-        // SAFETY: two parts of our own fresh mapping, to which no reference exists.
+        // SAFETY: two parts of this function's own fresh mapping, to which no reference exists.
         unsafe {
             if head > 0 {
                 munmap(slack.start.cast(), head).context("unmap the head")?;
@@ -138,7 +139,7 @@ impl Memory {
         slack.len = len;
         // SAFETY: the advice is about exactly the mapping above and changes no content.
         match unsafe { madvise(slack.start.cast(), len, advice) } {
-            // A kernel without huge pages knows no such advice, and has base pages only.
+            // A kernel without huge pages does not know this advice, and has only base pages.
             Ok(()) | Err(rustix::io::Errno::INVAL) => Ok(slack),
             Err(error) => Err(error).context("advise the kernel on huge pages"),
         }
@@ -166,40 +167,40 @@ impl Memory {
         })
     }
 
-    /// From now on the kernel may use huge pages.
+    /// Allows huge pages from now on.
     pub fn allow_huge_pages(&self) -> Result<()> {
         self.advise(libc::MADV_HUGEPAGE).context("allow huge pages")
     }
 
-    /// Makes the memory huge pages now (since 6.1).
+    /// Turns the memory into huge pages now (since 6.1).
     pub fn collapse(&self) -> Result<()> {
         /// include/uapi/asm-generic/mman-common.h
         const MADV_COLLAPSE: i32 = 25;
         self.advise(MADV_COLLAPSE).context("MADV_COLLAPSE")
     }
 
-    /// For advice that changes no content.
+    /// Gives advice that changes no content.
     pub fn advise(&self, advice: i32) -> Result<()> {
-        // SAFETY: the advice is about exactly our own mapping.
+        // SAFETY: the advice is about exactly the mapping of `self`.
         let result = unsafe { libc::madvise(self.start.cast(), self.len, advice) };
         ensure!(result == 0, "{}", std::io::Error::last_os_error());
         Ok(())
     }
 
-    /// Makes a page in the middle of each `chunk` read-only: a VMA of its own, so no PMD can map the chunk.
+    /// Makes a page in the middle of each `chunk` read-only. The page is a VMA of its own, so no PMD can map the chunk.
     pub fn split_permissions(&self, chunk: usize) -> Result<()> {
         let page = rustix::param::page_size();
         for middle in (0..self.len).step_by(chunk).map(|start| start + chunk / 2) {
-            // SAFETY: within the mapping; writing to that page is given up.
+            // SAFETY: within the mapping; nothing writes to that page from now on.
             unsafe { mprotect(self.start.add(middle).cast(), page, MprotectFlags::READ) }
                 .context("make a page read-only")?;
         }
         Ok(())
     }
 
-    /// Takes all access away (PROT_NONE): nothing here may read or write it any more.
+    /// Takes all access away (PROT_NONE): nothing here may read or write it from now on.
     pub fn forbid(&mut self) -> Result<()> {
-        // SAFETY: exactly our own mapping, which nobody refers to; reading and writing it are given up.
+        // SAFETY: exactly the mapping of `self`, to which no reference exists; nothing reads or writes it from now on.
         unsafe { mprotect(self.start.cast(), self.len, MprotectFlags::empty()) }.context("take all access away")
     }
 
@@ -210,7 +211,7 @@ impl Memory {
         }
     }
 
-    /// Writes to every page of a part too, but no more than it takes.
+    /// Writes one byte to every page of a part.
     pub fn touch(&mut self, part: &Range<u64>) {
         self.part_mut(part)
             .iter_mut()
@@ -218,7 +219,7 @@ impl Memory {
             .for_each(|byte| *byte = 1);
     }
 
-    /// Keeps the first `kept` bytes of every `chunk` and gives the rest back.
+    /// Keeps the first `kept` bytes of every `chunk` and returns the rest to the kernel.
     pub fn thin_out(&mut self, chunk: usize, kept: usize) -> Result<()> {
         for piece in self.bytes_mut().chunks_mut(chunk).filter(|piece| piece.len() > kept) {
             let rest = &mut piece[kept..];
@@ -229,14 +230,14 @@ impl Memory {
         Ok(())
     }
 
-    /// Takes a part of a shared mapping out of its file, too; there it reads as zeros afterwards.
+    /// Removes a part of a shared mapping from its file, too; there it reads as zeros afterwards.
     pub fn take_out(&mut self, part: &Range<u64>) -> Result<()> {
         let part = self.part_mut(part);
-        // SAFETY: whole pages of a mapping that is borrowed here; whatever they hold, they are bytes.
+        // SAFETY: whole pages of a mapping that is borrowed here; any content is valid bytes.
         unsafe { madvise(part.as_mut_ptr().cast(), part.len(), Advice::LinuxRemove) }.context("take pages out")
     }
 
-    /// Reads one byte of every page; returned so that the compiler keeps the reads.
+    /// Reads one byte of every page. The sum is returned so that the compiler keeps the reads.
     pub fn read(&self) -> u64 {
         self.bytes()
             .iter()
@@ -245,7 +246,7 @@ impl Memory {
             .sum()
     }
 
-    /// Addresses, as /proc/PID/maps shows them.
+    /// The addresses, as /proc/PID/maps shows them.
     pub fn addresses(&self) -> Range<u64> {
         let start = self.start.expose_provenance() as u64;
         start..start + self.len as u64
@@ -270,7 +271,7 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // SAFETY: the mapping is ours, and no reference into it outlives `self`.
+        // SAFETY: the mapping belongs to `self`, and no reference into it outlives `self`.
         // It can only fail for a range that is no mapping, which this one is.
         let _ = unsafe { munmap(self.start.cast(), self.len) };
     }

@@ -9,7 +9,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 
 /// `MPOL_MF_MOVE`: pages that only this process maps.
 const MOVE: u64 = 1 << 1;
-/// `MPOL_MF_MOVE_ALL`: shared ones too; needs CAP_SYS_NICE.
+/// `MPOL_MF_MOVE_ALL`: shared pages too; needs CAP_SYS_NICE.
 const MOVE_ALL: u64 = 1 << 2;
 /// `MPOL_PREFERRED`.
 const PREFERRED: u64 = 1;
@@ -30,29 +30,29 @@ fn check(result: i64, what: &str) -> Result<()> {
     }
 }
 
-/// From now on this thread runs on that CPU, which gets its memory from its own node.
+/// Makes this thread run on that CPU, which gets its memory from its own node.
 pub fn run_on(cpu: usize) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu);
     sched_setaffinity(None, &set).with_context(|| format!("run on CPU {cpu}"))
 }
 
-/// move_pages(2) of every page of the range; each page's own failure shows in the truth.
+/// Calls move_pages(2) for every page of the range. The truth shows each page that fails.
 pub fn move_pages(range: Range<u64>, node: i32, everybodys: bool) -> Result<()> {
     move_pages_of(0, range, node, everybodys)
 }
 
-/// The same with another process's pages.
+/// Moves the pages of another process.
 pub fn move_pages_of(pid: u32, range: Range<u64>, node: i32, everybodys: bool) -> Result<()> {
     let pages: Vec<u64> = range.step_by(rustix::param::page_size()).collect();
     move_listed(pid, &pages, node, everybodys)
 }
 
-/// The same with the pages at these addresses.
+/// Moves the pages at these addresses.
 pub fn move_listed(pid: u32, pages: &[u64], node: i32, everybodys: bool) -> Result<()> {
     let nodes = vec![node; pages.len()];
     let mut status = vec![0i32; pages.len()];
-    // SAFETY: three arrays of as many elements as the second argument says.
+    // SAFETY: three arrays with the number of elements in the second argument.
     let result = unsafe {
         libc::syscall(
             libc::SYS_move_pages,
@@ -67,19 +67,19 @@ pub fn move_listed(pid: u32, pages: &[u64], node: i32, everybodys: bool) -> Resu
     check(result, "move_pages")
 }
 
-/// mbind(2) of the range to a node, with its pages.
+/// Calls mbind(2) to bind the range to a node, with its pages.
 pub fn mbind(range: Range<u64>, node: u32, everybodys: bool) -> Result<()> {
     set_policy(range, BIND, node, flags(everybodys))
 }
 
-/// mbind(2): memory of the range that is yet to come is from that node where it has any.
+/// Calls mbind(2), so that new memory of the range is from that node if it has any.
 pub fn prefer(range: Range<u64>, node: u32) -> Result<()> {
     set_policy(range, PREFERRED, node, 0)
 }
 
 fn set_policy(range: Range<u64>, policy: u64, node: u32, flags: u64) -> Result<()> {
     let mask = 1u64 << node;
-    // SAFETY: the mask is one word, of which 64 bits are said to be valid.
+    // SAFETY: the mask is one word, of which 64 bits are declared valid.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mbind,
@@ -113,19 +113,19 @@ pub fn node_of(address: u64) -> Result<u32> {
     u32::try_from(status).with_context(|| format!("the page at {address:#x} has no node: {status}"))
 }
 
-/// migrate_pages(2): all pages of a process from one node to another.
+/// Calls migrate_pages(2), which moves all pages of a process from one node to another.
 pub fn migrate_pages(pid: u32, from: u32, to: u32) -> Result<()> {
     let (from, to) = (1u64 << from, 1u64 << to);
-    // SAFETY: each mask is one word, of which 64 bits are said to be valid.
+    // SAFETY: each mask is one word, of which 64 bits are declared valid.
     let result = unsafe { libc::syscall(libc::SYS_migrate_pages, pid, 65u64, &raw const from, &raw const to) };
     check(result, "migrate_pages")
 }
 
-/// MADV_SOFT_OFFLINE of the range, page by page: each page's frame is retired, its content moves.
+/// Uses MADV_SOFT_OFFLINE on the range, page by page: each page's frame is retired, and its content moves.
 pub fn soft_offline(range: Range<u64>) -> Result<()> {
     let page = rustix::param::page_size();
     for address in range.step_by(page) {
-        // SAFETY: the content of the page stays as it is.
+        // SAFETY: the content of the page does not change.
         let result = unsafe {
             libc::madvise(
                 std::ptr::with_exposed_provenance_mut(address as usize),
@@ -144,13 +144,13 @@ pub struct Pinned {
 }
 
 impl Pinned {
-    /// At most as many pages as a pipe holds: 16.
+    /// At most 16 pages, as many as a pipe holds.
     pub fn new(range: Range<u64>) -> Result<Self> {
         let len = (range.end - range.start) as usize;
         Self::pieces(&[range.start], len)
     }
 
-    /// Only the first page of each so many bytes.
+    /// Only the first page of each `of` bytes.
     pub fn firsts(range: Range<u64>, of: usize) -> Result<Self> {
         let addresses: Vec<u64> = range.step_by(of).collect();
         Self::pieces(&addresses, rustix::param::page_size())

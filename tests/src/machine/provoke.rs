@@ -1,5 +1,5 @@
-//! The ways to make the kernel move pages for its own reasons, on the pages of this very process.
-//! Input: the range; sysfs, cgroupfs, io_uring. Each is for a VM alone, and undoes what it set up.
+//! The ways to make the kernel move pages for its own reasons, on the pages of this process.
+//! Input: the range; sysfs, cgroupfs, io_uring. All are for VMs only, and each restores its settings.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
@@ -16,9 +16,9 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::truth::{Moves, Snapshot};
 
-/// By then what goes on in the background has moved what it will.
+/// Background work has moved its pages after this time.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// What moves nothing for so long has ended.
+/// Work that has moved nothing for this time has ended.
 const STILL: Duration = Duration::from_secs(2);
 
 /// `KPF_RESERVED` of /proc/kpageflags (include/linux/kernel-page-flags.h, 6.1 to 7.3).
@@ -35,14 +35,14 @@ fn read(path: impl AsRef<Path>) -> Result<String> {
     Ok(text.trim().to_owned())
 }
 
-/// A setting of the kernel's, for as long as this lives.
+/// A setting of the kernel, for the lifetime of this value.
 pub struct Knob {
     path: PathBuf,
     usual: String,
 }
 
 impl Knob {
-    /// Sets it; on drop it is what it was.
+    /// Sets it. Drop restores the old value.
     pub fn set(path: impl AsRef<Path>, value: &str) -> Result<Self> {
         let path = path.as_ref();
         let usual = read(path)?;
@@ -53,7 +53,7 @@ impl Knob {
         })
     }
 
-    /// Another value meanwhile.
+    /// Sets another value meanwhile.
     pub fn change(&self, value: &str) -> Result<()> {
         write(&self.path, value)
     }
@@ -61,7 +61,7 @@ impl Knob {
 
 impl Drop for Knob {
     fn drop(&mut self) {
-        // Whether the case failed has been decided.
+        // The outcome of the case is already decided.
         let _ = write(&self.path, &self.usual);
     }
 }
@@ -74,7 +74,7 @@ pub struct Block {
 }
 
 impl Block {
-    /// The block in a movable zone that has most of these frames, and none that was taken at boot and stays.
+    /// The block in a movable zone with most of these frames, and without any that was taken at boot and stays.
     pub fn of_most(frames: impl Iterator<Item = u64>) -> Result<Self> {
         let devices = Path::new("/sys/devices/system/memory");
         let bytes = u64::from_str_radix(&read(devices.join("block_size_bytes"))?, 16).context("a block's size")?;
@@ -84,7 +84,7 @@ impl Block {
             *counts.entry(frame / per_block).or_default() += 1;
         }
         let dir = |number: &u64| devices.join(format!("memory{number}"));
-        // Of a block that is online, the one zone that it is in.
+        // An online block has one valid zone, the one that it is in.
         counts.retain(|number, _| read(dir(number).join("valid_zones")).is_ok_and(|zone| zone == "Movable"));
         let mut best: Option<(usize, Self)> = None;
         for (number, count) in counts {
@@ -110,10 +110,10 @@ impl Block {
         Ok(words.iter().map(|word| u64::from_ne_bytes(*word)).collect())
     }
 
-    /// Takes it offline, which moves all that is in it, and online again.
+    /// Takes it offline, which moves all its pages, and online again.
     pub fn offline(&self) -> Result<()> {
         let state = self.dir.join("state");
-        // Whoever holds a reference to a page of it for a moment lets the attempt fail.
+        // The attempt fails while another task holds a reference to one of its pages.
         let started = Instant::now();
         while let Err(error) = fs::write(&state, "offline") {
             ensure!(
@@ -135,7 +135,7 @@ pub fn frames_with(wanted: u64) -> Result<BTreeSet<u64>> {
     Ok(frames.map(|(frame, _)| frame).collect())
 }
 
-/// The gigabyte that becomes a page: moves all that is in it.
+/// Makes a gigabyte into one page, which moves all pages in it.
 pub fn gigantic_page(node: u32) -> Result<()> {
     let knob = format!("/sys/devices/system/node/node{node}/hugepages/hugepages-1048576kB/nr_hugepages");
     write(&knob, "1")?;
@@ -151,8 +151,8 @@ pub fn free_mib() -> Result<u64> {
     Ok(kib.parse::<u64>().context("parse MemFree")? >> 10)
 }
 
-/// Asks for more huge pages than are free without the holes, but not for so many that somebody runs out of memory: this
-/// task makes room for them. Gives them back.
+/// Requests more huge pages than are free without the holes, so that this task makes room for them; enough memory is
+/// left for other processes. Returns the huge pages.
 pub fn direct_compaction() -> Result<()> {
     let asked = write(
         "/proc/sys/vm/nr_hugepages",
@@ -162,7 +162,7 @@ pub fn direct_compaction() -> Result<()> {
     asked
 }
 
-/// Asks for huge pages, one at a time, until there was so many times no room for one.
+/// Requests huge pages, one at a time, until `times` requests have found no room.
 pub fn huge_pages_in_vain(times: u32) -> Result<()> {
     const HUGE_PAGES: &str = "/proc/sys/vm/nr_hugepages";
     let number = || -> Result<u64> { read(HUGE_PAGES)?.parse().context("parse nr_hugepages") };
@@ -175,9 +175,9 @@ pub fn huge_pages_in_vain(times: u32) -> Result<()> {
     Ok(())
 }
 
-/// Registers the range as a buffer of an io_uring, which pins its pages for long: those in a movable zone have to leave
-/// it first (mm/gup.c, `check_and_migrate_movable_pages` of 6.1 and its successors to 7.3). They are pinned until the ring
-/// is closed.
+/// Registers the range as a buffer of an io_uring, which pins its pages for long: pages in a movable zone have to leave
+/// it first (mm/gup.c, `check_and_migrate_movable_pages` of 6.1 and its successors to 7.3). They are pinned until the
+/// ring is closed.
 pub fn pin_for_long(range: &Range<u64>) -> Result<OwnedFd> {
     /// `IORING_REGISTER_BUFFERS`, include/uapi/linux/io_uring.h.
     const REGISTER_BUFFERS: u32 = 0;
@@ -205,11 +205,11 @@ pub fn pin_for_long(range: &Range<u64>) -> Result<OwnedFd> {
     Ok(ring)
 }
 
-/// Loads a module of the initramfs, if it is not loaded.
+/// Loads a module of the initramfs, unless it is loaded.
 pub fn load_module(path: &str, options: &str) -> Result<()> {
     let module = File::open(path).with_context(|| format!("open {path}"))?;
     let options = CString::new(options)?;
-    // SAFETY: a file of our own and a C string, both alive during the call.
+    // SAFETY: a file of this function and a C string, both alive during the call.
     let result = unsafe { libc::syscall(libc::SYS_finit_module, module.as_raw_fd(), options.as_ptr(), 0) };
     let error = io::Error::last_os_error();
     ensure!(
@@ -226,8 +226,8 @@ fn checked(result: i64) -> Result<i64> {
     Ok(result)
 }
 
-/// A control group with this process in it: what it uses from then on is the group's. The process is back in the root
-/// and the group removed on drop.
+/// A control group with this process in it: its memory from then on belongs to the group. Drop returns the process to
+/// the root group and removes the group.
 pub struct Group(PathBuf);
 
 impl Group {
@@ -255,31 +255,31 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // What cannot be undone is gone with the VM.
+        // A failure to undo this ends with the VM.
         let _ = write(Path::new(Self::ROOT).join("cgroup.procs"), "0");
         let _ = fs::remove_dir(&self.0);
-        // Where groups have cpusets, whoever changes groups has its pages moved.
+        // If groups have cpusets, a process that changes its group has its pages moved.
         let _ = write(Path::new(Self::ROOT).join("cgroup.subtree_control"), "-cpuset");
     }
 }
 
-/// A cpuset that loses node 0 and gets node 1: cgroup v2 moves the pages of its processes.
+/// Takes node 0 from a cpuset and gives it node 1: cgroup v2 moves the pages of its processes.
 pub fn change_cpuset(group: &Group, range: &Range<u64>) -> Result<()> {
     let before = Snapshot::take(range.clone())?;
     group.write("cpuset.mems", "1")?;
-    // It is done in the background.
+    // The kernel moves them in the background.
     settle(&before, range)
 }
 
-/// Reclaim of the group's memory, which demotes where there is a lower tier.
+/// Reclaims the group's memory, which demotes it if there is a lower tier.
 pub fn demote(group: &Group, range: &Range<u64>) -> Result<()> {
     write("/sys/kernel/mm/numa/demotion_enabled", "1")?;
-    // It says EAGAIN when it was not that much.
+    // The write fails with EAGAIN if it reclaimed less.
     let _ = group.write("memory.reclaim", &((range.end - range.start) / 2).to_string());
     write("/sys/kernel/mm/numa/demotion_enabled", "0")
 }
 
-/// DAMON's scheme `migrate_cold` on the frames of the range, until they have moved.
+/// Runs DAMON's scheme `migrate_cold` on the frames of the range, until they have moved.
 pub fn damon_migrate(range: &Range<u64>, node: u32) -> Result<()> {
     let before = Snapshot::take(range.clone())?;
     let first = before.frames().min().context("no page")?;
@@ -287,10 +287,10 @@ pub fn damon_migrate(range: &Range<u64>, node: u32) -> Result<()> {
     damon_migrate_frames(first..=last, node, || settle(&before, range))
 }
 
-/// DAMON's scheme `migrate_cold` (since 6.11, mm/damon/paddr.c) on these frames, time and again until `ended` returns
+/// Runs DAMON's scheme `migrate_cold` (since 6.11, mm/damon/paddr.c) on these frames repeatedly, until `ended` returns
 /// (Documentation/admin-guide/mm/damon/usage.rst).
 pub fn damon_migrate_frames(frames: RangeInclusive<u64>, node: u32, ended: impl FnOnce() -> Result<()>) -> Result<()> {
-    // Since 6.17 it may be at work from the start, and there can be one only.
+    // Since 6.17, another DAMON may run from the start, and there can be only one.
     let stat = Path::new("/sys/module/damon_stat/parameters/enabled");
     if stat.exists() {
         write(stat, "N")?;

@@ -1,4 +1,4 @@
-//! Memory whose content is given page by page, so that a system call that reads it stops in the middle.
+//! Memory that gets its content page by page, so that a system call that reads it stops in the middle.
 //! Input: userfaultfd(2); its numbers from include/uapi/linux/userfaultfd.h, 6.1 to 7.3.
 
 use std::fs::File;
@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::memory::Memory;
 
-/// Words of 64 bits that are not there until they are given, a page of them at a time.
+/// Words of 64 bits that are missing until they are provided, a page of them at a time.
 pub struct Withheld {
     memory: Memory,
     faults: File,
@@ -28,7 +28,7 @@ impl Withheld {
         /// `UFFDIO_REGISTER_MODE_MISSING`.
         const MISSING: u64 = 1;
         let memory = Memory::base_pages(pages * rustix::param::page_size())?;
-        // Without UFFD_USER_MODE_ONLY: it is the kernel that is to wait.
+        // UFFD_USER_MODE_ONLY is not set, because the kernel has to wait for these pages.
         // SAFETY: no memory is touched.
         let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC) };
         ensure!(fd >= 0, "userfaultfd: {}", io::Error::last_os_error());
@@ -43,15 +43,15 @@ impl Withheld {
         Ok(Self { memory, faults })
     }
 
-    /// The first so many words: for the kernel to read.
+    /// The first `count` words, for the kernel to read.
     pub fn words(&self, count: usize) -> &[u64] {
         let words = self.memory.bytes().as_ptr().cast();
         assert!(count * size_of::<u64>() <= self.memory.bytes().len());
-        // SAFETY: aligned words within a live mapping, which are written once only, before anybody can read them.
+        // SAFETY: aligned words within a live mapping. They are written only once, before anybody can read them.
         unsafe { std::slice::from_raw_parts(words, count) }
     }
 
-    /// Waits until somebody waits for words, and says for which page of them.
+    /// Waits until a thread waits for words, and returns the page of these words.
     pub fn wanted(&self) -> Result<usize> {
         /// `UFFD_EVENT_PAGEFAULT`.
         const PAGEFAULT: u8 = 0x12;
@@ -64,7 +64,7 @@ impl Withheld {
         Ok(offset as usize / rustix::param::page_size())
     }
 
-    /// Gives a page of words, to whoever waits for them, too; what is left of it are zeros.
+    /// Provides a page of words, also to threads that wait for it. The rest of the page is zeros.
     pub fn give(&self, page: usize, words: &[u64]) -> Result<()> {
         const UFFDIO_COPY: u64 = 0xc028_aa03;
         let mut content = vec![0; Self::per_page()];
@@ -78,7 +78,7 @@ impl Withheld {
 }
 
 fn ioctl<const WORDS: usize>(faults: &File, request: u64, argument: &mut [u64; WORDS]) -> Result<()> {
-    // SAFETY: each request has its size in it, which is that of its argument; the copy's addresses are of live memory.
+    // SAFETY: each request contains its size, which is that of its argument; the copy's addresses are of live memory.
     let result = unsafe { libc::ioctl(faults.as_raw_fd(), request, argument.as_mut_ptr()) };
     ensure!(result == 0, "{}", io::Error::last_os_error());
     Ok(())

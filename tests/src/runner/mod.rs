@@ -20,9 +20,9 @@ use crate::case::{Case, Outcome, Place, is_plain_name};
 use crate::cases::{self, bad_ends};
 use crate::here::{Here, Shape};
 
-/// How often the report says that we live; far below any sensible limit on silence.
+/// The interval of reports that the runner is alive; it is far below any sensible limit on silence.
 const TICK: Duration = Duration::from_secs(5);
-/// How much of a failed case's output is shown: its end.
+/// The number of bytes that are shown from the end of a failed case's output.
 const OUTPUT_SHOWN: usize = 16 << 10;
 
 #[derive(clap::Args)]
@@ -61,7 +61,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let scratch = std::env::temp_dir().join(format!("tracer-tests.{}", std::process::id()));
 
     let mut tally = Tally::default();
-    // Once for all VMs of a kernel: what is of another shape runs in another one.
+    // These cases are counted once for all VMs of a kernel: cases of another shape run in another VM.
     if args.names.is_empty() && here.shape == Shape::Plain {
         let elsewhere = |case: &&Case| !is_hidden(case) && !in_place(case, &here);
         tally.not_applicable = cases::all().filter(elsewhere).count();
@@ -101,7 +101,7 @@ fn is_hidden(case: &Case) -> bool {
     case.name.starts_with(bad_ends::TOPIC)
 }
 
-/// Cases asked for by name, or all that belong here. A name that fits no case is a mistake, not an empty success.
+/// Returns the cases that were requested by name, or all that belong here. A name that fits no case is an error.
 fn choose(names: &[String], here: &Here) -> Result<Vec<&'static Case>> {
     let fits = |case: &Case, name: &str| case.name == name || (!is_hidden(case) && case.name.contains(name));
     if let Some(name) = names.iter().find(|name| !cases::all().any(|case| fits(case, name))) {
@@ -111,7 +111,8 @@ fn choose(names: &[String], here: &Here) -> Result<Vec<&'static Case>> {
         if names.is_empty() {
             in_place(case, here) && !is_hidden(case)
         } else {
-            // Of a whole topic what belongs here; what is named further is told why it cannot run.
+            // A topic selects its cases that belong here. A longer name selects its cases, and reports why they cannot
+            // run.
             names
                 .iter()
                 .any(|name| fits(case, name) && (in_place(case, here) || !name.ends_with('/')))
@@ -129,7 +130,7 @@ fn in_place(case: &Case, here: &Here) -> bool {
     }
 }
 
-/// The shapes of VM that the cases asked for need, one a line.
+/// Prints the shapes of VM that the requested cases need, one per line.
 pub fn shapes(names: &[String]) -> Result<ExitCode> {
     for shape in Shape::ALL {
         let vm = Here {
@@ -144,7 +145,7 @@ pub fn shapes(names: &[String]) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Runs one case in a process of its own and says how it ended and why.
+/// Runs one case in a process of its own, and returns its verdict and the reason.
 fn run(case: &Case, exe: &Path, tracer: &Path, scratch: &Path, report: &mut Report) -> Result<(Verdict, String)> {
     let output_path = scratch.join("output");
     let output = File::create(&output_path).context("create the output file")?;
@@ -153,7 +154,7 @@ fn run(case: &Case, exe: &Path, tracer: &Path, scratch: &Path, report: &mut Repo
         .arg(tracer)
         .arg("--scratch")
         .arg(scratch)
-        // A failure is told by its chain of causes; a panic keeps its backtrace.
+        // A failure is reported by its chain of causes; a panic keeps its backtrace.
         .env("RUST_LIB_BACKTRACE", "0")
         .stdin(Stdio::null())
         .stdout(output.try_clone().context("share the output file")?)
@@ -177,7 +178,7 @@ fn run(case: &Case, exe: &Path, tracer: &Path, scratch: &Path, report: &mut Repo
         }
         std::thread::sleep(Duration::from_millis(10));
     };
-    // Whatever the case has started dies with it; without this a forgotten workload disturbs the next case.
+    // Every process that the case has started is killed: a forgotten workload would disturb the next case.
     if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
         match kill_process_group(group, Signal::KILL) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => {}
@@ -215,7 +216,7 @@ fn judge(status: Option<ExitStatus>, timeout: Duration, reason: String, output: 
     }
 }
 
-/// Sends the files the case left in its outbox, in the order of their names.
+/// Sends the files that the case left in its outbox, in the order of their names.
 fn deliver(case: &Case, outbox: &Path, keep: Option<&Path>, report: &mut Report) -> Result<()> {
     let Ok(entries) = fs::read_dir(outbox) else {
         return Ok(());

@@ -1,7 +1,7 @@
-//! The results as they leave for `cargo xtask`, which may be on the other end of a serial line.
+//! Writes the results for `cargo xtask`, which may be on the other end of a serial line.
 //! Output: a file or a tty. `xtask/src/results/report.rs` is the reader, and its tests hold this format.
 //!
-//! Lines, some followed by as many raw bytes as they announce and a newline:
+//! The format is lines; some are followed by the announced number of raw bytes and a newline:
 //!
 //! ```text
 //! tracer-tests 1 RELEASE CASES
@@ -22,7 +22,7 @@ use rustix::termios;
 
 use super::tally::{Tally, Verdict};
 
-/// Where results go. Without a destination every call does nothing.
+/// The destination of results. Without one, every call does nothing.
 pub struct Report(Option<File>);
 
 impl Report {
@@ -51,7 +51,7 @@ impl Report {
         self.write(format!("begin {name}\n").as_bytes())
     }
 
-    /// Says that the guest lives while a long case is running.
+    /// Reports that the guest is alive while a long case is running.
     pub fn tick(&mut self) -> io::Result<()> {
         self.write(b"tick\n")
     }
@@ -72,7 +72,7 @@ impl Report {
         self.write(format!("end {name} {word} {} {}\n{detail}\n", took.as_millis(), detail.len()).as_bytes())
     }
 
-    /// The last line: without it a run did not end.
+    /// Writes the last line: a run without it did not end.
     pub fn closing(&mut self, tally: &Tally) -> io::Result<()> {
         let Tally {
             passed,
@@ -82,7 +82,7 @@ impl Report {
         } = tally;
         self.write(format!("closing {passed} {failed} {skipped} {not_applicable}\n").as_bytes())?;
         match &self.0 {
-            // A power-off right after this would lose what the UART has not sent yet.
+            // A power-off right after this would lose the bytes that the UART has not sent yet.
             Some(file) if termios::isatty(file) => Ok(termios::tcdrain(file)?),
             Some(_) | None => Ok(()),
         }
@@ -93,7 +93,7 @@ impl Report {
     }
 }
 
-/// FNV-1a, 64 bits: detects a damaged transfer; nobody attacks it.
+/// FNV-1a, 64 bits. It detects a damaged transfer; it need not resist attacks.
 fn fnv1a(data: &[u8]) -> u64 {
     data.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
@@ -102,7 +102,7 @@ fn fnv1a(data: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    /// From the reference vectors of FNV-1a; the reader has the same test.
+    /// The values are from the reference vectors of FNV-1a; the reader has the same test.
     #[test]
     fn the_hash_is_fnv1a() {
         assert_eq!(super::fnv1a(b"foobar"), 0x8594_4171_f739_67e8);

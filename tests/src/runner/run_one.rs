@@ -1,5 +1,5 @@
 //! Runs one case in this process, so that a panic or a hang ends this process and not the runner.
-//! Input: the case's name; the reason goes to `SCRATCH/reason`, the verdict is the exit code.
+//! Input: the case's name. The reason goes to `SCRATCH/reason`; the verdict is the exit code.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ pub struct Args {
     scratch: PathBuf,
 }
 
-/// Where a case's reason is left for the runner.
+/// The file in which a case leaves its reason for the runner.
 pub fn reason_file(scratch: &Path) -> PathBuf {
     scratch.join("reason")
 }

@@ -1,7 +1,7 @@
-//! How cases end, and the closing line that counts them.
+//! Verdicts of cases, and the closing line that counts them.
 //! Input: the verdicts of single cases.
 
-/// How a case ended.
+/// The verdict of a case.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     Passed,
@@ -10,13 +10,13 @@ pub enum Verdict {
     NotApplicable,
 }
 
-/// What the closing line counts.
+/// The counts of the closing line.
 #[derive(Default)]
 pub struct Tally {
     pub passed: usize,
     pub failed: usize,
     pub skipped: usize,
-    /// By design; with those that are not even begun, being for another place.
+    /// Not applicable by design, including cases of another place, which are not even begun.
     pub not_applicable: usize,
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-/// How soon the kernel has freed what nobody holds: it does so after a grace period.
+/// The kernel frees unused objects within this time: it does so after a grace period.
 const FREED: Duration = Duration::from_secs(2);
 
 /// The BPF programs, links and maps of a process, by the numbers that the kernel gives them.
@@ -20,7 +20,7 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Those that a process holds (kernel/bpf/syscall.c, `bpf_prog_show_fdinfo` and its like, 6.1 to 7.3).
+    /// The objects that a process holds (kernel/bpf/syscall.c, `bpf_prog_show_fdinfo` and its like, 6.1 to 7.3).
     pub fn of(pid: u32) -> Result<Self> {
         let mut held = Self {
             programs: BTreeSet::new(),
@@ -33,7 +33,7 @@ impl Loaded {
                 let value = info.lines().find_map(|line| line.strip_prefix(key))?;
                 value.trim().parse::<u32>().ok()
             };
-            // A link's file tells of its program too.
+            // A link's file names its program too.
             if let Some(id) = number("link_id:") {
                 held.links.insert(id);
             } else if let Some(id) = number("prog_id:") {
@@ -53,7 +53,7 @@ impl Loaded {
         Ok(held)
     }
 
-    /// Those that the kernel still has. What vanishes while it is listed is gone.
+    /// The objects that the kernel still has. An object that vanishes while it is listed is freed.
     fn remaining(&self) -> Self {
         let listed = |ids: &BTreeSet<u32>, all: BTreeSet<u32>| ids.intersection(&all).copied().collect();
         Self {
@@ -69,7 +69,7 @@ impl Loaded {
         }
     }
 
-    /// The kernel frees in its own time.
+    /// Waits until the kernel has freed the objects, and fails if it does not.
     pub fn ensure_freed(&self) -> Result<()> {
         let started = Instant::now();
         loop {

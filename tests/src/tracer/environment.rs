@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// The program starts with a signal ignored, as nohup has it.
+/// Makes the program start with a signal ignored, as nohup does.
 pub fn ignoring(command: &mut Command, signal: libc::c_int) {
     // SAFETY: only a system call.
     unsafe {
@@ -17,9 +17,9 @@ pub fn ignoring(command: &mut Command, signal: libc::c_int) {
     }
 }
 
-/// The program starts without the system call bpf(2): it fails with EPERM, as in many containers.
+/// Makes the program start without the system call bpf(2): it fails with EPERM, as in many containers.
 pub fn without_bpf(command: &mut Command) {
-    /// `linux/filter.h`: load the system call's number; is it bpf? EPERM; else allow.
+    /// `linux/filter.h`: load the system call's number; return EPERM if it is bpf; else allow it.
     static FILTER: [libc::sock_filter; 4] = [
         instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
         instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, BPF),
@@ -60,7 +60,7 @@ const fn instruction(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
     }
 }
 
-/// The program starts with nothing under these directories.
+/// Makes the program start with nothing under these directories.
 pub fn without_directories(command: &mut Command, hidden: &'static [&'static CStr]) {
     // SAFETY: only system calls, on constants; the mounts are made in a namespace of the program's own.
     unsafe {

@@ -1,5 +1,5 @@
-//! A run of `tracer` as its user meets it: arguments in; exit code, stdout, stderr and what is left behind out.
-//! Input: a `Command`, and what the program prints until it ends.
+//! A run of `tracer` as a user sees it: its arguments, exit code, stdout and stderr, and the files that it leaves.
+//! Input: a `Command`, and the program's output until it ends.
 
 use std::fs;
 use std::io::{self, Read};
@@ -17,15 +17,15 @@ use super::lines::SummaryLine;
 use crate::case::Env;
 use crate::worker;
 
-/// By then anything that is going to happen has happened: a verifier under software emulation is slow.
+/// Anything that is going to happen has happened by then: a verifier under software emulation is slow.
 pub const SOON: Duration = Duration::from_mins(1);
 
-/// `tracer ARGS`, with backtraces asked for: an error must not show one all the same.
+/// `tracer ARGS` with backtraces requested: an error must not show one nevertheless.
 pub fn tracer(env: &Env, args: &[&str]) -> Command {
     program_with(&env.tracer, args)
 }
 
-/// The same with another program.
+/// Another program with these arguments.
 pub fn program_with(program: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(program);
     command
@@ -37,7 +37,7 @@ pub fn program_with(program: &Path, args: &[&str]) -> Command {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    // However these tests were started: nohup and a shell's `&` have some signals ignored.
+    // These tests may have been started with signals ignored, by nohup or a shell's `&`.
     // SAFETY: only system calls.
     unsafe {
         command.pre_exec(|| {
@@ -54,7 +54,7 @@ pub fn workload<'a>(exe: &'a str, args: &[&'a str]) -> Vec<&'a str> {
     [&["--", exe, "work"], args].concat()
 }
 
-/// A new `tracer-tests work ARGS` in the place of tracer.
+/// `tracer-tests work ARGS` in the place of tracer.
 pub fn in_workload(args: &[&str]) -> Result<Command> {
     Ok(program_with(this_program()?.as_ref(), &[&["work"], args].concat()))
 }
@@ -71,7 +71,7 @@ pub fn public_copy(env: &Env, program: &Path) -> Result<PathBuf> {
     Ok(copy)
 }
 
-/// Starts it and waits for its own end.
+/// Starts the program and waits for its own end.
 pub fn run(command: Command) -> Result<Ended> {
     Program::start(command)?.wait()
 }
@@ -84,7 +84,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// Starts what has a piped stderr and perhaps a piped stdout.
+    /// Starts a command with a piped stderr, and perhaps a piped stdout.
     pub fn start(mut command: Command) -> Result<Self> {
         let mut child = command
             .process_group(0)
@@ -95,7 +95,7 @@ impl Program {
         Ok(Self { child, stdout, stderr })
     }
 
-    /// Starts tracer and waits until its hooks are attached: the greeting says so.
+    /// Starts tracer and waits until its hooks are attached, which the greeting shows.
     pub fn attached(command: Command) -> Result<Self> {
         let mut program = Self::start(command)?;
         let greeted = program.stderr.wait_for(" · Linux ")?;
@@ -119,7 +119,7 @@ impl Program {
         kill_process(self.group()?, signal).context("signal tracer")
     }
 
-    /// As a terminal does: tracer and its COMMAND.
+    /// Signals tracer and its COMMAND, as a terminal does.
     pub fn signal_group(&self, signal: Signal) -> Result<()> {
         kill_process_group(self.group()?, signal).context("signal the process group")
     }
@@ -133,12 +133,12 @@ impl Program {
         self.child.stdin.take().context("a piped stdin")
     }
 
-    /// Its stdin comes to an end.
+    /// Ends its stdin.
     pub fn close_stdin(&mut self) {
         drop(self.child.stdin.take());
     }
 
-    /// Looks on for a while: that something does not happen cannot be waited for.
+    /// Observes the program for a while, because the absence of an event cannot be waited for.
     pub fn ensure_runs_for(&mut self, time: Duration) -> Result<()> {
         let started = Instant::now();
         while started.elapsed() < time {
@@ -158,8 +158,7 @@ impl Program {
         worker::wait(&mut self.child, SOON).with_context(|| format!("tracer; stderr: {}", self.stderr.text()))
     }
 
-    /// Waits for its end and for everything that it said. A process of its own that it left behind would hold
-    /// stderr open.
+    /// Waits for its end and for all its output. A process that it left behind would hold stderr open.
     pub fn wait(mut self) -> Result<Ended> {
         let status = self.ended()?;
         self.close_stdin();
@@ -175,13 +174,13 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // It may have ended already, with all that it started.
+        // It may have ended already, with all processes that it started.
         let _ = self.signal_group(Signal::KILL);
         let _ = self.child.wait();
     }
 }
 
-/// What comes out of a pipe, read ahead by a thread of its own so that waits can end by the clock.
+/// The output of a pipe, read ahead by a thread of its own, so that waits can end by the clock.
 struct Stream {
     chunks: Receiver<Vec<u8>>,
     bytes: Vec<u8>,
@@ -208,7 +207,7 @@ impl Stream {
         String::from_utf8_lossy(&self.bytes).into_owned()
     }
 
-    /// Takes in what comes next. False: the pipe is closed.
+    /// Reads the next piece. Returns false if the pipe is closed.
     fn next(&mut self, deadline: Instant) -> Result<bool> {
         match self
             .chunks
@@ -221,7 +220,7 @@ impl Stream {
         Ok(true)
     }
 
-    /// True when a whole line with these words came, false when the pipe was closed without.
+    /// Returns true when a whole line with these words has arrived, false when the pipe was closed before.
     fn wait_for(&mut self, words: &str) -> Result<bool> {
         let deadline = Instant::now() + SOON;
         loop {
@@ -242,7 +241,7 @@ impl Stream {
     }
 }
 
-/// How a program ended and what it said.
+/// The exit status of a program and its output.
 #[derive(Debug)]
 pub struct Ended {
     pub status: ExitStatus,
@@ -256,7 +255,7 @@ impl Ended {
         self.ensure_calm()
     }
 
-    /// Nothing of the language it is written in.
+    /// Checks that the output has no messages of the language runtime.
     fn ensure_calm(&self) -> Result<()> {
         for word in ["panicked", "backtrace", "BACKTRACE", "unwrap"] {
             ensure!(!self.stderr.contains(word), "{word:?} on stderr: {}", self.stderr);
@@ -264,13 +263,13 @@ impl Ended {
         Ok(())
     }
 
-    /// Could not do it: exit code 2, nothing on stdout, and one message with each of these words.
+    /// Checks that it failed: exit code 2, nothing on stdout, and one message with each of these words.
     pub fn ensure_refused(&self, words: &[&str]) -> Result<()> {
         self.ensure_code(2)?;
         self.ensure_one_message(words)
     }
 
-    /// Nothing on stdout; stderr is one message, its cause is told once.
+    /// Checks that stdout is empty, and that stderr is one message that has its cause once.
     pub fn ensure_one_message(&self, words: &[&str]) -> Result<()> {
         let Self { stdout, stderr, .. } = self;
         ensure!(stdout.is_empty(), "something on stdout: {stdout}");
@@ -292,13 +291,13 @@ impl Ended {
         ensure_harmless(stderr)
     }
 
-    /// A complete run: exit code 0, and the closing page last on stdout.
+    /// Checks for a complete run: exit code 0, and the closing page last on stdout.
     pub fn ensure_complete(&self, json: bool) -> Result<()> {
         self.ensure_code(0)?;
         self.ensure_summary(json)
     }
 
-    /// The closing page, last on stdout.
+    /// Checks that the closing page is last on stdout.
     pub fn ensure_summary(&self, json: bool) -> Result<()> {
         let last = self.stdout.lines().last().unwrap_or_default();
         let (mark, all) = if json {
@@ -311,7 +310,7 @@ impl Ended {
             let summary: SummaryLine = serde_json::from_str(last).context("the summary")?;
             summary.ensure_conservation()?;
         }
-        // In text it is these words that tell of books that should balance and do not.
+        // In text, these words report books that should balance and do not.
         for words in [
             "the books do not balance",
             "the kernel's count differs from what was seen",
@@ -326,7 +325,7 @@ impl Ended {
     }
 }
 
-/// No byte that a terminal could take for a command.
+/// Checks that no byte could be a terminal's command.
 pub fn ensure_harmless(text: &str) -> Result<()> {
     let bad = |c: char| c.is_control() && c != '\n';
     ensure!(!text.contains(bad), "control characters: {text:?}");

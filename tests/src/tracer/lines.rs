@@ -1,10 +1,10 @@
-//! The lines of `tracer --json`, with the keys that the cases look at.
+//! The lines of `tracer --json`, with the keys that the cases need.
 //! Input: stdout of tracer; docs/json.md describes every key.
 
 use anyhow::{Result, ensure};
 use serde::Deserialize;
 
-/// A line of `kind` "move", with the keys that the cases look at.
+/// A line of `kind` "move", with the keys that the cases need.
 #[derive(Clone, Debug, Deserialize)]
 #[allow(dead_code, reason = "a failure's message shows every field")]
 pub struct MoveLine {
@@ -75,7 +75,7 @@ pub struct FailureLine {
     pub actor_pid: u32,
 }
 
-/// Where a folio that could not be moved is mapped.
+/// The mapping of a folio that could not be moved.
 #[derive(Clone, Debug, Deserialize)]
 #[allow(dead_code, reason = "a failure's message shows every field")]
 pub struct PlaceObject {
@@ -190,7 +190,7 @@ pub struct Books {
     pub proven: bool,
 }
 
-/// A count of the kernel's, and the same as tracer saw it.
+/// A count of the kernel, and tracer's own count of the same.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Check {
     pub name: String,
@@ -221,9 +221,9 @@ pub struct Intervals {
 }
 
 impl SummaryLine {
-    /// What the kernel counted is what was seen, to the page, call by call and second by second, whatever the run was for.
-    /// The exact backend only can, and where the kernel skipped programs, which is told, it sees no more than there was, as
-    /// the tracepoint backend does; a run during whose first or last look pages moved is allowed to differ by these.
+    /// Checks that the kernel's counts equal tracer's, to the page, per call and per second, for every kind of run.
+    /// Only the exact backend can do that. If the kernel skipped programs, which is reported, it sees fewer pages, like
+    /// the tracepoint backend. If pages moved during the first or last look of a run, the counts may differ by these.
     pub fn ensure_conservation(&self) -> Result<()> {
         let books = &self.books;
         let skipped = self.lost.missed_runs > 0;

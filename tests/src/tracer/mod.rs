@@ -1,4 +1,4 @@
-//! The `tracer` under test, seen from outside: how it is started, what it prints, what it leaves in the kernel.
+//! The `tracer` under test, seen from outside: its start, its output, and its objects in the kernel.
 //! Input: none; each file beside this one names its own.
 
 pub mod bpf_objects;

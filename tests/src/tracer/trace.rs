@@ -1,4 +1,4 @@
-//! A running `tracer --json` as its case sees it: started, attached, ended by a signal, its lines read.
+//! A running `tracer --json` as a case uses it: started, attached, ended by a signal, its lines read.
 //! Input: tracer's stdout and stderr.
 
 use std::collections::BTreeMap;
@@ -16,12 +16,12 @@ use super::lines::{BooksLine, CompactionLine, FailureLine, Line, MoveLine, Summa
 use crate::truth::{Move, Moves};
 use crate::worker;
 
-/// How long attaching may take: a verifier under software emulation is slow.
+/// The longest time for attaching: a verifier under software emulation is slow.
 const ATTACH: Duration = Duration::from_secs(200);
-/// How long a run may take to finish after it was asked to.
+/// The longest time for a run to finish after the request.
 const FINISH: Duration = Duration::from_mins(1);
 
-/// What a run printed.
+/// The output of a run.
 #[derive(Debug)]
 pub struct Trace {
     pub moves: Vec<MoveLine>,
@@ -49,7 +49,7 @@ impl Tracing {
         Self::start_as(tracer, &["--json"], &args)
     }
 
-    /// The same with `tracer HOW ARGS`.
+    /// Starts `tracer HOW ARGS` in the same way.
     pub fn start_as(tracer: &Path, how: &[&str], args: &[String]) -> Result<Self> {
         let mut child = Command::new(tracer)
             .args(how)
@@ -75,7 +75,7 @@ impl Tracing {
         Ok(tracing)
     }
 
-    /// The greeting comes when every hook is attached.
+    /// The greeting is printed when every hook is attached.
     fn wait_attached(&mut self) -> Result<()> {
         let started = Instant::now();
         loop {
@@ -111,7 +111,7 @@ impl Tracing {
         kill_process(pid, signal).context("signal tracer")
     }
 
-    /// The same of one that prints nothing but talk.
+    /// Ends a run that prints only messages, and returns them.
     pub fn finish_silently(mut self) -> Result<(ExitStatus, String)> {
         self.signal(Signal::INT)?;
         let status = worker::wait(&mut self.child, FINISH).context("tracer")?;
@@ -138,7 +138,7 @@ impl Drop for Tracing {
 }
 
 impl Trace {
-    /// From the lines of `tracer --json`.
+    /// Reads the lines of `tracer --json`.
     pub fn read(text: &str, stderr: String, status: ExitStatus) -> Result<Self> {
         let mut moves = Vec::new();
         let mut unmapped = Vec::new();
@@ -173,14 +173,14 @@ impl Trace {
 
     /// The moves of one process within a range, page by page, each page's moves chained into one.
     ///
-    /// Fails where a page's moves do not link up: one was missed, or invented.
+    /// Fails if a page's moves do not link up, because one was missed or invented.
     pub fn of(&self, pid: u32, range: std::ops::Range<u64>) -> Result<Moves> {
         let page = rustix::param::page_size() as u64;
         let mut moves: BTreeMap<u64, Move> = BTreeMap::new();
         let mut events: Vec<&MoveLine> = self.moves.iter().filter(|line| line.pid == Some(pid)).collect();
         events.sort_by_key(|line| line.ts_ns);
         for line in events {
-            // A page on its way to swap goes nowhere yet.
+            // A page on its way to swap has no new frame yet.
             let (Some(old_pfn), Some(new_pfn)) = (line.old_pfn, line.new_pfn) else {
                 continue;
             };
@@ -205,12 +205,12 @@ impl Trace {
                 }
             }
         }
-        // There and back again is no difference that the workload could see.
+        // The workload cannot see a move there and back again.
         moves.retain(|_, moved| moved.old != moved.new);
         Ok(Moves(moves))
     }
 
-    /// Whose pages the lines are of: of nobody else than these.
+    /// Checks that the lines are of pages of these processes only.
     pub fn ensure_only(&self, traced: &[u32]) -> Result<()> {
         let other = |line: &&MoveLine| !line.pid.is_some_and(|pid| traced.contains(&pid));
         let others: Vec<&MoveLine> = self.moves.iter().filter(other).take(5).collect();
@@ -218,7 +218,7 @@ impl Trace {
         Ok(())
     }
 
-    /// Nothing lost, nobody behind, and the kernel's count met.
+    /// Checks that nothing is lost, that correlation did not fall behind, and that the kernel's count is met.
     pub fn ensure_sound(&self) -> Result<()> {
         let lost = &self.summary.lost;
         ensure!(
@@ -237,7 +237,7 @@ impl Trace {
         Ok(())
     }
 
-    /// As [`Trace::ensure_sound`], to the page: only the exact backend can.
+    /// Checks as [`Trace::ensure_sound`] does, to the page: only the exact backend can do that.
     pub fn ensure_exact_books(&self) -> Result<()> {
         self.ensure_sound()?;
         let books = &self.summary.books;
