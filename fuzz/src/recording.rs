@@ -1,5 +1,5 @@
-//! Whatever bytes a recording is of: it is read, shown and redacted without a panic, in bounded memory.
-//! Input: bytes of libFuzzer; the mutator gives the blocks in them what they need to be taken for whole.
+//! Reads, shows and redacts a recording of any bytes, without a panic and in bounded memory.
+//! Input: bytes of libFuzzer. The mutator makes blocks in them valid again.
 #![no_main]
 
 use std::io::{self, Cursor};
@@ -36,7 +36,7 @@ fuzz_target!(|bytes: &[u8]| {
 
 fn show(bytes: &[u8], sink: &mut dyn Sink) {
     if let Ok(mut recording) = RecordingFile::new(bytes) {
-        // What cannot be read is an error, and what cannot be written again, too.
+        // Reading and writing may fail with an error, but not with a panic.
         let _ = replay(&mut recording, sink, &mut Parts::default(), |_| {});
     }
 }
@@ -55,7 +55,7 @@ fn look_in(bytes: &[u8]) {
     assert!(is_harmless(json::contents(&found).as_bytes()));
 }
 
-/// With itself.
+/// Joins the bytes with themselves.
 fn join(bytes: &[u8], key: Option<&Key>) {
     let pieces = [0, 1].map(|number| merge::survey(bytes, number, |_| {}).unwrap_or_default());
     let runs = merge::arrange(pieces.concat(), |_| {});
@@ -65,7 +65,7 @@ fn join(bytes: &[u8], key: Option<&Key>) {
     }
 }
 
-/// A terminal that notices what would harm one. Colours are our own.
+/// A terminal that detects harmful characters. Colours are tracer's own.
 struct Harmless;
 
 fn is_harmless(text: &[u8]) -> bool {
@@ -84,7 +84,7 @@ impl io::Write for Harmless {
     }
 }
 
-/// Where blocks go that nobody wants.
+/// A store that discards all blocks.
 struct Nowhere;
 
 impl io::Write for Nowhere {
@@ -100,7 +100,8 @@ impl io::Write for Nowhere {
 impl Store for Nowhere {}
 
 fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
-    // As they are: what comes of damage. Else inside of a block that stays whole: what comes of its content.
+    // A quarter of the inputs changes anywhere, to test damage. The others change inside a valid block, to test its
+    // content.
     if seed % 4 == 0 {
         return fuzzer_mutate(data, size, max_size);
     }
@@ -113,7 +114,7 @@ fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
     }
 });
 
-/// The same with one block changed in its content or in its header, and its checksums right.
+/// The bytes with one block changed in its content or in its header, and valid checksums.
 fn mutated_within(bytes: &[u8], seed: u32) -> Option<Vec<u8>> {
     let blocks: Vec<usize> = (0..bytes.len().saturating_sub(HEADER))
         .filter(|&at| bytes[at..].starts_with(&MAGIC))

@@ -126,7 +126,7 @@ pub struct Lives(BTreeMap<u32, Life>);
 pub struct Found {
     /// Pages in the range of a life that were reported as that life's.
     pub pages: u64,
-    /// Those among them that were reported with the name.
+    /// Pages among them that were reported with the name.
     pub named: u64,
     /// Pages in the range of a life without an owner.
     pub unowned: u64,

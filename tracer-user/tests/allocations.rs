@@ -1,4 +1,4 @@
-//! Correlation allocates no memory for an event: what it needs for a batch it keeps for the next one.
+//! Correlation allocates no memory for an event: it keeps the memory of a batch for the next one.
 //! Input: made-up records of moves of this process's own pages; an allocator that counts.
 
 use std::{
@@ -20,7 +20,7 @@ use tracer_user::{
     units::{NodeId, PAGE_SHIFT, PAGE_SIZE, Pfn, Tgid, VirtAddr},
 };
 
-/// Counts what each thread takes from the system's allocator.
+/// Counts the allocations of each thread.
 struct Counting;
 
 thread_local! {
@@ -31,8 +31,8 @@ fn count() {
     TAKEN.set(TAKEN.get() + 1);
 }
 
-// SAFETY: every request goes to `System` as it came, which fulfils the contract. The counter is a constant without a
-// destructor: to reach it allocates nothing.
+// SAFETY: every request is passed on unchanged to `System`, which fulfils the contract. The counter is a constant
+// without a destructor, so that access to it allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count();
@@ -41,13 +41,13 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: as above; the block is of `System`.
+        // SAFETY: as above; the block is from `System`.
         unsafe { System.dealloc(block, layout) }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count();
-        // SAFETY: as above; the block is of `System`.
+        // SAFETY: as above; the block is from `System`.
         unsafe { System.realloc(block, layout, size) }
     }
 }
@@ -55,7 +55,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// In place of a frame that this process may not know.
+/// Replaces a frame that this process may not know.
 const HIDDEN: u64 = 1 << 20;
 /// Moves in a batch.
 const PAGES: usize = 4096;
@@ -77,7 +77,7 @@ fn correlator(find_owners: bool) -> Correlator {
         compact_results: Names::new([("COMPACT_SUCCESS", 0)].into_iter(), |name| Some(name.to_owned())),
         ..KernelNames::default()
     };
-    // The process that owns everything is this one.
+    // This process owns everything.
     let members = BTreeMap::from([(Tgid(std::process::id()), membership::COMM)]);
     Correlator::new(
         Processes::new(membership::COMM, members),
@@ -88,7 +88,7 @@ fn correlator(find_owners: bool) -> Correlator {
     )
 }
 
-/// This process, named by the kernel side.
+/// The name of this process, as the kernel side reports it.
 fn named(change: ProcessChange) -> Raw {
     let own = std::process::id();
     let seen = ProcessSeen {
@@ -101,7 +101,7 @@ fn named(change: ProcessChange) -> Raw {
     Raw::Process(change, seen)
 }
 
-/// Each page of `memory` came to the frame that it is in, some of them as ranges of pages.
+/// Moves each page of `memory` to its present frame, some of them as ranges of pages.
 fn moves(memory: &[u8], owner_tgid: u32) -> Vec<Raw> {
     let own = std::process::id();
     let first = VirtAddr((memory.as_ptr().addr() as u64).next_multiple_of(PAGE_SIZE));
@@ -129,7 +129,7 @@ fn moves(memory: &[u8], owner_tgid: u32) -> Vec<Raw> {
     moves.collect()
 }
 
-/// The same a second later.
+/// Makes the batch a second later.
 fn later(batch: &mut [Raw]) {
     for raw in batch {
         if let Raw::Mapping(raw) = raw {
@@ -139,7 +139,7 @@ fn later(batch: &mut [Raw]) {
     }
 }
 
-/// Allocations of the quietest of several batches: once a second names and mappings are read again.
+/// The allocations of the quietest of several batches, because names and mappings are read again once a second.
 fn allocations(correlator: &mut Correlator, mut batch: Vec<Raw>) -> u64 {
     let mut events: Vec<Event> = Vec::new();
     let mut turn = || {
@@ -149,12 +149,12 @@ fn allocations(correlator: &mut Correlator, mut batch: Vec<Raw>) -> u64 {
         correlator.batch(&batch, true, &mut events);
         TAKEN.get() - before
     };
-    // What is kept has its size after these.
+    // The kept buffers have reached their size after these.
     for _ in 0..3 {
         turn();
     }
     let quietest = (0..10).map(|_| turn()).min();
-    // An owner that is searched is found where this process may know its frames.
+    // The search finds an owner only if this process may know its frames.
     let Some(Raw::Mapping(first)) = batch.first() else {
         unreachable!()
     };

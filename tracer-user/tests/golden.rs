@@ -1,4 +1,4 @@
-//! Every recording in tests/golden, by every report: what was once recorded is read for ever, and shown the same.
+//! Runs every report on every recording in tests/golden: old recordings stay readable for ever, with the same output.
 //! Input: recordings of each version of the format; the program. Expected output is in tests/golden/expected.
 
 use std::{
@@ -11,7 +11,7 @@ use std::{
 
 use serde_json::Value;
 
-/// What is asked of each recording; its path comes last.
+/// The reports of each recording; its path is the last argument.
 const REPORTS: [(&str, &[&str]); 12] = [
     ("report", &["report"]),
     ("report-json", &["report", "--json"]),
@@ -71,7 +71,7 @@ fn tracer(arguments: &[&str], input: &[u8]) -> Output {
         .unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_vec();
-    // Who does not read its input does not need it.
+    // A command that does not read its input does not need it.
     let writer = std::thread::spawn(move || stdin.write_all(&input).is_ok());
     let output = child.wait_with_output().unwrap();
     writer.join().unwrap();
@@ -133,7 +133,7 @@ fn a_joined_recording_shows_what_its_files_show() {
     }
     let all = tracer(&[&["merge", "-o", "-"], &paths[..]].concat(), b"");
     assert_eq!(all.status.code(), Some(0), "{}", words(&all.stderr));
-    // Files are in the order of their names, runs in that of time.
+    // Files are in the order of their names, runs in the order of time.
     let rows = |path: &str, input: &[u8]| -> Vec<String> {
         let shown = shown(&["cat", "--json", path], input);
         shown.lines().map(str::to_owned).collect()
@@ -207,7 +207,7 @@ fn nothing_is_written_over_unless_asked_for() {
         let (code, said) = merge(more, from, to);
         assert!(code == Some(2) && said.contains(hint), "{said}");
     }
-    // In the place of what it was made of, too: it is replaced when all has been read.
+    // The output may also replace its own input, after all of that has been read.
     for from in [path, copy] {
         assert_eq!(merge(&["--force"], from, copy).0, Some(0));
         assert_eq!(shown(&["cat", copy], b""), shown(&["cat", path], b""));

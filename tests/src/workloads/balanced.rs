@@ -1,5 +1,5 @@
-//! Memory on the wrong node: filled by CPU 0, read by CPU 1, until NUMA balancing has brought it over.
-//! Input: on stdin `mark` to note where the pages are, `balance` to read until all have moved, and tell.
+//! Memory on the wrong node: filled by CPU 0, read by CPU 1, until NUMA balancing has moved it.
+//! Input: on stdin `mark` to record the frames, `balance` to read until all pages have moved, and to report the moves.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ pub const WORKLOAD: Workload = Workload {
     run,
 };
 
-/// By then what has not moved will not.
+/// Pages that have not moved within this time will not move.
 const PATIENCE: Duration = Duration::from_secs(45);
 
 fn run(args: &[String]) -> Result<()> {

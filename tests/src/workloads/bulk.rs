@@ -1,5 +1,5 @@
 //! A recording of made-up moves as compaction and gigantic pages cause them: many pages, one after the other.
-//! Input: the file, or - to encode into nothing; how many events.
+//! Input: the file, or - to encode without a file; the number of events.
 
 use std::borrow::Borrow;
 use std::io::{self, Write};
@@ -21,18 +21,18 @@ pub const WORKLOAD: Workload = Workload {
     run,
 };
 
-/// Events of a look into the ring, every 10 ms.
+/// The number of events in one look at the ring, every 10 ms.
 const TURN: usize = 6_000;
-/// Pages that the kernel unmaps before it maps them again.
+/// The number of pages that the kernel unmaps before it maps them again.
 const BATCH: u64 = 32;
-/// Pages of a mapping that move in a row.
+/// The number of pages of a mapping that move in a row.
 const ROW: u64 = 2_048;
 const PROCESSES: usize = 8;
 const MAPPINGS: usize = 4;
-/// Frames of 16 GiB.
+/// The number of frames in 16 GiB.
 const FRAMES: u64 = 1 << 22;
 const BEGUN: Nanos = Nanos(1_000_000_000);
-/// Made before the clock starts, so that only encoding is measured.
+/// The number of events that are made before the clock starts, so that only encoding is measured.
 const AHEAD: usize = 1 << 18;
 
 fn run(args: &[String]) -> Result<()> {
@@ -73,11 +73,11 @@ fn record(sink: &mut impl Sink, events: impl Iterator<Item = impl Borrow<Event>>
 /// CPU time of this process, ns.
 fn cpu() -> u64 {
     let time = clock_gettime(ClockId::ProcessCPUTime);
-    // It counts from the process's start.
+    // The clock counts from the process's start.
     time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
 }
 
-/// The moves, without end.
+/// An endless iterator of moves.
 struct Moves {
     tasks: Vec<Task>,
     mappings: Vec<Arc<Vma>>,
@@ -85,7 +85,7 @@ struct Moves {
     reason: Reason,
     random: u64,
     at: u64,
-    /// How many there were.
+    /// The number of moves so far.
     count: u64,
     old_pfn: u64,
     new_pfn: u64,
@@ -130,7 +130,7 @@ impl Moves {
         }
     }
 
-    /// Below `end` (xorshift64).
+    /// A random number below `end` (xorshift64).
     fn below(&mut self, end: u64) -> u64 {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
@@ -145,12 +145,12 @@ impl Iterator for Moves {
     fn next(&mut self) -> Option<Event> {
         let (row, of_row, of_batch) = (self.count / ROW, self.count % ROW, self.count % BATCH);
         if of_batch == 0 {
-            // Unmapping all of the batch.
+            // The kernel unmaps the whole batch first.
             self.at += 250 * BATCH + self.below(2_000);
             self.cpu = u16::from(self.below(8) == 0);
         }
         self.at += 700 + self.below(400);
-        // Frames come in pieces, those that are taken for the purpose in smaller ones.
+        // Frames come in pieces; target frames come in smaller ones.
         self.old_pfn += 1;
         self.new_pfn += 1;
         if self.below(64) == 0 {
@@ -190,7 +190,7 @@ impl Iterator for Moves {
     }
 }
 
-/// Takes everything and keeps nothing but how much it was.
+/// A writer that counts its bytes and discards them.
 struct Counter<'a>(&'a mut u64);
 
 impl Write for Counter<'_> {

@@ -1,5 +1,5 @@
 //! Page cache that nobody maps: a file on tmpfs, moved by taking its memory block offline.
-//! Input: how much and the file's name; on stdin any order, answered by what moved.
+//! Input: the size and the file's name; on stdin any order, answered by the moves.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -33,7 +33,8 @@ fn run(args: &[String]) -> Result<()> {
         .truncate(true)
         .open(path)
         .with_context(|| format!("open {path}"))?;
-    // Piece by piece: what is written from must not take the movable memory that the file is to have.
+    // The file is written in pieces, so that the source of a write does not take the movable memory that the file
+    // needs.
     let piece = vec![1; 1 << 20];
     for _ in 0..mib {
         file.write_all(&piece).with_context(|| format!("write {path}"))?;
@@ -54,9 +55,9 @@ fn run(args: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// The programs of the initramfs, mapped as a whole: else whoever runs one would map more of its pages at any time, 16
-/// around each that is missed (mm/memory.c, `do_fault_around`), also between the moment when those that nobody maps are
-/// counted and their move.
+/// The programs of the initramfs, mapped as a whole. Otherwise a process that runs one could map more of its pages at
+/// any time, 16 around each missing page (mm/memory.c, `do_fault_around`), even after the unmapped pages are counted
+/// and before they move.
 fn programs() -> Result<Vec<Memory>> {
     let programs = fs::read_dir("/bin").context("list /bin")?;
     let mapped = programs.map(|program| {
@@ -67,19 +68,20 @@ fn programs() -> Result<Vec<Memory>> {
     mapped.collect()
 }
 
-/// Where the file's pages are. They are mapped for this moment only.
+/// The frames of the file's pages, which are mapped only for this look.
 fn look(file: &File, bytes: usize) -> Result<Snapshot> {
     let memory = Memory::of_file(file, bytes)?;
     std::hint::black_box(memory.read());
     Snapshot::take(memory.addresses())
 }
 
-/// Page cache of a block that is part of no mapped folio, by /proc/kpageflags
+/// The number of page cache pages in a block that are part of no mapped folio, by /proc/kpageflags
+/// (Documentation/admin-guide/mm/pagemap.rst, 6.1 to 7.3).
 /// (Documentation/admin-guide/mm/pagemap.rst, 6.1 to 7.3).
 fn unmapped(block: &Block) -> Result<usize> {
     /// UPTODATE and LRU.
     const CONTENT: u64 = 1 << 3 | 1 << 5;
-    /// MMAP, and ANON: an anonymous page without a mapping is no cache, but about to be freed.
+    /// MMAP and ANON: an anonymous page without a mapping is not cache, but will be freed soon.
     const OTHERS: u64 = 1 << 11 | 1 << 12;
     let unmapped = |flags: &u64| flags & CONTENT != 0 && flags & OTHERS == 0;
     Ok(block.page_flags()?.into_iter().filter(unmapped).count())

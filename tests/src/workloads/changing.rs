@@ -1,5 +1,5 @@
-//! A process that changes under tracer's eyes: its name, its children, and where its pages are.
-//! Input: on stdin `move CALL NODE`, answered by what moved; `rename NAME`; `fork`; `where`.
+//! A process that changes while tracer runs: its name, its children, and the frames of its pages.
+//! Input: on stdin `move CALL NODE`, answered by the moves; `rename NAME`; `fork`; `where`.
 
 use std::ffi::CString;
 use std::io;
@@ -44,7 +44,7 @@ fn run(args: &[String]) -> Result<()> {
                 if fork()? != 0 {
                     return child_ended();
                 }
-                // Pages that it shares with nobody.
+                // The child gets pages that it shares with no process.
                 memory = fresh(None)?;
                 say(&std::process::id().to_string())?;
             }
@@ -62,7 +62,7 @@ fn fresh(pages: Option<&str>) -> Result<Memory> {
     let mut memory = match pages {
         None => Memory::base_pages(1 << 20)?,
         Some("huge") => Memory::huge_pages(2 * HUGE)?,
-        // Base pages of which huge ones can be made.
+        // These are base pages that can be collapsed into huge ones.
         Some("collapsible") => Memory::base_pages(2 * HUGE)?,
         Some(other) => bail!("no pages {other}"),
     };
@@ -84,7 +84,7 @@ fn moved(memory: &Memory, call: &str, node: u32) -> Result<String> {
             numa::move_pages(range.clone(), node.cast_signed(), false)?;
         }
         "mbind" => numa::mbind(range.clone(), node, false)?,
-        // The node is that of this CPU.
+        // The copies are made on the node of this CPU.
         "copy" => {
             let _sharer = Sharer::fork(range.clone(), || Ok(()))?;
             write(&range);
@@ -93,7 +93,7 @@ fn moved(memory: &Memory, call: &str, node: u32) -> Result<String> {
             memory.allow_huge_pages()?;
             memory.collapse()?;
         }
-        // Somebody else moves them meanwhile.
+        // Another process moves the pages meanwhile.
         "wait" => {
             say("waiting")?;
             ensure!(next_order()?.as_deref() == Some("moved"), "not moved");
@@ -104,14 +104,14 @@ fn moved(memory: &Memory, call: &str, node: u32) -> Result<String> {
 }
 
 fn fork() -> io::Result<libc::pid_t> {
-    // SAFETY: this process has one thread, so the child may do whatever the parent might.
+    // SAFETY: this process has one thread, so the child may do anything that the parent may.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         pid => Ok(pid),
     }
 }
 
-/// The parent lives as long as the child, and ends as it did.
+/// Waits for the child, and ends as it did.
 fn child_ended() -> Result<()> {
     let mut status = 0;
     // SAFETY: `status` lives through the call.

@@ -1,5 +1,6 @@
-//! Processes that come and go faster than their numbers last, while somebody else moves their pages about.
-//! Input: a file for the truth and how many lives; on stdin any order starts it. The log's lines are [`crate::churn_log`].
+//! Processes that come and go faster than process numbers last, while another process moves their pages.
+//! Input: a file for the truth and the number of lives; on stdin any order starts it. [`crate::churn_log`] describes
+//! the file.
 
 use std::ffi::CString;
 use std::fs;
@@ -31,19 +32,19 @@ pub const REBORN: Workload = Workload {
     run: reborn,
 };
 
-/// How many numbers processes share: the kernel hands out those below 300 once only (kernel/pid.c, `alloc_pid`).
+/// The number of process numbers: the kernel hands out those below 300 only once (kernel/pid.c, `alloc_pid`).
 const PID_MAX: &str = "350";
-/// Processes of one family at the same time.
+/// The number of processes of one family at the same time.
 const AT_ONCE: usize = 4;
-/// How long a life waits for its pages to be moved.
+/// The longest time that a life waits for its pages to be moved.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How often all memory is compacted.
+/// The interval at which all memory is compacted.
 const COMPACT: Duration = Duration::from_millis(500);
 
-/// How many lives a family has, and how long those last that do not end at once.
+/// The number of lives in a family, and the duration of those that do not end at once.
 type Lives = (u32, Duration);
 
-/// Who lives now: for each place the process's number and its life's, or 0. Shared with the families.
+/// The lives at this moment: each place has the process's number and its life's, or 0. The families share it.
 struct Living(Memory);
 
 impl Living {
@@ -51,17 +52,17 @@ impl Living {
         &self.words()[1..]
     }
 
-    /// How often everybody's pages have been moved.
+    /// The number of times that all processes' pages have been moved.
     fn rounds(&self) -> &AtomicU64 {
         &self.words()[0]
     }
 
     fn words(&self) -> &[AtomicU64] {
-        // SAFETY: zeroed memory of a page, aligned, which all who map it use as atomic integers only.
+        // SAFETY: zeroed memory of a page, aligned; all processes that map it use it only as atomic integers.
         unsafe { std::slice::from_raw_parts(self.0.bytes().as_ptr().cast(), 1 + AT_ONCE * TREES.len()) }
     }
 
-    /// Stays for a while, and until its pages have been moved if that takes longer.
+    /// Waits for a while, or longer until its pages have been moved.
     fn stay(&self, stay: Duration) {
         let (started, first) = (Instant::now(), self.rounds().load(Ordering::Relaxed));
         let moved = || self.rounds().load(Ordering::Relaxed) >= first + 2 || started.elapsed() > PATIENCE;
@@ -79,7 +80,7 @@ fn run(args: &[String]) -> Result<()> {
     let count: u32 = count.parse().context("parse LIVES")?;
     let stay = Duration::from_millis(stay.parse().context("parse MILLISECONDS")?);
     let exe = std::env::current_exe().context("find this program")?;
-    // A name that tells it from what it was before.
+    // The new name distinguishes the program from the one before.
     std::os::unix::fs::symlink(exe, path.with_file_name(REBORN_NAME)).context("link this program")?;
     let log = Log::open(path)?;
     let living = Living(Memory::shared(rustix::param::page_size())?);
@@ -96,7 +97,7 @@ fn run(args: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Lets the families live, moves the pages of who is there, and tells the families' numbers.
+/// Runs the families, moves the pages of living processes, and returns the families' numbers.
 fn churn(path: &Path, log: &Log, living: &Living, lives: Lives) -> Result<Vec<Pid>> {
     let mut families = Vec::new();
     for tree in 0..TREES.len() {
@@ -113,12 +114,12 @@ fn churn(path: &Path, log: &Log, living: &Living, lives: Lives) -> Result<Vec<Pi
             }
             for phase in [Phase::Born, Phase::Reborn] {
                 let node = i32::from(round.is_multiple_of(2));
-                // It may be gone by now, or be somebody else, who has nothing there.
+                // The process may have ended, or be another one, which has no pages there.
                 let _ = numa::move_pages_of(pid, churn_log::range(life, phase), node, false);
             }
         }
         living.rounds().fetch_add(1, Ordering::Relaxed);
-        // Not so fast that nobody gets there in between.
+        // The pause gives new processes time to start.
         thread::sleep(Duration::from_millis(1));
         if compacted.elapsed() > COMPACT {
             fs::write("/proc/sys/vm/compact_memory", "1").context("compact memory")?;
@@ -132,7 +133,7 @@ fn churn(path: &Path, log: &Log, living: &Living, lives: Lives) -> Result<Vec<Pi
     Ok(all)
 }
 
-/// A parent of many.
+/// Runs a family: a parent of many processes.
 fn family(path: &Path, log: &Log, living: &Living, tree: usize, (count, stay): Lives) -> Result<()> {
     set_name(&CString::new(TREES[tree])?).context("take a name")?;
     let places = &living.places()[tree * AT_ONCE..][..AT_ONCE];
@@ -157,7 +158,7 @@ fn family(path: &Path, log: &Log, living: &Living, tree: usize, (count, stay): L
     Ok(())
 }
 
-/// Waits for the end of one child; its number is free from then on.
+/// Waits for the end of one child, which frees its number.
 fn bury(log: &Log, places: &[AtomicU64], children: &mut Vec<(Pid, u32)>) -> Result<()> {
     let Some((pid, status)) = rustix::process::wait(WaitOptions::empty()).context("wait for a child")? else {
         return Ok(());
@@ -176,7 +177,7 @@ fn bury(log: &Log, places: &[AtomicU64], children: &mut Vec<(Pid, u32)>) -> Resu
     Ok(())
 }
 
-/// One of three: gone at once, there for a moment, or another program after a moment.
+/// Runs one of three lives: it ends at once, stays for a moment, or becomes another program after a moment.
 fn live(path: &Path, log: &Log, living: &Living, (life, stay): (u32, Duration)) -> Result<()> {
     let memory = settle_down(log, life, Phase::Born)?;
     match life / TREES.len() as u32 % 3 {
@@ -193,7 +194,7 @@ fn live(path: &Path, log: &Log, living: &Living, (life, stay): (u32, Duration)) 
             return Err(become_other).context("become another program");
         }
     }
-    // Its pages may be on the move while they go.
+    // Its pages may still be moving while it exits.
     std::mem::forget(memory);
     Ok(())
 }
@@ -212,7 +213,7 @@ fn reborn(args: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// From here on pages at addresses that no other life has.
+/// Maps and fills pages at addresses that no other life has.
 fn settle_down(log: &Log, life: u32, phase: Phase) -> Result<Memory> {
     log.there(life, phase)?;
     let range = churn_log::range(life, phase);
@@ -221,12 +222,12 @@ fn settle_down(log: &Log, life: u32, phase: Phase) -> Result<Memory> {
     Ok(memory)
 }
 
-/// A child that does this and ends.
+/// Forks a child that runs `child` and ends.
 fn fork(child: impl FnOnce() -> Result<()>) -> Result<Pid> {
     loop {
-        // SAFETY: this process has one thread, so the child may do whatever the parent might.
+        // SAFETY: this process has one thread, so the child may do anything that the parent may.
         match unsafe { libc::fork() } {
-            // No number is free just now.
+            // No number is free at the moment.
             -1 if std::io::Error::last_os_error().raw_os_error() == Some(libc::EAGAIN) => thread::yield_now(),
             -1 => return Err(std::io::Error::last_os_error()).context("fork"),
             0 => {

@@ -1,5 +1,5 @@
 //! Base pages with gaps among them, made into huge pages or smaller large folios by the kernel.
-//! Input: who is to do it; on stdin `mark`, then `collapse`, answered by the report.
+//! Input: the kernel's way to collapse; on stdin `mark`, then `collapse`, answered by the report.
 
 use std::fs;
 use std::ops::Range;
@@ -20,12 +20,12 @@ pub const WORKLOAD: Workload = Workload {
 };
 
 const HUGE_PAGES: usize = 3;
-/// In each huge page these base pages are not there, and these were only read.
+/// In each huge page, these base pages are missing, and the others were only read.
 const ABSENT: Range<usize> = 100..117;
 const ONLY_READ: Range<usize> = 200..203;
-/// What of each huge page has a frame of its own.
+/// The number of pages in each huge page that have a frame of their own.
 pub const WITH_FRAME: usize = 512 - 17 - 3;
-/// By then khugepaged has come by, or never will.
+/// khugepaged collapses within this time, or never.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 fn run(args: &[String]) -> Result<()> {
@@ -43,14 +43,14 @@ fn run(args: &[String]) -> Result<()> {
     let set = |knob: &str, value: &str| {
         fs::write(format!("{knobs}/{knob}"), value).with_context(|| format!("write {value} to {knob}"))
     };
-    // Since 6.8 each size has a knob of its own, which other cases may have set.
+    // Since 6.8, each size has a knob of its own, which other cases may have set.
     for each in MTHP.into_iter().chain([9]) {
         let knob = format!("hugepages-{}kB/enabled", 4 << each);
         if fs::exists(format!("{knobs}/{knob}"))? {
             set(&knob, if each == order { "inherit" } else { "never" })?;
         }
     }
-    // MADV_COLLAPSE does not ask whether huge pages are enabled; khugepaged does.
+    // khugepaged checks whether huge pages are enabled; MADV_COLLAPSE does not.
     set("enabled", if by_madvise { "never" } else { "madvise" })?;
     set(
         "khugepaged/scan_sleep_millisecs",
@@ -84,7 +84,7 @@ fn run(args: &[String]) -> Result<()> {
             thread::sleep(Duration::from_millis(20));
         };
         let mut moves = Moves::between(before, &after)?;
-        // The zero page is many pages' frame, and none of theirs.
+        // The zero page is the frame of many pages, and belongs to none of them.
         let zero = before.frame_at(range.start + (ONLY_READ.start * page) as u64);
         moves.0.retain(|_, moved| Some(moved.old) != zero);
         Report::new(range.clone(), moves).to_line()

@@ -1,6 +1,6 @@
-//! A hugetlb page that is to be moved while other pages of its VMA are faulted in, which holds the VMA's lock: without it
-//! the page cannot be unmapped (`hugetlb_vma_trylock_write`, mm/rmap.c, 6.1 to 7.3).
-//! Input: on stdin any order, answered by who maps the page, where, how often it stayed, and its frames.
+//! A hugetlb page that is moved while other pages of its VMA are faulted in. The faults hold the VMA's lock, without
+//! which the page cannot be unmapped (`hugetlb_vma_trylock_write`, mm/rmap.c, 6.1 to 7.3).
+//! Input: on stdin any order, answered by the page's owners, its address, the number of times that it stayed, and its frames.
 
 use std::process;
 use std::sync::Mutex;
@@ -24,9 +24,9 @@ pub const WORKLOAD: Workload = Workload {
 };
 
 const HUGE: usize = 2 << 20;
-/// The first, and those that are faulted in.
+/// The page that moves, and the pages that are faulted in.
 const PAGES: usize = 9;
-/// The page moves until it has stayed so often.
+/// The page is moved until it has stayed this often.
 const STAYED: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -47,7 +47,7 @@ fn run(args: &[String]) -> Result<()> {
     say("ready")?;
     while next_order()?.is_some() {
         let over = AtomicBool::new(false);
-        // What takes pages out of a file locks all of its mappings, another reason why a page stays.
+        // Removing pages from a file locks all of its mappings, which is another reason why a page stays.
         let taking_out = Mutex::new(());
         let (stayed, frames) = thread::scope(|scope| {
             let moving = scope.spawn(|| {
@@ -71,8 +71,8 @@ fn run(args: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Moves the page at the address from node to node until it has stayed often enough, and has moved. Returns how often it has, and the
-/// frames that it had, one after the other.
+/// Moves the page at the address from node to node until it has stayed often enough, and has moved. Returns the number
+/// of times that it stayed, and its frames one after the other.
 fn move_about(first: u64, taking_out: &Mutex<()>) -> Result<(usize, Vec<u64>)> {
     numa::run_on(1)?;
     let page = first..first + rustix::param::page_size() as u64;

@@ -1,5 +1,5 @@
-//! Pages that are copied on write: of a fork's two sides, of a file that is mapped privately, and of the zero page.
-//! Input: which; on stdin `mark`, then `write`, answered by the reports of all who map them.
+//! Pages that are copied on write: of both sides of a fork, of a file that is mapped privately, and of the zero page.
+//! Input: the kind of page; on stdin `mark`, then `write`, answered by the reports of all processes that map them.
 
 use std::fs;
 use std::ops::Range;
@@ -20,15 +20,15 @@ pub const WORKLOAD: Workload = Workload {
 };
 
 pub const PAGES: usize = 128;
-/// Of hugetlb.
+/// The number of hugetlb pages.
 pub const HUGE_PAGES: usize = 4;
-/// An odd number: both write to the one in the middle.
+/// The number is odd, so that both processes write to the page in the middle.
 pub const THPS: usize = 3;
 
 fn run(args: &[String]) -> Result<()> {
     let mut memory = match args {
         [what] if what == "hugetlb" => {
-            // Half of them are copied twice, and none may be missing.
+            // Half of them are copied twice, and no page may be missing.
             fs::write("/proc/sys/vm/nr_hugepages", (2 * HUGE_PAGES).to_string()).context("reserve hugetlb pages")?;
             Memory::hugetlb(HUGE_PAGES * HUGE)?
         }
@@ -40,14 +40,14 @@ fn run(args: &[String]) -> Result<()> {
         }
         _ => Memory::base_pages(PAGES * rustix::param::page_size())?,
     };
-    // khugepaged would put together again what a write has split.
+    // khugepaged would collapse again the huge pages that a write has split.
     rustix::thread::disable_transparent_huge_pages(true).context("keep khugepaged away")?;
     let range = memory.addresses();
     let half = range.start + (range.end - range.start) / 2;
     let mut child = match args {
         [what] if ["fork", "thp", "hugetlb"].contains(&what.as_str()) => {
             memory.fill();
-            // The parent has copied the first half by then, so that its old pages are the child's alone.
+            // The parent has copied the first half by then, so its old pages belong to the child alone.
             let all = range.clone();
             Some(Sharer::fork(range.clone(), move || {
                 write(&all);
@@ -59,7 +59,7 @@ fn run(args: &[String]) -> Result<()> {
             None
         }
         [what] if what == "file" => {
-            // What is written to without having been read had no frame before.
+            // A page that is written to without having been read had no frame before.
             read(&(range.start..half));
             None
         }
@@ -71,7 +71,7 @@ fn run(args: &[String]) -> Result<()> {
             write(&(range.start..half));
             reports.push((child.pid, child.report()?));
         }
-        // The second half is this process's alone now, if there was a child.
+        // If there was a child, the second half belongs to this process alone now.
         write(&range);
         let moves = Moves::between(before, &Snapshot::take(range.clone())?)?;
         reports.push((std::process::id(), Report::new(range.clone(), moves)));

@@ -1,5 +1,5 @@
-//! A machine whose free memory is holes: what is free as huge pages is taken, then of each four pages three are given back.
-//! Input: on stdin `crowd`, which makes it so, then `mark` to note where the pages are, `look` to tell which moved since.
+//! A machine whose free memory is holes: all free huge pages are taken, then three of every four pages are returned.
+//! Input: on stdin `crowd` to make the holes, then `mark` to record the frames, `look` to report the moves since.
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -17,9 +17,9 @@ pub const WORKLOAD: Workload = Workload {
 };
 
 const HUGE_PAGES: &str = "/proc/sys/vm/nr_hugepages";
-/// Whether compaction takes pages that are locked into memory (Documentation/admin-guide/sysctl/vm.rst, 6.1 to 7.3).
+/// The setting that lets compaction move locked pages (Documentation/admin-guide/sysctl/vm.rst, 6.1 to 7.3).
 const TAKES_LOCKED: &str = "/proc/sys/vm/compact_unevictable_allowed";
-/// Left to everybody else, on both nodes.
+/// The memory that is left to other processes, on both nodes.
 const LEFT_MIB: u64 = 64;
 
 fn run(args: &[String]) -> Result<()> {
@@ -34,7 +34,7 @@ fn run(args: &[String]) -> Result<()> {
     let range = memory.addresses();
     say("ready")?;
     ensure!(next_order()?.as_deref() == Some("crowd"), "crowd is the first order");
-    // While there is no hole that it could be made of, no huge page costs a move.
+    // There are no holes yet, so taking huge pages moves no page.
     let whole = provoke::free_mib()?.saturating_sub(LEFT_MIB) / 2;
     provoke::write(HUGE_PAGES, &whole.to_string())?;
     memory.thin_out(4 * page, page)?;
@@ -52,9 +52,9 @@ fn run(args: &[String]) -> Result<()> {
     provoke::write(HUGE_PAGES, "0")
 }
 
-/// mlockall(2) of the pages that are there, and not of those that were given back.
+/// Locks the present pages with mlockall(2), without those that were returned.
 fn lock_what_is_there() -> Result<()> {
-    // SAFETY: changes no content.
+    // SAFETY: the call changes no content.
     let result = unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_ONFAULT) };
     ensure!(result == 0, "mlockall: {}", std::io::Error::last_os_error());
     Ok(())

@@ -1,4 +1,4 @@
-//! A program that shows what it was given: its user on stderr, its stdin on stdout.
+//! A program that prints its user on stderr and its stdin on stdout.
 //! Input: stdin, to its end.
 
 use std::io;

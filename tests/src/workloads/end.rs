@@ -1,5 +1,5 @@
-//! A program that does nothing but end.
-//! Input: how.
+//! A program that only ends.
+//! Input: the way in which it ends.
 
 use anyhow::{Context, Result, bail};
 

@@ -1,5 +1,5 @@
-//! Recordings of three machines, made up: every kind of event, what is not known, names that mean harm, a midnight.
-//! Input: the directory; nothing else, so that they are the same each time.
+//! Made-up recordings of three machines: every kind of event, unknown values, hostile names, a midnight.
+//! Input: the directory. There is no other, so that the recordings are always the same.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,9 +23,9 @@ const HOSTS: [(&str, &str); 3] = [
     ("db-2", "22222222-54ad-4aa4-9b2e-0d1a5fbf5e0c"),
     ("web/3", "33333333-54ad-4aa4-9b2e-0d1a5fbf5e0c"),
 ];
-/// Moves of the first machine; the others have more.
+/// The number of moves of the first machine; the others have more.
 const MOVES: u64 = 20_000;
-/// Between two events.
+/// The time between two events.
 const STEP: u64 = 1_000_000;
 /// 2026-03-01T23:59:50Z, ten seconds before a midnight, is this long after 1970.
 const BEGUN: i128 = 1_772_409_590_000_000_000;
@@ -99,7 +99,7 @@ fn reason(number: u64) -> Reason {
     }
 }
 
-/// Every so often it is not known.
+/// Replaces every `every`th value by None, as unknown.
 fn known<T>(number: u64, every: u64, value: T) -> Option<T> {
     (!number.is_multiple_of(every)).then_some(value)
 }
@@ -115,7 +115,7 @@ fn moved(number: u64, at: Nanos) -> Move {
             OwnerSource::Unknown
         },
         owner,
-        // Some are of the upper half, which no signed number holds.
+        // Some addresses are in the upper half, which no signed number holds.
         vaddr: VirtAddr(number << 12 | number << 63),
         pages: 1 << order,
         order: Order(order),
@@ -182,7 +182,7 @@ fn failure(number: u64, at: Nanos) -> Failure {
         refs: None,
         map_count: Some(1),
         flags: Arc::from("locked,lru"),
-        // None, one or two.
+        // There are none, one or two.
         places: vec![place; usize::try_from(number / 100 % 3).unwrap_or_default()],
         cpu: 0,
     }

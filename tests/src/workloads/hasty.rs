@@ -1,5 +1,5 @@
-//! A program that moves its own pages to node 1 as soon as it has some, and leaves word of it.
-//! Input: how much, and the file to write; a second file is left by a child that does the same.
+//! A program that moves its own pages to node 1 as soon as it has some, and writes a report of it.
+//! Input: the size, and the file to write; a child that does the same writes a second file.
 
 use std::fs;
 use std::process::Command;

@@ -1,5 +1,5 @@
-//! A process that waits, alone or in company.
-//! Input: on the command line what it shall be; on stdin any order ends it.
+//! A process that waits, alone or with a thread or a child.
+//! Input: its properties on the command line; on stdin any order ends it.
 
 use anyhow::{Result, bail};
 use rustix::thread::gettid;
@@ -47,7 +47,7 @@ fn fork_idle() -> Result<()> {
     match unsafe { libc::fork() } {
         -1 => Err(std::io::Error::last_os_error().into()),
         0 => loop {
-            // SAFETY: only waits.
+            // SAFETY: the call only waits.
             unsafe { libc::pause() };
         },
         _ => Ok(()),

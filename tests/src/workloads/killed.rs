@@ -1,5 +1,5 @@
-//! A child that is killed in the middle of a call that moves its pages: those of the second half move when it has ended.
-//! Input: on stdin `move`, answered when the first half has moved, then `end`, answered by where all went.
+//! A child that is killed in the middle of a call that moves its pages: the second half moves after it has ended.
+//! Input: on stdin `move`, answered when the first half has moved, then `end`, answered by all moves.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -24,10 +24,10 @@ pub const WORKLOAD: Workload = Workload {
     run,
 };
 
-/// The name of who gets the child's number.
+/// The name of the process that gets the child's number.
 const HEIR: &CStr = c"heir";
 
-/// Where no process has a page: what the call has gathered so far moves when it comes to it
+/// An address at which no process has a page: when the call reaches it, the pages that it has collected so far move
 /// (mm/migrate.c, `do_pages_move`, 6.1 to 7.3).
 const NOWHERE: u64 = 0;
 
@@ -38,22 +38,22 @@ fn run(args: &[String]) -> Result<()> {
         _ => bail!("usage: killed [heir]"),
     };
     numa::run_on(0)?;
-    // Of each half as many pages as one page of the call's list has room for, but the last word.
+    // Each half has as many pages as fit into one page of the call's list, except the last word.
     let (page, half) = (rustix::param::page_size(), Withheld::per_page() - 1);
     let mut memory = Memory::base_pages(2 * half * page)?;
     memory.fill();
     let range = memory.addresses();
     let child = Sharer::fork(range.clone(), || Ok(()))?;
-    // They are the child's alone from now on.
+    // From now on they belong to the child alone.
     drop(memory);
     let pid = Pid::from_raw(child.pid.cast_signed()).context("a pid")?;
-    // Who moves a process's pages holds on to its address space, which can be looked at meanwhile by who has it open.
+    // The task that moves a process's pages holds its address space. The open pagemap file still shows it meanwhile.
     let pagemap = format!("/proc/{}/pagemap", child.pid);
     let pagemap = File::open(&pagemap).with_context(|| format!("open {pagemap}"))?;
     let addresses: Vec<u64> = range.clone().step_by(page).collect();
     let (first, second) = addresses.split_at(half);
 
-    // After an error below the call still waits for it, until this process ends.
+    // After an error below, the call still waits for the list until this process ends, so the list is leaked.
     let list: &'static Withheld = Box::leak(Box::new(Withheld::new(3)?));
     list.give(0, &[first, &[NOWHERE]].concat())?;
     say("ready")?;
@@ -65,7 +65,7 @@ fn run(args: &[String]) -> Result<()> {
     say("half")?;
     expect("end")?;
     kill_process(pid, Signal::KILL).context("kill the child")?;
-    // Its number stays until it is waited for.
+    // Its number stays in use until it is waited for.
     waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).context("wait for its end")?;
     if heir {
         waitpid(Some(pid), WaitOptions::empty()).context("bury the child")?;
@@ -88,13 +88,13 @@ fn run(args: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Another process under the number, which lives on.
+/// Forks another process with this number, which stays alive.
 fn fork_heir(number: Pid) -> Result<()> {
     if fork_as(number.as_raw_pid()).context("fork an heir")? == 0 {
-        // There is another thread, which may have locked whatever can be: nothing but system calls from here on.
+        // Another thread may hold any lock, so only system calls are safe from here on.
         let _ = set_name(HEIR);
         loop {
-            // SAFETY: returns after a signal only.
+            // SAFETY: the call returns only after a signal.
             unsafe { libc::pause() };
         }
     }
@@ -110,7 +110,7 @@ fn expect(order: &str) -> Result<()> {
     Ok(())
 }
 
-/// Until the call needs this page of its list: what the pages before it say has been done.
+/// Waits until the call needs this page of its list: then the pages before it in the list are done.
 fn wait_for(list: &Withheld, page: usize) -> Result<()> {
     let wanted = list.wanted()?;
     ensure!(wanted == page, "page {wanted} of the list is wanted, not {page}");

@@ -1,6 +1,6 @@
 //! Identical pages, merged by KSM, then written to, moved, and unmerged.
-//! Input: whether a child inherits them; on stdin `merge`, `write`, `move`, `unmerge`, each answered by the report; `wait`,
-//! which waits for another line and is answered by what became of the pages meanwhile.
+//! Input: whether a child inherits them; on stdin `merge`, `write`, `move`, `unmerge`, each answered by the report;
+//! `wait`, which waits for another line and is answered by the changes of the pages meanwhile.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -23,11 +23,11 @@ pub const WORKLOAD: Workload = Workload {
 };
 
 pub const PAGES: usize = 128;
-/// Different contents: so many frames are left.
+/// The number of different contents, and so of the frames that are left.
 pub const CONTENTS: usize = 4;
-/// `write` takes the first so many.
+/// `write` writes to this number of pages, from the first one.
 pub const WRITTEN: usize = 40;
-/// By then ksmd has merged, or never will.
+/// ksmd merges within this time, or never.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 fn run(args: &[String]) -> Result<()> {
@@ -64,7 +64,7 @@ fn run(args: &[String]) -> Result<()> {
             Ok(())
         }
         "move" => numa::move_pages(range.clone(), 1, true),
-        // Somebody else acts on pages that are shared with this process.
+        // Another process acts on pages that are shared with this one.
         "wait" => {
             say("waiting")?;
             next_order().map(drop)

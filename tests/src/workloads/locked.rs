@@ -1,6 +1,6 @@
-//! Page cache that waits for its content, locked, among memory with holes.
-//! Input: `fuse`, the file that it is of; on stdin any order, answered by the frames that compaction met in vain, and
-//! from when to when.
+//! Page cache that is locked while it waits for its content, among memory with holes.
+//! Input: the module `fuse`, for the file; on stdin any order, answered by the frames that compaction could not move,
+//! with the begin and the end of that time.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -25,14 +25,14 @@ pub const WORKLOAD: Workload = Workload {
     run,
 };
 
-/// Of the memory with holes, of which three quarters are given back.
+/// The size of the memory with holes, of which three quarters are returned.
 const PUNCHED: usize = 256 << 20;
-/// Of the file. The kernel fills the smallest holes first, of which there is one for each page that was kept: with all of
-/// them filled compaction meets pages of the file in whichever block it looks.
+/// The size of the file. The kernel fills the smallest holes first, and there is one for each page that was kept. With
+/// all of them filled, compaction meets pages of the file in every block.
 const BYTES: usize = PUNCHED / 4;
-/// What one call of readahead takes at most (`VM_READAHEAD_PAGES`, include/linux/pagemap.h, 6.1 to 7.3).
+/// The most that one call of readahead reads (`VM_READAHEAD_PAGES`, include/linux/pagemap.h, 6.1 to 7.3).
 const READAHEAD: usize = 128 << 10;
-/// By then kcompactd has met them.
+/// kcompactd has met them within this time.
 const COMPACTING: Duration = Duration::from_secs(3);
 const PATH: &str = "/tmp/unread";
 
@@ -52,7 +52,7 @@ fn run(args: &[String]) -> Result<()> {
         let before = locked()?;
         let mounted = Unanswered::mount(Path::new(PATH), BYTES as u64)?;
         let file = File::open(PATH).context("open the file")?;
-        // Before the size is known there is nothing to read ahead.
+        // Readahead needs the size first.
         ensure!(
             file.metadata().context("ask for the size")?.len() == BYTES as u64,
             "its size"
@@ -67,7 +67,7 @@ fn run(args: &[String]) -> Result<()> {
                 std::io::Error::from_raw_os_error(result)
             );
         }
-        // Compaction takes pages that are on the LRU lists, and not on their way there: this waits for them.
+        // Compaction takes pages on the LRU lists, but not those that are still being added: this waits for them.
         provoke::write("/proc/sys/vm/drop_caches", "1")?;
         let mine = || -> Result<BTreeSet<u64>> { Ok(locked()?.difference(&before).copied().collect()) };
         let (from, first) = (now(), mine()?);
@@ -75,7 +75,7 @@ fn run(args: &[String]) -> Result<()> {
         let (last, until) = (mine()?, now());
         drop(file);
         mounted.unmount()?;
-        // Others lock pages for a moment.
+        // Other processes lock pages for a moment.
         let frames: Vec<String> = first.intersection(&last).map(u64::to_string).collect();
         ensure!(frames.len() >= BYTES / page, "{} pages are locked", frames.len());
         say(&format!("{from} {until} {}", frames.join(" ")))?;
@@ -88,9 +88,9 @@ fn locked() -> Result<BTreeSet<u64>> {
     provoke::frames_with(1 << 0)
 }
 
-/// Takes the huge pages that are free, and those that direct compaction makes, which waits for no lock; what is left free
-/// is holes, enough for kcompactd to compact by itself, which waits for none of a page without content (6.12 to 7.3,
-/// mm/migrate.c, `migrate_folio_unmap`).
+/// Takes the free huge pages, and those that direct compaction makes, which waits for no lock. The free memory that is
+/// left is holes, enough for kcompactd to compact on its own. kcompactd does not wait for the lock of a page without
+/// content (6.12 to 7.3, mm/migrate.c, `migrate_folio_unmap`).
 fn compact() -> Result<()> {
     const HUGE_PAGES: &str = "/sys/devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages";
     const PROACTIVENESS: &str = "/proc/sys/vm/compaction_proactiveness";

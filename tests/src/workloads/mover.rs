@@ -1,5 +1,6 @@
-//! Memory of every kind, moved by every system call that can: the workload asks for the move, so it knows.
-//! Input: which kind of page and which call; on stdin `mark`, then `move`, answered by the reports of all who map it.
+//! Memory of every kind, moved by every system call that can: the workload requests the move, so it knows the truth.
+//! Input: the kind of page and the call; on stdin `mark`, then `move`, answered by the reports of all that map the
+//! memory.
 
 use std::fs;
 use std::ops::Range;
@@ -31,23 +32,23 @@ const HUGETLB_OF_NODE_1: &str = "/sys/devices/system/node/node1/hugepages/hugepa
 /// 7.3).
 pub const MTHP: [u8; 7] = [2, 3, 4, 5, 6, 7, 8];
 
-/// Memory of these folios has one order after the other, 2 MiB of each.
+/// The order of the folio at an offset: memory of these folios has one order after the other, 2 MiB of each.
 pub fn mthp_order(offset: u64) -> u8 {
     MTHP[offset as usize / HUGE % MTHP.len()]
 }
 
-/// What the moved pages are.
+/// The kind of the moved pages.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Pages {
     /// Anonymous base pages.
     Base,
-    /// Anonymous folios of each order between the two.
+    /// Anonymous folios of each order between base pages and huge pages.
     Mthp,
     /// Anonymous huge pages mapped by a PMD.
     Thp,
-    /// The same, mapped by PTEs in three VMAs of different permissions.
+    /// Anonymous huge pages mapped by PTEs in three VMAs of different permissions.
     PteMappedThp,
-    /// Base pages and huge pages, in a mapping that is PROT_NONE by now.
+    /// Base pages and huge pages, in a mapping that has become PROT_NONE.
     ProtNone,
     ThpProtNone,
     /// hugetlb, anonymous and of a file.
@@ -91,7 +92,7 @@ impl Pages {
         })
     }
 
-    /// Forked children that map the same pages.
+    /// The number of forked children that map the same pages.
     fn children(self) -> usize {
         match self {
             Self::ForkShared | Self::ThpForkShared | Self::FileShared | Self::ThpFileShared => 1,
@@ -121,7 +122,7 @@ impl Pages {
         }
     }
 
-    /// So much on that node; as to node 0, this thread has to run there.
+    /// Maps `len` bytes on that node. For node 0, this thread has to run there.
     pub fn map(self, len: usize, node: u32) -> Result<Memory> {
         let mut memory = match self {
             Self::Base | Self::ProtNone | Self::ForkShared | Self::SharedBySix => Memory::base_pages(len)?,
@@ -139,7 +140,7 @@ impl Pages {
                 }
             }
             Self::FileShared | Self::ThpFileShared | Self::FileTwice => {
-                // Since 6.11 each size has a knob of its own, of which that of huge pages inherits this one.
+                // Since 6.11, each size has a knob of its own; the knob of huge pages inherits this one.
                 let huge = if self == Self::ThpFileShared { "always" } else { "never" };
                 provoke::write("/sys/kernel/mm/transparent_hugepage/shmem_enabled", huge)?;
                 match self {
@@ -166,7 +167,7 @@ impl Pages {
             );
         }
         if self == Self::PteMappedThp {
-            // Another VMA in the middle of each huge page: its PMD becomes a page table, its folio stays.
+            // Each huge page gets another VMA in its middle: its PMD becomes a page table, its folio stays.
             memory.split_permissions(HUGE)?;
         }
         if matches!(self, Self::ProtNone | Self::ThpProtNone) {
@@ -176,7 +177,8 @@ impl Pages {
     }
 }
 
-/// Lets anonymous memory have huge pages of these orders only, by the per-size knobs
+/// Lets anonymous memory have only huge pages of these orders, by the per-size knobs
+/// (since 6.8, mm/huge_memory.c `thpsize_init`) if there are any.
 /// (since 6.8, mm/huge_memory.c `thpsize_init`) where there are any.
 pub fn huge_pages_of(orders: &[u8]) -> Result<()> {
     let thp = "/sys/kernel/mm/transparent_hugepage";
@@ -197,7 +199,7 @@ fn run(args: &[String]) -> Result<()> {
     };
     let node = node.first().map_or(Ok(0), |node| node.parse()).context("parse NODE")?;
     let pages = Pages::parse(pages)?;
-    // 0: as many pages as a pipe can pin.
+    // 0 means as many pages as a pipe can pin.
     let len = match mib.parse::<usize>().context("parse MIB")? {
         0 => 16 * rustix::param::page_size(),
         mib => mib << 20,
@@ -209,10 +211,10 @@ fn run(args: &[String]) -> Result<()> {
         _ => None,
     };
     let mut memory = pages.map(len, node)?;
-    // khugepaged would put huge pages together again that were split to be moved.
+    // khugepaged would collapse again the huge pages that were split for the move.
     rustix::thread::disable_transparent_huge_pages(true).context("keep khugepaged away")?;
     if call == "gigantic_page" {
-        // Something everywhere, so that there is something in the gigabyte, and room for it elsewhere.
+        // Some memory stays in every part, so that the gigabyte has some, with room for it elsewhere.
         memory.thin_out(64 << 20, 2 * HUGE)?;
     }
     let range = memory.addresses();
@@ -227,7 +229,7 @@ fn run(args: &[String]) -> Result<()> {
         match (call.as_str(), &group) {
             ("demote", Some(group)) => provoke::demote(group, &range)?,
             ("change_cpuset", Some(group)) => provoke::change_cpuset(group, &range)?,
-            // A page with more than one mapping counts as shared, whoever has them.
+            // A page with more than one mapping counts as shared, even if one process has all mappings.
             _ => move_by(call, &range, !children.is_empty() || pages == Pages::FileTwice)?,
         }
         let moves = Moves::between(before, &Snapshot::take(range.clone())?)?;
@@ -256,7 +258,7 @@ fn move_by(call: &str, range: &Range<u64>, everybodys: bool) -> Result<()> {
         "mbind" => numa::mbind(range.clone(), 1, everybodys),
         "migrate_pages" => numa::migrate_pages(std::process::id(), 0, 1),
         "soft_offline" => numa::soft_offline(range.clone()),
-        // A page in the middle of each huge page, which is split for it.
+        // A page in the middle of each huge page is retired, which splits the huge page.
         "soft_offline_middles" => range.clone().step_by(HUGE).try_for_each(|start| {
             let middle = start + HUGE as u64 / 2;
             numa::soft_offline(middle..middle + rustix::param::page_size() as u64)
@@ -265,27 +267,27 @@ fn move_by(call: &str, range: &Range<u64>, everybodys: bool) -> Result<()> {
         "gigantic_page" => provoke::gigantic_page(1),
         "pin_for_long" => provoke::pin_for_long(range).map(drop),
         "damon_migrate" => provoke::damon_migrate(range, 1),
-        // A move that must fail: the pages are pinned meanwhile.
+        // The move must fail, because the pages are pinned meanwhile.
         "move_pinned" => {
             let _pinned = numa::Pinned::new(range.clone())?;
             numa::move_pages(range.clone(), 1, everybodys)
         }
-        // The same, as a device would pin them.
+        // The move must fail, because the pages are pinned as for a device.
         "move_registered" => {
             let _ring = provoke::pin_for_long(range)?;
             numa::move_pages(range.clone(), 1, everybodys)
         }
-        // As a pipe holds them, by one page of each huge page.
+        // A pipe holds one page of each huge page.
         "move_pinned_huge" => {
             let _pinned = numa::Pinned::firsts(range.clone(), HUGE)?;
             numa::move_pages(range.clone(), 1, everybodys)
         }
-        // The file refuses to move its pages; without MPOL_MF_STRICT that is no error of mbind's.
+        // The file refuses to move its pages. Without MPOL_MF_STRICT, mbind does not report that as an error.
         "mbind_refused" => match numa::mbind(range.clone(), 1, everybodys) {
             Err(error) if !says(&error, Errno::IO) => Err(error),
             _ => Ok(()),
         },
-        // Moves that find no room.
+        // The moves find no room.
         "move_to_full_node" => {
             let _more = top_up(1)?;
             match numa::move_pages(range.clone(), 1, everybodys) {
@@ -296,7 +298,7 @@ fn move_by(call: &str, range: &Range<u64>, everybodys: bool) -> Result<()> {
                 }
             }
         }
-        // Only the last page: the index of the first is 0, in whatever it counts.
+        // Only the last page is moved, because the index of the first would be 0 in any unit.
         "move_hugetlb_to_full_node" => {
             let last = range.end - HUGE as u64..range.end;
             let outcome =
@@ -307,7 +309,7 @@ fn move_by(call: &str, range: &Range<u64>, everybodys: bool) -> Result<()> {
             fs::write(HUGETLB_OF_NODE_1, "0").context("give node 1's huge pages back")?;
             outcome
         }
-        // In a single call, with nothing else on its list.
+        // It is a single call with only these pages on its list.
         "mbind_to_full_node" => {
             let _more = top_up(1)?;
             match numa::mbind(range.clone(), 1, everybodys) {
@@ -328,25 +330,25 @@ fn move_by(call: &str, range: &Range<u64>, everybodys: bool) -> Result<()> {
     }
 }
 
-/// Whether that is the system's error behind it.
+/// Whether this error of the system is the cause.
 fn says(error: &anyhow::Error, errno: Errno) -> bool {
     let root = error.root_cause().downcast_ref::<std::io::Error>();
     root.and_then(std::io::Error::raw_os_error) == Some(errno.raw_os_error())
 }
 
-/// So many pieces in a row that found no room: the node is down to what the kernel keeps.
+/// After this number of failed pieces in a row, the node is down to the kernel's reserve.
 const FULL: usize = 8;
 const PIECE: usize = 1 << 20;
 
-/// Makes hugetlb pages of all that node 1 has in pieces large enough, until it has no more, and reserves every one that is
-/// free: a move finds neither one of them nor memory for another.
+/// Makes all pieces of node 1's memory that are large enough into hugetlb pages, and reserves every free one: a move
+/// finds neither a free hugetlb page nor memory for a new one.
 fn reserve_hugetlb_of_node_1() -> Result<Vec<Memory>> {
     let number = |name: &str| -> Result<usize> {
         let path = format!("/sys/kernel/mm/hugepages/hugepages-2048kB/{name}");
         let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
         text.trim().parse().with_context(|| format!("parse {path}"))
     };
-    // A move would make room of what can be read again.
+    // A move would make room by dropping page cache.
     fs::write("/proc/sys/vm/drop_caches", "3").context("drop caches")?;
     let mut reserved = Vec::new();
     loop {
@@ -358,9 +360,9 @@ fn reserve_hugetlb_of_node_1() -> Result<Vec<Memory>> {
     }
 }
 
-/// Fills a node by moves, which find out best where moves find no room.
+/// Fills a node by moves, because moves themselves show best when they find no room.
 fn fill_node(node: u32) -> Result<Vec<Memory>> {
-    // A move would make room of what can be read again.
+    // A move would make room by dropping page cache.
     fs::write("/proc/sys/vm/drop_caches", "3").context("drop caches")?;
     let target = i32::try_from(node)?;
     let mut ballast = Vec::new();
@@ -371,7 +373,7 @@ fn fill_node(node: u32) -> Result<Vec<Memory>> {
         match numa::move_pages(piece.addresses(), target, false) {
             Err(error) if says(&error, Errno::NOMEM) => {
                 full += 1;
-                // kswapd may yet find something.
+                // kswapd may still free some memory.
                 thread::sleep(Duration::from_millis(10));
             }
             moved => {
@@ -384,7 +386,7 @@ fn fill_node(node: u32) -> Result<Vec<Memory>> {
     Ok(ballast)
 }
 
-/// Takes what has become free since, until the kernel turns to another node.
+/// Takes the memory that has become free since then, until the kernel turns to another node.
 fn top_up(node: u32) -> Result<Vec<Memory>> {
     let mut ballast = Vec::new();
     let mut full = 0;
@@ -410,7 +412,7 @@ pub fn read(range: &Range<u64>) {
     }
 }
 
-/// Long enough for tracer to ask for the owners, short enough for it to still know them.
+/// Long enough for tracer to look up the owners, short enough for it to still know them.
 const BETWEEN: Duration = Duration::from_millis(150);
 
 /// Long enough for hint faults on every page, several times.

@@ -1,4 +1,4 @@
-//! A process that becomes a program which is told its own number.
+//! A process that becomes a program, which gets its own number as an argument.
 //! Input: the program and its arguments.
 
 use std::os::unix::process::CommandExt;

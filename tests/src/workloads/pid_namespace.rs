@@ -1,5 +1,5 @@
 //! A program in a PID namespace of its own, as in a container.
-//! Input: the number that it shall have there, the program and its arguments.
+//! Input: its number there, the program and its arguments.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -24,12 +24,12 @@ fn run(args: &[String]) -> Result<()> {
     ensure!(number > 1, "process 1 of the namespace is this program's");
     // SAFETY: only children are made in another namespace; this program has one thread.
     checked(unsafe { libc::unshare(libc::CLONE_NEWPID) }).context("make a PID namespace")?;
-    // SAFETY: this program has one thread, so that its copy may go on as it could.
+    // SAFETY: this program has one thread, so its copy may do anything that it may.
     let init = checked(unsafe { libc::fork() }).context("fork")?;
     if init != 0 {
         std::process::exit(exit_code_of(init)?);
     }
-    // With process 1 the whole namespace ends.
+    // The whole namespace ends with process 1.
     set_parent_process_death_signal(Some(Signal::KILL)).context("die with the parent")?;
     let child = fork_as(number).with_context(|| format!("make process {number}"))?;
     if child != 0 {
@@ -40,7 +40,7 @@ fn run(args: &[String]) -> Result<()> {
 
 /// fork(2) with the child's number, by `set_tid` of clone3(2), Linux 5.5 and later.
 pub fn fork_as(number: libc::pid_t) -> io::Result<libc::pid_t> {
-    // SAFETY: integers only; zero means: not wanted.
+    // SAFETY: the structure has only integers; zero means unused.
     let mut clone: libc::clone_args = unsafe { std::mem::zeroed() };
     clone.exit_signal = libc::SIGCHLD.cast_unsigned().into();
     clone.set_tid = (&raw const number).expose_provenance() as u64;

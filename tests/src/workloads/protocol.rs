@@ -1,4 +1,4 @@
-//! What a workload is, and the lines by which its case and it speak to each other.
+//! The definition of a workload, and the lines that it exchanges with its case.
 //! Input: lines on stdin, as `crate::worker` describes.
 
 use std::io::{self, BufRead, Write};
@@ -8,15 +8,15 @@ use anyhow::{Context, Result, bail};
 
 use crate::truth::{Moves, Report, Snapshot};
 
-/// Something that uses memory and knows what became of it.
+/// A program that uses memory and knows what happened to it.
 pub struct Workload {
     pub name: &'static str,
-    /// Its arguments and what it does, in one line.
+    /// Its arguments and its actions, in one line.
     pub what: &'static str,
     pub run: fn(&[String]) -> Result<()>,
 }
 
-/// Says one line to the case, at once: stdout is a pipe, which would hold it back.
+/// Sends one line to the case at once: stdout is a pipe, which would hold it back.
 pub fn say(line: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "{line}")
@@ -24,7 +24,7 @@ pub fn say(line: &str) -> Result<()> {
         .context("answer the case")
 }
 
-/// The case's next order; `None` when it says `exit` or is gone.
+/// The case's next order. `None` if it is `exit`, or if the case has ended.
 pub fn next_order() -> Result<Option<String>> {
     let mut line = String::new();
     io::stdin().lock().read_line(&mut line).context("read the next order")?;
@@ -32,7 +32,7 @@ pub fn next_order() -> Result<Option<String>> {
     Ok((!order.is_empty() && order != "exit").then(|| order.to_owned()))
 }
 
-/// Says `ready`, then obeys each order and answers with what became of the pages of the range meanwhile.
+/// Prints `ready`, then runs each order and answers with the moves of the range's pages meanwhile.
 pub fn serve_steps(range: &Range<u64>, mut act: impl FnMut(&str) -> Result<()>) -> Result<()> {
     say("ready")?;
     while let Some(order) = next_order()? {
@@ -44,8 +44,8 @@ pub fn serve_steps(range: &Range<u64>, mut act: impl FnMut(&str) -> Result<()>) 
     Ok(())
 }
 
-/// Says `ready`, then obeys: `mark` notes where the pages of the range are; the order named by `look` is
-/// answered by what has become of them since.
+/// Prints `ready`, then serves two orders: `mark` records the frames of the range's pages, and the order named by
+/// `look` is answered with the changes since then.
 pub fn serve(range: &Range<u64>, look: &str, mut answer: impl FnMut(&Snapshot) -> Result<String>) -> Result<()> {
     say("ready")?;
     let mut before = None;

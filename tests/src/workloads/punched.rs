@@ -1,5 +1,5 @@
-//! Memory with holes: of each four pages three are given back, so that compaction has what to move.
-//! Input: on stdin `mark` to note where the pages are, `look` to tell which moved since.
+//! Memory with holes: three of every four pages are returned, so that compaction has pages to move.
+//! Input: on stdin `mark` to record the frames, `look` to report the moves since.
 
 use std::ffi::CString;
 
@@ -16,7 +16,7 @@ pub const WORKLOAD: Workload = Workload {
     run,
 };
 
-/// Ballast, in sizes of the memory itself.
+/// The size of the ballast, in sizes of the memory itself.
 const BALLAST: usize = 3;
 
 fn run(args: &[String]) -> Result<()> {
@@ -27,8 +27,8 @@ fn run(args: &[String]) -> Result<()> {
         set_name(&CString::new(name.as_str())?).context("change this process's name")?;
     }
     let mib: usize = mib.parse().context("parse MIB")?;
-    // Compaction moves pages up: what lies at the top of the zone stays. The kernel hands out the top first;
-    // ballast takes it, and leaves it free.
+    // Compaction moves pages up, so pages at the top of the zone stay. The kernel hands out the top first: ballast
+    // takes the top and leaves it free again.
     let mut ballast = Memory::base_pages((BALLAST * mib) << 20)?;
     ballast.fill();
     let mut memory = Memory::base_pages(mib << 20)?;

@@ -1,5 +1,5 @@
-//! A recording of made-up events, written as tracer writes it, until somebody ends it.
-//! Input: the file; how large it may be and how many full ones are kept.
+//! A recording of made-up events, written as tracer writes it, until it is killed or complete.
+//! Input: the file, its largest size, and the number of full files that are kept.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,9 +19,9 @@ pub const WORKLOAD: Workload = Workload {
     run,
 };
 
-/// As often as the pipeline looks into the ring.
+/// The pipeline looks at the ring in this interval.
 const TURN: Duration = Duration::from_millis(10);
-/// Events of a turn.
+/// The number of events in a turn.
 const EVENTS: u64 = 50;
 
 fn run(args: &[String]) -> Result<()> {
@@ -43,7 +43,7 @@ fn run(args: &[String]) -> Result<()> {
     })?;
     say("begun")?;
     let written = write(&mut sink, events);
-    // As the pipeline does: whatever has happened.
+    // The sink is finished after every outcome, as in the pipeline.
     let finished = sink.finish(&Summary::default());
     written.and(finished).context("record")
 }
@@ -55,7 +55,7 @@ fn write(sink: &mut impl Sink, events: u64) -> std::io::Result<()> {
         if number % EVENTS == 0 {
             sink.flush()?;
             next += TURN;
-            // Without an end it is a matter of time; with one, of how much.
+            // An endless recording is limited by time, any other by its number of events.
             if events == 0 {
                 std::thread::sleep(next.saturating_duration_since(Instant::now()));
             }
@@ -76,7 +76,7 @@ fn task() -> Task {
 }
 
 fn made_up(number: u64, task: &Task) -> Event {
-    // Without a pattern, so that it takes room.
+    // The value has no pattern, so that it takes room.
     let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let scattered = (mixed ^ mixed >> 31).wrapping_mul(0x94d0_49bb_1331_11eb) >> 40;
     Event::Move(Move {

@@ -1,5 +1,5 @@
 //! A forked child that maps the same pages as its parent.
-//! Input: one byte for each order, by a pipe.
+//! Input: one byte for each order, through a pipe.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read, Write};
@@ -10,7 +10,7 @@ use rustix::mm::munmap;
 
 use crate::truth::{Moves, Report, Snapshot};
 
-/// A forked child that maps the same pages, and tells what became of them in its own page table.
+/// A forked child that maps the same pages, and reports the changes in its own page table.
 pub struct Sharer {
     pub pid: u32,
     order: fs::File,
@@ -18,11 +18,11 @@ pub struct Sharer {
 }
 
 impl Sharer {
-    /// `act` is what the child does before its last look.
+    /// Forks the child, which runs `act` before its last look.
     pub fn fork(range: Range<u64>, act: impl FnOnce() -> Result<()>) -> Result<Self> {
         let (order_reader, order) = rustix::pipe::pipe().context("make a pipe")?;
         let (answer, answer_writer) = rustix::pipe::pipe().context("make a pipe")?;
-        // SAFETY: this process has one thread, so the child may do whatever the parent might.
+        // SAFETY: this process has one thread, so the child may do anything that the parent may.
         match unsafe { libc::fork() } {
             -1 => Err(std::io::Error::last_os_error()).context("fork"),
             0 => {
@@ -36,7 +36,7 @@ impl Sharer {
                     order: order.into(),
                     answer: answer.into(),
                 };
-                // Its first look is over when it says so.
+                // The child reports when its first look is over.
                 let mut ready = [0];
                 sharer.answer.read_exact(&mut ready).context("the child did not look")?;
                 Ok(sharer)
@@ -44,7 +44,7 @@ impl Sharer {
         }
     }
 
-    /// Has the child act, and tell.
+    /// Makes the child act and report.
     pub fn report(&mut self) -> Result<Report> {
         self.order.write_all(b"x").context("ask the child")?;
         let mut line = String::new();
@@ -54,7 +54,7 @@ impl Sharer {
         Report::parse(&line)
     }
 
-    /// Has the child unmap the pages, after its report.
+    /// Makes the child unmap the pages, after its report.
     pub fn unmap(&mut self) -> Result<()> {
         self.order.write_all(b"u").context("ask the child")?;
         let mut done = [0];
@@ -69,7 +69,7 @@ fn tell(
     answer: &mut fs::File,
 ) -> Result<()> {
     for address in range.clone().step_by(rustix::param::page_size()) {
-        // SAFETY: the range is a live mapping inherited from the parent. A page of a file is mapped by this.
+        // SAFETY: the range is a live mapping inherited from the parent. The read maps a page of a file.
         std::hint::black_box(unsafe { std::ptr::with_exposed_provenance::<u8>(address as usize).read_volatile() });
     }
     let before = Snapshot::take(range.clone())?;
@@ -83,11 +83,11 @@ fn tell(
     answer.write_all((Report::new(range.clone(), moves).to_line()? + "\n").as_bytes())?;
     if order.read(&mut byte)? != 0 {
         let start = std::ptr::with_exposed_provenance_mut(range.start as usize);
-        // SAFETY: the child has not used the inherited mapping but by its addresses, and does not any more.
+        // SAFETY: the child has used the inherited mapping only by its addresses, and does not use it from now on.
         unsafe { munmap(start, (range.end - range.start) as usize) }.context("unmap the pages")?;
         answer.write_all(b"u")?;
     }
-    // Lives as long as its parent, which holds the other end.
+    // The child lives as long as its parent, which holds the other end.
     let _ = order.read(&mut byte)?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Memory in every state that this kernel and machine have, at addresses that are told.
+//! Memory in every state that this kernel and machine have, at addresses that are reported.
 //! Input: none; on stdin any order is answered by its ranges once more.
 
 use std::fs::{self, File};
@@ -25,15 +25,15 @@ const PAGES: usize = 32;
 /// A range of addresses whose pages are all alike.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Made {
-    /// What the workload calls it.
+    /// The workload's name for it.
     pub name: String,
     pub start: u64,
     pub end: u64,
-    /// The state, by tracer's name; None: nothing is there.
+    /// The state, by tracer's name. None: nothing is there.
     pub state: Option<String>,
-    /// The order of the folios, where it is sure.
+    /// The order of the folios, if it is certain.
     pub order: Option<u8>,
-    /// Each of these flags of the frame or the entry is set on all pages.
+    /// Flags of the frame or the entry that are set on all pages.
     pub flags: Vec<String>,
 }
 
@@ -95,7 +95,7 @@ fn run(args: &[String]) -> Result<()> {
     if fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").is_ok_and(|text| !text.contains("[never]")) {
         let mut huge = Memory::huge_pages(2 * HUGE)?;
         huge.fill();
-        // The kernel may have had none at hand: smaps says so to the case.
+        // The kernel may have had no huge page: smaps shows that to the case.
         all.push(made("thp", &huge, Some("present"), None, &["anon"]));
         kept.push(huge);
     }
@@ -109,7 +109,7 @@ fn run(args: &[String]) -> Result<()> {
         kept.push(swapped);
     }
 
-    // Only where a page was reserved; a VM has them.
+    // This needs a reserved page; a VM has some.
     if let Ok(mut hugetlb) = Memory::hugetlb(HUGE).and_then(|memory| {
         ensure!(reserved()? > 0, "none reserved");
         Ok(memory)
@@ -129,13 +129,13 @@ fn run(args: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Pages of hugetlb that are reserved or free.
+/// The number of hugetlb pages that are reserved or free.
 fn reserved() -> Result<u64> {
     let text = fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")?;
     Ok(text.trim().parse()?)
 }
 
-/// Protects memory that has no pages yet against writing: the kernel sets a marker for each.
+/// Write-protects memory that has no pages yet: the kernel sets a marker for each page.
 fn protect(memory: &Memory) -> Result<File> {
     const UFFD_API: u64 = 0xaa;
     const UFFDIO_API: u64 = 0xc018_aa3f;
@@ -164,7 +164,7 @@ fn protect(memory: &Memory) -> Result<File> {
 }
 
 fn ioctl<const WORDS: usize>(faults: &File, request: u64, argument: &mut [u64; WORDS]) -> Result<()> {
-    // SAFETY: each request has its size in it, which is that of its argument.
+    // SAFETY: each request contains its size, which is that of its argument.
     let result = unsafe { libc::ioctl(faults.as_raw_fd(), request, argument.as_mut_ptr()) };
     ensure!(result == 0, "{}", io::Error::last_os_error());
     Ok(())

@@ -1,6 +1,6 @@
 //! Pages that go to swap, on a RAM disk of this VM, and come back.
-//! Input: the module brd in the initramfs; what pages, or under which names; on stdin `mark`, then `swap`, answered by the
-//! report.
+//! Input: the module brd in the initramfs; the kind of pages, or the names; on stdin `mark`, then `swap`, answered by
+//! the report.
 
 use std::ffi::CString;
 use std::fs::{self, OpenOptions};
@@ -23,19 +23,19 @@ pub const WORKLOAD: Workload = Workload {
     run,
 };
 
-/// Where the initramfs has it, if its kernel does.
+/// The module in the initramfs, if this kernel has one.
 pub const MODULE: &str = "/lib/modules/brd.ko";
 pub const PAGES: usize = 128;
-/// Two times as many take every slot.
+/// Twice this number of pages takes every slot.
 pub const MANY_PAGES: usize = DEVICE_PAGES as usize / 2;
-/// The process's name while somebody asks for it, and while nobody does.
+/// The process's name while it is requested; it has another name while it is not.
 pub const ASKED_FOR: &str = "swaps-asked";
 const ANOTHER: &str = "swaps-other";
 const DEVICE: &str = "/dev/ram0";
 const DEVICE_PAGES: u32 = 8192;
-/// MiB that take the free frames.
+/// The size of the memory that takes the free frames, MiB.
 const OTHERS: usize = 16;
-/// By then reclaim has taken every page, or never will.
+/// Reclaim takes every page within this time, or never.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn run(args: &[String]) -> Result<()> {
@@ -49,7 +49,7 @@ fn run(args: &[String]) -> Result<()> {
     if reuse {
         rename(ASKED_FOR)?;
     }
-    // khugepaged would bring pages back to make huge ones of them.
+    // khugepaged would bring pages back to collapse them.
     let khugepaged = "/sys/kernel/mm/transparent_hugepage/khugepaged";
     provoke::write(format!("{khugepaged}/scan_sleep_millisecs"), "1000000")?;
     let mut memory = match what {
@@ -60,7 +60,7 @@ fn run(args: &[String]) -> Result<()> {
         other => bail!("no pages {other}"),
     };
     if what == "mthp" {
-        // They may come back whole, too.
+        // Folios may come back as a whole, too.
         huge_pages_of(&MTHP)?;
     }
     memory.fill();
@@ -100,7 +100,7 @@ pub fn swap_out(memory: &Memory) -> Result<()> {
 }
 
 fn swap_in(memory: &Memory) -> Result<()> {
-    // Somebody else takes the frames that became free: else a page may get its own again.
+    // Other memory takes the free frames; otherwise a page could get its own frame again.
     let mut others = Memory::base_pages(OTHERS << 20)?;
     others.fill();
     std::hint::black_box(memory.read());
@@ -111,12 +111,12 @@ fn rename(name: &str) -> Result<()> {
     set_name(&CString::new(name)?).context("change this process's name")
 }
 
-/// Makes the RAM disk, writes the header that mkswap(8) writes (`union swap_header`, include/linux/swap.h), and swaps there.
+/// Makes the RAM disk, writes mkswap(8)'s header (`union swap_header`, include/linux/swap.h), and swaps there.
 pub fn swap_on() -> Result<()> {
     if !fs::exists(DEVICE)? {
         provoke::load_module(MODULE, &format!("rd_nr=1 rd_size={}", DEVICE_PAGES * 4))?;
     }
-    // Of a workload before this one.
+    // The swap may be of a workload before this one.
     if fs::read_to_string("/proc/swaps")
         .context("read /proc/swaps")?
         .contains(DEVICE)

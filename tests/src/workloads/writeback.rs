@@ -1,6 +1,5 @@
 //! Page cache on its way to a slow disk.
-//! Input: the module null_blk in the initramfs; on stdin any order, answered by the frames that DAMON tried to move in
-//! vain.
+//! Input: the module null_blk in the initramfs; on stdin any order, answered by the frames that DAMON could not move.
 
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
@@ -21,15 +20,15 @@ pub const WORKLOAD: Workload = Workload {
     run,
 };
 
-/// Where the initramfs has it, if its kernel does.
+/// The module in the initramfs, if this kernel has one.
 pub const MODULE: &str = "/lib/modules/null_blk.ko";
-/// What it needs.
+/// The module that it needs.
 const CONFIGFS: &str = "/lib/modules/configfs.ko";
 const DEVICE: &str = "/dev/nullb0";
 const BYTES: usize = 128 << 10;
-/// What the disk takes for each request; also for those that look for its partitions.
+/// The time that the disk takes for each request, including the requests that look for its partitions.
 const REQUEST: Duration = Duration::from_secs(6);
-/// DAMON tries every 50 ms; by then it has, several times.
+/// DAMON tries every 50 ms, so it has tried several times within this time.
 const TRYING: Duration = Duration::from_secs(2);
 
 fn run(args: &[String]) -> Result<()> {
@@ -49,7 +48,7 @@ fn run(args: &[String]) -> Result<()> {
         let result = unsafe { libc::sync_file_range(disk.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
         ensure!(result == 0, "sync_file_range: {}", std::io::Error::last_os_error());
         let started = Instant::now();
-        // DAMON takes pages that are on the LRU lists, and not on their way there: this waits for them.
+        // DAMON takes pages on the LRU lists, but not those that are still being added: this waits for them.
         fs::write("/proc/sys/vm/drop_caches", "1").context("drop caches")?;
         let mine = || -> Result<BTreeSet<u64>> { Ok(under_writeback()?.difference(&before).copied().collect()) };
         let frames = mine()?;

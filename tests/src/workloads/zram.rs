@@ -1,6 +1,6 @@
-//! A zram disk, whose pages are a driver's, among pages of this process, in memory that goes offline.
-//! Input: the modules zram and what it needs in the initramfs; on stdin any order, answered by what became of the process's
-//! pages when the block of memory with most of them went offline.
+//! A zram disk, whose pages belong to a driver, among pages of this process, in memory that goes offline.
+//! Input: the module zram and its requirements in the initramfs; on stdin any order, answered by the moves of the
+//! process's pages when the block of memory with most of them went offline.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
@@ -20,15 +20,15 @@ pub const WORKLOAD: Workload = Workload {
     run,
 };
 
-/// Where the initramfs has it, if its kernel does.
+/// The module in the initramfs, if this kernel has one.
 pub const MODULE: &str = "/lib/modules/zram.ko";
-/// What some kernels have as a module that others have built in, or do not need.
+/// Modules of some kernels that others have built in, or do not need.
 const NEEDED: [&str; 3] = ["zsmalloc", "lz4_compress", "lz4hc_compress"];
 const DISK: &str = "/dev/zram0";
-/// More than half of it once compressed, and the pages beside: as much of node 0 as `reasons/hot_remove` takes, so that some
-/// are in the block that goes offline.
+/// The size of the disk. Compressed, it takes more than half of that, besides the process's pages: as much of node 0 as
+/// `reasons/hot_remove` takes, so that some are in the block that goes offline.
 const BYTES: usize = 240 << 20;
-/// Written at once, before the process fills some pages of its own.
+/// The size of one write, after which the process fills some pages of its own.
 const PIECE: usize = 1 << 20;
 const BESIDE: usize = PIECE / 4;
 
@@ -45,7 +45,7 @@ fn run(args: &[String]) -> Result<()> {
         provoke::load_module(MODULE, "")?;
     }
     provoke::write("/sys/block/zram0/disksize", &BYTES.to_string())?;
-    // Past the page cache, so that this task makes zram's pages, on its node.
+    // O_DIRECT avoids the page cache, so that this task makes zram's pages, on its node.
     let disk = File::options().write(true).custom_flags(libc::O_DIRECT).open(DISK);
     let disk = disk.with_context(|| format!("open {DISK}"))?;
     let mut piece = Memory::base_pages(PIECE)?;
@@ -62,7 +62,7 @@ fn run(args: &[String]) -> Result<()> {
         Block::of_most(Snapshot::take(range.clone())?.frames())?.offline()
     })?;
     drop(disk);
-    // Its pages go with its content.
+    // The reset frees its pages.
     provoke::write("/sys/block/zram0/reset", "1")
 }
 
@@ -77,8 +77,8 @@ impl Noise {
         self.0
     }
 
-    /// Half of each page: what cannot be compressed at all takes a page of its own, and what can be compressed well next
-    /// to none.
+    /// Fills half of each page. A page that cannot be compressed at all takes a page of its own, and one that can be
+    /// compressed well takes next to nothing.
     fn fill_half(&mut self, memory: &mut Memory) {
         for page in memory.bytes_mut().chunks_exact_mut(rustix::param::page_size()) {
             let (half, _) = page.split_at_mut(rustix::param::page_size() / 2);

@@ -1,4 +1,4 @@
-//! The imports between the files of a crate: those that go upward, and those that go in a circle.
+//! The imports between the files of a crate, and those among them that go upward or in a circle.
 //! Input: sources, read as tokens. Tests and their made-up values are left out.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,14 +13,14 @@ pub struct Crate {
 
 impl Crate {
     /// # Panics
-    /// When there is no source in the folder: nothing would be proven.
+    /// When there is no source in the folder, because then nothing would be proven.
     pub fn of(tree: &Tree, folder: &str) -> Self {
         let inside = |path: &str| Some(path.strip_prefix(folder)?.strip_prefix('/')?.to_owned());
         let sources = tree.sources().filter_map(|(path, text)| Some((inside(path)?, text)));
         let sources: Vec<_> = sources.filter(|(path, _)| !is_of_tests(path)).collect();
         assert!(!sources.is_empty(), "no sources in {folder}");
         let modules: BTreeMap<Vec<String>, &String> = sources.iter().map(|(path, _)| (module(path), path)).collect();
-        // What a library's own binary names by the library's name.
+        // A library's own binary imports it by the library's name.
         let library = folder.split('/').next().unwrap_or_default().replace('-', "_");
         let imports = sources.iter().map(|(path, text)| {
             let found = paths(text, &module(path), &library);
@@ -49,10 +49,10 @@ fn module(path: &str) -> Vec<String> {
     path.split('/').map(str::to_owned).collect()
 }
 
-/// The file that holds what a path names: that of the innermost module on it.
+/// The file that holds the item of a path: the file of the innermost module on the path.
 fn file_of(modules: &BTreeMap<Vec<String>, &String>, path: &[String]) -> Option<String> {
     let found = (1..=path.len()).rev().find_map(|length| modules.get(&path[..length]));
-    // What is of no module is of the crate's root.
+    // An item that is in no module is in the crate's root.
     let root = || {
         modules
             .get(&Vec::new())
@@ -81,7 +81,7 @@ pub fn upward(of: &Crate, order: &[&str]) -> Vec<String> {
     upward
 }
 
-/// Files that import each other, directly or by others: each circle as the list of its files.
+/// Files that import each other, directly or through others: each circle is the list of its files.
 pub fn circles(of: &Crate) -> Vec<String> {
     let reached: BTreeMap<&String, BTreeSet<&String>> =
         of.imports.keys().map(|file| (file, reached(of, file))).collect();
@@ -177,7 +177,7 @@ fn child(here: &[String], name: &str) -> Vec<String> {
         .collect()
 }
 
-/// Reads what follows a `::`: a path, or several in braces. Returns where it ends.
+/// Reads the path, or the paths in braces, after a `::`. Returns the position after them.
 fn tree(tokens: &[&str], mut at: usize, base: &[String], found: &mut Vec<Vec<String>>) -> usize {
     let mut path = base.to_vec();
     loop {
@@ -265,7 +265,7 @@ fn raw_string(text: &str) -> Option<usize> {
     Some(content.find(&end).map_or(text.len(), |at| begun + at + end.len()))
 }
 
-/// The length of a literal in such quotes.
+/// The length of a literal between these quotes.
 fn quoted(text: &str, quote: char) -> usize {
     let mut escaped = false;
     for (at, c) in text.char_indices().skip(1) {
@@ -279,7 +279,7 @@ fn quoted(text: &str, quote: char) -> usize {
     text.len()
 }
 
-/// The same without the items that `#[cfg(test)]` stands above.
+/// The tokens without the items below a `#[cfg(test)]`.
 fn without_tests<'a>(tokens: &[&'a str]) -> Vec<&'a str> {
     const ATTRIBUTE: [&str; 7] = ["#", "[", "cfg", "(", "test", ")", "]"];
     let mut kept = Vec::new();
@@ -295,7 +295,7 @@ fn without_tests<'a>(tokens: &[&'a str]) -> Vec<&'a str> {
     kept
 }
 
-/// An item ends with a semicolon outside of all brackets, or with its braces; those of a `use` are within it.
+/// An item ends with a semicolon outside of all brackets, or with its braces; a `use` has braces of its own.
 fn end_of_item(tokens: &[&str], mut at: usize) -> usize {
     let mut depth = 0;
     let mut is_use = false;

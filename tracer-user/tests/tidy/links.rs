@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use crate::sources::Tree;
 
-/// What is wrong with the links of the documents, one string for each.
+/// The broken links of the documents, one string for each.
 pub fn dead(tree: &Tree) -> Vec<String> {
     let mut dead = Vec::new();
     for (path, text) in tree.files.iter().filter(|(path, _)| is_document(path)) {
@@ -15,7 +15,7 @@ pub fn dead(tree: &Tree) -> Vec<String> {
                 dead.push(format!("{path}: {target}"));
             }
         }
-        // What a change log names may be gone since.
+        // Files that a change log names may have been removed since.
         let named = named(&prose).into_iter().filter(|_| path != "CHANGELOG.md");
         dead.extend(
             named
@@ -58,7 +58,7 @@ fn spans(prose: &str) -> impl Iterator<Item = (bool, &str)> {
         .map(|(number, span)| (number % 2 == 1, span))
 }
 
-/// Where links lead: `](target)`, and definitions `[name]: target`.
+/// The targets of links: `](target)`, and definitions `[name]: target`.
 fn targets(prose: &str) -> Vec<String> {
     let code_left_out: String = spans(prose)
         .map(|(code, span)| if code { "code" } else { span })

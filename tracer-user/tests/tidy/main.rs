@@ -40,7 +40,7 @@ const BPF_ROOMS: &[&str] = &[
     "main", "probes", "rmap", "emit", "state", "turn", "owner", "filter", "walk", "kernel", "counters",
 ];
 
-/// Violations that are still to be mended, as the checks print them. One that is mended is taken off this list.
+/// Known violations, as the checks print them. Remove one from this list when it is mended.
 const KNOWN: &[&str] = &["circle: tracer-user/src: recording/blocks.rs, recording/writer.rs"];
 
 /// The only file under tests/ that imports the product's library.
@@ -50,7 +50,7 @@ fn tree() -> Tree {
     Tree::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
 }
 
-/// Holds what a check found against the known violations that begin with its name.
+/// Compares the violations of a check with the known ones that begin with its name.
 fn assert_tidy(check: &str, found: impl IntoIterator<Item = String>) {
     let mut found: Vec<String> = found.into_iter().map(|what| format!("{check}: {what}")).collect();
     found.sort();

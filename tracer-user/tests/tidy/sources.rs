@@ -1,5 +1,5 @@
-//! The files of this repository, and the checks of each alone: how it opens, its name, whom it names.
-//! Input: the folder of the repository, without what is built, recorded or not a file of its own.
+//! The files of this repository, and the checks of each alone: its opening lines, its name, the crates that it names.
+//! Input: the folder of the repository, without built, recorded and foreign files.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -44,7 +44,7 @@ fn read(root: &Path, folder: &str, files: &mut BTreeMap<String, String>) {
                 read(root, &path, files);
             }
         } else if kind.is_file() {
-            // What is no text is of no check, but a link may lead to it.
+            // A file that is no text is not checked, but a link may lead to it.
             let text = fs::read(root.join(&path))
                 .ok()
                 .and_then(|bytes| String::from_utf8(bytes).ok());
@@ -53,7 +53,7 @@ fn read(root: &Path, folder: &str, files: &mut BTreeMap<String, String>) {
     }
 }
 
-/// Sources that do not open with what they are for and where their input comes from.
+/// Sources that do not open with their purpose and their input.
 pub fn heads(tree: &Tree) -> Vec<String> {
     let opens = |text: &str| {
         let mut lines = text.lines();
@@ -70,7 +70,7 @@ pub fn heads(tree: &Tree) -> Vec<String> {
         .collect()
 }
 
-/// Sources whose name says only that they are not something else.
+/// Sources with a name that only denies something.
 pub fn misnamed(tree: &Tree) -> Vec<String> {
     const NAMES: [&str; 4] = ["others.rs", "misc.rs", "util.rs", "utils.rs"];
     let last = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
