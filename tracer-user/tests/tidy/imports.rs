@@ -295,7 +295,7 @@ fn without_tests<'a>(tokens: &[&'a str]) -> Vec<&'a str> {
     kept
 }
 
-/// An item ends with a semicolon outside of all brackets, or with its braces; a `use` has braces of its own.
+/// An item ends with a semicolon outside of all brackets, or with its braces, except those of a `use`.
 fn end_of_item(tokens: &[&str], mut at: usize) -> usize {
     let mut depth = 0;
     let mut is_use = false;

@@ -1,4 +1,4 @@
-//! Checks of what a reviewer would have to say each time: the order of rooms, no circles, file heads, names, links in documents.
+//! Checks that a reviewer would have to repeat: the order of rooms, no circles, file heads, names, links in documents.
 //! Input: the sources and documents of this repository.
 
 mod imports;

@@ -70,7 +70,7 @@ pub fn heads(tree: &Tree) -> Vec<String> {
         .collect()
 }
 
-/// Sources with a name that only denies something.
+/// Sources with a name that says nothing about their content.
 pub fn misnamed(tree: &Tree) -> Vec<String> {
     const NAMES: [&str; 4] = ["others.rs", "misc.rs", "util.rs", "utils.rs"];
     let last = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
