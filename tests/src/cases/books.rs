@@ -30,19 +30,19 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "books/pinned",
-        what: "pages that cannot move: the failures that the kernel counts are those of its calls",
+        what: "pages that cannot move: the kernel's count of failures equals the sum over its calls",
         needs: NEEDS,
         run: pinned,
     },
     Case {
         name: "books/unmapped_page_cache",
-        what: "page cache that nobody maps is in the exact books: --strict ends with 0",
+        what: "page cache that nobody maps is in the exact books: exit code 0 with --strict",
         needs: Needs::VM,
         run: |env| unmapped_page_cache(env, "exact", true, 0),
     },
     Case {
         name: "books/unmapped_page_cache_tracepoint",
-        what: "the tracepoint backend cannot see it, and says so: exit code 0",
+        what: "the tracepoint backend cannot see it, and reports that: exit code 0",
         needs: Needs::VM,
         run: |env| unmapped_page_cache(env, "tracepoint", false, 0),
     },
@@ -54,7 +54,7 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "books/zram",
-        what: "pages of zram move, which are a driver's: the exact books have them, too",
+        what: "pages of zram, a driver, move: the exact books have them, too",
         needs: Needs {
             shape: Shape::Movable,
             ..NEEDS
@@ -146,7 +146,7 @@ fn ensure_each_second(trace: &Trace) -> Result<()> {
     println!("{} intervals; {:?}", intervals.len(), books.checks);
     ensure!(
         intervals.len() >= 3 && books.intervals.closed == intervals.len() as u64,
-        "{} intervals are told, {:?} counted",
+        "{} intervals are reported, {:?} counted",
         intervals.len(),
         books.intervals
     );

@@ -47,7 +47,7 @@ const NEEDS: Needs = Needs { nodes: 2, ..Needs::VM };
 pub const CASES: &[Case] = &[
     Case {
         name: "churn/all",
-        what: "-a while processes come, become others and go, under few numbers, their pages on the move: every event is of who it says",
+        what: "-a while processes with few numbers start, exec and exit, and their pages move: every event has the right owner",
         needs: NEEDS,
         run: |env| churn(env, false, &EXACT),
     },
@@ -59,7 +59,7 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "churn/children",
-        what: "the same with -p and the children it will have",
+        what: "the same with -p and its future children",
         needs: NEEDS,
         run: |env| churn(env, true, &EXACT),
     },
@@ -71,13 +71,13 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "churn/exiting",
-        what: "-a while a process is killed in the middle of a call that moves its pages: those that move when it has ended are its own, too",
+        what: "-a while a process is killed in the middle of a call that moves its pages: pages that move after its end are reported as its own",
         needs: NEEDS,
         run: |env| exiting(env, Asked::Everybody, &[], "exact"),
     },
     Case {
         name: "churn/exiting_tracepoint",
-        what: "the same with the tracepoint backend, which gives them to nobody else",
+        what: "the same with the tracepoint backend, which never reports them for another process",
         needs: NEEDS,
         run: |env| exiting(env, Asked::Everybody, &[], "tracepoint"),
     },
@@ -119,7 +119,7 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "churn/exiting_wanted",
-        what: "the process that is killed is asked for, and not the other one that has its number by then",
+        what: "the killed process is requested, and not the other one that has its number by then",
         needs: NEEDS,
         run: |env| exiting(env, Asked::Child, &["heir"], "exact"),
     },
@@ -131,7 +131,7 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "churn/exiting_unwanted",
-        what: "the other way round: of the one that is killed nothing is told",
+        what: "the other one is requested: nothing is reported for the killed process",
         needs: NEEDS,
         run: |env| exiting(env, Asked::Heir, &["heir"], "exact"),
     },

@@ -25,25 +25,25 @@ const ROOT: Needs = Needs {
 pub const CASES: &[Case] = &[
     Case {
         name: "cli/help",
-        what: "help and version are answers on stdout; unknown options and values are mistakes",
+        what: "help and version go to stdout; unknown options and values are errors",
         needs: Needs::NOTHING,
         run: help,
     },
     Case {
         name: "cli/quiet",
-        what: "-q says nothing on stderr, whatever there is to say: a refused backend, a thread's number",
+        what: "-q prints nothing on stderr, not even for a refused backend or a thread's number",
         needs: ROOT,
         run: quiet,
     },
     Case {
         name: "cli/not_root",
-        what: "an ordinary user is told to use sudo",
+        what: "a message advises an ordinary user to use sudo",
         needs: ROOT,
         run: not_root,
     },
     Case {
         name: "cli/no_such_process",
-        what: "numbers that no process has, and words that are no numbers",
+        what: "numbers that no process has, and words that are not numbers, are refused",
         needs: ROOT,
         run: no_such_process,
     },
@@ -55,7 +55,7 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "cli/zombie",
-        what: "a process that has ended has no memory any more",
+        what: "a process that has ended has no memory",
         needs: ROOT,
         run: zombie,
     },
@@ -73,13 +73,13 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "cli/namespace",
-        what: "a contained process is traced by its number outside; the one inside leads to it",
+        what: "a process in a container is traced by its number outside; for its number inside, the message has the one outside",
         needs: ROOT,
         run: namespace,
     },
     Case {
         name: "cli/contained",
-        what: "tracer itself in a PID namespace says where to run it",
+        what: "tracer in a PID namespace reports where to run it",
         needs: ROOT,
         run: contained,
     },
@@ -91,7 +91,7 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "cli/bpf_refused",
-        what: "a container that forbids bpf(2), with each backend; a COMMAND is not left waiting",
+        what: "a container that forbids bpf(2), with each backend; a COMMAND does not stay waiting",
         needs: ROOT,
         run: bpf_refused,
     },

@@ -27,25 +27,25 @@ const ROOT: Needs = Needs {
 pub const CASES: &[Case] = &[
     Case {
         name: "command/cannot_run",
-        what: "a COMMAND that is not there is 127, one that cannot be executed 126",
+        what: "exit code 127 if the COMMAND does not exist, 126 if it cannot be executed",
         needs: ROOT,
         run: cannot_run,
     },
     Case {
         name: "command/exit_code",
-        what: "the COMMAND's exit code is tracer's; 128 and the signal that killed it",
+        what: "tracer exits with the COMMAND's exit code, or with 128 plus the signal that killed it",
         needs: ROOT,
         run: exit_code,
     },
     Case {
         name: "command/passes_through",
-        what: "stdin, stdout and stderr are the COMMAND's; it runs as root where nobody called sudo",
+        what: "the COMMAND gets stdin, stdout and stderr, and runs as root if sudo was not used",
         needs: ROOT,
         run: passes_through,
     },
     Case {
         name: "command/user",
-        what: "the COMMAND runs as the user who called sudo, and what that user may not execute is 126",
+        what: "the COMMAND runs as the user who called sudo; exit code 126 if that user may not execute it",
         needs: ROOT,
         run: user,
     },
@@ -57,7 +57,7 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "command/first_page",
-        what: "a COMMAND and its child move their own pages to node 1 at once: all is seen",
+        what: "a COMMAND and its child move their own pages to node 1 at once: all moves are reported",
         needs: Needs { nodes: 2, ..ROOT },
         run: |env| first_page(env, true),
     },
@@ -69,7 +69,7 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "command/all",
-        what: "with -a every process is traced while the COMMAND runs",
+        what: "with -a, every process is traced while the COMMAND runs",
         needs: ROOT,
         run: |env| Outcome::of_tries(5, "no page of another process moved", || all(env)),
     },
@@ -87,7 +87,7 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "command/stubborn",
-        what: "a COMMAND that ignores Ctrl-C is waited for; at the second one tracer goes alone",
+        what: "tracer waits for a COMMAND that ignores Ctrl-C, and ends alone at the second one",
         needs: ROOT,
         run: stubborn,
     },
@@ -254,7 +254,7 @@ fn first_page(env: &Env, follow: bool) -> Result<Outcome> {
         ensure_all_seen(&trace, child, &truth)?;
     } else {
         let stranger = trace.moves.iter().find(|line| line.pid != Some(pid));
-        ensure!(stranger.is_none(), "not asked for: {stranger:?}");
+        ensure!(stranger.is_none(), "not requested: {stranger:?}");
     }
     Ok(Outcome::Passed)
 }

@@ -31,7 +31,7 @@ const NOT_MENDED: &str = "proactive runs moved next to nothing";
 pub const CASES: &[Case] = &[
     Case {
         name: "compaction/asked_for",
-        what: "compact_memory: one run for each zone, by the writer, and its moves are those of the books",
+        what: "compact_memory: one run for each zone, by the writer, and its moves equal those of the books",
         needs: NEEDS,
         run: |env| Outcome::of_tries(5, NOTHING_MOVED, || asked_for(env, "exact")),
     },
@@ -46,13 +46,13 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "compaction/direct",
-        what: "huge pages where there is no room for them: the allocating task waits, and is named",
+        what: "requests for huge pages without room for them: the allocating task waits, and is named",
         needs: NEEDS,
         run: |env| Outcome::of_tries(5, "no allocation waited for a run", || direct(env)),
     },
     Case {
         name: "compaction/proactive",
-        what: "kcompactd mends memory that nobody asks for: its runs say so, and its moves are the truth's",
+        what: "kcompactd compacts on its own initiative: its runs show that, and its moves equal the truth",
         needs: NEEDS,
         run: |env| Outcome::of_tries(3, NOT_MENDED, || proactive(env, "exact")),
     },
@@ -64,7 +64,7 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "compaction/deferred",
-        what: "huge pages where nothing can be moved: how often compaction was put off is what the kernel's own tracing counts",
+        what: "requests for huge pages while nothing can be moved: the number of deferred runs equals the kernel's own tracing",
         needs: NEEDS,
         run: |env| deferred(env, "exact"),
     },

@@ -18,7 +18,7 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "doctor/verifier",
-        what: "no program is so branched that the verifier needs much memory, or might give up on another kernel",
+        what: "no program has so many branches that the verifier needs much memory, or might reject it on another kernel",
         needs: Needs::VM,
         run: verifier,
     },

@@ -29,7 +29,7 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "ending/nohup",
-        what: "where SIGHUP is ignored from the start, it stays so",
+        what: "SIGHUP stays ignored if it was ignored from the start",
         needs: ROOT,
         run: nohup,
     },
@@ -41,13 +41,13 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "ending/duration",
-        what: "-d ends a run, not too early",
+        what: "-d ends a run, and not too early",
         needs: ROOT,
         run: duration,
     },
     Case {
         name: "ending/reader_gone",
-        what: "when nobody reads any more, tracer ends by itself, also without an event",
+        what: "when the reader has closed the pipe, tracer ends by itself, even without an event",
         needs: ROOT,
         run: reader_gone,
     },
@@ -59,13 +59,13 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "ending/target_ends",
-        what: "the traced process ends, or is killed and not reaped: so does the run",
+        what: "the run ends when the traced process exits, or is killed and not reaped",
         needs: ROOT,
         run: target_ends,
     },
     Case {
         name: "ending/child_lives_on",
-        what: "a followed child keeps the run going; without following it does not",
+        what: "a followed child keeps the run going; a child that is not followed does not",
         needs: ROOT,
         run: child_lives_on,
     },

@@ -15,25 +15,25 @@ use crate::worker::Worker;
 pub const CASES: &[Case] = &[
     Case {
         name: "export/everything",
-        what: "jsonl is what cat --json prints; a table says what it leaves out, and the tables together leave out nothing",
+        what: "jsonl equals the output of cat --json; a table reports the events that it leaves out, and all tables together leave out nothing",
         needs: Needs::NOTHING,
         run: everything,
     },
     Case {
         name: "export/files",
-        what: "a file of its owner alone, whole or not there; never over another, never through a link",
+        what: "the file is for its owner alone, and complete or absent; it never replaces another and follows no link",
         needs: Needs::NOTHING,
         run: files,
     },
     Case {
         name: "export/damaged",
-        what: "of a damaged recording what is whole is exported, the rest is told, exit code 1",
+        what: "the intact parts of a damaged recording are exported, the rest is reported: exit code 1",
         needs: Needs::NOTHING,
         run: damaged,
     },
     Case {
         name: "export/pipe",
-        what: "a reader that goes away is no error",
+        what: "a reader that closes the pipe is no error",
         needs: Needs::NOTHING,
         run: pipe,
     },

@@ -18,19 +18,19 @@ const HAD_ROOM: &str = "the node had room";
 pub const CASES: &[Case] = &[
     Case {
         name: "failure/pinned",
-        what: "pages that a pipe holds: each reported once, with the references that are too many",
+        what: "pages that a pipe holds: each is reported once, with its references",
         needs: NEEDS,
         run: |env| pinned::held(env, "base", 1, false),
     },
     Case {
         name: "failure/pinned_shared",
-        what: "the same pages, which a forked child maps too: both owners are told",
+        what: "the same pages, which a forked child maps too: both owners are reported",
         needs: NEEDS,
         run: |env| pinned::held(env, "fork_shared", 2, false),
     },
     Case {
         name: "failure/pinned_one_of_six",
-        what: "the same pages, which six processes map, of which the last is asked for: it alone is told",
+        what: "the same pages, which six processes map; only the last is requested and reported",
         needs: NEEDS,
         run: |env| pinned::held(env, "shared_by_six", 6, true),
     },
@@ -42,13 +42,13 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "failure/pinned_hugetlb_shared",
-        what: "the same of a file: the page cache holds one reference, since 6.7 one for each base page",
+        what: "the same for a file: the page cache holds one reference, since 6.7 one for each base page",
         needs: NEEDS,
         run: |env| pinned::hugetlb(env, "hugetlb_shared", if env.version() < (6, 7) { 2 } else { 513 }),
     },
     Case {
         name: "failure/registered",
-        what: "base pages of a registered buffer, pinned as for RDMA: each stays, is reported as pinned, with its references",
+        what: "base pages of a registered buffer, pinned as for RDMA: each stays, and is reported as pinned with its references",
         needs: NEEDS,
         run: |env| pinned::registered(env, "base", Some((1 + 1024 + 1, 2))),
     },
@@ -66,19 +66,19 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "failure/pinned_thp_address",
-        what: "of two pinned huge pages the one with --address in its middle is told",
+        what: "two huge pages are pinned: the one with --address in its middle is reported",
         needs: NEEDS,
         run: pinned::thp_address,
     },
     Case {
         name: "failure/full_node",
-        what: "the target has no free page: what did not move is reported, and nothing else",
+        what: "the target has no free page: exactly the pages that did not move are reported",
         needs: NEEDS,
         run: full_node::base,
     },
     Case {
         name: "failure/full_node_shared",
-        what: "the same, of pages that a forked child maps too, and only the child is traced: it is found among those who do",
+        what: "the same with pages that a forked child maps too; only the child is traced, and found among the owners",
         needs: NEEDS,
         run: full_node::shared,
     },
@@ -96,7 +96,7 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "failure/full_node_thp",
-        what: "huge pages that are split for a full node: what is left of them has no target, or was not tried",
+        what: "huge pages are split for a full node: the remaining pages have no target, or were not tried",
         needs: NEEDS,
         run: |env| Outcome::of_tries(3, "no huge page was split and left", || full_node::thp(env)),
     },
@@ -108,7 +108,7 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "failure/refused_by_file",
-        what: "pages of a file that refuses to move them: the error is told",
+        what: "pages of a file that refuses to move them: the error is reported",
         needs: NEEDS,
         run: refused_by_file,
     },
@@ -126,13 +126,13 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "failure/still_mapped",
-        what: "a hugetlb page of a file while its VMA is locked: each call that could not unmap it is told, with that cause",
+        what: "a hugetlb page of a file while its VMA is locked: each call that could not unmap it is reported with that cause",
         needs: NEEDS,
         run: |env| busy::still_mapped(env, "alone"),
     },
     Case {
         name: "failure/still_mapped_shared",
-        what: "the same where another process maps it, too",
+        what: "the same if another process maps it, too",
         needs: NEEDS,
         run: |env| busy::still_mapped(env, "shared"),
     },

@@ -39,7 +39,7 @@ macro_rules! filters {
             )*
             Case {
                 name: "filters/refused",
-                what: "what is unknown here is refused in one line that says what there is",
+                what: "an unknown name is refused in one line that lists the known ones",
                 needs: Needs { root: true, ..Needs::NOTHING },
                 run: refused,
             },
@@ -52,10 +52,10 @@ filters! {
     cgroup: "--cgroup follows processes from cgroup to cgroup, and forks";
     conjunction: "-p and --comm: both must hold";
     children: "--no-children and --comm: children are not followed, however they are named";
-    reason: "--reason tells mbind from move_pages";
-    nodes: "--nodes tells there from back";
+    reason: "--reason distinguishes mbind from move_pages";
+    nodes: "--nodes distinguishes there from back";
     address: "--address cuts a run in two";
-    min_order: "--min-order tells huge pages from base pages";
+    min_order: "--min-order distinguishes huge pages from base pages";
     actor: "--actor by number and by name, also after a rename";
 }
 

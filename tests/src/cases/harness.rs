@@ -47,7 +47,7 @@ fn boots(env: &Env) -> Result<Outcome> {
         .parse()?;
     ensure!(
         env.nodes == asked,
-        "{asked} NUMA nodes were asked for, the kernel has {}",
+        "{asked} NUMA nodes were requested, the kernel has {}",
         env.nodes
     );
 

@@ -21,7 +21,7 @@ use crate::tracer::invocation::{Ended, Program, ensure_harmless, run, tracer};
 pub const CASES: &[Case] = &[
     Case {
         name: "inputs/refused",
-        what: "a directory, a fifo, an empty file, a later version: one line of what it is, exit code 2, nothing on stdout",
+        what: "a directory, a fifo, an empty file, a later version: one line that names it, exit code 2, nothing on stdout",
         needs: Needs::NOTHING,
         run: refused,
     },

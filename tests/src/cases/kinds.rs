@@ -74,7 +74,7 @@ impl Kind {
 
 pub const OVERFLOW: &[Case] = &[Case {
     name: "kinds/ring_overflow",
-    what: "a ring far too small: what is reported is true, what is missing is counted to the page",
+    what: "a ring that is far too small: reported moves are true, missing ones are counted to the page",
     needs: NEEDS,
     run: ring_overflow,
 }];
@@ -82,7 +82,7 @@ pub const OVERFLOW: &[Case] = &[Case {
 pub const AGAIN: &[Case] = &[
     Case {
         name: "kinds/moved_twice_one_of_six",
-        what: "pages that six processes share move there and back: each move is told once, of the one that is asked for",
+        what: "pages that six processes share move there and back: each move is reported once, for the requested process",
         needs: NEEDS,
         run: |env| again(env, "move_pages_and_back", 2, "exact"),
     },
@@ -94,7 +94,7 @@ pub const AGAIN: &[Case] = &[
     },
     Case {
         name: "kinds/moved_without_one_of_six",
-        what: "the one of them that is asked for unmaps the pages between the moves: the second is not told",
+        what: "the requested process of the six unmaps the pages between the moves: the second move is not reported",
         needs: NEEDS,
         run: |env| again(env, "move_pages_and_without_youngest", 1, "exact"),
     },
@@ -146,7 +146,7 @@ kinds! {
         Kind { pages: "hugetlb_shared", order: |_| 9, ..Kind::BASE };
     move_pages_fork_shared: "move_pages(2) of pages that two processes share by fork",
         Kind { pages: "fork_shared", runs: 2, ..Kind::BASE };
-    move_pages_one_of_six: "move_pages(2) of pages that six processes share by fork, of which the last is asked for",
+    move_pages_one_of_six: "move_pages(2) of pages that six processes share by fork; only the last is requested",
         Kind { pages: "shared_by_six", mib: 1, of_youngest: true, ..Kind::BASE };
     move_pages_file_shared: "move_pages(2) of tmpfs pages that two processes map",
         Kind { pages: "file_shared", runs: 2, ..Kind::BASE };
@@ -304,7 +304,7 @@ fn again(env: &Env, call: &str, moves: u64, backend: &str) -> Result<Outcome> {
     let pages = range.step_by(rustix::param::page_size()).count() as u64;
     ensure!(
         told == moves * pages,
-        "{told} lines of {pages} pages that moved {moves} times"
+        "{told} lines for {pages} pages that moved {moves} times"
     );
     ensure_same(&trace, pid, report)?;
     if backend == "exact" {

@@ -42,7 +42,7 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "outside/cow_fork",
-        what: "pages shared by fork, written by the parent and by the child: who copies moves, who is left alone does not",
+        what: "pages shared by fork, written by the parent and by the child: the copying process's page moves, the other's does not",
         needs: Needs::VM,
         run: |env| cow_fork(env, "fork", workloads::copy::PAGES, 0),
     },
@@ -60,13 +60,13 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "outside/cow_zero",
-        what: "pages that were only read, written to: from the zero page's frame to their own",
+        what: "pages that were only read are written to: they go from the zero page's frame to their own",
         needs: Needs::VM,
         run: cow_zero,
     },
     Case {
         name: "outside/cow_file",
-        what: "pages of a file that is mapped privately, written to: those that had been read leave the file's frames",
+        what: "pages of a privately mapped file are written to: those that had been read leave the file's frames",
         needs: Needs::VM,
         run: cow_file,
     },
@@ -120,13 +120,13 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "outside/swap_slot_reused",
-        what: "slots that pages of nobody who was asked for took meanwhile: a page comes back from the frame that it had",
+        what: "pages of a process that is not requested reuse swap slots meanwhile: a page comes back from the frame that it had",
         needs: Needs::VM,
         run: swap_slot_reused,
     },
     Case {
         name: "outside/filters",
-        what: "each filter with moves, copies and collapses: what it lets through is shown, what it keeps out is counted",
+        what: "each filter with moves, copies and collapses: events that pass are shown, the others are counted",
         needs: Needs {
             nodes: 2,
             // The kernel verifies the programs six times, under software emulation.
@@ -137,13 +137,13 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "outside/hooks",
-        what: "a run without --kinds hangs nothing on the way of page faults, unmapping and moves; with them all attach",
+        what: "a run without --kinds attaches no hook for page faults, unmapping and moves; with all kinds, all attach",
         needs: Needs::VM,
         run: hooks,
     },
     Case {
         name: "outside/refused",
-        what: "the tracepoint backend refuses kinds that it cannot see, and takes move",
+        what: "the tracepoint backend refuses kinds that it cannot see, and accepts move",
         needs: Needs::VM,
         run: refused,
     },

@@ -23,7 +23,7 @@ const ROOT: Needs = Needs {
 pub const CASES: &[Case] = &[
     Case {
         name: "pages/states",
-        what: "every state of memory has its own name, and nothing else is reported; both ways",
+        what: "every state of memory is reported under its name, and no other",
         needs: ROOT,
         run: states,
     },
@@ -44,25 +44,25 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "pages/untouched",
-        what: "looking at a process faults nothing in: its RSS and its page faults stay as they are",
+        what: "a look at a process faults nothing in: its RSS and its page faults do not change",
         needs: ROOT,
         run: untouched,
     },
     Case {
         name: "pages/hidden",
-        what: "without privileges sizes and states are shown, frames and nodes are said to be hidden",
+        what: "without privileges, sizes and states are shown, and frames and nodes are reported as hidden",
         needs: ROOT,
         run: hidden,
     },
     Case {
         name: "pages/refused",
-        what: "what has no pages, and what makes no sense, is refused in one message",
+        what: "processes without pages and invalid requests are refused in one message",
         needs: ROOT,
         run: refused,
     },
     Case {
         name: "pages/frames",
-        what: "the frames of the machine: those of a process are among them, with the same flags",
+        what: "the frames of the machine include those of a process, with the same flags",
         needs: ROOT,
         run: frames,
     },

@@ -52,31 +52,31 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "recording/killed",
-        what: "SIGKILL at 200 moments: every file is read, what is missing is a second at most, and said",
+        what: "SIGKILL at 200 moments: every file is readable, and at most a second is missing and reported",
         needs: HOST,
         run: killed,
     },
     Case {
         name: "recording/disk_full",
-        what: "a full disk ends the recording with an error; what came before is whole",
+        what: "a full disk ends the recording with an error; everything before is complete",
         needs: Needs::VM,
         run: disk_full,
     },
     Case {
         name: "recording/rotated",
-        what: "full files are kept as many as asked for, each to be read by itself; without rotation the first one ends it",
+        what: "the requested number of full files is kept, each readable on its own; without rotation, the first one ends the recording",
         needs: Needs::NOTHING,
         run: rotated,
     },
     Case {
         name: "recording/files",
-        what: "a file of its owner alone; never over another, never through a link, never onto a terminal",
+        what: "the file is for its owner alone; it never replaces another, follows no link, and is not written to a terminal",
         needs: ROOT,
         run: files,
     },
     Case {
         name: "recording/unwritable",
-        what: "a full device, a limit of the process: an error, and what was written is whole; a reader that goes away is none",
+        what: "a full device or a limit of the process is an error, and the written part is complete; a reader that closes the pipe is none",
         needs: ROOT,
         run: unwritable,
     },
@@ -247,7 +247,7 @@ fn killed(env: &Env) -> Result<Outcome> {
 fn is_prefix(path: &Path, killed: Nanos) -> Result<bool> {
     let found = read(path)?;
     ensure!(found.end.is_none(), "it has an end");
-    let last = found.missing.last().context("nothing is said to be missing")?;
+    let last = found.missing.last().context("nothing is reported as missing")?;
     ensure!(last.what.contains("it has no end"), "{:?}", found.missing);
     let numbers = found.events.iter().map(|(_, number)| *number);
     ensure!(numbers.eq(1..=found.events.len() as u64), "events are missing");

@@ -19,13 +19,13 @@ const SOON: Duration = Duration::from_mins(1);
 pub const CASES: &[Case] = &[
     Case {
         name: "unmapped/page_cache",
-        what: "page cache that nobody maps moves: each page by file and place, and the books have it to the page",
+        what: "page cache that nobody maps moves: each page is reported by file and offset, and the books agree to the page",
         needs: MOVABLE,
         run: |env| page_cache(env, "exact"),
     },
     Case {
         name: "unmapped/page_cache_tracepoint",
-        what: "the same with the tracepoint backend, which has these pages in the books alone",
+        what: "the same with the tracepoint backend, which has these pages only in the books",
         needs: MOVABLE,
         run: |env| page_cache(env, "tracepoint"),
     },

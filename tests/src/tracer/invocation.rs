@@ -283,7 +283,7 @@ impl Ended {
         );
         ensure!(
             stderr.matches("(os error").count() <= 1,
-            "the cause is told twice: {stderr}"
+            "the message has its cause twice: {stderr}"
         );
         for word in words {
             ensure!(stderr.contains(word), "no word of {word:?}: {stderr}");

@@ -214,7 +214,7 @@ impl Trace {
     pub fn ensure_only(&self, traced: &[u32]) -> Result<()> {
         let other = |line: &&MoveLine| !line.pid.is_some_and(|pid| traced.contains(&pid));
         let others: Vec<&MoveLine> = self.moves.iter().filter(other).take(5).collect();
-        ensure!(others.is_empty(), "not of {traced:?}, which were asked for: {others:?}");
+        ensure!(others.is_empty(), "not of the requested {traced:?}: {others:?}");
         Ok(())
     }
 

@@ -17,7 +17,7 @@ use crate::product::{
 
 pub const WORKLOAD: Workload = Workload {
     name: "bulk",
-    what: "bulk FILE EVENTS: records EVENTS made-up moves of neighbouring pages; with - says how many ns and bytes that takes",
+    what: "bulk FILE EVENTS: records EVENTS made-up moves of neighbouring pages; with -, reports the ns and bytes that this takes",
     run,
 };
 

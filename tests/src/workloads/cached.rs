@@ -14,8 +14,8 @@ use crate::truth::{Moves, Report, Snapshot};
 
 pub const WORKLOAD: Workload = Workload {
     name: "cached",
-    what: "cached MIB FILE: writes MIB of FILE; any order moves it from node 0, and tells how many pages move \
-           that nobody maps, and which of the file, by their place in it",
+    what: "cached MIB FILE: writes MIB of FILE; any order moves it from node 0, and reports the number of \
+           moved pages that nobody maps, and the moved pages of the file by their place in it",
     run,
 };
 

@@ -16,7 +16,7 @@ use crate::truth::{Moves, Report, Snapshot};
 
 pub const WORKLOAD: Workload = Workload {
     name: "changing",
-    what: "changing NAME [huge|collapsible]: `move CALL NODE` moves its memory and tells; `rename NAME`; `fork`",
+    what: "changing NAME [huge|collapsible]: `move CALL NODE` moves its memory and reports; `rename NAME`; `fork`",
     run,
 };
 

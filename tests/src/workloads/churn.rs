@@ -28,7 +28,7 @@ pub const WORKLOAD: Workload = Workload {
 
 pub const REBORN: Workload = Workload {
     name: "reborn",
-    what: "reborn LOG LIFE MILLISECONDS: what some of churn's processes become",
+    what: "reborn LOG LIFE MILLISECONDS: the program that some of churn's processes become",
     run: reborn,
 };
 

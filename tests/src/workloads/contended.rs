@@ -19,7 +19,7 @@ use crate::truth::Snapshot;
 pub const WORKLOAD: Workload = Workload {
     name: "contended",
     what: "contended alone|shared: hugetlb pages of a file; any order moves the first between nodes while the others are \
-           faulted in; tells the PIDs of those who map it (0: no child), its address, how often it stayed, and its frames",
+           faulted in; reports the PIDs of its owners (0: no child), its address, how often it stayed, and its frames",
     run,
 };
 

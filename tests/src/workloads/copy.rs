@@ -15,7 +15,7 @@ use crate::truth::{Moves, Report, Reports, Snapshot};
 
 pub const WORKLOAD: Workload = Workload {
     name: "copy",
-    what: "copy fork|thp|hugetlb|file|zero: `mark`, then `write` writes to pages that are not this process's alone",
+    what: "copy fork|thp|hugetlb|file|zero: `mark`, then `write` writes to pages that this process shares",
     run,
 };
 

@@ -11,8 +11,8 @@ use crate::truth::{Moves, Report, Snapshot};
 
 pub const WORKLOAD: Workload = Workload {
     name: "crowded",
-    what: "crowded MIB [stuck]: fills MIB of base pages; `crowd` takes the huge pages that are free and gives three of four \
-           base pages back; `mark`, then `look` tells which moved; stuck: compaction has to leave them",
+    what: "crowded MIB [stuck]: fills MIB of base pages; `crowd` takes the free huge pages and returns three of four base \
+           pages; `mark`, then `look` reports which moved; stuck: compaction has to leave them",
     run,
 };
 

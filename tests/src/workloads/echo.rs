@@ -10,7 +10,7 @@ use super::protocol::Workload;
 
 pub const WORKLOAD: Workload = Workload {
     name: "echo",
-    what: "echo: says `uid gid groups` on stderr and copies stdin to stdout",
+    what: "echo: prints `uid gid groups` on stderr and copies stdin to stdout",
     run,
 };
 

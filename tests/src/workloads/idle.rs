@@ -8,7 +8,7 @@ use super::protocol::{Workload, next_order, say};
 
 pub const WORKLOAD: Workload = Workload {
     name: "idle",
-    what: "idle [thread] [child] [stubborn]: says `ready`, with `thread` then its second thread's id; waits for an order",
+    what: "idle [thread] [child] [stubborn]: prints `ready`, and with `thread` its second thread's id; waits for an order",
     run,
 };
 

@@ -19,8 +19,8 @@ use crate::truth::{Moves, Report, Snapshot};
 
 pub const WORKLOAD: Workload = Workload {
     name: "killed",
-    what: "killed [heir]: `move` begins to move a child's pages from node 0 to 1, `end` kills it, moves the rest and tells; \
-           heir: its number is another's by then",
+    what: "killed [heir]: `move` begins to move a child's pages from node 0 to 1, `end` kills it, moves the rest and reports; \
+           heir: another process has its number by then",
     run,
 };
 

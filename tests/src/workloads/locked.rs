@@ -21,7 +21,7 @@ use crate::machine::provoke::{self, Knob};
 pub const WORKLOAD: Workload = Workload {
     name: "locked",
     what: "locked: page cache of a file that is never read, among memory with holes; any order compacts memory, and \
-           tells from when to when (CLOCK_MONOTONIC, ns), and which frames were locked all that time",
+           reports begin and end (CLOCK_MONOTONIC, ns), and the frames that were locked all that time",
     run,
 };
 

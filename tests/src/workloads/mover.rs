@@ -19,7 +19,7 @@ use crate::truth::{Moves, Report, Reports, Snapshot};
 
 pub const WORKLOAD: Workload = Workload {
     name: "mover",
-    what: "mover PAGES CALL MIB [NODE]: `mark`, then `move` moves MIB of PAGES on NODE (0) by CALL and tells",
+    what: "mover PAGES CALL MIB [NODE]: `mark`, then `move` moves MIB of PAGES on NODE (0) by CALL and reports",
     run,
 };
 
@@ -163,7 +163,7 @@ impl Pages {
             memory.touch(&part);
             ensure!(
                 Snapshot::take(part)?.in_runs_of(1 << order),
-                "the kernel gave other pages than asked for, which are of order {order}"
+                "the kernel gave other pages than the requested ones of order {order}"
             );
         }
         if self == Self::PteMappedThp {

@@ -12,7 +12,7 @@ use crate::truth::{Moves, Report, Snapshot};
 
 pub const WORKLOAD: Workload = Workload {
     name: "punched",
-    what: "punched MIB [NAME]: fills MIB of base pages and gives three of four back; `mark`, then `look` tells which moved",
+    what: "punched MIB [NAME]: fills MIB of base pages and returns three of four; `mark`, then `look` reports which moved",
     run,
 };
 

@@ -15,7 +15,7 @@ use crate::machine::memory::{HUGE, Memory};
 
 pub const WORKLOAD: Workload = Workload {
     name: "states",
-    what: "states: memory that is present, untouched, read only, guarded, marked, swapped, huge; tells in JSON what it made where",
+    what: "states: memory that is present, untouched, read only, guarded, marked, swapped, huge; reports the ranges in JSON",
     run,
 };
 

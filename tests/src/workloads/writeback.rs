@@ -16,7 +16,7 @@ use crate::machine::provoke;
 
 pub const WORKLOAD: Workload = Workload {
     name: "writeback",
-    what: "writeback: page cache that goes to a slow disk, on node 0; any order lets DAMON try to move it, and tells its frames",
+    what: "writeback: page cache that goes to a slow disk, on node 0; any order makes DAMON try to move it, and reports its frames",
     run,
 };
 

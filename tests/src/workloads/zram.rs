@@ -15,8 +15,8 @@ use crate::truth::Snapshot;
 
 pub const WORKLOAD: Workload = Workload {
     name: "zram",
-    what: "zram: a zram disk and pages beside its own; any order takes the memory they are in offline, and tells which \
-           of the pages beside moved",
+    what: "zram: a zram disk and pages beside its own; any order takes their memory offline, and reports which of \
+           the pages beside moved",
     run,
 };
 

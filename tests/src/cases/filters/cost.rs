@@ -12,7 +12,7 @@ use crate::truth::Report;
 
 pub const CASES: &[Case] = &[Case {
     name: "filters/cost",
-    what: "what a mapping costs in the kernel that is filtered out, against one that is reported",
+    what: "the kernel's cost of a mapping that is filtered out, compared with a reported one",
     needs: Needs { nodes: 2, ..Needs::VM },
     run: cost,
 }];
