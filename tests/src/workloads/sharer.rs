@@ -76,7 +76,7 @@ fn tell(
     answer.write_all(b"r")?;
     let mut byte = [0];
     if order.read(&mut byte)? == 0 {
-        return Ok(()); // nobody asks any more
+        return Ok(()); // the parent has ended
     }
     act()?;
     let moves = Moves::between(&before, &Snapshot::take(range.clone())?)?;
