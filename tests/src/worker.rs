@@ -61,7 +61,7 @@ impl Worker {
 
     /// Sends the workload its next order.
     pub fn send(&mut self, line: &str) -> Result<()> {
-        let stdin = self.stdin.as_mut().context("the workload was requested to exit")?;
+        let stdin = self.stdin.as_mut().context("the workload's stdin is already closed")?;
         writeln!(stdin, "{line}").with_context(|| format!("send {line:?} to workload {}", self.name))
     }
 

@@ -70,8 +70,8 @@ impl Lab {
         Ok(lab)
     }
 
-    /// Counts failed tests for missing kernels: one for each kernel that the run requires, and one if there is no
-    /// kernel.
+    /// Counts failed tests for missing kernels: one for each kernel that the run requires, and at least one if there is
+    /// no kernel at all.
     pub fn absent(&self) -> Tally {
         let bad = |needed| match needed {
             Needed::Yes => true,
