@@ -22,7 +22,7 @@ pub struct Case {
 /// The requirements of a case. Start from [`Needs::NOTHING`] or [`Needs::VM`].
 #[derive(Clone, Copy)]
 pub struct Needs {
-    pub place: Place,
+    pub site: Site,
     /// The shape of the VM, if the case runs in one.
     pub shape: Shape,
     pub root: bool,
@@ -34,7 +34,7 @@ pub struct Needs {
 
 impl Needs {
     pub const NOTHING: Self = Self {
-        place: Place::Anywhere,
+        site: Site::Anywhere,
         shape: Shape::Plain,
         root: false,
         nodes: 1,
@@ -42,23 +42,23 @@ impl Needs {
     };
     /// Changes the whole system, or needs the VM's known topology.
     pub const VM: Self = Self {
-        place: Place::Vm,
+        site: Site::Vm,
         root: true,
         ..Self::NOTHING
     };
 
     /// The reason why the case cannot run here, or `None` if it can.
     pub fn missing(&self, here: &Here) -> Option<Outcome> {
-        match (self.place, here.in_vm) {
-            (Place::Vm, false) => {
+        match (self.site, here.in_vm) {
+            (Site::Vm, false) => {
                 return Some(Outcome::NotApplicable("runs in a VM only: cargo xtask vm".into()));
             }
-            (Place::Host, true) => {
+            (Site::Host, true) => {
                 return Some(Outcome::NotApplicable("runs on the bare machine only".into()));
             }
-            (Place::Anywhere, _) | (Place::Vm, true) | (Place::Host, false) => {}
+            (Site::Anywhere, _) | (Site::Vm, true) | (Site::Host, false) => {}
         }
-        if self.place == Place::Vm && self.shape != here.shape {
+        if self.site == Site::Vm && self.shape != here.shape {
             return Some(Outcome::NotApplicable(format!("runs in a {} VM", self.shape.name())));
         }
         if here.nodes < self.nodes {
@@ -76,7 +76,7 @@ impl Needs {
 
 /// The places where a case may run.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum Site {
     Anywhere,
     /// Only in a VM of `cargo xtask vm`: the case may change the whole system.
     Vm,
@@ -168,7 +168,7 @@ pub fn is_plain_name(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Here, Needs, Outcome, Place, Shape, is_plain_name};
+    use super::{Here, Needs, Outcome, Shape, Site, is_plain_name};
 
     #[test]
     fn names_cannot_leave_the_directory() {
@@ -213,7 +213,7 @@ mod tests {
         assert!(Needs::VM.missing(&vm).is_none());
         assert!(
             Needs {
-                place: Place::Host,
+                site: Site::Host,
                 ..Needs::NOTHING
             }
             .missing(&vm)

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::case::{Case, Env, Needs, Outcome, Place};
+use crate::case::{Case, Env, Needs, Outcome, Site};
 use crate::tracer::lines::MoveLine;
 use crate::tracer::trace::{Trace, Tracing};
 use crate::truth::Report;
@@ -63,7 +63,7 @@ pub const CASES: &[Case] = &[
         what: "this kernel refuses function hooks: exact fails with the reason, auto goes on without",
         needs: Needs {
             root: true,
-            place: Place::Host,
+            site: Site::Host,
             ..Needs::NOTHING
         },
         run: fentry_refused,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
-use crate::case::{Case, Env, Needs, Outcome, Place};
+use crate::case::{Case, Env, Needs, Outcome, Site};
 use crate::machine::provoke::Knob;
 use crate::tracer::invocation::{ensure_harmless, program_with, public_copy, run, tracer};
 use crate::worker::Worker;
@@ -30,10 +30,7 @@ pub const CASES: &[Case] = &[
     Case {
         name: "pages/states_hugetlb",
         what: "the same with pages of hugetlb",
-        needs: Needs {
-            place: Place::Vm,
-            ..ROOT
-        },
+        needs: Needs { site: Site::Vm, ..ROOT },
         run: states_hugetlb,
     },
     Case {

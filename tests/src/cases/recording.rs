@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 
-use crate::case::{Case, Env, Needs, Outcome, Place};
+use crate::case::{Case, Env, Needs, Outcome, Site};
 use crate::product::{End, Event, Item, Missing, Nanos, RecordingFile, Step, now};
 use crate::tracer::invocation::{Ended, Program, SOON, run, tracer};
 use crate::tracer::lines::{CompactionLine, FailureLine, MoveLine};
@@ -26,7 +26,7 @@ const ROOT: Needs = Needs {
 };
 /// The cases are about the file alone, and start many processes: this is slow with one emulated CPU.
 const HOST: Needs = Needs {
-    place: Place::Host,
+    site: Site::Host,
     ..Needs::NOTHING
 };
 const NODES: Needs = Needs { nodes: 2, ..Needs::VM };

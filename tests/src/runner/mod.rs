@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use self::report::Report;
 use self::tally::{Tally, Verdict};
-use crate::case::{Case, Outcome, Place, is_plain_name};
+use crate::case::{Case, Outcome, Site, is_plain_name};
 use crate::cases::{self, bad_ends};
 use crate::here::{Here, Shape};
 
@@ -42,10 +42,10 @@ pub struct Args {
 
 pub fn list() -> ExitCode {
     for case in cases::all().filter(|case| !is_hidden(case)) {
-        let place = match case.needs.place {
-            Place::Anywhere => "anywhere".to_owned(),
-            Place::Vm => format!("{} VM", case.needs.shape.name()),
-            Place::Host => "host".to_owned(),
+        let place = match case.needs.site {
+            Site::Anywhere => "anywhere".to_owned(),
+            Site::Vm => format!("{} VM", case.needs.shape.name()),
+            Site::Host => "host".to_owned(),
         };
         println!("{:<36} {place:<10} {}", case.name, case.what);
     }
@@ -123,10 +123,10 @@ fn choose(names: &[String], here: &Here) -> Result<Vec<&'static Case>> {
 }
 
 fn in_place(case: &Case, here: &Here) -> bool {
-    match case.needs.place {
-        Place::Anywhere => true,
-        Place::Vm => here.in_vm,
-        Place::Host => !here.in_vm,
+    match case.needs.site {
+        Site::Anywhere => true,
+        Site::Vm => here.in_vm,
+        Site::Host => !here.in_vm,
     }
 }
 
@@ -261,7 +261,7 @@ fn print_line(name: &str, verdict: Verdict, took: Duration, detail: &str) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Case, Here, Place, Shape, choose, is_hidden};
+    use super::{Case, Here, Shape, Site, choose, is_hidden};
 
     fn host() -> Here {
         Here {
@@ -291,7 +291,7 @@ mod tests {
             choose(&[], &vm).expect("all").len()
         };
         let in_all: usize = Shape::ALL.into_iter().map(in_shape).sum();
-        let anywhere = |case: &&Case| case.needs.place != Place::Host && !is_hidden(case);
+        let anywhere = |case: &&Case| case.needs.site != Site::Host && !is_hidden(case);
         assert_eq!(in_all, crate::cases::all().filter(anywhere).count());
     }
 

@@ -19,10 +19,10 @@ use crate::{
     kernel::topology::Topology,
     pages::{
         self,
+        extent::State,
         filter::{self, Choice, Filter, Flags},
         frames::Machine,
         map,
-        run::State,
         sums::Sums,
         survey::{Frames, Groups, Places, by_place},
         walk::{Step, WalkError, Walked, walk},
@@ -303,7 +303,7 @@ fn physical(args: &Args, range: std::ops::Range<Pfn>, filter: &Filter) -> anyhow
             if !args.each {
                 groups.add(frames, node, zone);
             } else if written.is_ok() {
-                written = survey::run(&mut out, style, frames, node, zone);
+                written = survey::extent(&mut out, style, frames, node, zone);
             }
         });
     };
@@ -461,9 +461,9 @@ fn one(
                 vma = Some(Arc::clone(next));
                 sums = Sums::default();
             }
-            (Step::Run(run), Some(vma)) => {
-                sums.add(run);
-                format.run(who, vma, run)?;
+            (Step::Extent(extent), Some(vma)) => {
+                sums.add(extent);
+                format.extent(who, vma, extent)?;
             }
             (Step::End(outcome), Some(vma)) => {
                 all.merge(&sums);
@@ -473,7 +473,7 @@ fn one(
                 }
             }
             (Step::Bytes(bytes), _) => meter.advance(bytes),
-            (Step::Run(_) | Step::End(_), None) => {}
+            (Step::Extent(_) | Step::End(_), None) => {}
         }
         Ok(())
     })?;

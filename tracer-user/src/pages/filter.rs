@@ -1,7 +1,7 @@
 //! Selects pages, and the mappings that have to be read for them.
 //! Input: the words of the command line, checked.
 
-use crate::pages::run::{Run, State};
+use crate::pages::extent::{Extent, State};
 use crate::proc::entry::FIELDS;
 use crate::proc::maps::Vma;
 use crate::proc::page_flags;
@@ -59,13 +59,13 @@ impl Flags {
         Ok(())
     }
 
-    /// Whether a run matches. A run whose frame flags are not known matches only if there is no condition on them.
-    fn holds(&self, run: &Run) -> bool {
-        let frame = match run.flags {
+    /// Whether an extent matches. An extent whose frame flags are not known matches only if there is no condition on them.
+    fn holds(&self, extent: &Extent) -> bool {
+        let frame = match extent.flags {
             Some(flags) => self.frame.holds(flags.bits()),
             None => self.frame == Choice::default(),
         };
-        frame && self.entry.holds(run.entry.0)
+        frame && self.entry.holds(extent.entry.0)
     }
 }
 
@@ -125,19 +125,19 @@ impl Filter {
         parts
     }
 
-    /// Whether the pages of this run are selected.
-    pub fn wants(&self, run: &Run) -> bool {
+    /// Whether the pages of this extent are selected.
+    pub fn wants(&self, extent: &Extent) -> bool {
         let any = |empty: bool, found: bool| empty || found;
-        any(self.states.is_empty(), self.states.contains(&run.state))
+        any(self.states.is_empty(), self.states.contains(&extent.state))
             && any(
                 self.nodes.is_empty(),
-                run.node.is_some_and(|node| self.nodes.contains(&node)),
+                extent.node.is_some_and(|node| self.nodes.contains(&node)),
             )
             && any(
                 self.orders.is_empty(),
-                run.order.is_some_and(|order| self.orders.contains(&order)),
+                extent.order.is_some_and(|order| self.orders.contains(&order)),
             )
-            && self.flags.holds(run)
+            && self.flags.holds(extent)
     }
 }
 
@@ -173,19 +173,19 @@ pub fn matches(pattern: &str, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proc::entry::Place;
+    use crate::proc::entry::Meaning;
     use crate::proc::kpage::{KpfQuirks, PageFlags};
     use crate::proc::maps;
     use crate::proc::pagemap::Entry;
     use crate::units::Pfn;
 
-    fn run(flags: Option<u64>) -> Run {
-        Run {
+    fn extent(flags: Option<u64>) -> Extent {
+        Extent {
             address: VirtAddr(0x1000),
             pages: 1,
             state: State::Present,
             entry: Entry(1 << 63 | 1 << 56 | 7),
-            place: Place::Frame(Pfn(7)),
+            meaning: Meaning::Frame(Pfn(7)),
             node: Some(NodeId(1)),
             flags: flags.map(|word| PageFlags::new(word, KpfQuirks::default())),
             mapped: Some(1),
@@ -207,13 +207,13 @@ mod tests {
 
     #[test]
     fn flags_must_be_set_or_not() {
-        let dirty = run(Some(1 << 4 | 1 << 12));
+        let dirty = extent(Some(1 << 4 | 1 << 12));
         assert!(flags(&["dirty"]).wants(&dirty) && flags(&["dirty", "anon", "!lru"]).wants(&dirty));
         assert!(!flags(&["!dirty"]).wants(&dirty) && !flags(&["dirty", "lru"]).wants(&dirty));
         assert!(flags(&["exclusive", "!file"]).wants(&dirty) && !flags(&["soft_dirty"]).wants(&dirty));
-        // A run whose flags are not known matches no condition on them.
-        assert!(!flags(&["dirty"]).wants(&run(None)) && !flags(&["!dirty"]).wants(&run(None)));
-        assert!(flags(&["exclusive"]).wants(&run(None)));
+        // An extent whose flags are not known matches no condition on them.
+        assert!(!flags(&["dirty"]).wants(&extent(None)) && !flags(&["!dirty"]).wants(&extent(None)));
+        assert!(flags(&["exclusive"]).wants(&extent(None)));
         assert!(Flags::default().add("nonsense").unwrap_err().contains("--flags-help"));
         assert!(Flags::default().add("").is_err());
         let mut both = Flags::default();
@@ -223,14 +223,14 @@ mod tests {
 
     #[test]
     fn any_value_of_each_list_will_do() {
-        let page = run(Some(0));
+        let page = extent(Some(0));
         assert!(Filter::default().wants(&page) && !Filter::default().chooses_pages());
         let nodes = |nodes: &[u32]| Filter {
             nodes: nodes.iter().map(|&node| NodeId(node)).collect(),
             ..Filter::default()
         };
         assert!(nodes(&[0, 1]).wants(&page) && !nodes(&[0]).wants(&page) && nodes(&[0]).chooses_pages());
-        let elsewhere = Run { node: None, ..page };
+        let elsewhere = Extent { node: None, ..page };
         assert!(!nodes(&[0, 1]).wants(&elsewhere));
         let states = Filter {
             states: vec![State::Guard, State::Present],
@@ -238,7 +238,7 @@ mod tests {
             ..Filter::default()
         };
         assert!(!states.wants(&page));
-        let huge = Run {
+        let huge = Extent {
             order: Some(Order(9)),
             ..page
         };

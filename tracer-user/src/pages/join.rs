@@ -1,10 +1,10 @@
-//! Joins entries and frames into runs: neighbours with equal properties; for large folios with the way they are mapped.
+//! Joins entries and frames into extents: neighbours with equal properties; for large folios with the way they are mapped.
 //! Input: chunks of entries with their columns, by address.
 
 use crate::pages::chunks::is_hole;
+use crate::pages::extent::{Extent, Mapping, State};
 use crate::pages::frames::{Columns, POSITION};
-use crate::pages::run::{Mapping, Run, State};
-use crate::proc::entry::{Place, SwapTypes};
+use crate::proc::entry::{Meaning, SwapTypes};
 use crate::proc::kpage::{KpfQuirks, PageFlags};
 use crate::proc::pagemap::Entry;
 use crate::proc::scan::{Categories, Region};
@@ -17,13 +17,13 @@ const NOPAGE: u64 = PageFlags::NOPAGE;
 /// log2 of the base pages that a PMD maps.
 const PMD_ORDER: u8 = 9;
 
-/// Makes runs of pages. It keeps back at most the last folio and the run before it.
+/// Makes extents of pages. It keeps back at most the last folio and the extent before it.
 #[derive(Debug)]
 pub struct Joiner<'a> {
     types: &'a SwapTypes,
     quirks: KpfQuirks,
     open: Option<Open>,
-    pending: Option<Run>,
+    pending: Option<Extent>,
 }
 
 /// Properties of the pages of a chunk that entries and columns do not show.
@@ -38,8 +38,8 @@ pub struct Regions<'a> {
 /// The pages that the next one may continue.
 #[derive(Debug)]
 struct Open {
-    run: Run,
-    /// The entry that continues the run, apart from its frame.
+    extent: Extent,
+    /// The entry that continues the extent, apart from its frame.
     next: u64,
     step: u64,
     flags: u64,
@@ -64,20 +64,20 @@ impl<'a> Joiner<'a> {
         }
     }
 
-    /// Takes the next chunk of a mapping, and passes complete runs to `give`.
+    /// Takes the next chunk of a mapping, and passes complete extents to `give`.
     pub fn chunk(
         &mut self,
         first: VirtAddr,
         entries: &[u64],
         columns: &Columns,
         regions: Regions<'_>,
-        give: &mut impl FnMut(&Run),
+        give: &mut impl FnMut(&Extent),
     ) {
         let mut categories = Categorizer::new(regions.regions);
         if let Some(open) = &mut self.open
-            && open.run.end() == first
+            && open.extent.end() == first
         {
-            // A run of the last chunk continues: its categories are those of its first page here.
+            // An extent of the last chunk continues: its categories are those of its first page here.
             open.until = categories.at(first).until;
         }
         for (at, &entry) in entries.iter().enumerate() {
@@ -92,9 +92,9 @@ impl<'a> Joiner<'a> {
                 && node == open.node
                 && open.left > 0
                 && address < open.until
-                && open.run.end() == address
+                && open.extent.end() == address
             {
-                open.run.pages += 1;
+                open.extent.pages += 1;
                 open.next = open.next.wrapping_add(open.step);
                 open.left -= 1;
                 continue;
@@ -107,11 +107,11 @@ impl<'a> Joiner<'a> {
         }
     }
 
-    /// Ends the mapping and passes the remaining runs to `give`.
-    pub fn end(&mut self, give: &mut impl FnMut(&Run)) {
+    /// Ends the mapping and passes the remaining extents to `give`.
+    pub fn end(&mut self, give: &mut impl FnMut(&Extent)) {
         self.close(give);
-        if let Some(run) = self.pending.take() {
-            give(&run);
+        if let Some(extent) = self.pending.take() {
+            give(&extent);
         }
     }
 
@@ -126,46 +126,46 @@ impl<'a> Joiner<'a> {
         here: &Here,
         pfnmap: bool,
     ) -> Open {
-        let place = Entry(entry).place(self.types);
+        let meaning = Entry(entry).meaning(self.types);
         let has_flags = flags != Columns::UNKNOWN;
         let zero = has_flags && flags & ZERO_PAGE != 0 || here.categories.contain(Categories::PFNZERO);
-        let state = match place {
-            Place::Frame(_) | Place::HiddenFrame if zero => State::Zero,
-            Place::Frame(_) | Place::HiddenFrame if pfnmap || has_flags && flags & NOPAGE != 0 => State::Pfnmap,
+        let state = match meaning {
+            Meaning::Frame(_) | Meaning::HiddenFrame if zero => State::Zero,
+            Meaning::Frame(_) | Meaning::HiddenFrame if pfnmap || has_flags && flags & NOPAGE != 0 => State::Pfnmap,
             // `None` has no entry and does not occur here.
-            Place::Frame(_) | Place::HiddenFrame | Place::None => State::Present,
-            Place::Swap(_) => State::Swapped,
-            Place::HiddenEntry => State::Hidden,
-            Place::Migrating(_) => State::Migrating,
-            Place::DevicePrivate(_) => State::DevicePrivate,
-            Place::DeviceExclusive(_) => State::DeviceExclusive,
-            Place::HwPoison(_) => State::HwPoison,
-            Place::Guard => State::Guard,
-            Place::UffdWpMarker => State::UffdWp,
-            Place::PoisonMarker => State::Poisoned,
-            Place::Marker(_) | Place::Special { .. } => State::Special,
+            Meaning::Frame(_) | Meaning::HiddenFrame | Meaning::None => State::Present,
+            Meaning::Swap(_) => State::Swapped,
+            Meaning::HiddenEntry => State::Hidden,
+            Meaning::Migrating(_) => State::Migrating,
+            Meaning::DevicePrivate(_) => State::DevicePrivate,
+            Meaning::DeviceExclusive(_) => State::DeviceExclusive,
+            Meaning::HwPoison(_) => State::HwPoison,
+            Meaning::Guard => State::Guard,
+            Meaning::UffdWpMarker => State::UffdWp,
+            Meaning::PoisonMarker => State::Poisoned,
+            Meaning::Marker(_) | Meaning::Special { .. } => State::Special,
         };
-        let pfn = match place {
-            Place::Frame(pfn) => Some(pfn),
+        let pfn = match meaning {
+            Meaning::Frame(pfn) => Some(pfn),
             _ => None,
         };
-        let step = match place {
+        let step = match meaning {
             // The small page of zeros is one frame for all addresses; the huge one has as many frames as a huge page.
-            Place::Frame(_) if state == State::Zero && order == 0 => 0,
-            Place::Frame(_) => 1,
-            Place::Swap(_)
-            | Place::Migrating(_)
-            | Place::DevicePrivate(_)
-            | Place::DeviceExclusive(_)
-            | Place::HwPoison(_)
-            | Place::Special { .. } => 1 << 5,
-            Place::None
-            | Place::HiddenFrame
-            | Place::HiddenEntry
-            | Place::Guard
-            | Place::UffdWpMarker
-            | Place::PoisonMarker
-            | Place::Marker(_) => 0,
+            Meaning::Frame(_) if state == State::Zero && order == 0 => 0,
+            Meaning::Frame(_) => 1,
+            Meaning::Swap(_)
+            | Meaning::Migrating(_)
+            | Meaning::DevicePrivate(_)
+            | Meaning::DeviceExclusive(_)
+            | Meaning::HwPoison(_)
+            | Meaning::Special { .. } => 1 << 5,
+            Meaning::None
+            | Meaning::HiddenFrame
+            | Meaning::HiddenEntry
+            | Meaning::Guard
+            | Meaning::UffdWpMarker
+            | Meaning::PoisonMarker
+            | Meaning::Marker(_) => 0,
         };
         let left = match pfn {
             Some(pfn) if (1..Columns::NO_ORDER).contains(&order) => {
@@ -175,12 +175,12 @@ impl<'a> Joiner<'a> {
             _ => u64::MAX,
         };
         Open {
-            run: Run {
+            extent: Extent {
                 address,
                 pages: 1,
                 state,
                 entry: Entry(entry),
-                place,
+                meaning,
                 node: (node != Columns::NO_NODE).then_some(NodeId(node)),
                 flags: has_flags.then(|| PageFlags::new(flags & !POSITION, self.quirks)),
                 mapped: (count != Columns::UNKNOWN).then_some(count),
@@ -199,32 +199,32 @@ impl<'a> Joiner<'a> {
         }
     }
 
-    /// Turns the open pages into a run, and joins it with the neighbours of the same kind.
-    fn close(&mut self, give: &mut impl FnMut(&Run)) {
+    /// Turns the open pages into an extent, and joins it with the neighbours of the same kind.
+    fn close(&mut self, give: &mut impl FnMut(&Extent)) {
         let Some(open) = self.open.take() else { return };
-        let mut run = open.run;
-        run.mapping = match run.order {
-            Some(order) if order.0 > 0 => Some(mapping(&run, order, open.huge)),
+        let mut extent = open.extent;
+        extent.mapping = match extent.order {
+            Some(order) if order.0 > 0 => Some(mapping(&extent, order, open.huge)),
             // Hidden frames also hide the size of the folio, but not how it is mapped.
-            _ => (run.hides_frames() && open.huge == Some(true)).then_some(Mapping::Entry),
+            _ => (extent.hides_frames() && open.huge == Some(true)).then_some(Mapping::Entry),
         };
         if let Some(last) = &mut self.pending {
-            if continues(last, &run) {
-                last.pages += run.pages;
+            if continues(last, &extent) {
+                last.pages += extent.pages;
                 return;
             }
             give(last);
         }
-        self.pending = Some(run);
+        self.pending = Some(extent);
     }
 }
 
-fn mapping(run: &Run, order: Order, huge: Option<bool>) -> Mapping {
+fn mapping(extent: &Extent, order: Order, huge: Option<bool>) -> Mapping {
     let size = order.pages();
-    let whole = run.pages == size && run.pfn().is_some_and(|pfn| pfn.0.is_multiple_of(size));
+    let whole = extent.pages == size && extent.pfn().is_some_and(|pfn| pfn.0.is_multiple_of(size));
     if !whole {
         Mapping::Part
-    } else if !run.address.page().is_multiple_of(size) {
+    } else if !extent.address.page().is_multiple_of(size) {
         Mapping::Unaligned
     } else if order.0 < PMD_ORDER {
         Mapping::Pages
@@ -240,13 +240,13 @@ fn mapping(run: &Run, order: Order, huge: Option<bool>) -> Mapping {
 /// The flags of an entry beside the frame.
 const ENTRY_FLAGS: u64 = 0xff << 55 | 1 << 63;
 
-fn continues(last: &Run, run: &Run) -> bool {
+fn continues(last: &Extent, extent: &Extent) -> bool {
     last.order.is_some_and(|order| order.0 > 0)
-        && last.end() == run.address
-        && last.pfn().map(|pfn| pfn.plus(last.pages)) == run.pfn()
-        && last.entry.0 & ENTRY_FLAGS == run.entry.0 & ENTRY_FLAGS
-        && (last.state, last.node, last.flags, last.mapped) == (run.state, run.node, run.flags, run.mapped)
-        && (last.order, last.mapping) == (run.order, run.mapping)
+        && last.end() == extent.address
+        && last.pfn().map(|pfn| pfn.plus(last.pages)) == extent.pfn()
+        && last.entry.0 & ENTRY_FLAGS == extent.entry.0 & ENTRY_FLAGS
+        && (last.state, last.node, last.flags, last.mapped) == (extent.state, extent.node, extent.flags, extent.mapped)
+        && (last.order, last.mapping) == (extent.order, extent.mapping)
 }
 
 /// Finds the categories of pages, which must come in ascending order of address.
@@ -310,26 +310,29 @@ mod tests {
         }
     }
 
-    /// The runs of chunks that follow each other from `BASE` on.
-    fn runs(chunks: &[(&[u64], &Columns, Regions<'_>)]) -> Vec<Run> {
+    /// The extents of chunks that follow each other from `BASE` on.
+    fn extents(chunks: &[(&[u64], &Columns, Regions<'_>)]) -> Vec<Extent> {
         let types = SwapTypes::running();
         let mut joiner = Joiner::new(&types, KpfQuirks::default());
-        let (mut runs, mut at) = (Vec::new(), BASE);
+        let (mut extents, mut at) = (Vec::new(), BASE);
         for (entries, columns, regions) in chunks {
-            joiner.chunk(at, entries, columns, *regions, &mut |run| runs.push(*run));
+            joiner.chunk(at, entries, columns, *regions, &mut |extent| extents.push(*extent));
             at = at.plus_pages(entries.len() as u64);
         }
-        joiner.end(&mut |run| runs.push(*run));
-        runs
+        joiner.end(&mut |extent| extents.push(*extent));
+        extents
     }
 
-    fn of(entries: &[u64], columns: &Columns) -> Vec<Run> {
-        runs(&[(entries, columns, Regions::default())])
+    fn of(entries: &[u64], columns: &Columns) -> Vec<Extent> {
+        extents(&[(entries, columns, Regions::default())])
     }
 
-    fn shape(runs: &[Run]) -> Vec<(u64, u64, State)> {
-        let place = |run: &Run| run.address.page() - BASE.page();
-        runs.iter().map(|run| (place(run), run.pages, run.state)).collect()
+    fn shape(extents: &[Extent]) -> Vec<(u64, u64, State)> {
+        let place = |extent: &Extent| extent.address.page() - BASE.page();
+        extents
+            .iter()
+            .map(|extent| (place(extent), extent.pages, extent.state))
+            .collect()
     }
 
     #[test]
@@ -342,10 +345,10 @@ mod tests {
             PRESENT | 0x20,
             PRESENT | 1 << 61 | 0x21,
         ];
-        let runs = of(&entries, &columns(6));
+        let extents = of(&entries, &columns(6));
         let present = State::Present;
         assert_eq!(
-            shape(&runs),
+            shape(&extents),
             [(0, 2, present), (3, 1, present), (4, 1, present), (5, 1, present)]
         );
         let mut differing = columns(2);
@@ -356,16 +359,16 @@ mod tests {
         assert_eq!(of(&entries[..2], &differing).len(), 2);
         differing = columns(2);
         differing.flags[1] = 1 << 4;
-        let runs = of(&entries[..2], &differing);
-        assert!(runs[1].flags.unwrap().has("dirty") && !runs[0].flags.unwrap().has("dirty"));
+        let extents = of(&entries[..2], &differing);
+        assert!(extents[1].flags.unwrap().has("dirty") && !extents[0].flags.unwrap().has("dirty"));
     }
 
     #[test]
     fn a_run_goes_on_in_the_next_chunk() {
         let columns = columns(2);
         let none = Regions::default();
-        let runs = runs(&[(&[0, PRESENT | 7], &columns, none), (&[PRESENT | 8, 0], &columns, none)]);
-        assert_eq!(shape(&runs), [(1, 2, State::Present)]);
+        let extents = extents(&[(&[0, PRESENT | 7], &columns, none), (&[PRESENT | 8, 0], &columns, none)]);
+        assert_eq!(shape(&extents), [(1, 2, State::Present)]);
     }
 
     #[test]
@@ -384,7 +387,7 @@ mod tests {
         columns.counts.fill(Columns::UNKNOWN);
         columns.orders.fill(Columns::NO_ORDER);
         columns.nodes.fill(Columns::NO_NODE);
-        let runs = of(&entries, &columns);
+        let extents = of(&entries, &columns);
         let expected = [
             (0, 2, State::Swapped),
             (2, 1, State::Hidden),
@@ -392,9 +395,9 @@ mod tests {
             (4, 1, State::UffdWp),
             (5, 1, State::Present),
         ];
-        assert_eq!(shape(&runs), expected);
-        assert_eq!(runs[0].slot().map(|slot| slot.offset), Some(5));
-        let hidden = runs[4];
+        assert_eq!(shape(&extents), expected);
+        assert_eq!(extents[0].slot().map(|slot| slot.offset), Some(5));
+        let hidden = extents[4];
         assert!(hidden.hides_frames() && hidden.pfn().is_none());
         assert_eq!(
             (hidden.node, hidden.flags, hidden.mapped, hidden.order),
@@ -422,7 +425,7 @@ mod tests {
             regions: Some(&regions),
             pfnmap: false,
         };
-        let found = runs(&[(&[PRESENT; 3], &hidden, known)]);
+        let found = extents(&[(&[PRESENT; 3], &hidden, known)]);
         assert_eq!(
             shape(&found),
             [(0, 1, State::Present), (1, 1, State::Zero), (2, 1, State::Present)]
@@ -440,7 +443,7 @@ mod tests {
             regions: None,
             pfnmap: true,
         };
-        let found = runs(&[(&[PRESENT | 7], &columns, regions)]);
+        let found = extents(&[(&[PRESENT | 7], &columns, regions)]);
         assert_eq!(found[0].state, State::Pfnmap);
     }
 
@@ -459,14 +462,15 @@ mod tests {
     fn large_folios_are_mapped_whole_or_in_part() {
         let mapping = |order, first, pages| {
             let (entries, columns) = large(order, first, pages);
-            let runs = of(&entries, &columns);
-            assert!(runs.iter().all(|run| run.order == Some(Order(order))));
-            runs.iter()
-                .map(|run| (run.pages, run.mapping.unwrap()))
+            let extents = of(&entries, &columns);
+            assert!(extents.iter().all(|extent| extent.order == Some(Order(order))));
+            extents
+                .iter()
+                .map(|extent| (extent.pages, extent.mapping.unwrap()))
                 .collect::<Vec<_>>()
         };
         assert_eq!(mapping(2, 8, 4), [(4, Mapping::Pages)]);
-        // Neighbours of the same kind become one run.
+        // Neighbours of the same kind become one extent.
         assert_eq!(mapping(2, 8, 12), [(12, Mapping::Pages)]);
         assert_eq!(mapping(2, 8, 3), [(3, Mapping::Part)]);
         assert_eq!(mapping(2, 9, 7), [(3, Mapping::Part), (4, Mapping::Unaligned)]);
@@ -485,8 +489,8 @@ mod tests {
             regions: Some(std::slice::from_ref(&region)),
             pfnmap: false,
         };
-        let found = runs(&[(&entries, &columns, known)]);
-        let mappings: Vec<_> = found.iter().map(|run| (run.pages, run.mapping)).collect();
+        let found = extents(&[(&entries, &columns, known)]);
+        let mappings: Vec<_> = found.iter().map(|extent| (extent.pages, extent.mapping)).collect();
         assert_eq!(mappings, [(512, Some(Mapping::Entry)), (512, Some(Mapping::Pages))]);
         // A chunk that ends within it makes no difference.
         let part = |from: usize, to: usize| Columns {
@@ -495,7 +499,7 @@ mod tests {
             orders: columns.orders[from..to].to_vec(),
             nodes: columns.nodes[from..to].to_vec(),
         };
-        let cut = runs(&[
+        let cut = extents(&[
             (&entries[..100], &part(0, 100), known),
             (&entries[100..], &part(100, 1024), known),
         ]);

@@ -1,9 +1,9 @@
 //! A mapping as a row of cells; each cell has the colour of most of its pages.
-//! Input: the runs of the mapping.
+//! Input: the extents of the mapping.
 
 use std::collections::BTreeMap;
 
-use crate::pages::run::{Run, State};
+use crate::pages::extent::{Extent, State};
 use crate::units::{NodeId, Order, VirtAddr};
 
 /// The property by which pages are coloured.
@@ -59,11 +59,11 @@ impl Cells {
         self.pages
     }
 
-    /// Adds the pages of a run to their cells.
-    pub fn add(&mut self, run: &Run) {
-        let shade = self.shade(run);
-        let first = run.address.page().saturating_sub(self.start.page());
-        let (mut at, end) = (first, first + run.pages);
+    /// Adds the pages of an extent to their cells.
+    pub fn add(&mut self, extent: &Extent) {
+        let shade = self.shade(extent);
+        let first = extent.address.page().saturating_sub(self.start.page());
+        let (mut at, end) = (first, first + extent.pages);
         while at < end {
             let cell = at / self.pages;
             let next = ((cell + 1) * self.pages).min(end);
@@ -75,13 +75,13 @@ impl Cells {
         }
     }
 
-    fn shade(&self, run: &Run) -> Shade {
-        if run.state != State::Present || self.by == By::State {
-            return Shade::State(run.state);
+    fn shade(&self, extent: &Extent) -> Shade {
+        if extent.state != State::Present || self.by == By::State {
+            return Shade::State(extent.state);
         }
         let known = match self.by {
-            By::Node => run.node.map(Shade::Node),
-            By::Size => run.order.map(Shade::Size),
+            By::Node => extent.node.map(Shade::Node),
+            By::Size => extent.order.map(Shade::Size),
             By::State => None,
         };
         known.unwrap_or(Shade::Hidden)
@@ -102,17 +102,17 @@ impl Cells {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proc::entry::Place;
+    use crate::proc::entry::Meaning;
     use crate::proc::pagemap::Entry;
     use crate::units::Pfn;
 
-    fn run(page: u64, pages: u64, node: u32) -> Run {
-        Run {
+    fn extent(page: u64, pages: u64, node: u32) -> Extent {
+        Extent {
             address: VirtAddr(page << 12),
             pages,
             state: State::Present,
             entry: Entry(1 << 63 | 7),
-            place: Place::Frame(Pfn(7)),
+            meaning: Meaning::Frame(Pfn(7)),
             node: Some(NodeId(node)),
             flags: None,
             mapped: None,
@@ -129,11 +129,11 @@ mod tests {
     fn a_cell_is_what_most_of_its_pages_are() {
         let mut cells = Cells::new(VirtAddr(16 << 12), VirtAddr(46 << 12), 8, By::Node);
         assert_eq!(cells.pages(), 4);
-        cells.add(&run(17, 6, 0));
-        cells.add(&run(23, 9, 1));
-        cells.add(&Run {
+        cells.add(&extent(17, 6, 0));
+        cells.add(&extent(23, 9, 1));
+        cells.add(&Extent {
             state: State::Swapped,
-            ..run(40, 1, 0)
+            ..extent(40, 1, 0)
         });
         let node = |node| Some(Shade::Node(NodeId(node)));
         let swapped = Some(Shade::State(State::Swapped));
@@ -146,14 +146,14 @@ mod tests {
     #[test]
     fn small_mappings_have_a_cell_for_each_page() {
         let mut cells = Cells::new(VirtAddr(0x1000), VirtAddr(0x4000), 80, By::Size);
-        cells.add(&run(2, 1, 0));
-        cells.add(&Run {
+        cells.add(&extent(2, 1, 0));
+        cells.add(&Extent {
             order: None,
-            ..run(3, 5, 0)
+            ..extent(3, 5, 0)
         });
         assert_eq!(shades(&cells), [None, Some(Shade::Size(Order(9))), Some(Shade::Hidden)]);
         let mut states = Cells::new(VirtAddr(0x1000), VirtAddr(0x2000), 80, By::State);
-        states.add(&run(1, 1, 0));
+        states.add(&extent(1, 1, 0));
         assert_eq!(shades(&states), [Some(Shade::State(State::Present))]);
     }
 }

@@ -3,11 +3,11 @@
 //! address.
 
 pub mod chunks;
+pub mod extent;
 pub mod filter;
 pub mod frames;
 pub mod join;
 pub mod map;
-pub mod run;
 pub mod sums;
 pub mod survey;
 pub mod walk;

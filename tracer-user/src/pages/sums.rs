@@ -1,9 +1,9 @@
-//! Sums over the runs of a mapping, a process, or several processes.
-//! Input: runs.
+//! Sums over the extents of a mapping, a process, or several processes.
+//! Input: extents.
 
 use std::collections::BTreeMap;
 
-use crate::pages::run::{Mapping, Run, State};
+use crate::pages::extent::{Extent, Mapping, State};
 use crate::units::{NodeId, Order};
 
 /// Base pages by their properties; every count is in pages.
@@ -59,32 +59,32 @@ impl Default for Sums {
 }
 
 impl Sums {
-    /// Counts a run.
-    pub fn add(&mut self, run: &Run) {
-        let pages = run.pages;
-        self.states[run.state.index()] += pages;
-        if let Some(mapping) = run.mapping {
+    /// Counts an extent.
+    pub fn add(&mut self, extent: &Extent) {
+        let pages = extent.pages;
+        self.states[extent.state.index()] += pages;
+        if let Some(mapping) = extent.mapping {
             self.mappings[mapping.index()] += pages;
         }
         let given = |flag: bool| if flag { pages } else { 0 };
-        self.soft_dirty += given(run.entry.soft_dirty());
-        self.uffd_wp += given(run.entry.uffd_wp());
-        self.file += given(run.entry.file_or_shmem());
-        if run.state == State::Present {
-            self.exclusive += given(run.entry.exclusive());
-            self.shared += given(!run.entry.exclusive());
+        self.soft_dirty += given(extent.entry.soft_dirty());
+        self.uffd_wp += given(extent.entry.uffd_wp());
+        self.file += given(extent.entry.file_or_shmem());
+        if extent.state == State::Present {
+            self.exclusive += given(extent.entry.exclusive());
+            self.shared += given(!extent.entry.exclusive());
             // Pages of zeros and of devices are not the process's memory: they have no node and no size.
-            match (run.node, run.hides_frames()) {
+            match (extent.node, extent.hides_frames()) {
                 (Some(node), _) => *self.nodes.entry(node).or_default() += pages,
                 (None, true) => self.hidden += pages,
                 (None, false) => self.elsewhere += pages,
             }
-            match run.order {
+            match extent.order {
                 Some(order) => *self.orders.entry(order).or_default() += pages,
                 None => self.unknown_size += pages,
             }
         }
-        if let Some(flags) = run.flags {
+        if let Some(flags) = extent.flags {
             self.flagged += pages;
             let mut bits = flags.bits();
             while bits != 0 {
@@ -92,7 +92,7 @@ impl Sums {
                 bits &= bits - 1;
             }
         }
-        self.most_mapped = self.most_mapped.max(run.mapped.unwrap_or(0));
+        self.most_mapped = self.most_mapped.max(extent.mapped.unwrap_or(0));
     }
 
     /// Adds another sum.
@@ -179,18 +179,18 @@ impl Sums {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proc::entry::Place;
+    use crate::proc::entry::Meaning;
     use crate::proc::kpage::{KpfQuirks, PageFlags};
     use crate::proc::pagemap::Entry;
     use crate::units::{Pfn, VirtAddr};
 
-    fn run(state: State, pages: u64, word: u64) -> Run {
-        Run {
+    fn extent(state: State, pages: u64, word: u64) -> Extent {
+        Extent {
             address: VirtAddr(0x1000),
             pages,
             state,
             entry: Entry(word),
-            place: Place::Frame(Pfn(7)),
+            meaning: Meaning::Frame(Pfn(7)),
             node: Some(NodeId(1)),
             flags: Some(PageFlags::new(1 << 4 | 1 << 33, KpfQuirks::default())),
             mapped: Some(3),
@@ -202,22 +202,22 @@ mod tests {
     #[test]
     fn each_run_is_counted_once_in_each_table() {
         let mut sums = Sums::default();
-        sums.add(&run(State::Present, 5, 1 << 56 | 1 << 55));
-        sums.add(&Run {
+        sums.add(&extent(State::Present, 5, 1 << 56 | 1 << 55));
+        sums.add(&Extent {
             order: Some(Order(9)),
             mapping: Some(Mapping::Part),
             node: Some(NodeId(0)),
-            ..run(State::Present, 2, 1 << 61)
+            ..extent(State::Present, 2, 1 << 61)
         });
-        sums.add(&Run {
-            place: Place::HiddenFrame,
+        sums.add(&Extent {
+            meaning: Meaning::HiddenFrame,
             node: None,
             flags: None,
             mapped: None,
             order: None,
-            ..run(State::Present, 1, 0)
+            ..extent(State::Present, 1, 0)
         });
-        sums.add(&run(State::Zero, 4, 0));
+        sums.add(&extent(State::Zero, 4, 0));
         assert_eq!(
             sums.states().collect::<Vec<_>>(),
             [(State::Present, 8), (State::Zero, 4)]

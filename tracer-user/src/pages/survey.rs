@@ -246,25 +246,25 @@ impl<'a> Units<'a> {
             true if open.pages.is_power_of_two() => u8::try_from(open.pages.trailing_zeros()).ok().map(Order),
             true => None,
         };
-        let run = frames(open.pfn, open.pages, order);
-        self.give(run, visit);
+        let extent = frames(open.pfn, open.pages, order);
+        self.give(extent, visit);
     }
 
-    fn give(&mut self, run: Frames, visit: &mut impl FnMut(&Frames)) {
+    fn give(&mut self, extent: Frames, visit: &mut impl FnMut(&Frames)) {
         if let Some(last) = &mut self.pending
-            && last.pfn.plus(last.pages) == run.pfn
-            && (last.flags, last.mapped, last.order) == (run.flags, run.mapped, run.order)
+            && last.pfn.plus(last.pages) == extent.pfn
+            && (last.flags, last.mapped, last.order) == (extent.flags, extent.mapped, extent.order)
         {
-            last.pages += run.pages;
+            last.pages += extent.pages;
             return;
         }
         self.flush(visit);
-        self.pending = Some(run);
+        self.pending = Some(extent);
     }
 
     fn flush(&mut self, visit: &mut impl FnMut(&Frames)) {
-        if let Some(run) = self.pending.take() {
-            visit(&run);
+        if let Some(extent) = self.pending.take() {
+            visit(&extent);
         }
     }
 }
@@ -273,39 +273,39 @@ impl<'a> Units<'a> {
 mod tests {
     use super::*;
 
-    fn runs(first: u64, words: &[u64]) -> Vec<(u64, u64, Option<u8>)> {
+    fn extents(first: u64, words: &[u64]) -> Vec<(u64, u64, Option<u8>)> {
         let machine = Machine::open().without_frame_files();
         let mut units = Units::new(&machine);
-        let mut runs = Vec::new();
-        let mut visit = |run: &Frames| runs.push((run.pfn.0, run.pages, run.order.map(|order| order.0)));
+        let mut extents = Vec::new();
+        let mut visit = |extent: &Frames| extents.push((extent.pfn.0, extent.pages, extent.order.map(|order| order.0)));
         for (pfn, &word) in (first..).zip(words) {
             units.frame(pfn, word, Some(0), &mut visit);
         }
         units.close(&mut visit);
         units.flush(&mut visit);
-        runs
+        extents
     }
 
     #[test]
     fn frames_become_units() {
         let dirty = 1 << 4;
-        assert_eq!(runs(5, &[0, 0, dirty, dirty]), [(5, 2, Some(0)), (7, 2, Some(0))]);
+        assert_eq!(extents(5, &[0, 0, dirty, dirty]), [(5, 2, Some(0)), (7, 2, Some(0))]);
         let compound = [HEAD, TAIL, TAIL, TAIL];
         // Two units of the same size become one answer.
-        assert_eq!(runs(8, &[compound, compound].concat()), [(8, 8, Some(2))]);
-        assert_eq!(runs(8, &[HEAD, TAIL, 0, 0]), [(8, 2, Some(1)), (10, 2, Some(0))]);
+        assert_eq!(extents(8, &[compound, compound].concat()), [(8, 8, Some(2))]);
+        assert_eq!(extents(8, &[HEAD, TAIL, 0, 0]), [(8, 2, Some(1)), (10, 2, Some(0))]);
         // The range begins within a unit.
-        assert_eq!(runs(9, &[TAIL, TAIL, TAIL, 0]), [(9, 3, None), (12, 1, Some(0))]);
+        assert_eq!(extents(9, &[TAIL, TAIL, TAIL, 0]), [(9, 3, None), (12, 1, Some(0))]);
     }
 
     #[test]
     fn free_blocks_are_as_large_as_their_place_allows() {
         assert_eq!(
-            runs(1, &[BUDDY; 7]),
+            extents(1, &[BUDDY; 7]),
             [(1, 1, Some(0)), (2, 2, Some(1)), (4, 4, Some(2))]
         );
-        assert_eq!(runs(1024, &[BUDDY; 2048]), [(1024, 2048, Some(10))]);
-        assert_eq!(runs(4, &[BUDDY; 6]), [(4, 4, Some(2)), (8, 2, Some(1))]);
+        assert_eq!(extents(1024, &[BUDDY; 2048]), [(1024, 2048, Some(10))]);
+        assert_eq!(extents(4, &[BUDDY; 6]), [(4, 4, Some(2)), (8, 2, Some(1))]);
     }
 
     #[test]

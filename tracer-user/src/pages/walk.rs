@@ -1,4 +1,4 @@
-//! The pages of one process as a stream: its mappings by address, and the runs of each mapping.
+//! The pages of one process as a stream: its mappings by address, and the extents of each mapping.
 //! Input: /proc/PID/maps and /proc/PID/pagemap, the machine's frames, a filter.
 
 use std::io;
@@ -7,10 +7,10 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::pages::chunks::{Chunks, Outcome};
+use crate::pages::extent::Extent;
 use crate::pages::filter::Filter;
 use crate::pages::frames::{Columns, Frames, Machine};
 use crate::pages::join::{Joiner, Regions};
-use crate::pages::run::Run;
 use crate::proc::maps::{AddressSpace, Vma};
 use crate::proc::pagemap::{LookupError, Pagemap};
 use crate::proc::scan::{Categories, Region};
@@ -43,8 +43,8 @@ pub enum WalkError {
 pub enum Step<'a> {
     /// A mapping with selected pages begins.
     Vma(&'a Arc<Vma>),
-    /// A run of selected pages of this mapping.
-    Run(&'a Run),
+    /// An extent of selected pages of this mapping.
+    Extent(&'a Extent),
     /// The walk has covered this many more bytes of address space.
     Bytes(u64),
     /// The mapping ends.
@@ -168,9 +168,9 @@ impl Walker<'_> {
                     regions: regions.as_deref(),
                     pfnmap: chunk.pfnmap,
                 };
-                joiner.chunk(chunk.first, chunk.entries, columns, regions, &mut |run| {
-                    if given.is_ok() && filter.wants(run) {
-                        given = visit(Step::Run(run));
+                joiner.chunk(chunk.first, chunk.entries, columns, regions, &mut |extent| {
+                    if given.is_ok() && filter.wants(extent) {
+                        given = visit(Step::Extent(extent));
                     }
                 });
                 let now = chunk.first.plus_pages(chunk.entries.len() as u64);
@@ -178,9 +178,9 @@ impl Walker<'_> {
                 done = now;
                 Ok(())
             })?;
-            joiner.end(&mut |run| {
-                if given.is_ok() && filter.wants(run) {
-                    given = visit(Step::Run(run));
+            joiner.end(&mut |extent| {
+                if given.is_ok() && filter.wants(extent) {
+                    given = visit(Step::Extent(extent));
                 }
             });
             given?;
@@ -214,7 +214,7 @@ fn is_pfnmap(vma: &Vma) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pages::run::State;
+    use crate::pages::extent::State;
     use crate::pages::sums::Sums;
     use crate::units::VirtAddr;
 
@@ -231,7 +231,7 @@ mod tests {
         let walked = walk(Tgid(std::process::id()), &machine, &filter, &mut |step| {
             match step {
                 Step::Vma(_) => vmas += 1,
-                Step::Run(run) => sums.add(run),
+                Step::Extent(extent) => sums.add(extent),
                 Step::Bytes(further) => bytes += further,
                 Step::End(outcome) => assert_eq!(outcome.unread, 0),
             }

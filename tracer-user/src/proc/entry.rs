@@ -97,7 +97,7 @@ pub const FIELDS: [Field; 10] = [
 
 /// The meaning of an entry. Entries that look like swap but are not have variants of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Place {
+pub enum Meaning {
     /// Nothing is there: never touched, given back, or not mapped.
     None,
     /// The page is in this frame.
@@ -138,51 +138,51 @@ impl Entry {
     /// The meaning of the entry, given the kernel's swap types.
     ///
     /// Without CAP_SYS_ADMIN type and offset read 0, the header of the first swap area, where no page can be: that is
-    /// [`Place::HiddenEntry`]. Migration entries of hugetlb have no bit of their own and read [`Place::None`]
+    /// [`Meaning::HiddenEntry`]. Migration entries of hugetlb have no bit of their own and read [`Meaning::None`]
     /// (fs/proc/task_mmu.c, `pagemap_hugetlb_range`, 6.1 to 7.3).
-    pub fn place(self, types: &SwapTypes) -> Place {
+    pub fn meaning(self, types: &SwapTypes) -> Meaning {
         if self.0 & (1 << pagemap::GUARD) != 0 {
-            return Place::Guard;
+            return Meaning::Guard;
         }
         let number = self.0 & pagemap::PFN_MASK;
         if self.0 & (1 << pagemap::PRESENT) != 0 {
             return match number {
-                0 => Place::HiddenFrame,
-                pfn => Place::Frame(Pfn(pfn)),
+                0 => Meaning::HiddenFrame,
+                pfn => Meaning::Frame(Pfn(pfn)),
             };
         }
         if self.0 & (1 << pagemap::SWAP) == 0 {
-            return Place::None;
+            return Meaning::None;
         }
         if number == 0 {
-            return Place::HiddenEntry;
+            return Meaning::HiddenEntry;
         }
         let [ty, ..] = (number & u64::from(LAST_TYPE)).to_le_bytes();
         let offset = number >> pagemap::SWAP_TYPE_BITS;
         match types.kind(ty) {
-            SwapType::Area => Place::Swap(SwapSlot { ty, offset }),
-            SwapType::Migration => Place::Migrating(Pfn(offset)),
-            SwapType::DevicePrivate => Place::DevicePrivate(Pfn(offset)),
-            SwapType::DeviceExclusive => Place::DeviceExclusive(Pfn(offset)),
-            SwapType::HwPoison => Place::HwPoison(Pfn(offset)),
-            SwapType::SwapinError => Place::PoisonMarker,
+            SwapType::Area => Meaning::Swap(SwapSlot { ty, offset }),
+            SwapType::Migration => Meaning::Migrating(Pfn(offset)),
+            SwapType::DevicePrivate => Meaning::DevicePrivate(Pfn(offset)),
+            SwapType::DeviceExclusive => Meaning::DeviceExclusive(Pfn(offset)),
+            SwapType::HwPoison => Meaning::HwPoison(Pfn(offset)),
+            SwapType::SwapinError => Meaning::PoisonMarker,
             SwapType::Marker => marker(offset),
-            SwapType::Unknown => Place::Special { ty, offset },
+            SwapType::Unknown => Meaning::Special { ty, offset },
         }
     }
 }
 
 /// `PTE_MARKER_*`, include/linux/swapops.h (7.2 and later: leafops.h): flags in the offset. UFFD_WP since 5.19,
 /// POISONED since 6.2 (as SWAPIN_ERROR before 6.6), GUARD since 6.13.
-fn marker(offset: u64) -> Place {
+fn marker(offset: u64) -> Meaning {
     const UFFD_WP: u64 = 1 << 0;
     const POISONED: u64 = 1 << 1;
     const GUARD: u64 = 1 << 2;
     match offset {
-        flags if flags & GUARD != 0 => Place::Guard,
-        flags if flags & POISONED != 0 => Place::PoisonMarker,
-        flags if flags & UFFD_WP != 0 => Place::UffdWpMarker,
-        flags => Place::Marker(flags),
+        flags if flags & GUARD != 0 => Meaning::Guard,
+        flags if flags & POISONED != 0 => Meaning::PoisonMarker,
+        flags if flags & UFFD_WP != 0 => Meaning::UffdWpMarker,
+        flags => Meaning::Marker(flags),
     }
 }
 
@@ -362,28 +362,31 @@ mod tests {
     #[test]
     fn a_page_is_in_a_frame_or_hidden_or_nowhere() {
         let types = types(Version(6, 12, 0), bare);
-        assert_eq!(Entry(PRESENT | 0x1234).place(&types), Place::Frame(Pfn(0x1234)));
+        assert_eq!(Entry(PRESENT | 0x1234).meaning(&types), Meaning::Frame(Pfn(0x1234)));
         assert_eq!(
-            Entry(PRESENT | 1 << 56 | 0x1234).place(&types),
-            Place::Frame(Pfn(0x1234))
+            Entry(PRESENT | 1 << 56 | 0x1234).meaning(&types),
+            Meaning::Frame(Pfn(0x1234))
         );
         assert_eq!(
-            Entry(PRESENT | ((1 << 55) - 1)).place(&types),
-            Place::Frame(Pfn((1 << 55) - 1))
+            Entry(PRESENT | ((1 << 55) - 1)).meaning(&types),
+            Meaning::Frame(Pfn((1 << 55) - 1))
         );
-        assert_eq!(Entry(PRESENT | 1 << 61).place(&types), Place::HiddenFrame);
-        assert_eq!(Entry(SWAP).place(&types), Place::HiddenEntry);
-        assert_eq!(Entry(0).place(&types), Place::None);
-        assert_eq!(Entry(1 << 55).place(&types), Place::None);
+        assert_eq!(Entry(PRESENT | 1 << 61).meaning(&types), Meaning::HiddenFrame);
+        assert_eq!(Entry(SWAP).meaning(&types), Meaning::HiddenEntry);
+        assert_eq!(Entry(0).meaning(&types), Meaning::None);
+        assert_eq!(Entry(1 << 55).meaning(&types), Meaning::None);
     }
 
     #[test]
     fn swap_areas_are_below_the_special_types() {
         let few = types(Version(6, 12, 0), debian);
-        assert_eq!(swap(0, 7).place(&few), Place::Swap(SwapSlot { ty: 0, offset: 7 }));
-        assert_eq!(swap(22, 7).place(&few), Place::Swap(SwapSlot { ty: 22, offset: 7 }));
+        assert_eq!(swap(0, 7).meaning(&few), Meaning::Swap(SwapSlot { ty: 0, offset: 7 }));
+        assert_eq!(swap(22, 7).meaning(&few), Meaning::Swap(SwapSlot { ty: 22, offset: 7 }));
         let many = types(Version(6, 12, 0), bare);
-        assert_eq!(swap(27, 7).place(&many), Place::Swap(SwapSlot { ty: 27, offset: 7 }));
+        assert_eq!(
+            swap(27, 7).meaning(&many),
+            Meaning::Swap(SwapSlot { ty: 27, offset: 7 })
+        );
     }
 
     #[test]
@@ -391,32 +394,32 @@ mod tests {
         // A build without poisoned frames and devices, such as 6.12 cloud: 28 to 30 migrate.
         let cloud = types(Version(6, 12, 0), bare);
         for ty in 28..=30 {
-            assert_eq!(swap(ty, 0x77).place(&cloud), Place::Migrating(Pfn(0x77)));
+            assert_eq!(swap(ty, 0x77).meaning(&cloud), Meaning::Migrating(Pfn(0x77)));
         }
         // A build with both, up to 6.14.
         let full = types(Version(6, 12, 0), debian);
-        assert_eq!(swap(23, 0x77).place(&full), Place::HwPoison(Pfn(0x77)));
+        assert_eq!(swap(23, 0x77).meaning(&full), Meaning::HwPoison(Pfn(0x77)));
         for ty in 24..=26 {
-            assert_eq!(swap(ty, 0x77).place(&full), Place::Migrating(Pfn(0x77)));
+            assert_eq!(swap(ty, 0x77).meaning(&full), Meaning::Migrating(Pfn(0x77)));
         }
         for ty in 27..=28 {
-            assert_eq!(swap(ty, 0x77).place(&full), Place::DevicePrivate(Pfn(0x77)));
+            assert_eq!(swap(ty, 0x77).meaning(&full), Meaning::DevicePrivate(Pfn(0x77)));
         }
         for ty in 29..=30 {
-            assert_eq!(swap(ty, 0x77).place(&full), Place::DeviceExclusive(Pfn(0x77)));
+            assert_eq!(swap(ty, 0x77).meaning(&full), Meaning::DeviceExclusive(Pfn(0x77)));
         }
         // A build with both, from 6.15 on: writable pages migrate as 27.
         let new = types(Version(7, 3, 0), newest);
-        assert_eq!(swap(24, 0x77).place(&new), Place::HwPoison(Pfn(0x77)));
-        assert_eq!(swap(27, 0x77).place(&new), Place::Migrating(Pfn(0x77)));
-        assert_eq!(swap(28, 0x77).place(&new), Place::DevicePrivate(Pfn(0x77)));
-        assert_eq!(swap(29, 0x77).place(&new), Place::DevicePrivate(Pfn(0x77)));
-        assert_eq!(swap(30, 0x77).place(&new), Place::DeviceExclusive(Pfn(0x77)));
+        assert_eq!(swap(24, 0x77).meaning(&new), Meaning::HwPoison(Pfn(0x77)));
+        assert_eq!(swap(27, 0x77).meaning(&new), Meaning::Migrating(Pfn(0x77)));
+        assert_eq!(swap(28, 0x77).meaning(&new), Meaning::DevicePrivate(Pfn(0x77)));
+        assert_eq!(swap(29, 0x77).meaning(&new), Meaning::DevicePrivate(Pfn(0x77)));
+        assert_eq!(swap(30, 0x77).meaning(&new), Meaning::DeviceExclusive(Pfn(0x77)));
         // 6.1 has one more type at the end.
         let old = types(Version(6, 1, 0), bare);
-        assert_eq!(swap(29, 0x77).place(&old), Place::Migrating(Pfn(0x77)));
-        assert_eq!(swap(30, 1).place(&old), Place::UffdWpMarker);
-        assert_eq!(swap(31, 1).place(&old), Place::PoisonMarker);
+        assert_eq!(swap(29, 0x77).meaning(&old), Meaning::Migrating(Pfn(0x77)));
+        assert_eq!(swap(30, 1).meaning(&old), Meaning::UffdWpMarker);
+        assert_eq!(swap(31, 1).meaning(&old), Meaning::PoisonMarker);
     }
 
     #[test]
@@ -424,21 +427,24 @@ mod tests {
         // Markers are recognized without the kernel's symbols.
         let types = types(Version(6, 18, 0), || panic!("no need of them"));
         // A guard region as 6.18 shows it, and without the bit that 6.13 does not have.
-        assert_eq!(Entry(0x4480_0000_0000_009f).place(&types), Place::Guard);
-        assert_eq!(swap(31, 4).place(&types), Place::Guard);
-        assert_eq!(swap(31, 1).place(&types), Place::UffdWpMarker);
-        assert_eq!(swap(31, 2).place(&types), Place::PoisonMarker);
-        assert_eq!(swap(31, 3).place(&types), Place::PoisonMarker);
-        assert_eq!(swap(31, 64).place(&types), Place::Marker(64));
+        assert_eq!(Entry(0x4480_0000_0000_009f).meaning(&types), Meaning::Guard);
+        assert_eq!(swap(31, 4).meaning(&types), Meaning::Guard);
+        assert_eq!(swap(31, 1).meaning(&types), Meaning::UffdWpMarker);
+        assert_eq!(swap(31, 2).meaning(&types), Meaning::PoisonMarker);
+        assert_eq!(swap(31, 3).meaning(&types), Meaning::PoisonMarker);
+        assert_eq!(swap(31, 64).meaning(&types), Meaning::Marker(64));
     }
 
     #[test]
     fn what_the_build_does_not_explain_is_shown_by_number() {
         let unknown = types(Version(6, 12, 0), || None);
-        assert_eq!(swap(25, 9).place(&unknown), Place::Special { ty: 25, offset: 9 });
-        assert_eq!(swap(3, 9).place(&unknown), Place::Swap(SwapSlot { ty: 3, offset: 9 }));
+        assert_eq!(swap(25, 9).meaning(&unknown), Meaning::Special { ty: 25, offset: 9 });
+        assert_eq!(
+            swap(3, 9).meaning(&unknown),
+            Meaning::Swap(SwapSlot { ty: 3, offset: 9 })
+        );
         let silent = types(Version(6, 12, 0), || Some(BTreeSet::new()));
-        assert_eq!(swap(25, 9).place(&silent), Place::Special { ty: 25, offset: 9 });
+        assert_eq!(swap(25, 9).meaning(&silent), Meaning::Special { ty: 25, offset: 9 });
     }
 
     #[test]

@@ -272,7 +272,7 @@ pub(super) fn gather<K: Copy>(
     let mut done = 0;
     while let Some(&key) = keys.get(done) {
         let first = index(key);
-        let Run { count, span, dense } = run(&keys[done..], first, max_gap, &index);
+        let OneRead { count, span, dense } = one_read(&keys[done..], first, max_gap, &index);
         let answered = done..done + count;
         if dense {
             all &= read_or_fill(file, first, absent, &mut out[answered])?;
@@ -299,7 +299,7 @@ fn read_or_fill(file: &impl FileExt, first: u64, absent: u64, words: &mut [u64])
 }
 
 /// The keys that one read serves.
-struct Run {
+struct OneRead {
     /// The number of keys.
     count: usize,
     /// The number of words.
@@ -308,8 +308,8 @@ struct Run {
     dense: bool,
 }
 
-/// The run at the beginning of `keys`, which are not empty; `first` is the index of the first key.
-fn run<K: Copy>(keys: &[K], first: u64, max_gap: u64, index: &impl Fn(K) -> u64) -> Run {
+/// The read for the beginning of `keys`, which are not empty; `first` is the index of the first key.
+fn one_read<K: Copy>(keys: &[K], first: u64, max_gap: u64, index: &impl Fn(K) -> u64) -> OneRead {
     // The usual case has a loop of its own, because it takes most of the time.
     let neighbours = (first..=u64::MAX)
         .zip(keys.iter().take(MAX_RUN))
@@ -325,7 +325,7 @@ fn run<K: Copy>(keys: &[K], first: u64, max_gap: u64, index: &impl Fn(K) -> u64)
         last = next;
         count += 1;
     }
-    Run {
+    OneRead {
         count,
         span: distance(first, last) + 1,
         dense: count == neighbours,

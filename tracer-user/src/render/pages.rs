@@ -1,4 +1,4 @@
-//! The pages of processes as text, JSON lines and CSV: each format takes the same stream of mappings, runs and sums.
+//! The pages of processes as text, JSON lines and CSV: each format takes the same stream of mappings, extents and sums.
 //! Input: the results of `pages`; each format writes to the writer that it was given.
 
 pub mod csv;
@@ -11,7 +11,7 @@ pub mod text;
 use std::io;
 use std::sync::Arc;
 
-use crate::pages::run::Run;
+use crate::pages::extent::Extent;
 use crate::pages::sums::Sums;
 use crate::pages::walk::Walked;
 use crate::proc::maps::Vma;
@@ -44,7 +44,7 @@ impl Tally {
     }
 }
 
-/// A destination of the stream. Processes come one after the other; each has its mappings, and each mapping its runs.
+/// A destination of the stream. Processes come one after the other; each has its mappings, and each mapping its extents.
 pub trait Format {
     /// Begins a process.
     ///
@@ -52,11 +52,11 @@ pub trait Format {
     /// The errors of the writer.
     fn begin(&mut self, who: &Who) -> io::Result<()>;
 
-    /// Takes a run: pages that have everything in common.
+    /// Takes an extent: pages that have everything in common.
     ///
     /// # Errors
     /// The errors of the writer.
-    fn run(&mut self, who: &Who, vma: &Arc<Vma>, run: &Run) -> io::Result<()>;
+    fn extent(&mut self, who: &Who, vma: &Arc<Vma>, extent: &Extent) -> io::Result<()>;
 
     /// Ends a mapping, with the sums of its pages and the number of pages that could not be read.
     ///

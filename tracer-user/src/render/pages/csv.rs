@@ -1,4 +1,4 @@
-//! Pages as CSV: a row for each run, or for each mapping. The columns are described in docs/pages.md.
+//! Pages as CSV: a row for each extent, or for each mapping. The columns are described in docs/pages.md.
 //! Input: the stream of `pages`.
 
 use std::fmt::Display;
@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use crate::escape::Printable;
-use crate::pages::run::{Mapping, Run, State};
+use crate::pages::extent::{Extent, Mapping, State};
 use crate::pages::sums::Sums;
 use crate::pages::walk::Walked;
 use crate::proc::maps::Vma;
@@ -29,7 +29,7 @@ const LARGE: [&str; Mapping::ALL.len()] = [
 ];
 
 impl<W: Write> Csv<W> {
-    /// Writes to this writer. With `each`, a row is a run instead of a mapping.
+    /// Writes to this writer. With `each`, a row is an extent instead of a mapping.
     ///
     /// # Errors
     /// The errors of the writer.
@@ -108,29 +108,29 @@ impl<W: Write> Format for Csv<W> {
         Ok(())
     }
 
-    fn run(&mut self, who: &Who, vma: &Arc<Vma>, run: &Run) -> io::Result<()> {
+    fn extent(&mut self, who: &Who, vma: &Arc<Vma>, extent: &Extent) -> io::Result<()> {
         if !self.each {
             return Ok(());
         }
         let names = |flags: u64| page_flags::names_of(flags).collect::<Vec<_>>().join(" ");
         let mut row = place(who, vma);
         row.extend([
-            run.address.to_string(),
-            run.pages.to_string(),
-            run.state.name().to_owned(),
-            or_empty(run.pfn()),
-            (run.hides_frames() || run.state.hides()).to_string(),
-            or_empty(run.node),
-            or_empty(run.order),
-            or_empty(run.mapping.map(Mapping::name)),
-            or_empty(run.mapped),
-            or_empty(run.slot().map(|slot| slot.ty)),
-            or_empty(run.slot().map(|slot| slot.offset)),
-            run.entry.exclusive().to_string(),
-            run.entry.file_or_shmem().to_string(),
-            run.entry.soft_dirty().to_string(),
-            run.entry.uffd_wp().to_string(),
-            or_empty(run.flags.map(|flags| names(flags.bits()))),
+            extent.address.to_string(),
+            extent.pages.to_string(),
+            extent.state.name().to_owned(),
+            or_empty(extent.pfn()),
+            (extent.hides_frames() || extent.state.hides()).to_string(),
+            or_empty(extent.node),
+            or_empty(extent.order),
+            or_empty(extent.mapping.map(Mapping::name)),
+            or_empty(extent.mapped),
+            or_empty(extent.slot().map(|slot| slot.ty)),
+            or_empty(extent.slot().map(|slot| slot.offset)),
+            extent.entry.exclusive().to_string(),
+            extent.entry.file_or_shmem().to_string(),
+            extent.entry.soft_dirty().to_string(),
+            extent.entry.uffd_wp().to_string(),
+            or_empty(extent.flags.map(|flags| names(flags.bits()))),
         ]);
         Ok(self.out.write_record(row)?)
     }

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use crate::pages::run::State;
+use crate::pages::extent::State;
 use crate::proc::entry::FIELDS;
 use crate::proc::page_flags::{ALL, FIRST_INTERNAL};
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::escape;
-use crate::pages::run::{Mapping, Run};
+use crate::pages::extent::{Extent, Mapping};
 use crate::pages::sums::Sums;
 use crate::pages::walk::Walked;
 use crate::proc::maps::Vma;
@@ -17,18 +17,18 @@ use crate::proc::pagemap::SwapSlot;
 use crate::render::pages::{Format, Tally, Who};
 use crate::units::PAGE_SHIFT;
 
-/// Writes a line for each process and mapping, and for each run if requested.
+/// Writes a line for each process and mapping, and for each extent if requested.
 #[derive(Debug)]
 pub struct Json<W> {
     out: W,
-    /// Whether runs are written.
+    /// Whether extents are written.
     each: bool,
     /// Whether mappings are written.
     vmas: bool,
 }
 
 impl<W: Write> Json<W> {
-    /// Writes to this writer. `each` adds runs, `vmas` adds mappings.
+    /// Writes to this writer. `each` adds extents, `vmas` adds mappings.
     pub fn new(out: W, each: bool, vmas: bool) -> Self {
         Self { out, each, vmas }
     }
@@ -179,28 +179,28 @@ impl<W: Write> Format for Json<W> {
         Ok(())
     }
 
-    fn run(&mut self, who: &Who, vma: &Arc<Vma>, run: &Run) -> io::Result<()> {
+    fn extent(&mut self, who: &Who, vma: &Arc<Vma>, extent: &Extent) -> io::Result<()> {
         if !self.each {
             return Ok(());
         }
         self.line(&Line::Pages {
             pid: who.tgid.0,
             comm: &who.comm,
-            vaddr: run.address.to_string(),
-            pages: run.pages,
-            state: run.state.name(),
-            pfn: run.pfn().map(|pfn| pfn.to_string()),
-            hidden: run.hides_frames() || run.state.hides(),
-            node: run.node.map(|node| node.0),
-            order: run.order.map(|order| order.0),
-            mapping: run.mapping.map(Mapping::name),
-            map_count: run.mapped,
-            swap: run.slot().map(Slot::from),
-            exclusive: run.entry.exclusive(),
-            file: run.entry.file_or_shmem(),
-            soft_dirty: run.entry.soft_dirty(),
-            uffd_wp: run.entry.uffd_wp(),
-            flags: run.flags.map(|flags| page_flags::names_of(flags.bits()).collect()),
+            vaddr: extent.address.to_string(),
+            pages: extent.pages,
+            state: extent.state.name(),
+            pfn: extent.pfn().map(|pfn| pfn.to_string()),
+            hidden: extent.hides_frames() || extent.state.hides(),
+            node: extent.node.map(|node| node.0),
+            order: extent.order.map(|order| order.0),
+            mapping: extent.mapping.map(Mapping::name),
+            map_count: extent.mapped,
+            swap: extent.slot().map(Slot::from),
+            exclusive: extent.entry.exclusive(),
+            file: extent.entry.file_or_shmem(),
+            soft_dirty: extent.entry.soft_dirty(),
+            uffd_wp: extent.entry.uffd_wp(),
+            flags: extent.flags.map(|flags| page_flags::names_of(flags.bits()).collect()),
             vma: VmaKey::new(vma),
         })
     }

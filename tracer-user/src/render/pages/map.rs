@@ -6,8 +6,8 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use crate::escape::Printable;
+use crate::pages::extent::{Extent, State};
 use crate::pages::map::{By, Cells, Shade};
-use crate::pages::run::{Run, State};
 use crate::pages::sums::Sums;
 use crate::pages::walk::Walked;
 use crate::proc::maps::Vma;
@@ -101,7 +101,7 @@ impl<W: Write> Format for Map<W> {
         writeln!(self.out, "{}[{}]", Printable(&who.comm), who.tgid)
     }
 
-    fn run(&mut self, _: &Who, vma: &Arc<Vma>, run: &Run) -> io::Result<()> {
+    fn extent(&mut self, _: &Who, vma: &Arc<Vma>, extent: &Extent) -> io::Result<()> {
         let cells = match &mut self.current {
             Some((of, cells)) if Arc::ptr_eq(of, vma) => cells,
             current => {
@@ -109,7 +109,7 @@ impl<W: Write> Format for Map<W> {
                 &mut current.insert((Arc::clone(vma), cells)).1
             }
         };
-        cells.add(run);
+        cells.add(extent);
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! The frames of the machine, grouped or run by run, as text, JSON lines or CSV.
+//! The frames of the machine, grouped or extent by extent, as text, JSON lines or CSV.
 //! Input: what `pages::survey` found.
 
 use std::io::{self, Write};
@@ -66,7 +66,7 @@ fn csv(out: &mut impl Write, cells: &[String]) -> io::Result<()> {
     writeln!(out, "{}", cells.join(","))
 }
 
-/// Writes the heading above the rows of runs.
+/// Writes the heading above the rows of extents.
 ///
 /// # Errors
 /// The errors of the writer.
@@ -82,11 +82,11 @@ pub fn heading(out: &mut impl Write, style: Style) -> io::Result<()> {
     }
 }
 
-/// Writes a run of frames.
+/// Writes an extent of frames.
 ///
 /// # Errors
 /// The errors of the writer.
-pub fn run(
+pub fn extent(
     out: &mut impl Write,
     style: Style,
     frames: &Frames,

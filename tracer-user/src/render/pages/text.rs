@@ -1,4 +1,4 @@
-//! Pages as text: a line and a table for each process, a table of processes, or a line for each run.
+//! Pages as text: a line and a table for each process, a table of processes, or a line for each extent.
 //! Input: the stream of `pages`, the width of the terminal.
 
 use std::cmp::Reverse;
@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use crate::escape::Printable;
-use crate::pages::run::{Run, State};
+use crate::pages::extent::{Extent, State};
 use crate::pages::sums::Sums;
 use crate::pages::walk::Walked;
 use crate::proc::maps::Vma;
@@ -32,7 +32,7 @@ pub enum Rows {
     Vmas,
     /// One table, whose rows are processes.
     Processes,
-    /// No table: every run.
+    /// No table: every extent.
     Runs,
 }
 
@@ -43,7 +43,7 @@ pub struct Text<W> {
     rows: Rows,
     width: usize,
     table: Table,
-    /// The mapping of the last run: a heading stands above the first run of each mapping.
+    /// The mapping of the last extent: a heading stands above the first extent of each mapping.
     last: Option<Arc<Vma>>,
     hidden: bool,
 }
@@ -162,7 +162,7 @@ impl<W: Write> Format for Text<W> {
         Ok(())
     }
 
-    fn run(&mut self, _: &Who, vma: &Arc<Vma>, run: &Run) -> io::Result<()> {
+    fn extent(&mut self, _: &Who, vma: &Arc<Vma>, extent: &Extent) -> io::Result<()> {
         if self.rows != Rows::Runs {
             return Ok(());
         }
@@ -185,7 +185,7 @@ impl<W: Write> Format for Text<W> {
                 Printable(vma.label())
             )?;
         }
-        writeln!(self.out, "{}", run_line(run))
+        writeln!(self.out, "{}", extent_line(extent))
     }
 
     fn vma(&mut self, _: &Who, vma: &Arc<Vma>, sums: &Sums, unread: u64) -> io::Result<()> {
@@ -258,28 +258,30 @@ impl<W: Write> Format for Text<W> {
     }
 }
 
-fn run_line(run: &Run) -> String {
-    let size = run.order.map_or_else(String::new, |order| PageSize(order).to_string());
-    let frame = match (run.pfn(), run.slot()) {
+fn extent_line(extent: &Extent) -> String {
+    let size = extent
+        .order
+        .map_or_else(String::new, |order| PageSize(order).to_string());
+    let frame = match (extent.pfn(), extent.slot()) {
         (Some(pfn), _) => pfn.to_string(),
         (None, Some(slot)) => format!("{}:{:#x}", slot.ty, slot.offset),
-        (None, None) if run.hides_frames() => "hidden".to_owned(),
+        (None, None) if extent.hides_frames() => "hidden".to_owned(),
         (None, None) => "-".to_owned(),
     };
-    let node = run.node.map_or_else(
-        || if run.hides_frames() { "hidden" } else { "-" }.to_owned(),
+    let node = extent.node.map_or_else(
+        || if extent.hides_frames() { "hidden" } else { "-" }.to_owned(),
         |node| node.to_string(),
     );
-    let mapped = run
+    let mapped = extent
         .mapped
         .map_or_else(|| "-".to_owned(), |mapped| Count(mapped).to_string());
     let mut words: Vec<String> = Vec::new();
-    words.extend(run.mapping.map(|mapping| format!("({})", mapping.words())));
+    words.extend(extent.mapping.map(|mapping| format!("({})", mapping.words())));
     let entry = [
-        (run.entry.exclusive(), "exclusive"),
-        (run.entry.file_or_shmem(), "file"),
-        (run.entry.soft_dirty(), "soft_dirty"),
-        (run.entry.uffd_wp(), "uffd_wp"),
+        (extent.entry.exclusive(), "exclusive"),
+        (extent.entry.file_or_shmem(), "file"),
+        (extent.entry.soft_dirty(), "soft_dirty"),
+        (extent.entry.uffd_wp(), "uffd_wp"),
     ];
     words.extend(
         entry
@@ -287,12 +289,12 @@ fn run_line(run: &Run) -> String {
             .filter(|(set, _)| *set)
             .map(|(_, name)| name.to_owned()),
     );
-    words.extend(run.flags.iter().flat_map(|flags| page_flags::names_of(flags.bits())));
+    words.extend(extent.flags.iter().flat_map(|flags| page_flags::names_of(flags.bits())));
     let line = format!(
         "{:<16x} {:>7} {size:>5} {:9} {frame:11} {node:>4} {mapped:>6}  {}",
-        run.address.0,
-        Count(run.pages),
-        run.state.name(),
+        extent.address.0,
+        Count(extent.pages),
+        extent.state.name(),
         words.join(" ")
     );
     line.trim_end().to_owned()
@@ -538,8 +540,8 @@ fn flags(sums: &Sums) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pages::run::Mapping;
-    use crate::proc::entry::Place;
+    use crate::pages::extent::Mapping;
+    use crate::proc::entry::Meaning;
     use crate::proc::kpage::{KpfQuirks, PageFlags};
     use crate::proc::maps;
     use crate::proc::pagemap::{Entry, SwapSlot};
@@ -551,13 +553,13 @@ mod tests {
 7f3ae2000000-7f3ae2100000 r--p 00000000 fe:00 9 /tmp/a\x1b[2Jlong name that nobody has any room for.so\n\
 ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0 [vsyscall]\n";
 
-    fn run(address: u64, pages: u64, node: u32, order: u8, flags: u64) -> Run {
-        Run {
+    fn extent(address: u64, pages: u64, node: u32, order: u8, flags: u64) -> Extent {
+        Extent {
             address: VirtAddr(address),
             pages,
             state: State::Present,
             entry: Entry(1 << 63 | 1 << 56 | 0x1000),
-            place: Place::Frame(Pfn(0x1000)),
+            meaning: Meaning::Frame(Pfn(0x1000)),
             node: Some(NodeId(node)),
             flags: Some(PageFlags::new(flags, KpfQuirks::default())),
             mapped: Some(1),
@@ -566,44 +568,44 @@ ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0 [vsyscall]\n";
         }
     }
 
-    /// The runs of each mapping.
-    fn runs(of: usize) -> Vec<Run> {
+    /// The extents of each mapping.
+    fn extents(of: usize) -> Vec<Extent> {
         let anon = 1 << 3 | 1 << 5 | 1 << 11 | 1 << 12 | 1 << 14;
         let shmem = 1 << 3 | 1 << 4 | 1 << 11 | 1 << 14;
         let text = 1 << 3 | 1 << 5 | 1 << 11;
         match of {
             0 => vec![
-                run(0x55d0_c1a0_0000, 1540, 0, 0, anon),
-                Run {
+                extent(0x55d0_c1a0_0000, 1540, 0, 0, anon),
+                Extent {
                     state: State::Swapped,
-                    place: Place::Swap(SwapSlot { ty: 0, offset: 0x77 }),
+                    meaning: Meaning::Swap(SwapSlot { ty: 0, offset: 0x77 }),
                     entry: Entry(1 << 62 | 0x77 << 5),
                     node: None,
                     flags: None,
                     mapped: None,
                     order: None,
-                    ..run(0x55d0_c200_4000, 20, 0, 0, 0)
+                    ..extent(0x55d0_c200_4000, 20, 0, 0, 0)
                 },
-                Run {
+                Extent {
                     state: State::Guard,
-                    place: Place::Guard,
+                    meaning: Meaning::Guard,
                     entry: Entry(1 << 62 | 1 << 58),
                     node: None,
                     flags: None,
                     mapped: None,
                     order: None,
-                    ..run(0x55d0_c201_8000, 2, 0, 0, 0)
+                    ..extent(0x55d0_c201_8000, 2, 0, 0, 0)
                 },
             ],
             1 => vec![
-                run(0x7f3a_5c20_0000, 262_144, 0, 9, shmem | 1 << 22),
-                run(0x7f3a_9c20_0000, 200_000, 1, 9, shmem | 1 << 22),
-                run(0x7f3a_cd00_0000, 4_000, 1, 0, shmem),
+                extent(0x7f3a_5c20_0000, 262_144, 0, 9, shmem | 1 << 22),
+                extent(0x7f3a_9c20_0000, 200_000, 1, 9, shmem | 1 << 22),
+                extent(0x7f3a_cd00_0000, 4_000, 1, 0, shmem),
             ],
-            2 => vec![Run {
+            2 => vec![Extent {
                 entry: Entry(1 << 63 | 1 << 61 | 0x1000),
                 mapped: Some(91),
-                ..run(0x7f3a_e100_0000, 330, 0, 0, text)
+                ..extent(0x7f3a_e100_0000, 330, 0, 0, text)
             }],
             _ => Vec::new(),
         }
@@ -621,9 +623,9 @@ ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0 [vsyscall]\n";
         let mut walked = Walked::default();
         for (at, vma) in maps::parse(MAPS).map(Result::unwrap).map(Arc::new).enumerate() {
             let mut sums = Sums::default();
-            for run in runs(at) {
-                sums.add(&run);
-                text.run(&who, &vma, &run).unwrap();
+            for extent in extents(at) {
+                sums.add(&extent);
+                text.extent(&who, &vma, &extent).unwrap();
             }
             all.merge(&sums);
             walked.mapped += vma.pages() << PAGE_SHIFT;

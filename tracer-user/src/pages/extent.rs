@@ -1,12 +1,12 @@
-//! A run: neighbouring pages with equal properties in neighbouring frames. A snapshot of a process is a stream of runs.
-//! Input: made by `join`, by address; pages without an entry are in no run.
+//! An extent: neighbouring pages with equal properties in neighbouring frames. A snapshot of a process is a stream of extents.
+//! Input: made by `join`, by address; pages without an entry are in no extent.
 
-use crate::proc::entry::Place;
+use crate::proc::entry::Meaning;
 use crate::proc::kpage::PageFlags;
 use crate::proc::pagemap::{Entry, SwapSlot};
 use crate::units::{NodeId, Order, PAGE_SIZE, Pfn, VirtAddr};
 
-/// The state of the pages of a run. Only [`Swapped`](Self::Swapped) is swap: entries that look like it have other
+/// The state of the pages of an extent. Only [`Swapped`](Self::Swapped) is swap: entries that look like it have other
 /// states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum State {
@@ -110,7 +110,7 @@ impl State {
     }
 }
 
-/// How a large folio is mapped in a run.
+/// How a large folio is mapped in an extent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Mapping {
     /// As a whole, by one entry of a higher level: a PMD, or hugetlb.
@@ -159,7 +159,7 @@ impl Mapping {
 
 /// Neighbouring pages with equal properties.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Run {
+pub struct Extent {
     /// The address of the first page.
     pub address: VirtAddr,
     /// The number of base pages.
@@ -169,7 +169,7 @@ pub struct Run {
     /// The word of pagemap of the first page; all pages have its flags.
     pub entry: Entry,
     /// The meaning of the first page's word.
-    pub place: Place,
+    pub meaning: Meaning,
     /// The node of the frames; `None` if there are no frames, if they are hidden, or if the node is not known.
     pub node: Option<NodeId>,
     /// The flags of the frames, without those that mark the position in a folio; `None` if they cannot be read.
@@ -182,8 +182,8 @@ pub struct Run {
     pub mapping: Option<Mapping>,
 }
 
-impl Run {
-    /// The first address after the run.
+impl Extent {
+    /// The first address after the extent.
     pub fn end(&self) -> VirtAddr {
         self.address.plus_pages(self.pages)
     }
@@ -195,23 +195,23 @@ impl Run {
 
     /// The frame of the first page; the frames of the others follow it, except that all zero pages have one frame.
     pub fn pfn(&self) -> Option<Pfn> {
-        match self.place {
-            Place::Frame(pfn) => Some(pfn),
+        match self.meaning {
+            Meaning::Frame(pfn) => Some(pfn),
             _ => None,
         }
     }
 
     /// The swap slot of the first page.
     pub fn slot(&self) -> Option<SwapSlot> {
-        match self.place {
-            Place::Swap(slot) => Some(slot),
+        match self.meaning {
+            Meaning::Swap(slot) => Some(slot),
             _ => None,
         }
     }
 
     /// Whether the pages are present and the kernel hides their frames from the reader.
     pub fn hides_frames(&self) -> bool {
-        self.place == Place::HiddenFrame
+        self.meaning == Meaning::HiddenFrame
     }
 }
 
