@@ -79,6 +79,20 @@ pub fn pattern(text: &str) -> Result<String, String> {
     }
 }
 
+/// A cgroup by its path, or as /proc/PID/cgroup prints it: `0::/system.slice/nginx.service`. Hierarchies of version 1 have
+/// other numbers, and are refused.
+pub fn cgroup(text: &str) -> Result<String, String> {
+    if let Some(path) = text.trim_end().strip_prefix("0::") {
+        return Ok(path.to_owned());
+    }
+    let mut fields = text.splitn(3, ':');
+    let is_number = |field: &str| !field.is_empty() && field.bytes().all(|byte| byte.is_ascii_digit());
+    if fields.next().is_some_and(is_number) && fields.nth(1).is_some_and(|path| path.starts_with('/')) {
+        return Err("a cgroup of version 1; only those of version 2 (0::/...) can be traced".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
 /// A process's number or a pattern of names.
 pub fn actor(text: &str) -> Result<Actor, String> {
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -153,6 +167,22 @@ const NO_ORDER: &str = "folios have 4K, 8K, 16K and so on";
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cgroups_are_written_as_proc_prints_them() {
+        for text in [
+            "0::/system.slice/x.service",
+            "0::/system.slice/x.service\n",
+            "/system.slice/x.service",
+        ] {
+            assert_eq!(cgroup(text).as_deref(), Ok("/system.slice/x.service"), "{text:?}");
+        }
+        // A name may have a colon.
+        for text in ["0::/", "a:b:/c", "/sys/fs/cgroup/a:b"] {
+            assert_eq!(cgroup(text).as_deref(), Ok(text.trim_start_matches("0::")));
+        }
+        assert!(cgroup("12:memory:/user.slice").is_err());
+    }
 
     #[test]
     fn orders_and_sizes() {
