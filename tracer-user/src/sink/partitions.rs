@@ -8,7 +8,7 @@ use jiff::{Timestamp, tz::TimeZone};
 use crate::{
     event::Event,
     output::{Destination, Directory, Draft, Writer, about},
-    run::{header::Header, intervals::Interval, summary::Summary},
+    run::{header::Header, summary::Summary},
     sink::{
         Sink,
         export::{Export, Run},
@@ -165,14 +165,6 @@ impl Sink for Partitions {
             Some((_, export)) => export.event(event),
             None => Ok(()),
         }
-    }
-
-    fn interval(&mut self, _interval: &Interval) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 
     fn abandon(&mut self) -> io::Result<()> {

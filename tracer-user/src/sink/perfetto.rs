@@ -286,11 +286,6 @@ impl<W: Write> Sink for Perfetto<W> {
         self.steps(Place::Lost, "events lost in a second", "events", &steps)
     }
 
-    /// Nobody waits for a single packet.
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
     fn abandon(&mut self) -> io::Result<()> {
         self.end()
     }

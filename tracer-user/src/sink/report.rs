@@ -61,10 +61,6 @@ impl Sink for Report {
         Ok(())
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
     fn finish(&mut self, summary: &Summary) -> io::Result<()> {
         self.analyses.end(summary);
         Ok(())
