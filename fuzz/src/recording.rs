@@ -13,7 +13,6 @@ use tracer_user::{
         blocks::Blocks,
         contents::Contents,
         merge,
-        parts::Parts,
         reader::RecordingFile,
         redact::Key,
         store::Store,
@@ -38,7 +37,7 @@ fuzz_target!(|bytes: &[u8]| {
 fn show(bytes: &[u8], sink: &mut dyn Sink) {
     if let Ok(mut recording) = RecordingFile::new(bytes) {
         // What cannot be read is an error, and what cannot be written again, too.
-        let _ = replay(&mut recording, sink, &mut Parts::default(), |_| {});
+        let _ = replay(&mut recording, sink, |_| {});
     }
 }
 

@@ -8,7 +8,7 @@ use tracer_common::names::Names;
 use crate::{
     session::filters::values::{Actor, NodePair, Range},
     source::bpf::ring::RingBytes,
-    units::{NodeId, Order, PAGE_SHIFT, VirtAddr},
+    units::{Nanos, NodeId, Order, PAGE_SHIFT, VirtAddr},
 };
 
 /// A process's number, from 1.
@@ -27,6 +27,15 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
         return Err("must be more than 0".to_owned());
     }
     Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string())
+}
+
+/// Seconds from the begin of a run.
+pub fn moment(text: &str) -> Result<Nanos, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    let time = Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?;
+    u64::try_from(time.as_nanos())
+        .map(Nanos)
+        .map_err(|error| error.to_string())
 }
 
 /// Why a text is no size.
@@ -167,6 +176,15 @@ const NO_ORDER: &str = "folios have 4K, 8K, 16K and so on";
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn moments_are_seconds_from_the_begin() {
+        assert_eq!(moment("1.5"), Ok(Nanos(1_500_000_000)));
+        assert_eq!(moment("0"), Ok(Nanos(0)));
+        for bad in ["nan", "-1", "inf", "1e30", "", "soon"] {
+            assert!(moment(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn cgroups_are_written_as_proc_prints_them() {

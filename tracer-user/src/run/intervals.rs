@@ -46,6 +46,8 @@ impl IntervalTotals {
 /// What the intervals of a recording come to: all that is known of the books where it does not say how its run ended.
 #[derive(Clone, Debug, Default)]
 pub struct SoFar {
+    /// The begin of the first one.
+    pub from: Nanos,
     /// The end of the last one.
     pub until: Nanos,
     /// Base pages that the kernel counted in them.
@@ -60,6 +62,9 @@ impl SoFar {
     /// Takes in the next one.
     pub fn add(&mut self, interval: &Interval) {
         let account = &interval.account;
+        if self.totals.closed == 0 {
+            self.from = account.begin;
+        }
         self.until = self.until.max(account.end);
         self.kernel = self.kernel.saturating_add(account.kernel.unwrap_or(0));
         self.moved = self.moved.saturating_add(account.moved);

@@ -11,6 +11,7 @@ pub mod partitions;
 pub mod perfetto;
 pub mod recording;
 pub mod report;
+pub mod selected;
 pub mod several;
 pub mod table;
 pub mod text;
@@ -19,7 +20,7 @@ use std::io;
 
 use crate::{
     event::Event,
-    run::{header::Header, intervals::Interval, summary::Summary},
+    run::{header::Header, intervals::Interval, kept::Unfinished, summary::Summary},
 };
 
 /// One destination. It needs [`Sink::event`]; the other methods are for what holds back or writes more than events.
@@ -59,11 +60,11 @@ pub trait Sink {
         Ok(())
     }
 
-    /// After the last event of a recording that does not say how its run ended.
+    /// After the last event of a run that is not shown to its end.
     ///
     /// # Errors
     /// As [`Sink::begin`].
-    fn abandon(&mut self) -> io::Result<()> {
+    fn abandon(&mut self, _unfinished: &Unfinished) -> io::Result<()> {
         self.flush()
     }
 
