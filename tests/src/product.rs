@@ -25,7 +25,8 @@ pub use tracer_user::{
     recording::{
         block::{HEADER, renumber},
         files::{Files, Limit, Sync},
-        writer::{Store, Writer},
+        store::Store,
+        writer::Writer,
     },
     sink::Sink,
 };

@@ -24,6 +24,7 @@ use crate::{
         elsewhere::Elsewhere,
         header::{Header, MissingHook, NodeFrames},
         intervals::{Interval, IntervalTotals},
+        kept::Kept,
         summary::Summary,
         totals::Totals,
     },
@@ -354,5 +355,6 @@ pub fn summary() -> Summary {
         startup_cpu: Nanos(61_000_000),
         cpu: Nanos(3_000_000),
         max_rss: 68 << 20,
+        kept: Kept::default(),
     }
 }

@@ -10,6 +10,16 @@ use std::{
 };
 
 use serde_json::Value;
+use tracer_user::{
+    recording::{
+        files::{Files, Limit, Sync},
+        reader::{Item, RecordingFile},
+        rows::Step,
+        writer::Writer,
+    },
+    run::summary::Summary,
+    units::Nanos,
+};
 
 /// The reports of each recording; its path is the last argument.
 const REPORTS: [(&str, &[&str]); 12] = [
@@ -213,4 +223,214 @@ fn nothing_is_written_over_unless_asked_for() {
         assert_eq!(shown(&["cat", copy], b""), shown(&["cat", path], b""));
     }
     fs::remove_dir_all(&scratch).unwrap();
+}
+
+/// A file of the rotation is full at about so many bytes.
+const FULL: u64 = 1 << 12;
+/// The rotated run took so long.
+const DURATION: Nanos = Nanos(60_000_000_000);
+
+/// Rotates the events of a golden recording, several times over, into files. Returns them as a shell sorts their names:
+/// r.data, r.data.1, r.data.10, r.data.2.
+fn rotated(scratch: &Path) -> Vec<String> {
+    let limit = Limit { size: FULL, keep: 99 };
+    let files = Files::create(&scratch.join("r.data"), false, Some(limit), Sync::Never).unwrap();
+    let mut writer = Writer::new(files).unwrap();
+    let original = fs::read(golden().join("v1/exact.data")).unwrap();
+    let mut begun = false;
+    for _ in 0..8 {
+        let mut recording = RecordingFile::new(&original[..]).unwrap();
+        while let Some(item) = recording.next_item().unwrap() {
+            match item {
+                Item::Begin(begin) if !begun => {
+                    writer.begin(&begin.header).unwrap();
+                    begun = true;
+                }
+                Item::Events => {
+                    let mut events = recording.events();
+                    while let Some(step) = events.next() {
+                        if let Step::Event(event) = step {
+                            writer.event(event).unwrap();
+                        }
+                    }
+                }
+                Item::Begin(_) | Item::Interval(_) | Item::End(_) | Item::Unknown | Item::Missing(_) => {}
+            }
+        }
+    }
+    let summary = Summary {
+        duration: DURATION,
+        ..Summary::default()
+    };
+    writer.finish(&summary).unwrap();
+    let mut files: Vec<String> = fs::read_dir(scratch)
+        .unwrap()
+        .map(|file| file.unwrap().path().to_str().unwrap().to_owned())
+        .collect();
+    files.sort();
+    files
+}
+
+fn scratch(name: &str) -> PathBuf {
+    let scratch = std::env::temp_dir().join(format!("tracer-{name}-{}", std::process::id()));
+    fs::create_dir(&scratch).unwrap();
+    scratch
+}
+
+fn lines(output: &Output) -> Vec<Value> {
+    let text = words(&output.stdout);
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn of_kind(kind: &str, lines: &[Value]) -> u64 {
+    lines.iter().filter(|line| line["kind"] == kind).count() as u64
+}
+
+#[test]
+fn files_of_a_rotation_are_one_run_in_any_order() {
+    let scratch = scratch("rotated");
+    let files = rotated(&scratch);
+    assert!(files.len() > 10, "{files:?}");
+    let all: Vec<&str> = files.iter().map(String::as_str).collect();
+    let mut backwards = all.clone();
+    backwards.reverse();
+
+    let exported = lines(&tracer(&[&["export", "--format", "jsonl"], &all[..]].concat(), b""));
+    let summary = exported.last().unwrap();
+    assert_eq!(summary["kind"], "summary");
+    assert_eq!(of_kind("summary", &exported), 1);
+    assert_eq!(summary["events"], of_kind("move", &exported));
+    assert_eq!(of_kind("move", &exported), 8 * 416);
+    assert_eq!(summary["part"], Value::Null);
+    assert_eq!(summary["duration_ns"], DURATION.0);
+    for arguments in [
+        &["cat", "--json"][..],
+        &["report"],
+        &["report", "--json"],
+        &["info"],
+        &["export", "--format", "csv"],
+    ] {
+        let [forth, back] = [&all, &backwards].map(|files| tracer(&[arguments, files].concat(), b""));
+        assert!(forth.stdout == back.stdout, "{arguments:?}");
+        assert_eq!(
+            (forth.status.code(), back.status.code()),
+            (Some(0), Some(0)),
+            "{arguments:?}"
+        );
+    }
+    let merged = tracer(&[&["merge", "-o", "-"], &all[..]].concat(), b"").stdout;
+    assert!(lines(&tracer(&["cat", "--json", "-"], &merged)) == exported);
+    fs::remove_dir_all(&scratch).unwrap();
+}
+
+#[test]
+fn a_file_of_a_rotation_has_its_own_sums_and_says_which_period_is_here() {
+    let scratch = scratch("part");
+    rotated(&scratch);
+    for (name, is_last) in [("r.data", true), ("r.data.2", false)] {
+        let file = scratch.join(name);
+        let file = file.to_str().unwrap();
+        let exported = lines(&tracer(&["export", "--format", "jsonl", file], b""));
+        let summary = exported.last().unwrap();
+        assert_eq!(summary["kind"], "summary", "{name}");
+        assert_eq!(summary["events"], of_kind("move", &exported), "{name}");
+        assert_eq!(summary["part"]["files"].as_array().map(Vec::len), Some(1), "{summary}");
+        assert_eq!(summary["duration_ns"].is_null(), !is_last, "{name}");
+        for action in ["cat", "report"] {
+            let shown = shown(&[action, file], b"");
+            let says = if is_last {
+                " of a run of 60 s; books and losses are those of the whole run"
+            } else {
+                " of a run that goes on in another file"
+            };
+            assert!(shown.contains("HERE      part ") && shown.contains(says), "{shown}");
+            assert!(!shown.contains(" moved in 60 s"), "{shown}");
+        }
+    }
+    fs::remove_dir_all(&scratch).unwrap();
+}
+
+#[test]
+fn what_damage_took_is_lost_in_every_sum() {
+    let mut bytes = fs::read(golden().join("v1/exact.data")).unwrap();
+    let events = |lines: &[Value]| lines.len() as u64 - of_kind("summary", lines) - of_kind("books", lines);
+    let whole = events(&lines(&tracer(&["cat", "--json", "-"], &bytes)));
+    // In the content of the first block of events, which follows two headers.
+    let mut marks = (0..bytes.len() - 4).filter(|at| bytes[*at..].starts_with(b"\xd7TR\x1a"));
+    let block = marks.find(|at| bytes[at + 4] == 2).unwrap();
+    bytes[block + 60] ^= 1;
+
+    let shown = tracer(&["cat", "--json", "-"], &bytes);
+    assert_eq!(shown.status.code(), Some(1));
+    let left = lines(&shown);
+    let lost = whole - events(&left);
+    let summary = left.last().unwrap();
+    assert!(lost > 0);
+    assert_eq!(
+        (&summary["damaged"]["events"], &summary["lost"]["events"]),
+        (&lost.into(), &lost.into())
+    );
+    let report: Value = serde_json::from_str(&words(&tracer(&["report", "--json", "-"], &bytes).stdout)).unwrap();
+    let recording = &report["recordings"][0];
+    assert_eq!(
+        (&recording["damaged"]["events"], &recording["lost_events"]),
+        (&lost.into(), &lost.into())
+    );
+    let said = format!("{lost} events missing from the recording (");
+    for action in ["cat", "report"] {
+        let shown = tracer(&[action, "-"], &bytes);
+        let text = words(&shown.stdout);
+        assert_eq!(text.matches(&said).count(), 1, "{text}");
+        assert!(text.contains(&format!(" · {lost} lost\n")), "{text}");
+        assert_eq!(shown.status.code(), Some(1));
+    }
+}
+
+#[test]
+fn cat_selects_what_report_selects() {
+    let path = "v1/exact.data";
+    let all = lines(&tracer(&["cat", "--json", path], b""));
+    let owned = |line: &&Value| line["kind"] == "move" && line["pid"].is_u64();
+    let owner = &all.iter().find(owned).unwrap()["pid"];
+    let pid = owner.to_string();
+    let selected = lines(&tracer(&["cat", "--json", "-p", &pid, path], b""));
+    let (summary, rows) = selected.split_last().unwrap();
+    let report: Value = serde_json::from_str(&shown(&["report", "--json", "-p", &pid, path], b"")).unwrap();
+    let totals = &report["recordings"][0]["totals"];
+    for key in ["events", "pages", "mappings", "reasons"] {
+        assert_eq!(summary[key], totals[key], "{key}");
+    }
+    assert!(of_kind("move", rows) > 0);
+    let others = rows.iter().filter(owned).filter(|line| line["pid"] != *owner);
+    assert_eq!(others.count(), 0);
+    // The books are those of all processes.
+    assert_eq!((of_kind("books", rows), &summary["books"]), (0, &Value::Null));
+
+    let between = lines(&tracer(
+        &["cat", "--json", "--since", "0.5", "--until", "0.6", path],
+        b"",
+    ));
+    assert!(between.len() < all.len());
+    let twice = tracer(&["cat", path, "v1/tracepoint.data"], b"");
+    assert_eq!(words(&twice.stdout).matches("\ncost ").count(), 2);
+}
+
+#[test]
+fn a_value_that_does_not_exist_is_refused() {
+    let path = "v1/exact.data";
+    for action in ["cat", "report"] {
+        let refused = tracer(&[action, "--where", "reason=numa", path], b"");
+        assert_eq!(refused.status.code(), Some(2));
+        let said = words(&refused.stderr);
+        assert!(
+            said.contains("no such reason; there are ") && said.contains("numa_misplaced"),
+            "{said}"
+        );
+        let nothing = tracer(&[action, "--where", "comm=x", path], b"");
+        assert_eq!(nothing.status.code(), Some(0));
+        let said = words(&nothing.stderr);
+        assert!(said.contains("nothing matches --where comm=x: 913 events"), "{said}");
+        let shown = words(&nothing.stdout);
+        assert!(shown.contains("no matching page moved · 0 lost\n"), "{shown}");
+    }
 }

@@ -172,7 +172,7 @@ fn damaged(env: &Env) -> Result<Outcome> {
     let (path, out) = (path.to_string_lossy(), set.to_string_lossy());
     let args = ["export", "--format", "csv", "--partition", "-o", &out, &path];
     let exported = run(tracer(env, &args))?;
-    let told = exported.stderr.contains(&*path) && exported.stderr.contains("20000 events");
+    let told = exported.stderr.contains(&*path) && exported.stderr.contains("20,000 events");
     ensure!(exported.status.code() == Some(1), "{exported:?}");
     // The recording runs from ten seconds before midnight to thirty after it.
     ensure!(

@@ -76,17 +76,21 @@ pub fn unproven(account: &Account) -> Vec<Cell> {
     }
 }
 
-/// The books of a run whose end was not recorded, up to its last interval.
-pub(super) fn so_far(so_far: &SoFar, begun: Nanos) -> Note {
-    let words = cells![
-        "until ",
+/// The books of a run that does not say how it ended, as far as they go; `later` if its first files are not here.
+pub(super) fn so_far(so_far: &SoFar, begun: Nanos, later: bool) -> Note {
+    let mut words = if later {
+        cells!["from ", so_far.from.since(begun), " to "]
+    } else {
+        cells!["until "]
+    };
+    words.extend(cells![
         so_far.until.since(begun),
         " after the begin the kernel counted ",
         so_far.kernel,
         ", tracer saw ",
         so_far.moved,
         "; how it ended is not known"
-    ];
+    ]);
     Note::about("books", words)
 }
 

@@ -17,12 +17,11 @@ use crate::{
 #[must_use]
 pub fn sections(contents: &Contents, name: &str) -> Vec<Section> {
     let mut notes = vec![Note::plain(head(contents, name))];
-    notes.extend(
-        contents
-            .missing
-            .iter()
-            .map(|missing| Note::alarm("MISSING", unreadable(missing))),
-    );
+    notes.extend(contents.missing.iter().map(|(file, missing)| {
+        let file = contents.files.get(*file).filter(|_| contents.files.len() > 1);
+        let file = file.map_or_else(Vec::new, |file| cells![file.clone(), ": "]);
+        Note::alarm("MISSING", file.into_iter().chain(unreadable(missing)).collect())
+    }));
     let more = contents.missing_parts - contents.missing.len() as u64;
     if more > 0 {
         notes.push(Note::alarm(

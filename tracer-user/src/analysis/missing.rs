@@ -5,7 +5,9 @@ use crate::{
     analysis::question::{Analysis, Audience, Input, Occasion, Question},
     cells,
     recording::{parts::Files, reader},
+    run::kept::{Damaged, Kept, Part},
     section::{Cell, Note, Section, joined},
+    units::Nanos,
 };
 
 struct Missing;
@@ -64,6 +66,98 @@ pub fn not_here(files: &Files) -> Option<Vec<Cell>> {
     })
 }
 
+/// The numbers of files from 0, as programs count: the first and the last of a stretch.
+pub(super) fn stretch((first, last): (u32, u32)) -> Cell {
+    Cell::List(cells![u64::from(first), u64::from(last)])
+}
+
+/// What there is of a run, for programs.
+#[must_use]
+pub fn kept(kept: &Kept) -> Section {
+    let part = kept.part.as_ref().map(part);
+    Section::record("", [("part", part.into()), ("damaged", damaged(&kept.damaged).into())])
+}
+
+/// Some files of a rotation, for programs.
+pub(super) fn part(part: &Part) -> Section {
+    let files = part.files.iter().copied().map(stretch).collect();
+    Section::record(
+        "",
+        [
+            ("files", Cell::List(files)),
+            ("from_ns", part.period.map(|(from, _)| from).into()),
+            ("until_ns", part.period.map(|(_, until)| until).into()),
+        ],
+    )
+}
+
+/// What damage took, for programs.
+pub(super) fn damaged(damaged: &Damaged) -> Section {
+    Section::record(
+        "",
+        [
+            ("events", damaged.events.into()),
+            ("bytes", damaged.bytes.into()),
+            ("unknown", damaged.unknown.into()),
+        ],
+    )
+}
+
+/// Which files of a rotation are here, from 1, and their period. `duration` is that of the run, where its end is here.
+pub(super) fn here(part: &Part, duration: Option<Nanos>) -> Vec<Cell> {
+    let number = |number: u32| Cell::Number(u64::from(number) + 1);
+    let stretches = part.files.iter().map(|&stretch| match stretch {
+        (first, last) if first == last => cells![number(first)],
+        (first, last) => cells![number(first), " to ", number(last)],
+    });
+    let is_one = matches!(part.files[..], [(first, last)] if first == last);
+    let mut words = cells![if is_one { "part " } else { "parts " }];
+    words.extend(joined(stretches, ", "));
+    words.push(" of a rotation: ".into());
+    words.extend(match part.period {
+        Some((from, until)) => cells![from, " to ", until],
+        None => cells!["no event"],
+    });
+    words.extend(match duration {
+        Some(duration) => cells![
+            " of a run of ",
+            duration,
+            "; books and losses are those of the whole run"
+        ],
+        None => cells![" of a run that goes on in another file"],
+    });
+    words
+}
+
+/// How many events are lost, those included that are missing from the recording.
+pub(super) fn lost(events: u64, damaged: &Damaged) -> Vec<Cell> {
+    match (events, damaged.unknown) {
+        (events, 0) => cells![events, " lost"],
+        (0, _) => cells!["an unknown number lost"],
+        (events, _) => cells![events, " or more lost"],
+    }
+}
+
+/// What is missing from the recording; None: nothing.
+pub(super) fn missing(damaged: &Damaged) -> Option<Vec<Cell>> {
+    if damaged.is_nothing() {
+        return None;
+    }
+    let events = Cell::Counted(damaged.events, "event", "events");
+    let mut words = match (damaged.events, damaged.unknown) {
+        (0, 0) => cells!["no event"],
+        (0, 1..) => cells!["an unknown number of events"],
+        (_, 0) => cells![events],
+        (_, 1..) => cells![events, " or more"],
+    };
+    words.push(" missing from the recording".into());
+    if damaged.bytes > 0 {
+        let bytes = Cell::Counted(damaged.bytes, "byte", "bytes");
+        words.extend(cells![" (", bytes, " cannot be read)"]);
+    }
+    Some(words)
+}
+
 /// A part of a recording that cannot be read.
 #[must_use]
 pub fn unreadable(missing: &reader::Missing) -> Vec<Cell> {
@@ -80,4 +174,70 @@ pub fn unreadable(missing: &reader::Missing) -> Vec<Cell> {
         (bytes, None) => words.extend(cells![" (", Cell::Counted(bytes, "byte", "bytes"), ")"]),
     }
     words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::render::text::sentence;
+
+    #[test]
+    fn a_part_is_numbered_from_one() {
+        let second = |seconds: u64| Nanos(seconds * 1_000_000_000);
+        let part = Part {
+            files: vec![(2, 2)],
+            period: Some((second(12), second(18))),
+        };
+        assert_eq!(
+            sentence(&here(&part, Some(second(60)))),
+            "part 3 of a rotation: 12 s to 18 s of a run of 60 s; books and losses are those of the whole run"
+        );
+        let part = Part {
+            files: vec![(0, 1), (4, 5)],
+            period: None,
+        };
+        assert_eq!(
+            sentence(&here(&part, None)),
+            "parts 1 to 2, 5 to 6 of a rotation: no event of a run that goes on in another file"
+        );
+    }
+
+    #[test]
+    fn an_unknown_number_is_no_zero() {
+        for (events, bytes, unknown, head, line) in [
+            (0, 0, 0, "0 lost", None),
+            (
+                2,
+                2048,
+                0,
+                "2 lost",
+                Some("2 events missing from the recording (2,048 bytes cannot be read)"),
+            ),
+            (
+                0,
+                300,
+                0,
+                "0 lost",
+                Some("no event missing from the recording (300 bytes cannot be read)"),
+            ),
+            (
+                0,
+                0,
+                1,
+                "an unknown number lost",
+                Some("an unknown number of events missing from the recording"),
+            ),
+            (
+                1,
+                0,
+                1,
+                "1 or more lost",
+                Some("1 event or more missing from the recording"),
+            ),
+        ] {
+            let damaged = Damaged { events, bytes, unknown };
+            assert_eq!(sentence(&lost(events, &damaged)), head);
+            assert_eq!(missing(&damaged).map(|words| sentence(&words)).as_deref(), line);
+        }
+    }
 }

@@ -16,11 +16,13 @@ mod tables;
 
 use crate::{
     event::Event,
-    run::{header::Header, intervals::Interval, summary::Summary},
+    run::{header::Header, intervals::Interval, kept::Unfinished, summary::Summary},
     section::Section,
 };
 
-pub use missing::{not_here, unreadable};
+use selection::Selection;
+
+pub use missing::{kept, not_here, unreadable};
 pub use question::{Analysis, Audience, Input, Occasion, Question};
 pub use runs::nodes;
 
@@ -44,17 +46,23 @@ impl Analyses {
         Self { asked, all }
     }
 
-    /// Begins a run, or the next file of a run.
-    pub fn begin(&mut self, header: &Header, file: &str) {
+    /// The events that are wanted.
+    #[must_use]
+    pub fn selection(&self) -> &Selection {
+        &self.asked.selection
+    }
+
+    /// Before the events of a run.
+    pub fn begin(&mut self, header: &Header) {
         self.asked.selection.begin(header);
         for analysis in &mut self.all {
-            analysis.begin(header, file);
+            analysis.begin(header);
         }
     }
 
     /// Passes an event of the run to all analyses, if it is selected.
     pub fn event(&mut self, event: &Event) {
-        if self.asked.selection.has(event) {
+        if self.asked.selection.takes(event) {
             for analysis in &mut self.all {
                 analysis.event(event);
             }
@@ -75,7 +83,14 @@ impl Analyses {
         }
     }
 
-    /// The answers of all analyses.
+    /// After the last event of a run that is not shown to its end.
+    pub fn abandon(&mut self, unfinished: &Unfinished) {
+        for analysis in &mut self.all {
+            analysis.abandon(unfinished);
+        }
+    }
+
+    /// The answers.
     #[must_use]
     pub fn sections(&self, input: &Input) -> Vec<Section> {
         let answers = self.all.iter().map(|analysis| analysis.sections(&self.asked, input));

@@ -8,14 +8,14 @@ use crate::{
     },
     event::Event,
     recording::parts::Parts,
-    run::{header::Header, intervals::Interval, summary::Summary},
+    run::{header::Header, intervals::Interval, kept::Unfinished, summary::Summary},
     section::Section,
 };
 
 /// Answers one question about events.
 pub trait Analysis {
-    /// Begins a run, or the next file of a run.
-    fn begin(&mut self, _header: &Header, _file: &str) {}
+    /// Before the events of a run.
+    fn begin(&mut self, _header: &Header) {}
 
     /// Adds a selected event.
     fn event(&mut self, _event: &Event) {}
@@ -25,6 +25,9 @@ pub trait Analysis {
 
     /// Ends a run whose end was recorded. Only the summary of a live run has sums.
     fn end(&mut self, _summary: &Summary) {}
+
+    /// After the last event of a run that is not shown to its end. Only a closing page has sums in it.
+    fn abandon(&mut self, _unfinished: &Unfinished) {}
 
     /// The answer.
     fn sections(&self, asked: &Question, input: &Input) -> Vec<Section>;

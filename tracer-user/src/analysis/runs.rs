@@ -8,6 +8,7 @@ use crate::{
     analysis::{
         books,
         losses::Losses,
+        missing,
         question::{Analysis, Audience, Input, Occasion, Question},
     },
     cells,
@@ -16,8 +17,8 @@ use crate::{
     run::{
         header::Header,
         intervals::{Interval, SoFar},
+        kept::Unfinished,
         summary::Summary,
-        totals::Totals,
     },
     section::{Cell, Column, Note, Section},
 };
@@ -27,48 +28,45 @@ pub(super) use page::refused;
 
 /// The result of one run.
 struct Outcome {
-    file: String,
     header: Header,
-    totals: Totals,
     losses: Losses,
     so_far: SoFar,
-    /// None if its end was not recorded.
+    /// What is known without its end.
+    known: Unfinished,
+    /// None: nobody knows how it ended.
     summary: Option<Summary>,
 }
 
 impl Outcome {
-    fn new(header: Header, file: &str) -> Self {
+    fn new(header: Header) -> Self {
         Self {
-            file: file.to_owned(),
             header,
-            totals: Totals::default(),
             losses: Losses::default(),
             so_far: SoFar::default(),
+            known: Unfinished::default(),
             summary: None,
         }
-    }
-
-    /// Lost events; if the end of the run was not recorded, those up to its last interval.
-    fn lost(&self) -> u64 {
-        let summary = self.summary.as_ref();
-        summary.map_or_else(|| self.losses.events(), |summary| summary.books.lost.events())
     }
 
     fn balanced(&self) -> Option<bool> {
         self.summary.as_ref().map(|summary| summary.books.balanced())
     }
 
-    /// The losses and the imbalances of the run: a report begins with them.
-    fn warnings(&self, rows: usize) -> Vec<Note> {
-        let name = || Cell::from(self.file.clone());
+    /// Before everything else: what was lost and when, and whether the books balance.
+    fn warnings(&self, name: &str, rows: usize) -> Vec<Note> {
+        let name = || Cell::from(name.to_owned());
         let mut notes = Vec::new();
-        let lost = self.lost();
+        let lost = self.known.lost;
         if lost > 0 {
             notes.push(Note::alarm(
                 "LOST",
                 cells![Cell::Counted(lost, "event", "events"), " of ", name()],
             ));
             notes.extend(self.losses.notes(rows));
+        }
+        if let Some(missing) = missing::missing(&self.known.kept.damaged) {
+            let words = cells![name(), ": "].into_iter().chain(missing);
+            notes.push(Note::alarm("LOST", words.collect()));
         }
         if self.balanced() == Some(false) {
             let words = cells!["the books of ", name(), " do not balance"];
@@ -80,19 +78,18 @@ impl Outcome {
         notes
     }
 
-    /// The page of the run. It shows the end if that was recorded and no events are filtered out.
-    fn page(&self, filters: bool) -> Vec<Section> {
-        if let Some(summary) = self.summary.as_ref().filter(|_| !filters) {
-            return page::closing(&self.header, &self.totals, summary, false);
+    /// Its page: how it ended, if that is known and all of it is wanted.
+    fn page(&self, occasion: Occasion) -> Vec<Section> {
+        match &self.summary {
+            Some(summary) if !self.known.selected => page::closing(&self.header, &self.known.totals, summary, occasion),
+            _ => page::sums(&self.header, &self.known, &self.so_far, occasion),
         }
-        let so_far = Some(&self.so_far).filter(|_| !filters);
-        page::sums(&self.header, &self.totals, so_far)
     }
 
     /// The run's values, one for each of [`COLUMNS`].
     fn values(&self, input: &Input) -> Vec<Cell> {
-        let gap = |(first, last): (u32, u32)| Cell::List(cells![u64::from(first), u64::from(last)]);
-        let gaps = |files: &Files| Cell::List(files.gaps().into_iter().map(gap).collect());
+        let gaps = |files: &Files| Cell::List(files.gaps().into_iter().map(missing::stretch).collect());
+        let kept = &self.known.kept;
         let summary = self.summary.as_ref();
         let so_far = || {
             Section::record(
@@ -107,22 +104,24 @@ impl Outcome {
             )
         };
         cells![
-            self.file.clone(),
+            input.parts.name_of(&self.header).to_owned(),
             self.header.host.clone(),
             self.header.kernel.clone(),
             input.parts.of(&self.header).map(gaps),
             summary.map(|summary| summary.duration),
-            summary.map(|_| self.lost()),
+            summary.map(Summary::lost_events),
             self.losses.section(),
             self.balanced(),
             summary.is_none().then(so_far),
-            sums::record(&self.totals, None),
+            kept.part.as_ref().map(missing::part),
+            missing::damaged(&kept.damaged),
+            sums::record(&self.known.totals, None),
         ]
     }
 }
 
-/// The keys of a run in JSON.
-const COLUMNS: [&str; 10] = [
+/// The keys of a run.
+const COLUMNS: [&str; 12] = [
     "file",
     "host",
     "kernel",
@@ -132,6 +131,8 @@ const COLUMNS: [&str; 10] = [
     "losses",
     "balanced",
     "so_far",
+    "part",
+    "damaged",
     "totals",
 ];
 
@@ -139,6 +140,8 @@ const COLUMNS: [&str; 10] = [
 struct Runs {
     /// Whether the run is live: then the sums come from its summary.
     live: bool,
+    /// Some events are left out before they come here.
+    selected: bool,
     outcomes: Vec<Outcome>,
     /// The index of the run whose events come.
     current: usize,
@@ -149,6 +152,7 @@ struct Runs {
 pub(super) fn new(asked: &Question) -> Option<Box<dyn Analysis>> {
     Some(Box::new(Runs {
         live: asked.occasion != Occasion::Report,
+        selected: asked.selection.filters(),
         outcomes: Vec::new(),
         current: 0,
     }))
@@ -158,14 +162,30 @@ impl Runs {
     fn current(&mut self) -> Option<&mut Outcome> {
         self.outcomes.get_mut(self.current)
     }
+
+    /// After the last event of the run.
+    fn ended(&mut self, known: &Unfinished) {
+        let (live, selected) = (self.live, self.selected);
+        let Some(run) = self.current() else { return };
+        if live {
+            run.known.totals = known.totals.clone();
+        }
+        // A run may come in stretches, with others between them.
+        let before = std::mem::replace(&mut run.known.kept, known.kept.clone()).damaged;
+        if !live {
+            run.known.kept.damaged.add(before);
+        }
+        run.known.lost = known.lost;
+        run.known.selected = known.selected || selected;
+    }
 }
 
 impl Analysis for Runs {
-    fn begin(&mut self, header: &Header, file: &str) {
+    fn begin(&mut self, header: &Header) {
         let known = self.outcomes.iter().position(|run| run.header.same_run(header));
         self.current = known.unwrap_or(self.outcomes.len());
         if known.is_none() {
-            self.outcomes.push(Outcome::new(header.clone(), file));
+            self.outcomes.push(Outcome::new(header.clone()));
         }
     }
 
@@ -174,32 +194,37 @@ impl Analysis for Runs {
             return;
         }
         if let Some(run) = self.current() {
-            run.totals.add(event);
+            run.known.totals.add(event);
         }
     }
 
     fn interval(&mut self, interval: &Interval) {
-        if self.live {
-            return;
-        }
-        if let Some(run) = self.current() {
+        let live = self.live;
+        let Some(run) = self.current() else { return };
+        run.so_far.add(interval);
+        if !live {
             run.losses.add(interval, run.header.begun);
-            run.so_far.add(interval);
         }
     }
 
     fn end(&mut self, summary: &Summary) {
         if self.outcomes.is_empty() {
-            // The end came without a begin.
-            self.begin(&Header::unknown(), "");
+            // It ended before it began.
+            self.begin(&Header::unknown());
         }
-        let live = self.live;
+        self.ended(&Unfinished {
+            totals: summary.totals.clone(),
+            lost: summary.books.lost.events(),
+            kept: summary.kept.clone(),
+            selected: false,
+        });
         if let Some(run) = self.current() {
-            if live {
-                run.totals = summary.totals.clone();
-            }
             run.summary = Some(summary.clone());
         }
+    }
+
+    fn abandon(&mut self, unfinished: &Unfinished) {
+        self.ended(unfinished);
     }
 
     fn sections(&self, asked: &Question, input: &Input) -> Vec<Section> {
@@ -211,20 +236,21 @@ impl Analysis for Runs {
             }
             return vec![section];
         }
-        if let Occasion::Closing { hints } = asked.occasion {
+        if self.live {
             let last = self.outcomes.last();
-            let ended = last.and_then(|run| Some((run, run.summary.as_ref()?)));
-            return ended.map_or_else(Vec::new, |(run, summary)| {
-                page::closing(&run.header, &run.totals, summary, hints)
-            });
+            return last.map_or_else(Vec::new, |run| run.page(asked.occasion));
         }
-        let warnings = self.outcomes.iter().flat_map(|run| run.warnings(asked.rows));
+        let name = |run: &Outcome| input.parts.name_of(&run.header).to_owned();
+        let warnings = self
+            .outcomes
+            .iter()
+            .flat_map(|run| run.warnings(&name(run), asked.rows));
         let mut sections = vec![Section::notes(warnings.collect())];
         if asked.by.is_empty() {
             for run in &self.outcomes {
-                let mut page = run.page(asked.selection.filters());
+                let mut page = run.page(asked.occasion);
                 if let Some(head) = page.first_mut().filter(|_| self.outcomes.len() > 1) {
-                    head.title = cells![run.file.clone()];
+                    head.title = cells![name(run)];
                 }
                 sections.extend(page);
             }

@@ -1,30 +1,117 @@
 //! Selects the events that a report is about.
 //! Input: the arguments of a report; events.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use crate::{
     analysis::groups::{Key, Run, Value},
-    event::{Event, Move, failure::Failure, unmapped::UnmappedMove},
-    render::text::words,
+    escape::Printable,
+    event::{Event, Move, Reason, Verdict, failure::Failure, unmapped::UnmappedMove},
+    render::{quantity::Counted, text::words},
     run::header::Header,
     section::Cell,
     units::Nanos,
 };
 
-/// The conditions for an event; all of them must hold.
+/// A key that must have a value, as tables show it.
+#[derive(Clone, Debug)]
+pub struct Condition {
+    key: Key,
+    value: String,
+    /// An event had the value.
+    met: bool,
+    /// Until then the values of events, where there are few.
+    occurred: BTreeSet<Value>,
+}
+
+impl Condition {
+    /// Before any event.
+    #[must_use]
+    pub fn new(key: Key, value: String) -> Self {
+        Self {
+            key,
+            value,
+            met: false,
+            occurred: BTreeSet::new(),
+        }
+    }
+
+    /// Whether that value of an event is the wanted one.
+    fn holds(&mut self, value: Option<Value>) -> bool {
+        let Some(value) = value else { return false };
+        let holds = is_called(&value, &self.value);
+        self.met |= holds;
+        if !self.met && has_few_values(self.key) {
+            self.occurred.insert(value);
+        }
+        holds
+    }
+
+    /// Why there can be no such value; None: there can.
+    fn refusal(&self) -> Option<String> {
+        let vocabulary = vocabulary(self.key)?;
+        if self.met || vocabulary.contains(&&*self.value) {
+            return None;
+        }
+        let mut known: BTreeSet<String> = vocabulary.into_iter().map(str::to_owned).collect();
+        known.extend(self.occurred());
+        let known: Vec<String> = known.into_iter().collect();
+        let key = self.key.name();
+        Some(format!("--where {self}: no such {key}; there are {}", known.join(", ")))
+    }
+
+    fn occurred(&self) -> impl Iterator<Item = String> {
+        self.occurred.iter().map(|value| words(&Cell::from(value.clone())))
+    }
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.key.name(), Printable(&self.value))
+    }
+}
+
+/// The values that a key can have, where recordings share a vocabulary. A newer kernel may have more.
+fn vocabulary(key: Key) -> Option<Vec<&'static str>> {
+    match key {
+        Key::Reason => Some(Reason::known().collect()),
+        Key::Verdict => Some(Verdict::ALL.map(Verdict::words).to_vec()),
+        Key::Process
+        | Key::Comm
+        | Key::Vma
+        | Key::Actor
+        | Key::Nodes
+        | Key::Order
+        | Key::Address
+        | Key::Second
+        | Key::Host => None,
+    }
+}
+
+/// Whether a recording has only a few values of it, which a message can list.
+fn has_few_values(key: Key) -> bool {
+    match key {
+        Key::Reason | Key::Verdict | Key::Nodes | Key::Order | Key::Host => true,
+        Key::Process | Key::Comm | Key::Vma | Key::Actor | Key::Address | Key::Second => false,
+    }
+}
+
+/// What an event must have; of several conditions all must hold.
 #[derive(Clone, Debug)]
 pub struct Selection {
-    /// The event is about one of these processes; empty for any process.
-    pub pids: Vec<u32>,
-    /// The event came no earlier than this after the begin of its run.
-    pub since: Option<Nanos>,
-    /// The event came before this time after the begin of its run.
-    pub until: Option<Nanos>,
-    /// A key has this value, as tables show it.
-    pub conditions: Vec<(Key, String)>,
+    /// One of these processes; empty: any.
+    pids: Vec<u32>,
+    /// Not so long after the begin of its run.
+    since: Option<Nanos>,
+    /// No later.
+    until: Option<Nanos>,
+    conditions: Vec<Condition>,
     /// The run whose events come.
     run: Run,
+    /// Events that were looked at.
+    looked_at: u64,
+    /// How many of them are wanted.
+    taken: u64,
 }
 
 impl Default for Selection {
@@ -36,7 +123,7 @@ impl Default for Selection {
 impl Selection {
     /// Makes a selection, before any run has begun.
     #[must_use]
-    pub fn new(pids: Vec<u32>, since: Option<Nanos>, until: Option<Nanos>, conditions: Vec<(Key, String)>) -> Self {
+    pub fn new(pids: Vec<u32>, since: Option<Nanos>, until: Option<Nanos>, conditions: Vec<Condition>) -> Self {
         let run = Run {
             begun: Nanos(0),
             host: Arc::default(),
@@ -47,11 +134,13 @@ impl Selection {
             until,
             conditions,
             run,
+            looked_at: 0,
+            taken: 0,
         }
     }
 
-    /// Begins a run.
-    pub(super) fn begin(&mut self, header: &Header) {
+    /// Before the events of a run.
+    pub fn begin(&mut self, header: &Header) {
         self.run = Run::from(header);
     }
 
@@ -66,16 +155,18 @@ impl Selection {
         !self.pids.is_empty() || !self.conditions.is_empty()
     }
 
-    /// Whether an event of the run is selected.
-    #[must_use]
-    pub fn has(&self, event: &Event) -> bool {
-        self.in_time(event.at())
+    /// Whether an event of the run is wanted.
+    pub fn takes(&mut self, event: &Event) -> bool {
+        self.looked_at += 1;
+        let takes = self.in_time(event.at())
             && match event {
-                Event::Move(moved) => self.has_move(moved),
-                Event::Unmapped(moved) => self.has_unmapped(moved),
-                Event::Failure(failure) => self.conditions.is_empty() && self.has_failure(failure),
+                Event::Move(moved) => self.takes_move(moved),
+                Event::Unmapped(moved) => self.takes_unmapped(moved),
+                Event::Failure(failure) => self.conditions.is_empty() && self.takes_failure(failure),
                 Event::Compaction(_) => !self.chooses_moves(),
-            }
+            };
+        self.taken += u64::from(takes);
+        takes
     }
 
     fn in_time(&self, at: Nanos) -> bool {
@@ -83,23 +174,67 @@ impl Selection {
         self.since.is_none_or(|since| after >= since) && self.until.is_none_or(|until| after < until)
     }
 
-    fn has_move(&self, moved: &Move) -> bool {
+    fn takes_move(&mut self, moved: &Move) -> bool {
         let of_process = |pid: &u32| moved.owner.as_ref().is_some_and(|owner| owner.tgid.0 == *pid);
-        let is_called = |(key, value): &(Key, String)| is_called(&key.of(moved, &self.run), value);
-        (self.pids.is_empty() || self.pids.iter().any(of_process)) && self.conditions.iter().all(is_called)
+        let of_processes = self.pids.is_empty() || self.pids.iter().any(of_process);
+        self.conditions_hold(|key, run| Some(key.of(moved, run))) && of_processes
     }
 
-    fn has_unmapped(&self, moved: &UnmappedMove) -> bool {
-        let is_called = |(key, value): &(Key, String)| {
-            key.of_unmapped(moved, &self.run)
-                .is_some_and(|found| is_called(&found, value))
-        };
-        self.pids.is_empty() && self.conditions.iter().all(is_called)
+    fn takes_unmapped(&mut self, moved: &UnmappedMove) -> bool {
+        self.conditions_hold(|key, run| key.of_unmapped(moved, run)) && self.pids.is_empty()
     }
 
-    fn has_failure(&self, failure: &Failure) -> bool {
+    /// Whether all conditions hold. Each sees its value, whatever the others say.
+    fn conditions_hold(&mut self, value: impl Fn(Key, &Run) -> Option<Value>) -> bool {
+        let mut all = true;
+        for condition in &mut self.conditions {
+            all &= condition.holds(value(condition.key, &self.run));
+        }
+        all
+    }
+
+    fn takes_failure(&self, failure: &Failure) -> bool {
         let maps = |pid: &u32| failure.places.iter().any(|place| place.owner.tgid.0 == *pid);
         self.pids.is_empty() || self.pids.iter().any(maps)
+    }
+
+    /// The first value that cannot exist, with those that can. It is known after the last event: a kernel may have
+    /// reasons that this tracer does not know.
+    #[must_use]
+    pub fn refusal(&self) -> Option<String> {
+        self.conditions.iter().find_map(Condition::refusal)
+    }
+
+    /// That nothing that was there is wanted; None: something is, or everything is wanted.
+    #[must_use]
+    pub fn nothing_matches(&self) -> Option<String> {
+        if !self.filters() || self.taken > 0 {
+            return None;
+        }
+        let events = Counted(self.looked_at, "event");
+        let unmet = self.conditions.iter().filter(|condition| !condition.met);
+        let values = unmet.filter_map(|condition| {
+            let occurred: Vec<String> = condition.occurred().collect();
+            let key = condition.key.name();
+            (!occurred.is_empty()).then(|| format!("; {key}: {}", occurred.join(", ")))
+        });
+        Some(format!(
+            "nothing matches {self}: {events}{}",
+            values.collect::<String>()
+        ))
+    }
+}
+
+impl fmt::Display for Selection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = |nanos: Nanos| Duration::from_nanos(nanos.0).as_secs_f64();
+        let pids: Vec<String> = self.pids.iter().map(u32::to_string).collect();
+        let pids = (!pids.is_empty()).then(|| format!("-p {}", pids.join(",")));
+        let since = self.since.map(|since| format!("--since {}", seconds(since)));
+        let until = self.until.map(|until| format!("--until {}", seconds(until)));
+        let conditions = self.conditions.iter().map(|condition| format!("--where {condition}"));
+        let all: Vec<String> = pids.into_iter().chain(since).chain(until).chain(conditions).collect();
+        f.write_str(&all.join(" "))
     }
 }
 
@@ -119,7 +254,51 @@ fn is_called(value: &Value, text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::units::Tgid;
+    use crate::{made_up, units::Tgid};
+
+    /// Which of two events are wanted, and how it went.
+    fn looked(conditions: &[(Key, &str)]) -> (Selection, [bool; 2]) {
+        let conditions = conditions.iter();
+        let conditions = conditions.map(|(key, value)| Condition::new(*key, (*value).to_owned()));
+        let mut selection = Selection::new(Vec::new(), None, None, conditions.collect());
+        selection.begin(&made_up::header());
+        let taken = [made_up::moved(), made_up::unknown()].map(|moved| selection.takes(&Event::Move(moved)));
+        (selection, taken)
+    }
+
+    #[test]
+    fn a_value_that_cannot_exist_is_refused_with_those_that_can() {
+        let (selection, taken) = looked(&[(Key::Reason, "numa")]);
+        assert_eq!(taken, [false, false]);
+        let refusal = selection.refusal().unwrap();
+        assert!(
+            refusal.starts_with("--where reason=numa: no such reason; there are collapse, compaction, "),
+            "{refusal}"
+        );
+        // Those that tracer knows, and those that events have.
+        for known in ["numa_misplaced", "syscall_or_cpuset", "swap_in", "reason_77"] {
+            assert!(refusal.contains(known), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_can_exist_matches_nothing() {
+        for (key, value, there_is) in [
+            (Key::Comm, "x", ""),
+            (Key::Verdict, "hidden", "; verdict: confirmed, not asked"),
+            (Key::Nodes, "0->7", "; nodes: ?->?, 0->1"),
+        ] {
+            let (selection, _) = looked(&[(key, value)]);
+            assert_eq!(selection.refusal(), None);
+            let expected = format!("nothing matches --where {}={value}: 2 events{there_is}", key.name());
+            assert_eq!(selection.nothing_matches(), Some(expected));
+        }
+        let (selection, taken) = looked(&[(Key::Reason, "syscall_or_cpuset"), (Key::Nodes, "0->1")]);
+        assert_eq!(
+            (taken, selection.nothing_matches(), selection.refusal()),
+            ([true, false], None, None)
+        );
+    }
 
     #[test]
     fn values_have_short_names() {

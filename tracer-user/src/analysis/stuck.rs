@@ -44,8 +44,8 @@ pub(super) fn new(asked: &Question) -> Option<Box<dyn Analysis>> {
 }
 
 impl Analysis for StuckByProcess {
-    /// Frames of another run belong to other folios.
-    fn begin(&mut self, header: &Header, _file: &str) {
+    /// Frames of another run are others.
+    fn begin(&mut self, header: &Header) {
         self.host = Arc::from(&*header.host);
         self.known = Stuck::default();
     }

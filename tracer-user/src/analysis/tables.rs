@@ -41,7 +41,7 @@ pub(super) fn new(asked: &Question) -> Option<Box<dyn Analysis>> {
 }
 
 impl Analysis for Tables {
-    fn begin(&mut self, header: &Header, _file: &str) {
+    fn begin(&mut self, header: &Header) {
         self.run = Run::from(header);
         self.sums.begin_run();
     }

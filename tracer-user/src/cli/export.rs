@@ -20,7 +20,7 @@ use crate::{
     },
     event::Event,
     output::Draft,
-    run::{header::Header, intervals::Interval, summary::Summary},
+    run::{header::Header, intervals::Interval, kept::Unfinished, summary::Summary},
     sink::{
         Sink,
         csv::Csv,
@@ -56,7 +56,7 @@ const FRAMES: [Key; 3] = [Key::Process, Key::Vma, Key::Reason];
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Recordings; - is standard input
+    /// Recordings, the files of a rotation in any order; - is standard input
     #[arg(value_name = "FILE", default_value = "tracer.data")]
     pub files: Vec<PathBuf>,
 
@@ -155,8 +155,8 @@ impl Sink for Taken<'_> {
         self.export()?.flush()
     }
 
-    fn abandon(&mut self) -> io::Result<()> {
-        self.export()?.abandon()
+    fn abandon(&mut self, unfinished: &Unfinished) -> io::Result<()> {
+        self.export()?.abandon(unfinished)
     }
 
     fn finish(&mut self, summary: &Summary) -> io::Result<()> {
@@ -205,7 +205,6 @@ impl Args {
     }
 
     fn export(&self) -> anyhow::Result<ExitCode> {
-        recorded::ensure_distinct(&self.files)?;
         let draft = if self.to_stdout() || self.partition {
             None
         } else {
@@ -226,9 +225,7 @@ impl Args {
         };
         let progress = !(self.to_stdout() && io::stdout().is_terminal());
         let mut reading = Reading::new(progress);
-        for path in &self.files {
-            reading.replay(path, &mut taken)?;
-        }
+        reading.replay(&self.files, &mut taken)?;
         taken.export()?.close()?;
         let left_out = std::mem::take(&mut taken.left_out);
         drop(taken);

@@ -15,8 +15,9 @@ use crate::{
 #[group(skip)]
 #[command(next_help_heading = "Filters (all given must hold; of several values of one, any)")]
 pub struct Args {
-    /// Only processes in this cgroup (v2) or below it, also those that enter it later; may be repeated
-    #[arg(long, value_name = "PATH")]
+    /// Only processes in this cgroup (v2) or below it, also those that enter it later; a path, or 0::PATH as
+    /// /proc/PID/cgroup prints it; may be repeated
+    #[arg(long, value_name = "PATH", value_parser = values::cgroup)]
     pub cgroup: Vec<String>,
 
     /// Only processes of this name: * any characters, ? one; the kernel keeps 15 bytes of a name

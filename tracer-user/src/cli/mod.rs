@@ -11,6 +11,7 @@ mod progress;
 mod record;
 mod recorded;
 mod report;
+mod selection;
 mod signals;
 mod status;
 mod trace;

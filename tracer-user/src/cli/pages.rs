@@ -76,8 +76,8 @@ pub struct Args {
     #[arg(short, long, conflicts_with = "pid")]
     pub all: bool,
 
-    /// Only processes in this cgroup (v2) or below it; may be repeated
-    #[arg(long, value_name = "PATH")]
+    /// Only processes in this cgroup (v2) or below it; a path, or 0::PATH as /proc/PID/cgroup prints it; may be repeated
+    #[arg(long, value_name = "PATH", value_parser = values::cgroup)]
     pub cgroup: Vec<String>,
 
     /// Only processes of this name: * any characters, ? one

@@ -13,25 +13,29 @@ use std::{
 use anyhow::Context as _;
 
 use crate::{
-    analysis::{Input, contents, not_here, unreadable as unreadable_part},
+    analysis::{Input, contents, not_here, selection::Selection, unreadable as unreadable_part},
     cli::{
         error::Refused,
         progress::{self, Progress},
-        view,
+        selection, view,
     },
     escape::Printable,
-    pipeline::replay::{self, ReplayError},
+    pipeline::replay::{Replay, ReplayError},
     recording::{
         contents::Contents,
         reader::{Missing, ReadError, RecordingFile},
+        set,
     },
     render::{json, text},
-    sink::Sink,
+    sink::{Sink, selected::Selected},
 };
 
 const CAT_EXAMPLES: &str = "\
 Examples:
   tracer cat tracer.data                         the rows that tracing would have shown
+  tracer cat r.data*                             the files of a run that was rotated, in their order
+  tracer cat -p 4711 --since 10 --until 20 tracer.data
+                                                 ten seconds of one process
   tracer cat tracer.data --json | jq -c 'select(.kind == \"failure\")'
                                                  what could not be moved, for programs
   ssh db-1 cat tracer.data | tracer cat -        from elsewhere";
@@ -46,9 +50,8 @@ The exit code is 1 where something is missing.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = CAT_EXAMPLES)]
 pub struct CatArgs {
-    /// The recording; - is standard input
-    #[arg(value_name = "FILE", default_value = "tracer.data")]
-    pub file: PathBuf,
+    #[command(flatten)]
+    pub selection: selection::Args,
 
     #[command(flatten)]
     pub view: view::Args,
@@ -57,16 +60,16 @@ pub struct CatArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = INFO_EXAMPLES)]
 pub struct InfoArgs {
-    /// The recording; - is standard input
+    /// Recordings, the files of a rotation in any order; - is standard input
     #[arg(value_name = "FILE", default_value = "tracer.data")]
-    pub file: PathBuf,
+    pub files: Vec<PathBuf>,
 
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
 }
 
-/// Runs `tracer cat`. The exit code is 1 where something is missing from the recording.
+/// Runs `tracer cat`. The exit code is 1 where something is missing from a recording.
 ///
 /// # Errors
 /// When it cannot be read, or standard output not be written.
@@ -74,11 +77,33 @@ pub fn cat(args: &CatArgs) -> anyhow::Result<ExitCode> {
     // Rows show by themselves how far it is.
     let progress = !io::stdout().is_terminal();
     let mut reading = Reading::new(progress);
-    match reading.replay(&args.file, args.view.sink().as_mut()) {
+    let selection = args.selection.selection()?;
+    let files = &args.selection.files;
+    let mut sink = args.view.sink();
+    let shown = if selection.filters() {
+        let mut selected = Selected::new(sink.as_mut(), selection);
+        let replayed = reading.replay(files, &mut selected);
+        replayed.and_then(|()| conclude(selected.selection()))
+    } else {
+        reading.replay(files, sink.as_mut())
+    };
+    match shown {
         Ok(()) => Ok(reading.end()),
         Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
         Err(error) => Err(error),
     }
+}
+
+/// After the last event: refuses what cannot exist, and says on standard error that nothing matches.
+pub(super) fn conclude(selection: &Selection) -> anyhow::Result<()> {
+    if let Some(refusal) = selection.refusal() {
+        return Err(Refused(refusal).into());
+    }
+    if let Some(nothing) = selection.nothing_matches() {
+        progress::clear();
+        let _ = writeln!(io::stderr(), "tracer: {nothing}");
+    }
+    Ok(())
 }
 
 /// Whether nobody reads any more.
@@ -89,7 +114,7 @@ pub(super) fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 /// Recordings that are read one after the other, and what comes to light of them.
 pub(super) struct Reading {
-    /// What is known of those that were read so far.
+    /// What is known of those that were read.
     pub input: Input,
     /// Whether to show how far it is.
     progress: bool,
@@ -104,16 +129,22 @@ impl Reading {
         }
     }
 
-    /// Feeds the recording at `path` into a sink, and says on standard error what is missing from it.
-    pub fn replay(&mut self, path: &Path, sink: &mut dyn Sink) -> anyhow::Result<()> {
-        let mut recording = open(path, self.progress)?;
-        let replayed = replay::replay(&mut recording, sink, &mut self.input.parts, |missing| {
-            complain(path, missing);
-        });
-        self.input.is_damaged |= !replayed.map_err(|error| match error {
-            ReplayError::Read(error) => unreadable(path, error),
-            ReplayError::Sink(error) => error.into(),
-        })?;
+    /// Feeds recordings into a sink, the files of each run in their order, and says on standard error what is missing from
+    /// them.
+    pub fn replay(&mut self, paths: &[PathBuf], sink: &mut dyn Sink) -> anyhow::Result<()> {
+        ensure_distinct(paths)?;
+        let mut replay = Replay::new(sink);
+        for path in in_order(paths) {
+            let mut recording = open(path, self.progress)?;
+            replay.input.parts.open(&path.to_string_lossy());
+            let replayed = replay.recording(&mut recording, |missing| complain(path, missing));
+            replayed.map_err(|error| match error {
+                ReplayError::Read(error) => unreadable(path, error),
+                ReplayError::Sink(error) => error.into(),
+            })?;
+        }
+        replay.end()?;
+        self.input = replay.input;
         Ok(())
     }
 
@@ -128,30 +159,54 @@ impl Reading {
     }
 }
 
-/// Runs `tracer info`. The exit code is 1 where something is missing from the recording.
+/// Runs `tracer info`. The exit code is 1 where something is missing from a recording.
 ///
 /// # Errors
 /// When it cannot be read, or standard output not be written.
 pub fn info(args: &InfoArgs) -> anyhow::Result<ExitCode> {
-    let mut recording = open(&args.file, true)?;
+    ensure_distinct(&args.files)?;
     let mut found = Contents::default();
-    while let Some(item) = recording.next_item().map_err(|error| unreadable(&args.file, error))? {
-        found.add(&item, &mut recording);
+    for path in in_order(&args.files) {
+        let mut recording = open(path, true)?;
+        found.open(&path.to_string_lossy());
+        while let Some(item) = recording.next_item().map_err(|error| unreadable(path, error))? {
+            found.add(&item, &mut recording);
+        }
+        found.bytes += recording.position();
     }
-    found.bytes = recording.position();
     if args.json {
         view::print(&json::contents(&found))?;
     } else {
-        view::print_sections(&contents::sections(&found, &name(&args.file)))?;
+        let name = match &args.files[..] {
+            [path] => name(path),
+            paths => format!("{} files", paths.len()),
+        };
+        view::print_sections(&contents::sections(&found, &name))?;
     }
     Ok(ExitCode::from(u8::from(!found.is_whole())))
+}
+
+/// The files of each run in the order in which they were recorded. Only files can be looked into beforehand.
+fn in_order(paths: &[PathBuf]) -> Vec<&Path> {
+    let first = |path: &PathBuf| {
+        let is_file = fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
+        // Whoever reads it says why it cannot be read.
+        let file = is_file.then(|| File::open(path).ok()).flatten();
+        file.and_then(set::first_header)
+    };
+    let firsts: Vec<_> = match paths {
+        [_] => vec![None],
+        paths => paths.iter().map(first).collect(),
+    };
+    let order = set::order(&firsts);
+    order.into_iter().map(|place| paths[place].as_path()).collect()
 }
 
 /// That no recording is given twice: all of it would count twice.
 ///
 /// # Errors
 /// Which one is.
-pub(super) fn ensure_distinct(paths: &[PathBuf]) -> Result<(), Refused> {
+fn ensure_distinct(paths: &[PathBuf]) -> Result<(), Refused> {
     let mut known = HashSet::new();
     for path in paths {
         // Whoever opens it says why it cannot be read.

@@ -13,7 +13,7 @@ use std::{
 use crate::{
     event::Event,
     render::quantity::{Bytes, Counted},
-    run::{header::Header, intervals::Interval, summary::Summary},
+    run::{intervals::Interval, summary::Summary},
     sink::Sink,
 };
 
@@ -53,10 +53,6 @@ impl Status {
 }
 
 impl Sink for Status {
-    fn begin(&mut self, _header: &Header) -> io::Result<()> {
-        Ok(())
-    }
-
     fn event(&mut self, _event: &Event) -> io::Result<()> {
         self.events += 1;
         Ok(())

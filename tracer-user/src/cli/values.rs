@@ -8,7 +8,7 @@ use tracer_common::names::Names;
 use crate::{
     session::filters::values::{Actor, NodePair, Range},
     source::bpf::ring::RingBytes,
-    units::{NodeId, Order, PAGE_SHIFT, VirtAddr},
+    units::{Nanos, NodeId, Order, PAGE_SHIFT, VirtAddr},
 };
 
 /// A process's number, from 1.
@@ -27,6 +27,15 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
         return Err("must be more than 0".to_owned());
     }
     Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string())
+}
+
+/// Seconds from the begin of a run.
+pub fn moment(text: &str) -> Result<Nanos, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    let time = Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?;
+    u64::try_from(time.as_nanos())
+        .map(Nanos)
+        .map_err(|error| error.to_string())
 }
 
 /// Why a text is no size.
@@ -77,6 +86,20 @@ pub fn pattern(text: &str) -> Result<String, String> {
         Ok(()) => Ok(text.to_owned()),
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// A cgroup by its path, or as /proc/PID/cgroup prints it: `0::/system.slice/nginx.service`. Hierarchies of version 1 have
+/// other numbers, and are refused.
+pub fn cgroup(text: &str) -> Result<String, String> {
+    if let Some(path) = text.trim_end().strip_prefix("0::") {
+        return Ok(path.to_owned());
+    }
+    let mut fields = text.splitn(3, ':');
+    let is_number = |field: &str| !field.is_empty() && field.bytes().all(|byte| byte.is_ascii_digit());
+    if fields.next().is_some_and(is_number) && fields.nth(1).is_some_and(|path| path.starts_with('/')) {
+        return Err("a cgroup of version 1; only those of version 2 (0::/...) can be traced".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 /// A process's number or a pattern of names.
@@ -153,6 +176,31 @@ const NO_ORDER: &str = "folios have 4K, 8K, 16K and so on";
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn moments_are_seconds_from_the_begin() {
+        assert_eq!(moment("1.5"), Ok(Nanos(1_500_000_000)));
+        assert_eq!(moment("0"), Ok(Nanos(0)));
+        for bad in ["nan", "-1", "inf", "1e30", "", "soon"] {
+            assert!(moment(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn cgroups_are_written_as_proc_prints_them() {
+        for text in [
+            "0::/system.slice/x.service",
+            "0::/system.slice/x.service\n",
+            "/system.slice/x.service",
+        ] {
+            assert_eq!(cgroup(text).as_deref(), Ok("/system.slice/x.service"), "{text:?}");
+        }
+        // A name may have a colon.
+        for text in ["0::/", "a:b:/c", "/sys/fs/cgroup/a:b"] {
+            assert_eq!(cgroup(text).as_deref(), Ok(text.trim_start_matches("0::")));
+        }
+        assert!(cgroup("12:memory:/user.slice").is_err());
+    }
 
     #[test]
     fn orders_and_sizes() {

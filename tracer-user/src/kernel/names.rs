@@ -14,6 +14,27 @@ pub struct Reason {
     pub name: Option<Arc<str>>,
 }
 
+/// The constants of `enum migrate_reason` from 6.1 to 7.3 (include/linux/migrate_mode.h), as they are spelled in output.
+const KERNEL_REASONS: [&str; 10] = [
+    "compaction",
+    "memory_failure",
+    "memory_hotplug",
+    "syscall_or_cpuset",
+    "mempolicy_mbind",
+    "numa_misplaced",
+    "contig_range",
+    "longterm_pin",
+    "demotion",
+    "damon",
+];
+
+impl Reason {
+    /// The names of reasons that are known without a kernel: a recording may be of any. Newer kernels may have more.
+    pub fn known() -> impl Iterator<Item = &'static str> {
+        KERNEL_REASONS.into_iter().chain(outside::NAMES.iter().copied())
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.name {

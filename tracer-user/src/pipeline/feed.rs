@@ -6,7 +6,13 @@ use std::io;
 use crate::{
     event::Event,
     recording::header::Finished,
-    run::{header::Header, intervals::Interval, summary::Summary, totals::Totals},
+    run::{
+        header::Header,
+        intervals::Interval,
+        kept::{Kept, Unfinished},
+        summary::Summary,
+        totals::Totals,
+    },
     sink::Sink,
 };
 
@@ -22,6 +28,8 @@ pub struct Feed<'s> {
 struct Run {
     header: Header,
     totals: Totals,
+    /// Events that were lost in its intervals.
+    lost: u64,
 }
 
 impl<'s> Feed<'s> {
@@ -35,20 +43,22 @@ impl<'s> Feed<'s> {
         }
     }
 
-    /// Begins a run, and abandons the previous run if that has no end. If the same run begins again, in another file of
-    /// its rotation, it continues.
+    /// The run that is being fed.
+    #[must_use]
+    pub fn run(&self) -> Option<&Header> {
+        self.run.as_ref().map(|run| &run.header)
+    }
+
+    /// Begins a run, after the end of the one before.
     ///
     /// # Errors
     /// The errors of the sink.
     pub fn begin(&mut self, header: &Header) -> io::Result<()> {
-        if self.run.as_ref().is_some_and(|run| run.header.same_run(header)) {
-            return Ok(());
-        }
-        self.abandon()?;
         self.sink.begin(header)?;
         self.run = Some(Run {
             header: header.clone(),
             totals: Totals::default(),
+            lost: 0,
         });
         Ok(())
     }
@@ -82,6 +92,9 @@ impl<'s> Feed<'s> {
     /// The errors of the sink.
     pub fn interval(&mut self, interval: &Interval) -> io::Result<()> {
         self.started()?;
+        if let Some(run) = &mut self.run {
+            run.lost = run.lost.saturating_add(interval.lost);
+        }
         self.sink.interval(interval)
     }
 
@@ -96,11 +109,11 @@ impl<'s> Feed<'s> {
         }
     }
 
-    /// Ends the run.
+    /// Ends the run, of which that much is here.
     ///
     /// # Errors
-    /// The errors of the sink.
-    pub fn finish(&mut self, finished: Finished) -> io::Result<Summary> {
+    /// Those of the sink.
+    pub fn finish(&mut self, finished: Finished, kept: Kept) -> io::Result<Summary> {
         self.started()?;
         let totals = self.run.take().map(|run| run.totals).unwrap_or_default();
         let Finished {
@@ -117,18 +130,24 @@ impl<'s> Feed<'s> {
             startup_cpu,
             cpu,
             max_rss,
+            kept,
         };
         self.sink.finish(&summary).map(|()| summary)
     }
 
-    /// Ends the run, if one has begun, without its final sums.
+    /// Ends the run, if one has begun, without knowing how it ended. That much of it is here.
     ///
     /// # Errors
-    /// The errors of the sink.
-    pub fn abandon(&mut self) -> io::Result<()> {
-        match self.run.take() {
-            Some(_) => self.sink.abandon(),
-            None => Ok(()),
-        }
+    /// Those of the sink.
+    pub fn abandon(&mut self, kept: Kept) -> io::Result<()> {
+        let Some(Run { totals, lost, .. }) = self.run.take() else {
+            return Ok(());
+        };
+        self.sink.abandon(&Unfinished {
+            totals,
+            lost,
+            kept,
+            selected: false,
+        })
     }
 }

@@ -24,6 +24,7 @@ use crate::{
         clock::{cost, cpu_time},
         header::Header,
         intervals::Intervals,
+        kept::Kept,
         summary::Summary,
     },
     sink::Sink,
@@ -248,7 +249,7 @@ impl<'s> Pipeline<'s> {
             cpu: cpu.since(self.startup_cpu),
             max_rss,
         };
-        let summary = self.feed.finish(finished);
+        let summary = self.feed.finish(finished, Kept::default());
         result.and(summary)
     }
 }

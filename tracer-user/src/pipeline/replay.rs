@@ -4,12 +4,15 @@
 use std::io::{self, Read};
 
 use crate::{
+    analysis::Input,
     pipeline::feed::Feed,
     recording::{
-        parts::Parts,
+        header::{Begin, End},
+        parts::Files,
         reader::{Item, Missing, ReadError, RecordingFile},
         rows::Step,
     },
+    run::kept::{Damaged, Kept},
     sink::Sink,
 };
 
@@ -24,53 +27,172 @@ pub enum ReplayError {
     Sink(#[from] io::Error),
 }
 
-/// Feeds all runs of a recording into a sink: each is begun, and finished or abandoned. Reports gaps to `missing`,
-/// after the events before them have been flushed, and to `parts` which files of runs are there. Returns whether
-/// nothing was missing.
+/// Feeds the runs of recordings into a sink: each is begun, and finished or abandoned, once. A run goes on in the next
+/// file of its rotation.
+pub struct Replay<'s> {
+    feed: Feed<'s>,
+    /// What is known of the recordings that were read so far.
+    pub input: Input,
+    /// What is missing from the files of the run, without the one that is being read.
+    damaged: Damaged,
+    file: File,
+}
+
+/// The file that is being read.
+#[derive(Default)]
+struct File {
+    /// Events that were read.
+    events: u64,
+    damaged: Damaged,
+}
+
+impl<'s> Replay<'s> {
+    /// Into that sink; no run has begun.
+    #[must_use]
+    pub fn new(sink: &'s mut dyn Sink) -> Self {
+        Self {
+            feed: Feed::new(sink),
+            input: Input::default(),
+            damaged: Damaged::default(),
+            file: File::default(),
+        }
+    }
+
+    /// Feeds a recording. Reports to `missing` each part that is missing, after what came before has been flushed.
+    ///
+    /// # Errors
+    /// [`ReplayError`]: the sink was not finished.
+    pub fn recording<R: Read>(
+        &mut self,
+        recording: &mut RecordingFile<R>,
+        mut missing: impl FnMut(&Missing),
+    ) -> Result<(), ReplayError> {
+        while let Some(item) = recording.next_item()? {
+            match item {
+                Item::Begin(begin) => self.begin(&begin)?,
+                Item::Events => self.events(recording)?,
+                Item::Interval(interval) => {
+                    self.started();
+                    self.feed.interval(&interval)?;
+                }
+                Item::End(end) => self.end_file(*end)?,
+                Item::Unknown => {}
+                Item::Missing(what) => {
+                    self.input.is_damaged = true;
+                    self.file.damaged.add(Damaged {
+                        events: what.events.unwrap_or(0),
+                        bytes: what.bytes,
+                        unknown: u64::from(what.events.is_none()),
+                    });
+                    self.feed.flush()?;
+                    missing(&what);
+                }
+            }
+        }
+        self.close_file();
+        if self.feed.run().is_none() {
+            // What stands behind the end of a run is no part of the next one.
+            self.damaged = Damaged::default();
+        }
+        Ok(())
+    }
+
+    /// After the last recording.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub fn end(&mut self) -> io::Result<()> {
+        self.abandon()
+    }
+
+    fn begin(&mut self, begin: &Begin) -> io::Result<()> {
+        self.input.parts.begin(begin);
+        let run = self.feed.run();
+        if run.is_some_and(|run| run.same_run(&begin.header)) {
+            return Ok(());
+        }
+        if run.is_some() {
+            self.close_file();
+            self.abandon()?;
+        }
+        self.feed.begin(&begin.header)
+    }
+
+    /// All headers of a run may be damaged: the feed begins one of which nothing is known.
+    fn started(&mut self) {
+        if self.feed.run().is_none() {
+            self.input.parts.begin_headless();
+        }
+    }
+
+    fn events<R: Read>(&mut self, recording: &mut RecordingFile<R>) -> io::Result<()> {
+        self.started();
+        if let Some(place) = &recording.place {
+            self.input.parts.span(place.header.first, place.header.last);
+        }
+        let mut events = recording.events();
+        while let Some(step) = events.next() {
+            match step {
+                Step::Event(event) => {
+                    self.file.events += 1;
+                    self.feed.event(event)?;
+                }
+                Step::Turn => self.feed.flush()?,
+            }
+        }
+        Ok(())
+    }
+
+    /// A file ends here. Its run goes on in the next file of its rotation, unless it says how the run ended.
+    fn end_file(&mut self, end: End) -> io::Result<()> {
+        self.input.parts.end(&end);
+        let File { events, damaged } = &mut self.file;
+        // Where damage took the count of what it took, the count of the whole file gives it back.
+        let written = end.events.saturating_add(end.unwritten);
+        let known = events.saturating_add(damaged.events);
+        if damaged.unknown > 0 && written > known {
+            damaged.events += written - known;
+            damaged.unknown = 0;
+        }
+        self.close_file();
+        let Some(finished) = end.finished else { return Ok(()) };
+        self.started();
+        let kept = self.kept();
+        self.feed.finish(finished, kept).map(drop)
+    }
+
+    fn close_file(&mut self) {
+        self.damaged.add(std::mem::take(&mut self.file).damaged);
+    }
+
+    fn abandon(&mut self) -> io::Result<()> {
+        let kept = self.kept();
+        self.feed.abandon(kept)
+    }
+
+    /// What there is of the run that ends.
+    fn kept(&mut self) -> Kept {
+        let files = self.feed.run().and_then(|run| self.input.parts.of(run));
+        Kept {
+            part: files.and_then(Files::part),
+            damaged: std::mem::take(&mut self.damaged),
+        }
+    }
+}
+
+/// Feeds one recording, and reports to `missing` each part that is missing from it. Returns what is known of it.
 ///
 /// # Errors
 /// [`ReplayError`]: the sink was not finished.
 pub fn replay<R: Read>(
     recording: &mut RecordingFile<R>,
     sink: &mut dyn Sink,
-    parts: &mut Parts,
-    mut missing: impl FnMut(&Missing),
-) -> Result<bool, ReplayError> {
-    let mut whole = true;
-    let mut feed = Feed::new(sink);
-    while let Some(item) = recording.next_item()? {
-        match item {
-            Item::Begin(begin) => {
-                parts.begin(&begin);
-                feed.begin(&begin.header)?;
-            }
-            Item::Events => {
-                let mut events = recording.events();
-                while let Some(step) = events.next() {
-                    match step {
-                        Step::Event(event) => feed.event(event)?,
-                        Step::Turn => feed.flush()?,
-                    }
-                }
-            }
-            Item::Interval(interval) => feed.interval(&interval)?,
-            Item::End(end) => {
-                parts.end(&end);
-                // Without an end, the run continues in the next file of its rotation.
-                if let Some(finished) = end.finished {
-                    feed.finish(finished)?;
-                }
-            }
-            Item::Unknown => {}
-            Item::Missing(what) => {
-                whole = false;
-                feed.flush()?;
-                missing(&what);
-            }
-        }
-    }
-    feed.abandon()?;
-    Ok(whole)
+    missing: impl FnMut(&Missing),
+) -> Result<Input, ReplayError> {
+    let mut replay = Replay::new(sink);
+    replay.recording(recording, missing)?;
+    replay.end()?;
+    Ok(replay.input)
 }
 
 #[cfg(test)]
@@ -82,7 +204,7 @@ mod tests {
         event::Event,
         made_up,
         recording::{
-            block::{BlockHeader, HEADER, MAGIC, Packer, Span, Unpacker},
+            block::{BlockHeader, HEADER, Kind, MAGIC, Packer, Span, Unpacker},
             writer::Writer,
         },
         run::{header::Header, totals::Totals},
@@ -131,15 +253,8 @@ mod tests {
         feed(&mut Text::new(&mut live, true, None));
         feed(&mut Writer::new(&mut file).unwrap());
         let mut recording = RecordingFile::new(&file[..]).unwrap();
-        assert!(
-            replay(
-                &mut recording,
-                &mut Text::new(&mut again, true, None),
-                &mut Parts::default(),
-                |_| {}
-            )
-            .unwrap()
-        );
+        let input = replay(&mut recording, &mut Text::new(&mut again, true, None), |_| {}).unwrap();
+        assert!(input.is_whole());
         assert_eq!(String::from_utf8(again).unwrap(), String::from_utf8(live).unwrap());
     }
 
@@ -159,14 +274,8 @@ mod tests {
         let read = |bytes: &[u8]| {
             let (mut shown, mut missing) = (Vec::new(), 0);
             let mut recording = RecordingFile::new(bytes).unwrap();
-            let whole = replay(
-                &mut recording,
-                &mut JsonLines::new(&mut shown),
-                &mut Parts::default(),
-                |_| missing += 1,
-            )
-            .unwrap();
-            assert_eq!(whole, missing == 0);
+            let input = replay(&mut recording, &mut JsonLines::new(&mut shown), |_| missing += 1).unwrap();
+            assert_eq!(input.is_damaged, missing > 0);
             (shown, missing)
         };
         assert!(read(&file) == (live.clone(), 0));
@@ -190,15 +299,79 @@ mod tests {
         };
         let mut shown = Vec::new();
         let mut recording = RecordingFile::new(&there[..]).unwrap();
-        assert!(
-            replay(
-                &mut recording,
-                &mut JsonLines::new(&mut shown),
-                &mut Parts::default(),
-                |_| {}
-            )
-            .unwrap()
-        );
+        let input = replay(&mut recording, &mut JsonLines::new(&mut shown), |_| {}).unwrap();
+        assert!(input.is_whole());
+    }
+
+    /// Nothing more than a sink needs.
+    #[derive(Default)]
+    struct Count(u64);
+
+    impl Sink for Count {
+        fn event(&mut self, _event: &Event) -> io::Result<()> {
+            self.0 += 1;
+            Ok(())
+        }
+    }
+
+    /// A recording whose first block of events is damaged: its content, or the mark at its begin.
+    fn damaged(mark: bool) -> Vec<u8> {
+        let mut file = Vec::new();
+        feed(&mut Writer::new(&mut file).unwrap());
+        let mut marks = (0..file.len()).filter(|at| file[*at..].starts_with(&MAGIC));
+        let events = marks.find(|at| {
+            let header = BlockHeader::parse(file[*at..].first_chunk().unwrap()).unwrap();
+            header.kind == Some(Kind::Events)
+        });
+        let at = events.unwrap();
+        file[if mark { at } else { at + HEADER }] ^= 1;
+        file
+    }
+
+    #[test]
+    fn what_damage_took_is_lost() {
+        let mut whole = Count::default();
+        feed(&mut whole);
+        for mark in [false, true] {
+            let (mut left, mut shown) = (Count::default(), Vec::new());
+            let file = damaged(mark);
+            for sink in [&mut left as &mut dyn Sink, &mut JsonLines::new(&mut shown)] {
+                let input = replay(&mut RecordingFile::new(&file[..]).unwrap(), sink, |_| {}).unwrap();
+                assert!(input.is_damaged);
+            }
+            let taken = whole.0 - left.0;
+            assert!(taken > 0);
+            let shown = String::from_utf8(shown).unwrap();
+            let summary: serde_json::Value = serde_json::from_str(shown.lines().last().unwrap()).unwrap();
+            // Where the block does not say how many, the end of the file does.
+            assert_eq!(summary["damaged"]["events"], taken, "{summary}");
+            assert_eq!(summary["damaged"]["unknown"], 0);
+            let recorded = made_up::summary().books.lost.events();
+            assert_eq!(summary["lost"]["events"], recorded + taken);
+        }
+    }
+
+    #[test]
+    fn damage_behind_the_end_of_a_run_is_none_of_the_next() {
+        let (mut first, mut second) = (Vec::new(), Vec::new());
+        feed(&mut Writer::new(&mut first).unwrap());
+        first.extend([7; 100]);
+        let mut other = made_up::header();
+        other.begun.0 += 1;
+        feed_as(&other, &mut Writer::new(&mut second).unwrap());
+        let mut shown = Vec::new();
+        let mut sink = JsonLines::new(&mut shown);
+        let mut replay = Replay::new(&mut sink);
+        for file in [&first, &second] {
+            replay
+                .recording(&mut RecordingFile::new(&file[..]).unwrap(), |_| {})
+                .unwrap();
+        }
+        replay.end().unwrap();
+        assert!(replay.input.is_damaged);
+        let shown = String::from_utf8(shown).unwrap();
+        let damaged = "\"damaged\":{\"events\":0,\"bytes\":0,\"unknown\":0}";
+        assert_eq!(shown.matches(damaged).count(), 2, "{shown}");
     }
 
     /// The file with the content of one block changed, and valid checksums.
@@ -251,8 +424,8 @@ mod tests {
             ];
             for sink in sinks {
                 let mut recording = RecordingFile::new(&file[..]).unwrap();
-                // A failure to write it again is an error, not a panic.
-                let _ = replay(&mut recording, sink, &mut Parts::default(), |_| {});
+                // That it cannot be written again is an error, no panic.
+                let _ = replay(&mut recording, sink, |_| {});
             }
         }
     }

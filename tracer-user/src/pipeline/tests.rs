@@ -17,6 +17,7 @@ use crate::{
         backend::Backend,
         counters::{Counters, MissedRuns},
         coverage::Coverage,
+        kept::Unfinished,
     },
     sink::several::Several,
 };
@@ -162,15 +163,7 @@ impl Sink for Counting {
         }
     }
 
-    fn interval(&mut self, _interval: &crate::run::intervals::Interval) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn abandon(&mut self) -> io::Result<()> {
+    fn abandon(&mut self, _unfinished: &Unfinished) -> io::Result<()> {
         self.calls.borrow_mut().abandoned += 1;
         Ok(())
     }

@@ -10,7 +10,7 @@ use crate::{
         block::{self, Kind, MAX_JSON, Packer, Span},
         header::{Begin, End, Finished},
         rows::Batch,
-        writer::Store,
+        store::Store,
     },
     run::intervals::Interval,
 };

@@ -55,14 +55,16 @@ impl EventCounts {
 /// What a recording holds.
 #[derive(Clone, Debug, Default)]
 pub struct Contents {
-    /// Bytes of the file.
+    /// Bytes of all files.
     pub bytes: u64,
+    /// The files, by their names.
+    pub files: Vec<String>,
     /// One behind the other; several where recordings were joined.
     pub runs: Vec<RunContents>,
     /// Header, events, books, end.
     pub blocks: [Blocks; 4],
-    /// What cannot be read: the first parts of it.
-    pub missing: Vec<Missing>,
+    /// What cannot be read: the first parts of it, each with the number of its file, from 0.
+    pub missing: Vec<(usize, Missing)>,
     /// How many parts cannot be read.
     pub missing_parts: u64,
     /// Events that are known to have been in them.
@@ -116,6 +118,11 @@ impl RunContents {
 }
 
 impl Contents {
+    /// Begins a file of that name.
+    pub fn open(&mut self, name: &str) {
+        self.files.push(name.to_owned());
+    }
+
     /// Adds the item that came next from a recording, with its events if it has some.
     pub fn add<R: Read>(&mut self, item: &Item, recording: &mut RecordingFile<R>) {
         let kind = match item {
@@ -147,7 +154,7 @@ impl Contents {
                 self.missing_parts += 1;
                 self.missing_events = self.missing_events.saturating_add(missing.events.unwrap_or(0));
                 if self.missing.len() < TOLD {
-                    self.missing.push(missing.clone());
+                    self.missing.push((self.files.len().saturating_sub(1), missing.clone()));
                 }
                 return;
             }
@@ -211,7 +218,13 @@ mod tests {
             };
             contents.add(&Item::Missing(missing), &mut recording);
         }
-        assert!(contents.missing.iter().map(|missing| missing.at).eq(0..TOLD as u64));
+        assert!(
+            contents
+                .missing
+                .iter()
+                .map(|(_, missing)| missing.at)
+                .eq(0..TOLD as u64)
+        );
         assert_eq!(
             (contents.missing_parts, contents.missing_events),
             (parts, parts / 2 * 3)

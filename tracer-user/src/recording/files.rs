@@ -14,7 +14,7 @@ use std::{
 
 use crate::{
     output::{Destination, Draft, Occupant, about},
-    recording::writer::Store,
+    recording::store::Store,
 };
 
 /// When what was written is to survive a power failure, too.

@@ -13,7 +13,7 @@ use crate::{
         reader::{Item, Missing, ReadError, RecordingFile},
         redact::{Key, Redactor},
         rows::{Batch, Step},
-        writer::Store,
+        store::Store,
     },
     run::header::Header,
 };

@@ -12,6 +12,8 @@ pub mod parts;
 pub mod reader;
 pub mod redact;
 pub mod rows;
+pub mod set;
+pub mod store;
 pub mod tables;
 pub mod writer;
 

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use crate::{
     recording::header::{Begin, End},
-    run::header::Header,
+    run::{header::Header, kept::Part},
+    units::Nanos,
 };
 
 /// The files of one run.
@@ -19,6 +20,10 @@ pub struct Files {
     ended: bool,
     /// Whether the file that was read last has an end.
     closed: bool,
+    /// The name of the first recording that has some of the run.
+    pub name: String,
+    /// The earliest and the latest event.
+    period: Option<(Nanos, Nanos)>,
 }
 
 impl Files {
@@ -26,6 +31,25 @@ impl Files {
     #[must_use]
     pub fn ends(&self) -> Option<(u32, u32)> {
         Some((*self.spans.keys().next()?, *self.spans.values().max()?))
+    }
+
+    /// What is here of the run; None: all of it, as far as is known.
+    #[must_use]
+    pub fn part(&self) -> Option<Part> {
+        let (first, _) = self.ends()?;
+        if first == 0 && self.gaps().is_empty() && !self.goes_on() {
+            return None;
+        }
+        let mut files: Vec<(u32, u32)> = Vec::new();
+        for (&first, &last) in &self.spans {
+            match files.last_mut() {
+                Some(before) if first <= before.1.saturating_add(1) => before.1 = before.1.max(last),
+                _ => files.push((first, last)),
+            }
+        }
+        let begun = self.header.begun;
+        let period = self.period.map(|(first, last)| (first.since(begun), last.since(begun)));
+        Some(Part { files, period })
     }
 
     /// Whether the run goes on in a file that is not there.
@@ -51,52 +75,85 @@ impl Files {
 
 /// The files of runs, in the order in which the runs came.
 #[derive(Clone, Debug, Default)]
-pub struct Parts(Vec<Files>);
+pub struct Parts {
+    runs: Vec<Files>,
+    /// The name of the recording that is being read.
+    name: String,
+    /// The name of the first recording that has a run without a header.
+    headless: Option<String>,
+}
 
 impl Parts {
+    /// Begins a recording of that name.
+    pub fn open(&mut self, name: &str) {
+        name.clone_into(&mut self.name);
+    }
+
+    /// A run without a header begins.
+    pub fn begin_headless(&mut self) {
+        self.headless.get_or_insert_with(|| self.name.clone());
+    }
+
     /// A file begins, or says again how it began.
     pub fn begin(&mut self, begin: &Begin) {
         // That of a run that has just been read, most often.
-        let known = self.0.iter().rposition(|files| files.header.same_run(&begin.header));
+        let known = self.runs.iter().rposition(|files| files.header.same_run(&begin.header));
         let mut files = match known {
-            Some(known) => self.0.remove(known),
+            Some(known) => self.runs.remove(known),
             None => Files {
                 header: begin.header.clone(),
                 spans: BTreeMap::new(),
                 ended: false,
                 closed: false,
+                name: self.name.clone(),
+                period: None,
             },
         };
         let last = files.spans.entry(begin.part).or_default();
         *last = begin.last_part().max(*last);
         files.closed = false;
-        self.0.push(files);
+        self.runs.push(files);
     }
 
     /// The file that began last ends.
     pub fn end(&mut self, end: &End) {
-        if let Some(files) = self.0.last_mut() {
+        if let Some(files) = self.runs.last_mut() {
             files.closed = true;
             files.ended |= end.finished.is_some();
+        }
+    }
+
+    /// The run that began last has events from the first of these times to the second.
+    pub fn span(&mut self, first: Nanos, last: Nanos) {
+        if let Some(files) = self.runs.last_mut() {
+            let (from, until) = files.period.unwrap_or((first, last));
+            files.period = Some((from.min(first), until.max(last)));
         }
     }
 
     /// Of each run.
     #[must_use]
     pub fn runs(&self) -> &[Files] {
-        &self.0
+        &self.runs
     }
 
     /// Of that run.
     #[must_use]
     pub fn of(&self, header: &Header) -> Option<&Files> {
-        self.0.iter().find(|files| files.header.same_run(header))
+        self.runs.iter().find(|files| files.header.same_run(header))
+    }
+
+    /// The name of the first recording that has some of that run.
+    #[must_use]
+    pub fn name_of(&self, header: &Header) -> &str {
+        let headless = self.headless.as_deref().unwrap_or_default();
+        self.of(header).map_or(headless, |files| &files.name)
     }
 
     /// Whether files are missing between others.
     #[must_use]
     pub fn have_gaps(&self) -> bool {
-        self.0.iter().any(|files| !files.gaps().is_empty())
+        self.runs.iter().any(|files| !files.gaps().is_empty())
     }
 }
 
@@ -140,6 +197,37 @@ mod tests {
         assert!(parts.have_gaps() && !files.goes_on());
         let files = parts.of(&other).unwrap();
         assert_eq!((files.ends(), files.gaps()), (Some((0, 0)), vec![]));
+    }
+
+    #[test]
+    fn a_part_has_stretches_of_files_and_the_period_of_their_events() {
+        let header = made_up::header();
+        let after = |nanos| Nanos(header.begun.0 + nanos);
+        let part = |files: &[(u32, u32)], last| {
+            let mut parts = Parts::default();
+            parts.open("r.data");
+            for &(part, joined) in files {
+                parts.begin(&Begin {
+                    part,
+                    joined,
+                    ..Begin::of(header.clone())
+                });
+                parts.span(after(70), after(90));
+                parts.span(after(50), after(80));
+                end(&mut parts, last);
+            }
+            assert_eq!(parts.name_of(&header), "r.data");
+            parts.runs()[0].part()
+        };
+        assert_eq!(part(&[(0, 2), (3, 0)], true), None);
+        let period = Some((Nanos(50), Nanos(90)));
+        for (given, last, files) in [
+            (&[(7, 0), (2, 1), (4, 0)][..], true, vec![(2, 4), (7, 7)]),
+            (&[(0, 0)], false, vec![(0, 0)]),
+            (&[(3, 0)], true, vec![(3, 3)]),
+        ] {
+            assert_eq!(part(given, last), Some(Part { files, period }), "{given:?}");
+        }
     }
 
     #[test]

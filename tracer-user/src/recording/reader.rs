@@ -108,8 +108,8 @@ pub struct RecordingFile<R> {
     /// The next block's number.
     sequence: u32,
     state: State,
-    /// Told next.
-    told_next: Option<Missing>,
+    /// The end of the file, after what could not be written into it.
+    end: Option<Box<End>>,
     /// Events of the last item that nobody has read.
     unread: u32,
     /// What was found wrong with them: the next item.
@@ -135,7 +135,7 @@ impl<R: Read> RecordingFile<R> {
             undecoded: false,
             sequence: 0,
             state: State::Foreign,
-            told_next: None,
+            end: None,
             unread: 0,
             broken: None,
             place: None,
@@ -194,8 +194,8 @@ impl<R: Read> RecordingFile<R> {
             let bytes = self.place.map_or(0, |place| (HEADER + place.header.packed) as u64);
             return Ok(Some(self.missing(self.at - bytes, bytes, Some(unread.into()), what)));
         }
-        if let Some(missing) = self.told_next.take() {
-            return Ok(Some(Item::Missing(missing)));
+        if let Some(end) = self.end.take() {
+            return Ok(Some(Item::End(end)));
         }
         let skipped = self.find_block()?;
         if skipped > 0 && self.place.is_none() && self.header().is_none() {
@@ -272,13 +272,17 @@ impl<R: Read> RecordingFile<R> {
             Kind::End => {
                 let end: Box<End> = json(&self.content)?;
                 self.state = State::Ended;
-                self.told_next = (end.unwritten > 0).then_some(Missing {
+                if end.unwritten == 0 {
+                    return Ok(Item::End(end));
+                }
+                let missing = Missing {
                     at: self.at,
                     bytes: 0,
                     events: Some(end.unwritten),
                     what: "they could not be written",
-                });
-                Item::End(end)
+                };
+                self.end = Some(end);
+                Item::Missing(missing)
             }
         })
     }

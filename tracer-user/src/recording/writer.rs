@@ -2,7 +2,7 @@
 //! Input: events; output: a [`Store`].
 
 use std::{
-    io::{self, Write},
+    io,
     time::{Duration, Instant},
 };
 
@@ -12,6 +12,7 @@ use crate::{
         blocks::Blocks,
         header::{Begin, Finished},
         rows::Batch,
+        store::Store,
     },
     run::{header::Header, intervals::Interval, summary::Summary},
 };
@@ -22,59 +23,6 @@ const DUE: Duration = Duration::from_secs(1);
 const FULL_ROWS: u32 = 1 << 16;
 const FULL_NAMES: usize = 1 << 16;
 const FULL_BYTES: usize = 1 << 23;
-
-/// Where blocks go. What is not said otherwise is as in memory: never full, and nothing written by halves.
-pub trait Store: Write {
-    /// Bytes of content that a block of events may have, so that a file keeps to its limit; None: there is none.
-    fn most_content(&self) -> Option<usize> {
-        None
-    }
-
-    /// Whether a file is full, so that the next one is due.
-    fn is_full(&self) -> bool {
-        false
-    }
-
-    /// Whether there may be another file after one that is full.
-    ///
-    /// # Errors
-    /// [`io::ErrorKind::FileTooLarge`]: there is to be no other, and the run ends.
-    fn may_rotate(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    /// Ends the file and begins the next one.
-    ///
-    /// # Errors
-    /// As for writing.
-    fn next_file(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
-    /// After each block.
-    ///
-    /// # Errors
-    /// As for writing.
-    fn block_done(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
-    /// Takes back what was written of a block that could not be written whole.
-    ///
-    /// # Errors
-    /// Where that cannot be done: nothing can come after it.
-    fn cut_back(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
-    /// After the last block.
-    ///
-    /// # Errors
-    /// As for writing.
-    fn done(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 /// Writes a recording.
 pub struct Writer<S> {
@@ -184,6 +132,3 @@ impl<S: Store> Writer<S> {
         rest.and(end).and(self.blocks.done())
     }
 }
-
-#[cfg(test)]
-impl Store for &mut Vec<u8> {}

@@ -46,7 +46,9 @@ impl IntervalTotals {
 /// The sums of a recording's intervals: the only books if the end of the run was not recorded.
 #[derive(Clone, Debug, Default)]
 pub struct SoFar {
-    /// The end of the last interval.
+    /// The begin of the first one.
+    pub from: Nanos,
+    /// The end of the last one.
     pub until: Nanos,
     /// Base pages that the kernel counted in the intervals.
     pub kernel: u64,
@@ -60,6 +62,9 @@ impl SoFar {
     /// Adds the next interval.
     pub fn add(&mut self, interval: &Interval) {
         let account = &interval.account;
+        if self.totals.closed == 0 {
+            self.from = account.begin;
+        }
         self.until = self.until.max(account.end);
         self.kernel = self.kernel.saturating_add(account.kernel.unwrap_or(0));
         self.moved = self.moved.saturating_add(account.moved);

@@ -12,6 +12,7 @@ pub mod elsewhere;
 pub mod folios;
 pub mod header;
 pub mod intervals;
+pub mod kept;
 pub mod kinds;
 pub mod stuck;
 pub mod summary;

@@ -2,7 +2,7 @@
 //! Input: the sums over the events, the closed books, and the cost of this process.
 
 use crate::{
-    run::{books::Books, totals::Totals},
+    run::{books::Books, kept::Kept, totals::Totals},
     units::Nanos,
 };
 
@@ -21,4 +21,14 @@ pub struct Summary {
     pub cpu: Nanos,
     /// Peak memory of this process, bytes.
     pub max_rss: u64,
+    /// What there is of the run, if it is read again.
+    pub kept: Kept,
+}
+
+impl Summary {
+    /// Events that are known to be lost, while tracing or from the recording.
+    #[must_use]
+    pub fn lost_events(&self) -> u64 {
+        self.books.lost.events().saturating_add(self.kept.damaged.events)
+    }
 }

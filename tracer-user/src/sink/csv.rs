@@ -7,7 +7,7 @@ use csv::ErrorKind;
 
 use crate::{
     event::Event,
-    run::{header::Header, intervals::Interval, summary::Summary},
+    run::header::Header,
     sink::{
         Sink,
         export::{Export, Run},
@@ -92,19 +92,6 @@ impl<W: Write> Sink for Csv<W> {
             }
             writer.write_record(None::<&[u8]>).map_err(io_error)
         })
-    }
-
-    fn interval(&mut self, _interval: &Interval) -> io::Result<()> {
-        Ok(())
-    }
-
-    /// Nobody waits for a single row.
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn finish(&mut self, _summary: &Summary) -> io::Result<()> {
-        Ok(())
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
     analysis::groups::{Key, Run, Sort, Tables},
     event::Event,
     render::text::words,
-    run::{header::Header, intervals::Interval, summary::Summary},
+    run::header::Header,
     section::Cell,
     sink::{Sink, export::Export},
     units::Nanos,
@@ -48,18 +48,6 @@ impl<W: Write> Sink for Folded<W> {
         if let Event::Move(moved) = event {
             self.tables.add(moved, &self.run);
         }
-        Ok(())
-    }
-
-    fn interval(&mut self, _interval: &Interval) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn finish(&mut self, _summary: &Summary) -> io::Result<()> {
         Ok(())
     }
 }

@@ -13,12 +13,12 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use crate::{
-    analysis::runs::sums,
+    analysis::{kept, runs::sums},
     escape,
     event::Event,
     render::json::Sections,
-    run::{header::Header, intervals::Interval, summary::Summary},
-    section::Section,
+    run::{books::Lost, header::Header, intervals::Interval, kept::Unfinished, summary::Summary},
+    section::{Cell, Section},
     sink::{Sink, export::Export},
 };
 
@@ -70,11 +70,21 @@ impl<W: Write> Sink for JsonLines<W> {
         self.writer.flush()
     }
 
+    fn abandon(&mut self, unfinished: &Unfinished) -> io::Result<()> {
+        let header = self.header.take();
+        let sums = [
+            kept(&unfinished.kept),
+            sums::record(&unfinished.totals, Some(Cell::None)),
+        ];
+        self.line(&SummaryLine::unfinished(header.as_ref(), unfinished, &sums))?;
+        self.writer.flush()
+    }
+
     fn finish(&mut self, summary: &Summary) -> io::Result<()> {
         let header = self.header.take();
-        let deferred = Some(summary.books.compaction_deferred);
-        let totals = [sums::record(&summary.totals, deferred)];
-        self.line(&SummaryLine::new(header.as_ref(), summary, &totals))?;
+        let deferred = Some(summary.books.compaction_deferred.into());
+        let sums = [kept(&summary.kept), sums::record(&summary.totals, deferred)];
+        self.line(&SummaryLine::new(header.as_ref(), summary, &sums))?;
         self.writer.flush()
     }
 }
@@ -89,28 +99,57 @@ impl<W: Write> Export for JsonLines<W> {
     }
 }
 
+/// Losses, and those while the run was traced by place; None: they are not known.
 #[derive(Serialize)]
 struct LostLine<'a> {
     events: u64,
-    mappings_by_cpu: &'a [u64],
-    mapping_pages: u64,
-    process_events: u64,
-    folios: u64,
-    folio_pages: u64,
-    failures: u64,
-    failure_pages: u64,
-    cut_failures: u64,
-    compactions: u64,
-    calls: u64,
-    undecoded: u64,
-    missed_runs: u64,
-    missed_detail_runs: u64,
-    stood_in_runs: u64,
-    targets: u64,
-    unsearched_pages: u64,
-    unpaired_mappings: u64,
-    not_asked_pages: u64,
-    unattributed_pages: u64,
+    mappings_by_cpu: Option<&'a [u64]>,
+    mapping_pages: Option<u64>,
+    process_events: Option<u64>,
+    folios: Option<u64>,
+    folio_pages: Option<u64>,
+    failures: Option<u64>,
+    failure_pages: Option<u64>,
+    cut_failures: Option<u64>,
+    compactions: Option<u64>,
+    calls: Option<u64>,
+    undecoded: Option<u64>,
+    missed_runs: Option<u64>,
+    missed_detail_runs: Option<u64>,
+    stood_in_runs: Option<u64>,
+    targets: Option<u64>,
+    unsearched_pages: Option<u64>,
+    unpaired_mappings: Option<u64>,
+    not_asked_pages: Option<u64>,
+    unattributed_pages: Option<u64>,
+}
+
+impl<'a> LostLine<'a> {
+    fn new(events: u64, places: Option<&'a Lost>) -> Self {
+        let of = |count: fn(&Lost) -> u64| places.map(count);
+        Self {
+            events,
+            mappings_by_cpu: places.map(|lost| &lost.mappings_by_cpu[..]),
+            mapping_pages: of(|lost| lost.mapping_pages),
+            process_events: of(|lost| lost.processes),
+            folios: of(|lost| lost.folios),
+            folio_pages: of(|lost| lost.folio_pages),
+            failures: of(|lost| lost.failures),
+            failure_pages: of(|lost| lost.failure_pages),
+            cut_failures: of(|lost| lost.cut_failures),
+            compactions: of(|lost| lost.compactions),
+            calls: of(|lost| lost.calls),
+            undecoded: of(|lost| lost.undecoded),
+            missed_runs: of(|lost| lost.missed_runs.events),
+            missed_detail_runs: of(|lost| lost.missed_runs.details),
+            stood_in_runs: of(|lost| lost.missed_runs.stood_in),
+            targets: of(|lost| lost.targets),
+            unsearched_pages: of(|lost| lost.unsearched_pages),
+            unpaired_mappings: of(|lost| lost.unpaired),
+            not_asked_pages: of(|lost| lost.not_asked_pages),
+            unattributed_pages: of(|lost| lost.unattributed.pages()),
+        }
+    }
 }
 
 /// How the run was made.
@@ -148,50 +187,42 @@ struct SummaryLine<'a> {
     /// There unless nothing ever began.
     #[serde(flatten)]
     run: Option<RunKeys<'a>>,
-    duration_ns: u64,
+    duration_ns: Option<u64>,
     #[serde(flatten)]
-    totals: Sections<'a>,
+    sums: Sections<'a>,
     lost: LostLine<'a>,
-    books: BooksLine,
-    startup_cpu_ns: u64,
-    cpu_ns: u64,
-    max_rss_bytes: u64,
+    books: Option<BooksLine>,
+    startup_cpu_ns: Option<u64>,
+    cpu_ns: Option<u64>,
+    max_rss_bytes: Option<u64>,
 }
 
 impl<'a> SummaryLine<'a> {
-    fn new(header: Option<&'a Header>, summary: &'a Summary, totals: &'a [Section]) -> Self {
-        let lost = &summary.books.lost;
+    fn new(header: Option<&'a Header>, summary: &'a Summary, sums: &'a [Section]) -> Self {
         Self {
             kind: "summary",
             run: header.map(RunKeys::from),
-            duration_ns: summary.duration.0,
-            totals: Sections(totals),
-            lost: LostLine {
-                events: lost.events(),
-                mappings_by_cpu: &lost.mappings_by_cpu,
-                mapping_pages: lost.mapping_pages,
-                process_events: lost.processes,
-                folios: lost.folios,
-                folio_pages: lost.folio_pages,
-                failures: lost.failures,
-                failure_pages: lost.failure_pages,
-                cut_failures: lost.cut_failures,
-                compactions: lost.compactions,
-                calls: lost.calls,
-                undecoded: lost.undecoded,
-                missed_runs: lost.missed_runs.events,
-                missed_detail_runs: lost.missed_runs.details,
-                stood_in_runs: lost.missed_runs.stood_in,
-                targets: lost.targets,
-                unsearched_pages: lost.unsearched_pages,
-                unpaired_mappings: lost.unpaired,
-                not_asked_pages: lost.not_asked_pages,
-                unattributed_pages: lost.unattributed.pages(),
-            },
-            books: BooksLine::from(&summary.books),
-            startup_cpu_ns: summary.startup_cpu.0,
-            cpu_ns: summary.cpu.0,
-            max_rss_bytes: summary.max_rss,
+            duration_ns: Some(summary.duration.0),
+            sums: Sections(sums),
+            lost: LostLine::new(summary.lost_events(), Some(&summary.books.lost)),
+            books: Some(BooksLine::from(&summary.books)),
+            startup_cpu_ns: Some(summary.startup_cpu.0),
+            cpu_ns: Some(summary.cpu.0),
+            max_rss_bytes: Some(summary.max_rss),
+        }
+    }
+
+    fn unfinished(header: Option<&'a Header>, unfinished: &'a Unfinished, sums: &'a [Section]) -> Self {
+        Self {
+            kind: "summary",
+            run: header.map(RunKeys::from),
+            duration_ns: None,
+            sums: Sections(sums),
+            lost: LostLine::new(unfinished.lost_events(), None),
+            books: None,
+            startup_cpu_ns: None,
+            cpu_ns: None,
+            max_rss_bytes: None,
         }
     }
 }

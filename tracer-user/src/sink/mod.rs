@@ -11,6 +11,7 @@ pub mod partitions;
 pub mod perfetto;
 pub mod recording;
 pub mod report;
+pub mod selected;
 pub mod several;
 pub mod table;
 pub mod text;
@@ -19,16 +20,18 @@ use std::io;
 
 use crate::{
     event::Event,
-    run::{header::Header, intervals::Interval, summary::Summary},
+    run::{header::Header, intervals::Interval, kept::Unfinished, summary::Summary},
 };
 
-/// One destination.
+/// One destination. It needs [`Sink::event`]; the other methods are for what holds back or writes more than events.
 pub trait Sink {
     /// Before the first event.
     ///
     /// # Errors
     /// When the destination cannot be written; a broken pipe ends the run quietly.
-    fn begin(&mut self, header: &Header) -> io::Result<()>;
+    fn begin(&mut self, _header: &Header) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Whether it makes sums of its own: then those of a replayed run's [`Summary`] may be left empty.
     fn sums(&self) -> bool {
@@ -45,19 +48,23 @@ pub trait Sink {
     ///
     /// # Errors
     /// As [`Sink::begin`].
-    fn interval(&mut self, interval: &Interval) -> io::Result<()>;
+    fn interval(&mut self, _interval: &Interval) -> io::Result<()> {
+        Ok(())
+    }
 
     /// After each batch, and at least each second: what was held back goes out.
     ///
     /// # Errors
     /// As [`Sink::begin`].
-    fn flush(&mut self) -> io::Result<()>;
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 
-    /// After the last event of a recording that does not say how its run ended.
+    /// After the last event of a run that is not shown to its end.
     ///
     /// # Errors
     /// As [`Sink::begin`].
-    fn abandon(&mut self) -> io::Result<()> {
+    fn abandon(&mut self, _unfinished: &Unfinished) -> io::Result<()> {
         self.flush()
     }
 
@@ -65,5 +72,7 @@ pub trait Sink {
     ///
     /// # Errors
     /// As [`Sink::begin`].
-    fn finish(&mut self, summary: &Summary) -> io::Result<()>;
+    fn finish(&mut self, _summary: &Summary) -> io::Result<()> {
+        Ok(())
+    }
 }

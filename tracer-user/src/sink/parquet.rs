@@ -20,7 +20,7 @@ use parquet::{
 
 use crate::{
     event::Event,
-    run::{header::Header, intervals::Interval, summary::Summary},
+    run::header::Header,
     sink::{
         Sink,
         export::{Export, Run},
@@ -227,19 +227,6 @@ impl<W: Write + Send> Sink for Parquet<W> {
         if self.rows >= GROUP_ROWS || self.texts.bytes >= GROUP_TEXT {
             self.write_group().map_err(io_error)?;
         }
-        Ok(())
-    }
-
-    fn interval(&mut self, _interval: &Interval) -> io::Result<()> {
-        Ok(())
-    }
-
-    /// A group is written when it is full.
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn finish(&mut self, _summary: &Summary) -> io::Result<()> {
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use jiff::{Timestamp, tz::TimeZone};
 use crate::{
     event::Event,
     output::{Destination, Directory, Draft, Writer, about},
-    run::{header::Header, intervals::Interval, summary::Summary},
+    run::{header::Header, kept::Unfinished, summary::Summary},
     sink::{
         Sink,
         export::{Export, Run},
@@ -167,15 +167,7 @@ impl Sink for Partitions {
         }
     }
 
-    fn interval(&mut self, _interval: &Interval) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn abandon(&mut self) -> io::Result<()> {
+    fn abandon(&mut self, _unfinished: &Unfinished) -> io::Result<()> {
         self.end_run()
     }
 
@@ -301,7 +293,7 @@ mod tests {
         let mut set = data_set(&root, false);
         set.begin(&Header::unknown()).unwrap();
         set.event(&Event::Move(made_up::moved())).unwrap();
-        set.abandon().unwrap();
+        set.abandon(&Unfinished::default()).unwrap();
         let place = format!("date={UNKNOWN}/host={UNKNOWN}/part-unknown-12a05f200.csv");
         assert_eq!(files(&root), [root.join(place)]);
         fs::remove_dir_all(&root).unwrap();

@@ -26,7 +26,7 @@ use crate::{
             named,
         },
     },
-    run::{header::Header, intervals::Interval, summary::Summary},
+    run::{header::Header, intervals::Interval, kept::Unfinished, summary::Summary},
     sink::{
         Sink,
         export::{Export, Run},
@@ -286,18 +286,13 @@ impl<W: Write> Sink for Perfetto<W> {
         self.steps(Place::Lost, "events lost in a second", "events", &steps)
     }
 
-    /// Nobody waits for a single packet.
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn abandon(&mut self) -> io::Result<()> {
+    fn abandon(&mut self, _unfinished: &Unfinished) -> io::Result<()> {
         self.end()
     }
 
     fn finish(&mut self, summary: &Summary) -> io::Result<()> {
         self.end()?;
-        let lost = summary.books.lost.events();
+        let lost = summary.lost_events();
         if lost == 0 {
             return Ok(());
         }

@@ -5,7 +5,7 @@ use std::io;
 
 use crate::{
     event::Event,
-    recording::writer::{Store, Writer},
+    recording::{store::Store, writer::Writer},
     run::{header::Header, intervals::Interval, summary::Summary},
     sink::Sink,
 };

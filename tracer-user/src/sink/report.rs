@@ -1,12 +1,12 @@
 //! What recordings come to: their events, fed into analyses.
-//! Input: events of one recording after the other.
+//! Input: the runs of recordings, one after the other.
 
 use std::io;
 
 use crate::{
-    analysis::{Analyses, Input, Question},
+    analysis::{Analyses, Input, Question, selection::Selection},
     event::Event,
-    run::{header::Header, intervals::Interval, summary::Summary},
+    run::{header::Header, intervals::Interval, kept::Unfinished, summary::Summary},
     section::Section,
     sink::Sink,
 };
@@ -14,8 +14,6 @@ use crate::{
 /// Feeds analyses with recordings.
 pub struct Report {
     analyses: Analyses,
-    /// Of the recording that is being read.
-    file: String,
 }
 
 impl Report {
@@ -24,13 +22,13 @@ impl Report {
     pub fn new(asked: Question) -> Self {
         Self {
             analyses: Analyses::new(asked),
-            file: String::new(),
         }
     }
 
-    /// Before the recording of that name.
-    pub fn open(&mut self, file: String) {
-        self.file = file;
+    /// The events that it is about.
+    #[must_use]
+    pub fn selection(&self) -> &Selection {
+        self.analyses.selection()
     }
 
     /// What all of them come to.
@@ -42,7 +40,7 @@ impl Report {
 
 impl Sink for Report {
     fn begin(&mut self, header: &Header) -> io::Result<()> {
-        self.analyses.begin(header, &self.file);
+        self.analyses.begin(header);
         Ok(())
     }
 
@@ -61,7 +59,8 @@ impl Sink for Report {
         Ok(())
     }
 
-    fn flush(&mut self) -> io::Result<()> {
+    fn abandon(&mut self, unfinished: &Unfinished) -> io::Result<()> {
+        self.analyses.abandon(unfinished);
         Ok(())
     }
 

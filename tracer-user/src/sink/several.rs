@@ -5,7 +5,7 @@ use std::io;
 
 use crate::{
     event::Event,
-    run::{header::Header, intervals::Interval, summary::Summary},
+    run::{header::Header, intervals::Interval, kept::Unfinished, summary::Summary},
     sink::Sink,
 };
 
@@ -45,8 +45,8 @@ impl Sink for Several {
         self.each(|sink| sink.flush())
     }
 
-    fn abandon(&mut self) -> io::Result<()> {
-        self.every(|sink| sink.abandon())
+    fn abandon(&mut self, unfinished: &Unfinished) -> io::Result<()> {
+        self.every(|sink| sink.abandon(unfinished))
     }
 
     fn finish(&mut self, summary: &Summary) -> io::Result<()> {

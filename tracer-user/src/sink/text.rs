@@ -15,7 +15,7 @@ use crate::{
         rows::{Layout, compaction, failure, moved, unmapped},
         text,
     },
-    run::{header::Header, intervals::Interval, summary::Summary},
+    run::{header::Header, intervals::Interval, kept::Unfinished, summary::Summary},
     section::{Note, Tone},
     sink::Sink,
     units::Nanos,
@@ -116,6 +116,16 @@ impl<W: Write> Text<W> {
         writeln!(self.writer, "{style}{text}{style:#}")
     }
 
+    /// Writes the closing page, after the last row.
+    fn close(&mut self) -> io::Result<()> {
+        self.write_row()?;
+        if self.since_heading.is_some() {
+            writeln!(self.writer)?;
+        }
+        text::write(&mut self.writer, &self.analyses.sections(&Input::default()))?;
+        self.writer.flush()
+    }
+
     fn clock(&self, at: Nanos) -> String {
         clock::time(self.header.clock_offset, at, &self.zone, "%H:%M:%S.%3f")
     }
@@ -125,7 +135,7 @@ impl<W: Write> Sink for Text<W> {
     fn begin(&mut self, header: &Header) -> io::Result<()> {
         self.layout = Layout::new(self.terminal.map(|terminal| terminal.columns), header.nodes);
         self.header = header.clone();
-        self.analyses.begin(header, "");
+        self.analyses.begin(header);
         Ok(())
     }
 
@@ -179,14 +189,14 @@ impl<W: Write> Sink for Text<W> {
         self.writer.flush()
     }
 
+    fn abandon(&mut self, unfinished: &Unfinished) -> io::Result<()> {
+        self.analyses.abandon(unfinished);
+        self.close()
+    }
+
     fn finish(&mut self, summary: &Summary) -> io::Result<()> {
-        self.write_row()?;
-        if self.since_heading.is_some() {
-            writeln!(self.writer)?;
-        }
         self.analyses.end(summary);
-        text::write(&mut self.writer, &self.analyses.sections(&Input::default()))?;
-        self.writer.flush()
+        self.close()
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::sums;
 use crate::{
-    analysis::{books, elsewhere},
+    analysis::{books, elsewhere, missing, question::Occasion},
     cells,
     kernel::hooks::Kinds,
     run::{
@@ -11,11 +11,12 @@ use crate::{
         books::Books,
         header::{Header, MissingHook},
         intervals::SoFar,
+        kept::{Kept, Unfinished},
         summary::Summary,
         totals::Totals,
     },
     section::{Cell, Note, Section, joined},
-    units::PAGE_SIZE,
+    units::{Nanos, PAGE_SIZE},
 };
 
 /// A command that makes pages move.
@@ -26,22 +27,29 @@ const MOVES: [&str; 2] = ["move", "moves"];
 const CALLS: [&str; 2] = ["call", "calls"];
 const RUNS: [&str; 2] = ["run", "runs"];
 
-/// The page of a run that ended; with `hints` it says what to do when nothing moved.
-pub(super) fn closing(header: &Header, totals: &Totals, summary: &Summary, hints: bool) -> Vec<Section> {
-    let lost = &summary.books.lost;
-    let mut head = moved(totals);
-    head.extend(cells![" moved in ", summary.duration, " · ", lost.events(), " lost"]);
-    let mut notes = vec![Note::plain(head)];
+/// The page of a run that ended.
+pub(super) fn closing(header: &Header, totals: &Totals, summary: &Summary, occasion: Occasion) -> Vec<Section> {
+    let kept = &summary.kept;
+    let period = kept.part.as_ref().and_then(|part| part.period);
+    let whole = &summary.books.whole;
+    let time = period.map_or(summary.duration, |(from, until)| until.since(from));
+    let lost = missing::lost(summary.lost_events(), &kept.damaged);
+    let none = || match kept.part {
+        Some(_) => ("no page moved in this part", Vec::new()),
+        None => none_moved(whole.kernel.unwrap_or(whole.moved), summary.lost_events()),
+    };
+    let mut notes = vec![Note::plain(head(totals, Some(time), none, lost))];
+    notes.extend(self::kept(kept, Some(summary.duration), occasion));
     notes.extend(mapped(totals));
     notes.extend(losses(&summary.books));
-    if totals.pages == 0 && hints {
+    if totals.pages == 0 && occasion == (Occasion::Closing { hints: true }) {
         notes.push(Note::plain(cells![HINT]));
     }
     let mut sections = vec![Section::notes(notes)];
     sections.extend(sums::sections(totals, summary.books.compaction_deferred));
     let compaction = &totals.compaction;
-    // Part of a run does not show whether an allocation waited.
-    if compaction.runs > 0 && compaction.direct.is_empty() && lost.compactions == 0 {
+    // Of a part of a run nobody knows that.
+    if compaction.runs > 0 && compaction.direct.is_empty() && summary.books.lost.compactions == 0 {
         let none = Note::more(cells!["no allocation waited for compaction"]);
         sections.push(Section::notes(vec![none]));
     }
@@ -73,19 +81,31 @@ pub(super) fn closing(header: &Header, totals: &Totals, summary: &Summary, hints
     sections
 }
 
-/// The sums of selected events. `so_far` has the books of a run whose end was not recorded.
-pub(super) fn sums(header: &Header, totals: &Totals, so_far: Option<&SoFar>) -> Vec<Section> {
-    let mut head = moved(totals);
-    head.push(" moved".into());
-    let mut notes = vec![Note::plain(head)];
+/// The page of a run that is not shown to its end, with its books as far as they go.
+pub(super) fn sums(header: &Header, unfinished: &Unfinished, so_far: &SoFar, occasion: Occasion) -> Vec<Section> {
+    let Unfinished {
+        totals, kept, selected, ..
+    } = unfinished;
+    let lost = unfinished.lost_events();
+    let none = || {
+        if *selected {
+            ("no matching page moved", Vec::new())
+        } else {
+            none_moved(so_far.kernel, lost)
+        }
+    };
+    let lost = missing::lost(lost, &kept.damaged);
+    let mut notes = vec![Note::plain(head(totals, None, none, lost))];
+    notes.extend(self::kept(kept, None, occasion));
     notes.extend(mapped(totals));
     let mut sections = vec![Section::notes(notes)];
     sections.extend(sums::sections(totals, 0));
-    let books = so_far.filter(|so_far| so_far.totals.closed > 0);
-    let mut notes: Vec<Note> = books
-        .map(|so_far| books::so_far(so_far, header.begun))
-        .into_iter()
-        .collect();
+    let mut notes = Vec::new();
+    if so_far.totals.closed > 0 && !selected {
+        let later = kept.part.as_ref().and_then(|part| part.files.first());
+        let later = later.is_some_and(|(first, _)| *first > 0);
+        notes.push(books::so_far(so_far, header.begun, later));
+    }
     notes.extend(pagemap(totals));
     notes.extend(how(header));
     sections.push(Section::notes(notes).apart());
@@ -96,14 +116,53 @@ fn pages(pages: u64) -> Cell {
     Cell::Counted(pages, "page", "pages")
 }
 
-fn moved(totals: &Totals) -> Vec<Cell> {
-    match totals.pages {
-        0 => cells!["no page"],
-        count => cells![Cell::Bytes(count.saturating_mul(PAGE_SIZE)), " in ", pages(count)],
+/// How much moved in how much time, and how much was lost. `none` has the words for nothing, and what is said about them.
+fn head(
+    totals: &Totals,
+    time: Option<Nanos>,
+    none: impl FnOnce() -> (&'static str, Vec<Cell>),
+    lost: Vec<Cell>,
+) -> Vec<Cell> {
+    let (mut head, about) = match totals.pages {
+        0 => {
+            let (words, about) = none();
+            (cells![words], about)
+        }
+        count => {
+            let bytes = Cell::Bytes(count.saturating_mul(PAGE_SIZE));
+            (cells![bytes, " in ", pages(count), " moved"], Vec::new())
+        }
+    };
+    head.extend(time.map(|time| cells![" in ", time]).into_iter().flatten());
+    head.extend(about);
+    head.push(" · ".into());
+    head.extend(lost);
+    head
+}
+
+/// That no move was seen, and how many pages the kernel counted all the same.
+fn none_moved(kernel: u64, lost: u64) -> (&'static str, Vec<Cell>) {
+    match kernel {
+        0 => ("no page moved", Vec::new()),
+        count if lost > 0 => ("no page seen that moved", cells![" (the kernel counted ", count, ")"]),
+        count => {
+            let others = Cell::Counted(count, "other", "others");
+            ("no traced page moved", cells![" (the kernel counted ", others, ")"])
+        }
     }
 }
 
-/// How the pages that moved are mapped; None if each has one mapping.
+/// What there is of a run that was recorded, where that is not all. Reports say beforehand what is missing.
+fn kept(kept: &Kept, duration: Option<Nanos>, occasion: Occasion) -> Vec<Note> {
+    let part = kept.part.as_ref().map(|part| missing::here(part, duration));
+    let missing = missing::missing(&kept.damaged).filter(|_| occasion != Occasion::Report);
+    let part = part.map(|words| Note::about("HERE", words));
+    part.into_iter()
+        .chain(missing.map(|words| Note::alarm("LOST", words)))
+        .collect()
+}
+
+/// How the pages that moved are mapped; nothing where each has one mapping.
 fn mapped(totals: &Totals) -> Option<Note> {
     let mapped = totals.pages.saturating_sub(totals.unmapped);
     if totals.unmapped == 0 && totals.mappings == mapped {
@@ -231,12 +290,12 @@ mod tests {
     use crate::{
         made_up::{header, summary},
         render::text::plain,
-        run::{account::Account, books::Lost, intervals::IntervalTotals},
-        units::Nanos,
+        run::{account::Account, books::Lost, intervals::IntervalTotals, kept::Part},
     };
 
     fn page(header: &Header, summary: &Summary) -> String {
-        plain(&closing(header, &summary.totals, summary, true))
+        let closing = closing(header, &summary.totals, summary, Occasion::Closing { hints: true });
+        plain(&closing)
     }
 
     fn exact() -> Header {
@@ -286,5 +345,34 @@ mod tests {
             ..summary()
         };
         insta::assert_snapshot!("nothing_moved", page(&exact(), &summary));
+    }
+
+    #[test]
+    fn no_page_moved_only_where_the_kernel_counted_none() {
+        let head = |kernel, lost, part: Option<Part>| {
+            let mut summary = Summary {
+                totals: Totals::default(),
+                books: Books::default(),
+                ..summary()
+            };
+            summary.books.whole.kernel = Some(kernel);
+            summary.books.lost.calls = lost;
+            summary.kept.part = part;
+            let page = page(&exact(), &summary);
+            page.lines().next().unwrap().to_owned()
+        };
+        assert_eq!(head(0, 0, None), "no page moved in 10 s · 0 lost");
+        assert_eq!(
+            head(6156, 0, None),
+            "no traced page moved in 10 s (the kernel counted 6,156 others) · 0 lost"
+        );
+        assert_eq!(
+            head(6156, 7, None),
+            "no page seen that moved in 10 s (the kernel counted 6,156) · 7 lost"
+        );
+        assert_eq!(
+            head(6156, 0, Some(Part::default())),
+            "no page moved in this part in 10 s · 0 lost"
+        );
     }
 }

@@ -28,13 +28,13 @@ pub(super) fn sections(totals: &Totals, deferred: u64) -> Vec<Section> {
 
 /// The sums for programs, complete. `deferred` is the number of times that compaction was deferred, if it is known.
 #[must_use]
-pub fn record(totals: &Totals, deferred: Option<u64>) -> Section {
+pub fn record(totals: &Totals, deferred: Option<Cell>) -> Section {
     let verdicts = totals
         .verdicts
         .iter()
         .map(|(verdict, mappings)| (verdict.name(), (*mappings).into()));
     let compaction = &totals.compaction;
-    let put_off = deferred.map(|times| ("deferred", times.into()));
+    let put_off = deferred.map(|times| ("deferred", times));
     let before = [
         ("runs", compaction.runs.into()),
         ("time_ns", compaction.time.into()),

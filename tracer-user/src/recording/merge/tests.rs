@@ -12,7 +12,6 @@ use crate::{
         block::{self, Kind},
         contents::Contents,
         header::Finished,
-        parts::Parts,
         writer::Writer,
     },
     sink::json::JsonLines,
@@ -96,13 +95,7 @@ fn shown(files: &[&[u8]]) -> (String, usize) {
     let (mut shown, mut missing) = (Vec::new(), 0);
     for file in files {
         let mut recording = RecordingFile::new(*file).unwrap();
-        replay(
-            &mut recording,
-            &mut JsonLines::new(&mut shown),
-            &mut Parts::default(),
-            |_| missing += 1,
-        )
-        .unwrap();
+        replay(&mut recording, &mut JsonLines::new(&mut shown), |_| missing += 1).unwrap();
     }
     (String::from_utf8(shown).unwrap(), missing)
 }
@@ -196,7 +189,12 @@ fn what_is_missing_is_said_of_the_joined_one_too() {
     let found = contents(&merged);
     assert!(found.runs[0].end.is_none() && found.runs[1].end.is_some() && found.missing.len() == 1);
     let (shown_merged, missing) = shown(&[&merged]);
-    assert_eq!((shown_merged, missing), (shown(&[&cut, &whole]).0, 1));
+    // What is left of a damaged block is not copied: only the original says how many bytes it has.
+    let rows = |shown: &str| -> Vec<String> {
+        let rows = shown.lines().filter(|line| !line.contains("\"kind\":\"summary\""));
+        rows.map(str::to_owned).collect()
+    };
+    assert_eq!((rows(&shown_merged), missing), (rows(&shown(&[&cut, &whole]).0), 1));
 }
 
 #[test]

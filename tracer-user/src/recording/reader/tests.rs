@@ -11,7 +11,8 @@ use crate::{
         block::{Packer, Span},
         blocks::Blocks,
         header::Finished,
-        writer::{Store, Writer},
+        store::Store,
+        writer::Writer,
     },
     units::VirtAddr,
 };

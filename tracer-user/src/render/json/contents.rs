@@ -14,7 +14,8 @@ use crate::{
 };
 
 #[derive(Serialize)]
-struct MissingObject {
+struct MissingObject<'a> {
+    file: Option<&'a str>,
     at: u64,
     bytes: u64,
     events: Option<u64>,
@@ -66,7 +67,7 @@ struct ContentsObject<'a> {
     format: u16,
     bytes: u64,
     whole: bool,
-    missing: Vec<MissingObject>,
+    missing: Vec<MissingObject<'a>>,
     missing_parts: u64,
     missing_events: u64,
     events: EventCounts,
@@ -78,7 +79,8 @@ struct ContentsObject<'a> {
 /// One object on a line.
 #[must_use]
 pub fn contents(contents: &Contents) -> String {
-    let missing = contents.missing.iter().map(|missing| MissingObject {
+    let missing = contents.missing.iter().map(|(file, missing)| MissingObject {
+        file: contents.files.get(*file).map(String::as_str),
         at: missing.at,
         bytes: missing.bytes,
         events: missing.events,

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     event::{Event, Move, Task},
     made_up,
-    run::header::Header,
+    run::{header::Header, kept::Unfinished},
     sink::{Sink, export::Export},
     units::{Nanos, Tgid, Tid, VirtAddr},
 };
@@ -194,7 +194,7 @@ fn a_pid_of_two_runs_is_two_processes_and_a_rotation_is_one_run() {
         for header in &headers {
             perfetto.begin(header).unwrap();
             perfetto.event(&Event::Move(made_up::moved())).unwrap();
-            perfetto.abandon().unwrap();
+            perfetto.abandon(&Unfinished::default()).unwrap();
         }
     });
     let found = |part: &str| -> Vec<&str> {

@@ -1,0 +1,80 @@
+//! Some events for another sink, with sums of their own.
+//! Input: the runs of recordings.
+
+use std::io;
+
+use crate::{
+    analysis::selection::Selection,
+    event::Event,
+    run::{header::Header, intervals::Interval, kept::Kept, kept::Unfinished, summary::Summary, totals::Totals},
+    sink::Sink,
+};
+
+/// Feeds a sink with the events that are selected.
+pub struct Selected<'s> {
+    sink: &'s mut dyn Sink,
+    selection: Selection,
+    totals: Totals,
+}
+
+impl<'s> Selected<'s> {
+    /// Into that sink.
+    pub fn new(sink: &'s mut dyn Sink, selection: Selection) -> Self {
+        Self {
+            sink,
+            selection,
+            totals: Totals::default(),
+        }
+    }
+
+    /// The events that are wanted.
+    #[must_use]
+    pub fn selection(&self) -> &Selection {
+        &self.selection
+    }
+
+    fn end(&mut self, lost: u64, kept: &Kept) -> io::Result<()> {
+        self.sink.abandon(&Unfinished {
+            totals: std::mem::take(&mut self.totals),
+            lost,
+            kept: kept.clone(),
+            selected: true,
+        })
+    }
+}
+
+impl Sink for Selected<'_> {
+    fn begin(&mut self, header: &Header) -> io::Result<()> {
+        self.selection.begin(header);
+        self.sink.begin(header)
+    }
+
+    fn sums(&self) -> bool {
+        true
+    }
+
+    fn event(&mut self, event: &Event) -> io::Result<()> {
+        if !self.selection.takes(event) {
+            return Ok(());
+        }
+        self.totals.add(event);
+        self.sink.event(event)
+    }
+
+    /// The books are those of all events.
+    fn interval(&mut self, _interval: &Interval) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.sink.flush()
+    }
+
+    fn abandon(&mut self, unfinished: &Unfinished) -> io::Result<()> {
+        self.end(unfinished.lost, &unfinished.kept)
+    }
+
+    fn finish(&mut self, summary: &Summary) -> io::Result<()> {
+        self.end(summary.books.lost.events(), &summary.kept)
+    }
+}
