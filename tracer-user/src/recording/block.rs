@@ -6,18 +6,18 @@ use crate::{
     units::Nanos,
 };
 
-/// How every block begins. Not text, so that nobody takes it for any.
+/// Every block begins with these bytes. They are not text, so that no text file looks like a block.
 pub const MAGIC: [u8; 4] = *b"\xd7TR\x1a";
-/// Length of what comes before the payload.
+/// Length of the header before the payload.
 pub const HEADER: usize = 56;
-/// No payload is longer, packed or not: a reader's memory is bounded by it.
+/// The longest payload, packed or not. It bounds a reader's memory.
 pub const MAX_PAYLOAD: usize = 1 << 26;
-/// No payload of JSON is longer: read, it takes several times as much.
+/// The longest JSON payload. Once parsed, it takes several times as much memory.
 pub const MAX_JSON: usize = 1 << 22;
-/// Rows that a block has at most.
+/// The most rows of a block.
 pub const MAX_ROWS: u32 = 1 << 18;
 
-/// What a block holds.
+/// The kind of a block's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// How the run was made, as JSON. First in each file.
@@ -55,14 +55,14 @@ impl Kind {
     }
 }
 
-/// What is said of a block before its payload.
+/// The header before a block's payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockHeader {
     /// None: a kind that this version does not know.
     pub kind: Option<Kind>,
-    /// Of the format.
+    /// The version of the format.
     pub version: u16,
-    /// Counts the blocks of a file from 0: what is missing shows.
+    /// Counts the blocks of a file from 0, so that a missing block shows.
     pub sequence: u32,
     /// Events in it.
     pub rows: u32,
@@ -113,7 +113,7 @@ impl BlockHeader {
     }
 }
 
-/// What a block is about, for its header.
+/// The fields of a block's header that depend on its content.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Span {
     /// Events in it.
@@ -128,7 +128,7 @@ pub struct Span {
 pub struct Packer(zstd::bulk::Compressor<'static>);
 
 impl Packer {
-    /// With zstd's fastest level: the columns have done most of the work.
+    /// A packer with zstd's fastest level: the columns have done most of the work.
     ///
     /// # Errors
     /// When there is no memory.
@@ -177,7 +177,7 @@ impl Packer {
 /// Gives a whole block, of whatever kind, another number.
 ///
 /// # Panics
-/// Where it is shorter than its header.
+/// If the block is shorter than its header.
 pub fn renumber(block: &mut [u8], sequence: u32) {
     block[8..12].copy_from_slice(&sequence.to_le_bytes());
     let crc = crc32fast::hash(&block[..HEADER - 4]);

@@ -15,7 +15,7 @@ use crate::{
     run::intervals::Interval,
 };
 
-/// The header is what the rest cannot do without: it comes twice at first, then after every so many blocks.
+/// The header comes twice at first, then after every 256 blocks: nothing else can be read without it.
 const HEADER_EVERY: u32 = 256;
 
 /// Writes blocks.
@@ -23,7 +23,7 @@ pub struct Blocks<S> {
     pub(super) store: S,
     packer: Packer,
     begin: Option<Begin>,
-    /// Numbers given away in this file.
+    /// Numbers used in this file.
     count: u32,
     /// Blocks since the last header.
     since_header: u32,
@@ -33,12 +33,12 @@ pub struct Blocks<S> {
     block: Vec<u8>,
     /// Events that could not be written into this file.
     unwritten: u64,
-    /// A part of a block could not be taken back: nothing comes after it.
+    /// Whether part of a block could not be taken back. Nothing can follow it.
     pub(super) torn: bool,
 }
 
 impl<S: Store> Blocks<S> {
-    /// Into that store.
+    /// A writer of blocks into `store`.
     ///
     /// # Errors
     /// When there is no memory.
@@ -82,7 +82,7 @@ impl<S: Store> Blocks<S> {
         self.begin(begin)
     }
 
-    /// Writes a batch, which begins anew.
+    /// Writes a batch and empties it.
     ///
     /// # Errors
     /// As for writing.
@@ -133,7 +133,7 @@ impl<S: Store> Blocks<S> {
         self.repeat_header()
     }
 
-    /// Passes a number over: a reader sees that something is missing there.
+    /// Skips a number, so that a reader sees that something is missing there.
     pub fn gap(&mut self) {
         self.count = self.count.wrapping_add(1);
     }
@@ -146,7 +146,7 @@ impl<S: Store> Blocks<S> {
         self.end_after(self.unwritten, finished)
     }
 
-    /// Ends the file, into which so many events could not be written.
+    /// Ends the file. `unwritten` events could not be written into it.
     ///
     /// # Errors
     /// As for writing.
@@ -159,7 +159,7 @@ impl<S: Store> Blocks<S> {
         self.json(Kind::End, Span::default(), &end)
     }
 
-    /// After the last block.
+    /// Called after the last block.
     ///
     /// # Errors
     /// As for writing.

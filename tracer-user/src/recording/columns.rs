@@ -6,11 +6,11 @@ use crate::recording::Damage;
 /// How the numbers of a column are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Codec {
-    /// Each as it is: what has no pattern.
+    /// Each number as it is: for values without a pattern.
     Plain,
-    /// The difference to the one before: what grows.
+    /// The difference to the previous number: for values that grow.
     Delta,
-    /// Each value once with how often it follows: what seldom changes.
+    /// Each value once, with its number of repetitions: for values that seldom change.
     Runs,
 }
 
@@ -24,7 +24,7 @@ pub fn put(out: &mut Vec<u8>, mut value: u64) {
     out.push((value & 0x7f) as u8);
 }
 
-/// Signs into the lowest bit, so that small negative numbers are short, too.
+/// Moves the sign into the lowest bit, so that small negative numbers are short, too.
 #[inline]
 #[must_use]
 pub fn zigzag(value: u64) -> u64 {
@@ -55,7 +55,7 @@ impl Writing {
         }
     }
 
-    /// What is more than another one of a run: apart, so that the common case is short enough to stand where it is used.
+    /// Writes a value that does not continue a run. It is separate so that the common case is short enough to inline.
     #[inline(never)]
     fn write(&mut self, codec: Codec, value: u64) {
         match codec {
@@ -87,7 +87,7 @@ pub struct Writer<const N: usize> {
 }
 
 impl<const N: usize> Writer<N> {
-    /// No row yet.
+    /// A writer without rows.
     #[must_use]
     pub fn new(codecs: &'static [Codec; N]) -> Self {
         let columns = codecs.map(|_| Writing {
@@ -111,13 +111,13 @@ impl<const N: usize> Writer<N> {
         self.rows += 1;
     }
 
-    /// Bytes so far, about.
+    /// The approximate number of bytes so far.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.columns.iter().map(|column| column.bytes.len()).sum()
     }
 
-    /// Appends the number of rows, then each column with its length before it; begins anew.
+    /// Appends the number of rows, then each column after its length, and empties the writer.
     pub fn finish(&mut self, out: &mut Vec<u8>) {
         put(out, std::mem::take(&mut self.rows));
         for column in &mut self.columns {
@@ -149,7 +149,7 @@ impl<'a> Reader<'a> {
         self.long_number()
     }
 
-    /// One of several bytes: apart, so that the common case is short enough to stand where it is used.
+    /// The next number of several bytes. It is separate so that the common case is short enough to inline.
     #[inline(never)]
     fn long_number(&mut self) -> Result<u64, Damage> {
         let (mut value, mut shift) = (0u64, 0);
@@ -205,26 +205,26 @@ impl Reading<'_> {
     }
 }
 
-/// Rows of `N` numbers that are being read. Columns of runs are looked at only where a run ends: in most rows none does.
+/// Rows of `N` numbers that are being read. Columns of runs are read only when a run ends: in most rows none does.
 pub struct Rows<'a, const N: usize> {
     codecs: &'static [Codec; N],
     columns: [Reading<'a>; N],
-    /// The other columns, by number; the first `varying_count` count.
+    /// The other columns, by number; the first `varying_count` entries are used.
     varying: [usize; N],
     varying_count: usize,
     row: [u64; N],
     left: u64,
-    /// Rows until the next run ends, from the last time that one did.
+    /// Rows from the last end of a run to the next one.
     steady: u64,
-    /// Of these, rows that are left.
+    /// How many of the `steady` rows are left.
     steady_left: u64,
 }
 
 impl<'a, const N: usize> Rows<'a, N> {
-    /// Takes from `reader` what [`Writer::finish`] has appended, with at most `most` rows.
+    /// Reads the output of [`Writer::finish`] from `reader`, with at most `most` rows.
     ///
     /// # Errors
-    /// [`Damage`] where it is not that.
+    /// [`Damage`] if the bytes are something else.
     pub fn new(codecs: &'static [Codec; N], reader: &mut Reader<'a>, most: u64) -> Result<Self, Damage> {
         let left = reader.number()?;
         if left > most {
@@ -270,7 +270,7 @@ impl<'a, const N: usize> Rows<'a, N> {
         self.step().map(|_| self.row)
     }
 
-    /// Goes on to the next row, and says whether its columns of runs may differ from those of the row before.
+    /// Goes on to the next row, and returns whether its columns of runs may differ from those of the previous row.
     ///
     /// # Errors
     /// [`Damage`] where there is none.
@@ -304,7 +304,7 @@ impl<'a, const N: usize> Rows<'a, N> {
         &self.row
     }
 
-    /// Where a run has ended, begins the next one.
+    /// Begins the next run in each column whose run has ended.
     #[inline(never)]
     fn begin_runs(&mut self) -> Result<(), Damage> {
         let mut steady = u64::MAX;
@@ -338,7 +338,7 @@ mod tests {
         #[test]
         fn rows_come_back(rows in prop::collection::vec([any_number(), any_number(), any_number()], 0..50)) {
             let mut writer = Writer::new(&CODECS);
-            // Twice: a writer begins anew.
+            // Twice, because `finish` empties the writer.
             for _ in 0..2 {
                 for row in &rows {
                     writer.push(*row);

@@ -1,4 +1,4 @@
-//! What is in a recording: how it was made, how much of what, what is missing.
+//! The contents of a recording: how it was made, how much of each kind it holds, and what is missing.
 //! Input: its items.
 
 use std::io::Read;
@@ -17,13 +17,13 @@ use crate::{
     units::Nanos,
 };
 
-/// Parts that cannot be read and are told one by one; of more of them only how many there are.
+/// The most unreadable parts that are listed one by one. Further parts are only counted.
 const TOLD: usize = 1000;
 
 /// Blocks of one kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Blocks {
-    /// How many.
+    /// Number of blocks.
     pub blocks: u64,
     /// Bytes of their content in the file.
     pub packed_bytes: u64,
@@ -52,35 +52,35 @@ impl EventCounts {
     }
 }
 
-/// What a recording holds.
+/// The contents of one or more recordings.
 #[derive(Clone, Debug, Default)]
 pub struct Contents {
     /// Bytes of all files.
     pub bytes: u64,
     /// The files, by their names.
     pub files: Vec<String>,
-    /// One behind the other; several where recordings were joined.
+    /// The runs in order. There are several if recordings were joined.
     pub runs: Vec<RunContents>,
     /// Header, events, books, end.
     pub blocks: [Blocks; 4],
-    /// What cannot be read: the first parts of it, each with the number of its file, from 0.
+    /// The first parts that cannot be read, each with the number of its file, from 0.
     pub missing: Vec<(usize, Missing)>,
     /// How many parts cannot be read.
     pub missing_parts: u64,
-    /// Events that are known to have been in them.
+    /// Events that are known to have been in these parts.
     pub missing_events: u64,
     /// Which files of runs there are.
     pub parts: Parts,
 }
 
-/// What it holds of one run, or of one file of a run.
+/// The contents that belong to one run, or to one file of a run.
 #[derive(Clone, Debug, Default)]
 pub struct RunContents {
-    /// How the run was made; None: that is missing.
+    /// How the run was made; None: the header is missing.
     pub begin: Option<Begin>,
-    /// How the file ended; None: it did not.
+    /// How the file ended; None: it has no end.
     pub end: Option<End>,
-    /// What can be read.
+    /// The events that can be read.
     pub events: EventCounts,
     /// Base pages of the moves.
     pub pages: u64,
@@ -104,7 +104,7 @@ impl RunContents {
         }
     }
 
-    /// How the run ended, if that is in it.
+    /// How the run ended, if the recording has its end.
     #[must_use]
     pub fn finished(&self) -> Option<&Finished> {
         self.end.as_ref()?.finished.as_ref()
@@ -118,12 +118,12 @@ impl RunContents {
 }
 
 impl Contents {
-    /// Begins a file of that name.
+    /// Begins a file with that name.
     pub fn open(&mut self, name: &str) {
         self.files.push(name.to_owned());
     }
 
-    /// Adds the item that came next from a recording, with its events if it has some.
+    /// Adds the next item of a recording, with its events if it has some.
     pub fn add<R: Read>(&mut self, item: &Item, recording: &mut RecordingFile<R>) {
         let kind = match item {
             Item::Begin(begin) => {
@@ -167,7 +167,7 @@ impl Contents {
         }
     }
 
-    /// The last run, if it has not ended and goes on; else the next one.
+    /// The last run, if it has not ended and `goes_on` accepts it; else a new one.
     fn run(&mut self, goes_on: impl Fn(&RunContents) -> bool) -> &mut RunContents {
         match self.runs.pop() {
             Some(last) if last.end.is_none() && goes_on(&last) => self.runs.push(last),
@@ -194,7 +194,7 @@ impl Contents {
         self.runs.iter().fold(0, |sum, run| sum.saturating_add(run.pages))
     }
 
-    /// Whether nothing is missing. Before the first file of a run and behind the last one it may be as it was meant.
+    /// Whether nothing is missing. Files before the first and after the last one of a run may be absent.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.missing_parts == 0 && !self.parts.have_gaps()

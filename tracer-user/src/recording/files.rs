@@ -17,10 +17,10 @@ use crate::{
     recording::store::Store,
 };
 
-/// When what was written is to survive a power failure, too.
+/// When written data is made to survive a power failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sync {
-    /// When the kernel sees fit.
+    /// When the kernel writes it back.
     Never,
     /// After the end of each file.
     End,
@@ -28,26 +28,26 @@ pub enum Sync {
     Block,
 }
 
-/// How large files get.
+/// The limit of a file's size.
 #[derive(Clone, Copy, Debug)]
 pub struct Limit {
-    /// Bytes of a file at most; more only where its first block does not fit.
+    /// The most bytes of a file. A file is longer only if its first block does not fit.
     pub size: u64,
-    /// Full files that are kept; 0: the run ends with the first one.
+    /// The number of full files that are kept; 0: the run ends with the first one.
     pub keep: u32,
 }
 
-/// Blocks that have room in a file of limited size, if they are as large as they may be.
+/// Blocks that fit into a file of limited size if each is as large as possible.
 const BLOCKS: u64 = 8;
 
-/// Where a recording goes.
+/// The destination of a recording.
 pub struct Files {
     /// None: standard output, or a draft.
     destination: Option<Destination>,
     /// For messages; None: standard output.
     path: Option<PathBuf>,
     file: File,
-    /// What can be cut off, and found full; not a pipe or a device.
+    /// Whether it is a regular file, which can be cut off and be full, and not a pipe or a device.
     regular: bool,
     limit: Option<Limit>,
     sync: Sync,
@@ -62,7 +62,7 @@ impl Files {
     /// Creates the file, or opens a pipe or a device; `force` replaces a file that is there.
     ///
     /// # Errors
-    /// With the path: what is there already, a symbolic link, whatever the system says.
+    /// An existing file, a symbolic link, or any other system error, with the path.
     pub fn create(path: &Path, force: bool, limit: Option<Limit>, sync: Sync) -> io::Result<Self> {
         let destination = Destination::new(path).map_err(|error| about(path, "create", &error))?;
         if let Some(limit) = limit.filter(|limit| limit.keep > 0) {
@@ -81,7 +81,7 @@ impl Files {
         Ok(files)
     }
 
-    /// One file, which gets its name when it is whole.
+    /// One file, which gets its name when it is complete.
     ///
     /// # Errors
     /// When there are too many open files.
@@ -96,7 +96,7 @@ impl Files {
     /// Standard output.
     ///
     /// # Errors
-    /// When it is closed.
+    /// If it is closed.
     pub fn stdout() -> io::Result<Self> {
         let file = rustix::io::dup(rustix::stdio::stdout())?;
         Ok(Self::of(File::from(file)))
@@ -128,7 +128,7 @@ impl Files {
             None => format!("cannot write to standard output: {error}"),
         };
         let kind = match error.kind() {
-            // What nobody asked for is an error: a limit of the file system, or of this process (`ulimit -f`).
+            // This limit of the file system or of this process (`ulimit -f`) was not requested, so it is an error.
             io::ErrorKind::FileTooLarge => io::ErrorKind::StorageFull,
             other => other,
         };
@@ -142,7 +142,7 @@ impl Files {
         Ok(())
     }
 
-    /// A file whose name is lost is lost as well.
+    /// Synchronizes the directory: a file whose name is lost is lost as well.
     fn synchronize_name(&self) -> io::Result<()> {
         match &self.destination {
             Some(destination) if self.regular && self.sync != Sync::Never => destination
@@ -156,7 +156,7 @@ impl Files {
 impl Write for Files {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.file.write(bytes).map_err(|error| match error.kind() {
-            // A system call to be repeated; `write_all` does.
+            // The caller repeats the system call; `write_all` does.
             io::ErrorKind::Interrupted => error,
             _ => self.about(&error),
         })?;
@@ -171,7 +171,7 @@ impl Write for Files {
 }
 
 impl Limit {
-    /// Bytes that a block may have: a part of the file, so that little of it stays unused.
+    /// The most bytes of a block: a fraction of the file, so that little of it stays unused.
     fn block(self) -> u64 {
         self.size / BLOCKS
     }
@@ -185,7 +185,7 @@ impl Store for Files {
 
     fn is_full(&self) -> bool {
         let limit = self.limit;
-        // A block is packed, and smaller than its content.
+        // A packed block is smaller than its content.
         limit.is_some_and(|limit| self.written.saturating_add(limit.block()) > limit.size)
     }
 
@@ -244,8 +244,8 @@ impl Store for Files {
     }
 }
 
-/// Of another run there may be files where those of this one are going to be, or older ones that would be taken for parts
-/// of it.
+/// Makes room for this run's files. With `force`, existing files of these names, and older ones that would be taken for
+/// parts of it, are removed; without, they are an error.
 fn make_room(destination: &Destination, keep: u32, force: bool) -> io::Result<()> {
     for number in 1.. {
         let name = numbered(destination, number);
@@ -266,7 +266,7 @@ fn make_room(destination: &Destination, keep: u32, force: bool) -> io::Result<()
     Ok(())
 }
 
-/// `tracer.data.3`.
+/// The name of a numbered file, such as `tracer.data.3`.
 fn numbered(destination: &Destination, number: u32) -> OsString {
     destination.with_suffix(&format!(".{number}"))
 }
@@ -291,7 +291,7 @@ mod tests {
         let files = Files::create(&dir.path().join("r.data"), false, Some(limit), Sync::Never).unwrap();
         let mut writer = Writer::new(files).unwrap();
         writer.begin(&made_up::header()).unwrap();
-        // Numbers that follow no rule pack badly.
+        // Random numbers pack badly.
         let mut state = 1u64;
         let mut random = || {
             state = state

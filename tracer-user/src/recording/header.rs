@@ -1,4 +1,4 @@
-//! What a recording says of its run, as JSON: first how it was made, last how it ended.
+//! The JSON parts of a recording: the first states how the run was made, the last how it ended.
 //! Input: the run's header and summary; the content of a block.
 
 use serde::{Deserialize, Serialize};
@@ -15,16 +15,16 @@ pub struct Begin {
     pub header: Header,
     /// Which file of the run this is, from 0.
     pub part: u32,
-    /// How many of the files behind it are joined to it.
+    /// How many of the following files are joined to it.
     #[serde(default)]
     pub joined: u32,
-    /// Frames and names of files are stand-ins.
+    /// Whether frames and file names are stand-ins.
     #[serde(default)]
     pub redacted: bool,
 }
 
 impl Begin {
-    /// Of a run's first file.
+    /// The begin of a run's first file.
     #[must_use]
     pub fn of(header: Header) -> Self {
         Self {
@@ -35,13 +35,13 @@ impl Begin {
         }
     }
 
-    /// Whether both are of the same file of one run.
+    /// Whether both belong to the same file of one run.
     #[must_use]
     pub fn same_file(&self, other: &Self) -> bool {
         self.part == other.part && self.header.same_run(&other.header)
     }
 
-    /// The last file of the run that is in it.
+    /// The number of the last file of the run that is joined into this one.
     #[must_use]
     pub fn last_part(&self) -> u32 {
         self.part.saturating_add(self.joined)
@@ -60,18 +60,18 @@ pub struct End {
     pub finished: Option<Finished>,
 }
 
-/// How a run ended: of its [`Summary`] what its events do not tell.
+/// How a run ended: the part of its [`Summary`] that cannot be computed from its events.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finished {
-    /// From attaching to detaching.
+    /// The time from attaching to detaching.
     pub duration: Nanos,
     /// Conservation and losses.
     pub books: Books,
-    /// CPU time of tracer before the first event could come.
+    /// CPU time of tracer before the first event was possible.
     pub startup_cpu: Nanos,
     /// CPU time of tracer while tracing.
     pub cpu: Nanos,
-    /// Most memory that tracer had, bytes.
+    /// The peak resident memory of tracer, bytes.
     pub max_rss: u64,
 }
 

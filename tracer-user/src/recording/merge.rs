@@ -1,4 +1,4 @@
-//! Recordings, joined into one: run behind run, each with all of its files.
+//! Joins recordings into one: one run after the other, each with all of its files.
 //! Input: recordings that can be read twice; output: blocks.
 
 use std::{
@@ -21,15 +21,15 @@ use crate::{
 /// A stretch of a file that is one file of one run.
 #[derive(Clone, Debug)]
 pub struct Piece {
-    /// Which of the recordings it is in.
+    /// The number of its recording.
     pub recording: usize,
-    /// Where it begins, bytes from the start of the file.
+    /// Its begin, bytes from the start of the file.
     from: u64,
-    /// Where it ends.
+    /// Its end, bytes from the start of the file.
     to: u64,
     /// None: its headers are damaged.
     begin: Option<Begin>,
-    /// None: it has none.
+    /// None: it has no end.
     end: Option<End>,
 }
 
@@ -42,7 +42,7 @@ impl Piece {
         self.begin.as_ref().map(|begin| &begin.header)
     }
 
-    /// Its place among the files of its run, the first and the last if others were joined to it.
+    /// Its number among the files of its run; the first and the last number if others were joined to it.
     #[must_use]
     pub fn parts(&self) -> (u32, u32) {
         self.begin
@@ -51,7 +51,7 @@ impl Piece {
     }
 }
 
-/// Looks through a recording, and tells `missing` what is.
+/// Finds the pieces of a recording, and reports each missing part to `missing`.
 ///
 /// # Errors
 /// [`ReadError`].
@@ -65,7 +65,7 @@ pub fn survey<R: Read>(input: R, recording: usize, mut missing: impl FnMut(&Miss
         }
         let goes_on = pieces.last().is_some_and(|piece| match &item {
             Item::Begin(begin) => piece.starts(begin),
-            // It may come after the end as well.
+            // An unknown block may follow the end as well.
             Item::Unknown => true,
             Item::Events | Item::Interval(_) | Item::End(_) | Item::Missing(_) => piece.end.is_none(),
         });
@@ -91,27 +91,28 @@ pub fn survey<R: Read>(input: R, recording: usize, mut missing: impl FnMut(&Miss
     Ok(pieces)
 }
 
-/// A run and what there is of it, in order.
+/// A run and its pieces that were given, in order.
 #[derive(Debug)]
 pub struct Run {
-    /// Files of it; at least one.
+    /// Its files; at least one.
     pieces: Vec<Piece>,
 }
 
-/// What comes to light when pieces are put in order.
+/// A problem that is found while pieces are put in order.
 #[derive(Clone, Debug)]
 pub enum Note {
-    /// The first is of the same part of a run as the second, which is taken.
+    /// Both are the same part of one run; the second is used.
     Twice(Piece, Piece),
-    /// Between the end of the first and the begin of the second there are files of the run that nobody gave.
+    /// Files of the run between the end of the first and the begin of the second were not given.
     Between(Piece, Piece),
 }
 
-/// Puts pieces into runs, in the order of the time at which those began, and tells `note` what is wrong with them.
+/// Groups pieces into runs, ordered by the time at which the runs began, and reports problems to `note`.
 pub fn arrange(mut pieces: Vec<Piece>, mut note: impl FnMut(Note)) -> Vec<Run> {
     let began = |header: &Header| header.clock_offset.saturating_add(header.begun.0.into());
     let identity = |header: &Header| (began(header), header.host.clone(), header.boot_id.clone());
-    // Of two of one part that one which has its end, else the longer one. A run of which nothing is known comes first.
+    // Between two pieces of one part, the one with an end is used, else the longer one. A run without a header comes
+    // first.
     pieces.sort_by_cached_key(|piece| {
         let size = Reverse(piece.to - piece.from);
         (piece.header().map(identity), piece.parts().0, piece.end.is_none(), size)
@@ -143,7 +144,7 @@ pub fn arrange(mut pieces: Vec<Piece>, mut note: impl FnMut(Note)) -> Vec<Run> {
 /// Why recordings could not be joined.
 #[derive(Debug, thiserror::Error)]
 pub enum MergeError {
-    /// The recording of that number cannot be read.
+    /// The recording with that number cannot be read.
     #[error("{1}")]
     Read(usize, ReadError),
     /// The output cannot be written.
@@ -151,8 +152,8 @@ pub enum MergeError {
     Write(#[from] io::Error),
 }
 
-/// Writes a run. Blocks are copied as they are; with a `key`, redacted. Where something is
-/// missing, a number is passed over. Returns whether all could be taken over that can be read.
+/// Writes a run. Blocks are copied as they are, or redacted if there is a `key`. A number is skipped where something is
+/// missing. Returns whether everything that can be read was copied.
 ///
 /// # Errors
 /// [`MergeError`].
@@ -212,9 +213,9 @@ struct Copying<'a, S> {
     out: &'a mut Blocks<S>,
     redactor: Option<Redactor<'a>>,
     batch: Batch,
-    /// Something is missing before what comes next.
+    /// Whether something is missing before the next block.
     gap: bool,
-    /// Nothing had to be left out that is there.
+    /// Whether everything that can be read was copied.
     whole: bool,
 }
 
@@ -237,17 +238,17 @@ impl<S: Store> Copying<'_, S> {
         while let Some(item) = file.next_item().map_err(CopyError::Read)? {
             self.item(&item, &mut file).map_err(CopyError::Write)?;
         }
-        // That there is no end, where others follow.
+        // An absent end counts as missing if other files follow.
         self.gap |= piece.end.is_none();
         Ok(())
     }
 
     fn item<R: Read>(&mut self, item: &Item, file: &mut RecordingFile<R>) -> io::Result<()> {
         match (item, &mut self.redactor) {
-            // Written anew.
+            // These are written anew.
             (Item::Begin(_) | Item::End(_), _) => Ok(()),
             (Item::Missing(missing), _) => {
-                // What could not be written the end says itself.
+                // The end block itself reports the events that could not be written.
                 self.gap |= missing.bytes > 0 || missing.events.is_none();
                 Ok(())
             }
@@ -273,7 +274,7 @@ impl<S: Store> Copying<'_, S> {
                 self.pass_over();
                 self.out.interval(interval)
             }
-            // Nobody knows what it would give away.
+            // An unknown block may contain what is to be redacted.
             (Item::Unknown, Some(_)) => {
                 (self.gap, self.whole) = (true, false);
                 Ok(())

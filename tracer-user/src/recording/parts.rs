@@ -1,5 +1,5 @@
-//! Which files of runs there are: a run that was rotated has several, which can be read without the others.
-//! Input: the begins and ends that recordings hold.
+//! The files of runs: a rotated run has several, and each can be read without the others.
+//! Input: the begin and end blocks of recordings.
 
 use std::collections::BTreeMap;
 
@@ -14,26 +14,26 @@ use crate::{
 pub struct Files {
     /// How the run was made.
     pub header: Header,
-    /// From the number of a file, from 0, to that of the last of those that are joined to it.
+    /// From the number of a file, from 0, to the number of the last file that is joined to it.
     spans: BTreeMap<u32, u32>,
-    /// Its last file is there, and ended.
+    /// Whether its last file is present and has an end.
     ended: bool,
-    /// Whether the file that was read last has an end.
+    /// Whether the most recently read file has an end.
     closed: bool,
-    /// The name of the first recording that has some of the run.
+    /// The name of the first recording that has part of the run.
     pub name: String,
     /// The earliest and the latest event.
     period: Option<(Nanos, Nanos)>,
 }
 
 impl Files {
-    /// The first and the last of the files, from 0; None: there is none.
+    /// The numbers of the first and the last file, from 0; None: there is none.
     #[must_use]
     pub fn ends(&self) -> Option<(u32, u32)> {
         Some((*self.spans.keys().next()?, *self.spans.values().max()?))
     }
 
-    /// What is here of the run; None: all of it, as far as is known.
+    /// The part of the run that is present; None: all of it, as far as is known.
     #[must_use]
     pub fn part(&self) -> Option<Part> {
         let (first, _) = self.ends()?;
@@ -52,13 +52,13 @@ impl Files {
         Some(Part { files, period })
     }
 
-    /// Whether the run goes on in a file that is not there.
+    /// Whether the run goes on in a file that is absent.
     #[must_use]
     pub fn goes_on(&self) -> bool {
         self.closed && !self.ended
     }
 
-    /// Stretches of files, the first and the last, that are missing between others.
+    /// Ranges of missing files between others, each with its first and last number.
     #[must_use]
     pub fn gaps(&self) -> Vec<(u32, u32)> {
         let mut gaps = Vec::new();
@@ -73,7 +73,7 @@ impl Files {
     }
 }
 
-/// The files of runs, in the order in which the runs came.
+/// The files of runs, in the order in which the runs were read.
 #[derive(Clone, Debug, Default)]
 pub struct Parts {
     runs: Vec<Files>,
@@ -84,19 +84,19 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Begins a recording of that name.
+    /// Begins a recording with that name.
     pub fn open(&mut self, name: &str) {
         name.clone_into(&mut self.name);
     }
 
-    /// A run without a header begins.
+    /// Begins a run without a header.
     pub fn begin_headless(&mut self) {
         self.headless.get_or_insert_with(|| self.name.clone());
     }
 
-    /// A file begins, or says again how it began.
+    /// Begins a file, or handles its repeated header.
     pub fn begin(&mut self, begin: &Begin) {
-        // That of a run that has just been read, most often.
+        // Most often it belongs to the run that has just been read.
         let known = self.runs.iter().rposition(|files| files.header.same_run(&begin.header));
         let mut files = match known {
             Some(known) => self.runs.remove(known),
@@ -115,7 +115,7 @@ impl Parts {
         self.runs.push(files);
     }
 
-    /// The file that began last ends.
+    /// Ends the file that began last.
     pub fn end(&mut self, end: &End) {
         if let Some(files) = self.runs.last_mut() {
             files.closed = true;
@@ -123,7 +123,7 @@ impl Parts {
         }
     }
 
-    /// The run that began last has events from the first of these times to the second.
+    /// Extends the period of the run that began last to these times.
     pub fn span(&mut self, first: Nanos, last: Nanos) {
         if let Some(files) = self.runs.last_mut() {
             let (from, until) = files.period.unwrap_or((first, last));
@@ -131,19 +131,19 @@ impl Parts {
         }
     }
 
-    /// Of each run.
+    /// The files of each run.
     #[must_use]
     pub fn runs(&self) -> &[Files] {
         &self.runs
     }
 
-    /// Of that run.
+    /// The files of the run with that header.
     #[must_use]
     pub fn of(&self, header: &Header) -> Option<&Files> {
         self.runs.iter().find(|files| files.header.same_run(header))
     }
 
-    /// The name of the first recording that has some of that run.
+    /// The name of the first recording that has part of that run.
     #[must_use]
     pub fn name_of(&self, header: &Header) -> &str {
         let headless = self.headless.as_deref().unwrap_or_default();
@@ -187,7 +187,7 @@ mod tests {
                 joined,
                 ..Begin::of(header)
             };
-            // The header comes again and again.
+            // The header is repeated.
             parts.begin(&begin);
             parts.begin(&begin);
             end(&mut parts, last);
@@ -234,7 +234,7 @@ mod tests {
     fn a_run_goes_on_where_its_last_file_is_missing() {
         let mut parts = Parts::default();
         parts.begin(&Begin::of(made_up::header()));
-        // A file without an end is cut off: its reader says so.
+        // A file without an end is cut off: its reader reports that.
         assert!(!parts.runs()[0].goes_on());
         end(&mut parts, false);
         assert!(parts.runs()[0].goes_on() && !parts.have_gaps());

@@ -1,4 +1,4 @@
-//! Recordings, read again: block by block, whatever has become of the file.
+//! Reads recordings again, block by block, whatever damage a file has.
 //! Input: a recording, from a file or a pipe.
 
 use std::io::{self, BufRead as _, BufReader, Read};
@@ -13,19 +13,19 @@ use crate::{
     run::intervals::Interval,
 };
 
-/// Read in one go.
+/// Bytes of one read.
 const CHUNK: usize = 1 << 18;
 
-/// What comes next in a recording.
+/// The next item of a recording.
 #[derive(Debug)]
 pub enum Item {
-    /// How the run was made. Comes several times.
+    /// How the run was made. It is repeated within a file.
     Begin(Box<Begin>),
     /// Some events, in the order in which they came: [`RecordingFile::events`] reads them.
     Events,
     /// An interval of the books.
     Interval(Box<Interval>),
-    /// The last one of the file.
+    /// The end of the file.
     End(Box<End>),
     /// A block of a kind that this version does not know, and need not know.
     Unknown,
@@ -36,29 +36,29 @@ pub enum Item {
 /// A part of a recording that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing {
-    /// Where it begins, bytes from the start of the file.
+    /// Its begin, bytes from the start of the file.
     pub at: u64,
-    /// How long it is, bytes.
+    /// Its length, bytes.
     pub bytes: u64,
-    /// How many events were in it; None: nobody knows.
+    /// The number of events in it; None: unknown.
     pub events: Option<u64>,
-    /// What is wrong there.
+    /// The kind of damage.
     pub what: &'static str,
 }
 
 /// Why a recording cannot be read at all, or not any further.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// There is nothing in it that tracer has written.
+    /// It contains nothing that tracer has written.
     #[error("not a recording of tracer")]
     Foreign,
-    /// No byte in it.
+    /// It has no bytes.
     #[error("empty: not a recording of tracer")]
     Empty,
     /// It was written by a later tracer.
     #[error("recorded in version {0} of the format; this tracer reads up to version {VERSION}: use a newer one")]
     Newer(u16),
-    /// The system's.
+    /// An error of the system.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -70,23 +70,23 @@ fn json<T: serde::de::DeserializeOwned>(content: &[u8]) -> Result<T, Damage> {
     serde_json::from_slice(content).map_err(|_| Damage("its content makes no sense"))
 }
 
-/// A block as it stands in the file, for `info`.
+/// The position and header of a block in the file, for `info`.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
-    /// Where it begins, bytes from the start of the file.
+    /// Its begin, bytes from the start of the file.
     pub at: u64,
-    /// What it says of itself.
+    /// Its header.
     pub header: BlockHeader,
 }
 
-/// What came last.
+/// The kind of the previous part of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// No block yet.
     Foreign,
-    /// A block.
+    /// A valid block.
     Whole,
-    /// Damage: a gap in the numbers says nothing new.
+    /// Damage. A gap in the numbers after it is not reported again.
     Damaged,
     /// The end block.
     Ended,
@@ -95,31 +95,31 @@ enum State {
 /// A recording that is being read.
 pub struct RecordingFile<R> {
     input: BufReader<R>,
-    /// Read and not yet used, from `start` on.
+    /// Bytes that were read and are not yet used, from `start` on.
     buffer: Vec<u8>,
     start: usize,
-    /// Of `start` in the file.
+    /// The position of `start` in the file.
     at: u64,
     at_end: bool,
     unpacker: Unpacker,
     content: Vec<u8>,
-    /// Events are only passed on, so that it is enough that their checksums are right.
+    /// Whether events are not decoded: they are only copied, so that a valid checksum is enough.
     undecoded: bool,
     /// The next block's number.
     sequence: u32,
     state: State,
-    /// The end of the file, after what could not be written into it.
+    /// The end of the file, held back until the events that could not be written were reported.
     end: Option<Box<End>>,
-    /// Events of the last item that nobody has read.
+    /// Events of the last item that were not read.
     unread: u32,
-    /// What was found wrong with them: the next item.
+    /// The damage that was found while reading them. The next item reports it.
     broken: Option<Damage>,
-    /// The last block that was there, whole or not.
+    /// The last block that was found, valid or not.
     pub place: Option<Place>,
 }
 
 impl<R: Read> RecordingFile<R> {
-    /// From its first byte on.
+    /// A reader that starts at the first byte of `input`.
     ///
     /// # Errors
     /// When there is no memory.
@@ -142,7 +142,7 @@ impl<R: Read> RecordingFile<R> {
         })
     }
 
-    /// The same, but [`RecordingFile::events`] has none: for who takes blocks as they are.
+    /// The same, but [`RecordingFile::events`] is empty: for callers that copy blocks.
     ///
     /// # Errors
     /// When there is no memory.
@@ -153,14 +153,14 @@ impl<R: Read> RecordingFile<R> {
         })
     }
 
-    /// The block of the last item, unless something is missing: with its header, as it stands in the file.
+    /// The bytes and header of the last item's block, unless something is missing.
     #[must_use]
     pub fn block(&self) -> &[u8] {
         let whole = self.place.map_or(0, |place| HEADER + place.header.packed);
         &self.buffer[self.start.saturating_sub(whole)..self.start]
     }
 
-    /// The events of the last [`Item::Events`]. Where they cannot be read any further they end, and the next item says so.
+    /// The events of the last [`Item::Events`]. They end before one that cannot be read; the next item reports it.
     pub fn events(&mut self) -> Events<'_> {
         let rows = if self.unread > 0 {
             rows::Events::new(&self.content).map(Some)
@@ -178,7 +178,7 @@ impl<R: Read> RecordingFile<R> {
         }
     }
 
-    /// Bytes that were read and used.
+    /// Bytes that were used so far.
     #[must_use]
     pub fn position(&self) -> u64 {
         self.at
@@ -220,7 +220,7 @@ impl<R: Read> RecordingFile<R> {
             return Ok(Some(self.no_end()));
         }
         if begins {
-            // Recordings may stand one behind the other.
+            // Recordings may follow each other in one file.
             self.sequence = 0;
         }
         let damaged = self.state == State::Damaged;
@@ -288,7 +288,7 @@ impl<R: Read> RecordingFile<R> {
     }
 
     fn missing(&mut self, at: u64, bytes: u64, events: Option<u64>, what: &'static str) -> Item {
-        // What stands behind an end takes nothing away from it.
+        // Other data after an end is not part of the file.
         if self.state != State::Ended {
             self.state = State::Damaged;
         }
@@ -300,7 +300,7 @@ impl<R: Read> RecordingFile<R> {
         })
     }
 
-    /// At the end of the file.
+    /// Handles the end of the file.
     fn close(&mut self) -> Result<Option<Item>, ReadError> {
         if self.place.is_none() {
             return Err(if self.at == 0 {
@@ -323,7 +323,7 @@ impl<R: Read> RecordingFile<R> {
         missing
     }
 
-    /// Goes on to where a block begins, or to the end. Returns how many bytes were skipped.
+    /// Skips to the begin of the next block, or to the end. Returns the number of skipped bytes.
     fn find_block(&mut self) -> Result<u64, ReadError> {
         let mut skipped = 0;
         loop {
@@ -336,15 +336,15 @@ impl<R: Read> RecordingFile<R> {
             }
             let bytes = &self.buffer[self.start + 1..];
             let next = bytes.windows(MAGIC.len()).position(|window| window == MAGIC);
-            // The beginning of a mark may be at the end of what is there.
+            // The last bytes may be the begin of a mark.
             let keep = if self.at_end { 0 } else { MAGIC.len() - 1 };
             let step = next.map_or_else(|| (bytes.len() + 1).saturating_sub(keep).max(1), |at| at + 1);
             skipped += self.skip(step);
         }
     }
 
-    /// How far it is from a damaged block's begin to what may be the next one, as some of its bytes may be gone; at most
-    /// so far.
+    /// The distance from a damaged block's begin to the next possible header, at most `most`: some of the block's bytes
+    /// may be missing.
     fn next_header(&self, most: usize) -> usize {
         let bytes = &self.buffer[self.start..];
         let begins = |at: &usize| bytes[*at..].first_chunk().and_then(BlockHeader::parse).is_some();
@@ -361,13 +361,13 @@ impl<R: Read> RecordingFile<R> {
         bytes as u64
     }
 
-    /// Reads until so many bytes are there, or the end. Returns how many are.
+    /// Reads until `wanted` bytes are there, or to the end. Returns the number of bytes that are there.
     fn fill(&mut self, wanted: usize) -> io::Result<usize> {
         if self.buffer.len() - self.start < wanted && !self.at_end {
             self.buffer.drain(..self.start);
             self.start = 0;
             while self.buffer.len() < wanted && !self.at_end {
-                // No more than there is: a pipe's writer may take its time.
+                // Only the available bytes are taken: a pipe's writer may be slow.
                 let read = match self.input.fill_buf() {
                     Ok(bytes) => bytes,
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -392,11 +392,11 @@ pub struct Events<'a> {
 }
 
 impl Events<'_> {
-    /// The next event, or that what has come was shown; None at the end.
+    /// The next event, or the turn after shown events; None at the end.
     #[inline]
     #[expect(
         clippy::should_implement_trait,
-        reason = "what it returns is there until it is called again"
+        reason = "the returned event is valid until the next call"
     )]
     pub fn next(&mut self) -> Option<Step<'_>> {
         if self.broken.is_some() {

@@ -1,4 +1,4 @@
-//! Stand-ins for what a recording is not to give away: frames, and whatever tells of files.
+//! Stand-ins for frames and for everything that names files, so that a recording does not reveal them.
 //! Input: a run's header and events; random bytes, which are kept no longer than the redactor.
 
 mod frames;
@@ -41,12 +41,12 @@ const HIDDEN: &str = "(redacted)";
 pub struct Redactor<'k> {
     key: &'k Key,
     frames: Frames<'k>,
-    /// By address: the mappings of a block, and what stands for them.
+    /// The mappings of a block by address, with their stand-ins.
     vmas: HashMap<*const Vma, (Arc<Vma>, Arc<Vma>)>,
 }
 
 impl<'k> Redactor<'k> {
-    /// Of the run with that header.
+    /// A redactor of the run with that header.
     #[must_use]
     pub fn new(key: &'k Key, header: &Header) -> Self {
         Self {
@@ -56,7 +56,7 @@ impl<'k> Redactor<'k> {
         }
     }
 
-    /// The header. Host, boot and kernel remain, and so do the times.
+    /// The redacted header. Host, boot and kernel remain, and so do the times.
     #[must_use]
     pub fn begin(&self, begin: &Begin) -> Begin {
         let header = &begin.header;
@@ -78,12 +78,12 @@ impl<'k> Redactor<'k> {
         }
     }
 
-    /// Before the events of another block, which share no mapping with those of the one before.
+    /// Called before the events of another block, which share no mapping with those of the previous one.
     pub fn next_block(&mut self) {
         self.vmas.clear();
     }
 
-    /// An event.
+    /// The redacted event.
     #[must_use]
     pub fn event(&mut self, event: &Event) -> Event {
         match event {
@@ -160,7 +160,7 @@ impl<'k> Redactor<'k> {
 
     fn device(&self, device: Device) -> Device {
         let number = self.key.hash("device", &[&device.0.to_le_bytes()]);
-        // As many bits as a minor number has.
+        // A minor number has 20 bits.
         Device((number & 0xf_ffff) as u32)
     }
 
@@ -169,12 +169,12 @@ impl<'k> Redactor<'k> {
     }
 }
 
-/// The same of a mapping of the file and of its page cache.
+/// The name is the same for a mapping of the file and for its page cache.
 fn file_name(number: u64) -> String {
     format!("file-{number:012x}")
 }
 
-/// What the system says of a failure may name a file: up to the quote that closes it, else to what it says of it.
+/// An error message may name a file: a path extends to the closing quote, else to the reason after it.
 fn without_paths(text: &str) -> String {
     let (mut kept, mut rest) = (String::new(), text);
     while let Some(at) = path(rest) {
@@ -194,7 +194,7 @@ fn without_paths(text: &str) -> String {
     kept + rest
 }
 
-/// Where a path begins: with a slash that does not go on with a word, as in `fentry/migrate_pages`.
+/// The begin of a path: a slash that does not continue a word, as it does in `fentry/migrate_pages`.
 fn path(text: &str) -> Option<usize> {
     let mut before = None;
     text.char_indices().find_map(|(at, letter)| {
@@ -245,7 +245,7 @@ mod tests {
                 Event::Compaction(_) => {}
             }
         }
-        // The same file by its mapping and by its page cache.
+        // The mapping and the page cache name the same file.
         assert_eq!(names.len(), 3);
         assert!(names.iter().all(|name| *name == names[0] && name.starts_with("file-")));
         let begin = redactor.begin(&Begin::of(made_up::header()));

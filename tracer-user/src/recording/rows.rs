@@ -24,15 +24,15 @@ use failure::{FAILURE, MAX_PLACES, PLACE};
 use moved::{Expected, MOVE};
 use unmapped::UNMAPPED_MOVE;
 
-/// Which kind of event comes next.
+/// The kind of the next event.
 const KIND: [Codec; 1] = [Runs];
 const MOVES: u64 = 0;
 const UNMAPPED: u64 = 1;
 const FAILURES: u64 = 2;
 const COMPACTIONS: u64 = 3;
-/// No event: what came before was shown before what comes after had come.
+/// A turn, not an event: the events before it were shown before those after it came.
 const TURN: u64 = 4;
-/// After so many rows their bytes are counted again: until then they cannot become many.
+/// The bytes are counted again after this number of rows, in which they cannot grow much.
 const WEIGHED: u32 = 256;
 
 /// Rows that are being written.
@@ -45,15 +45,15 @@ pub struct Batch {
     failures: Writer<17>,
     places: Writer<4>,
     compactions: Writer<13>,
-    /// Nothing has come since the last turn.
+    /// Whether no event has come since the last turn.
     turned: bool,
-    /// Bytes when they were counted last, but for text.
+    /// Bytes when they were last counted, without text.
     weighed: usize,
     span: Span,
 }
 
 impl Default for Batch {
-    /// No row yet.
+    /// A batch without rows.
     fn default() -> Self {
         Self {
             tables: Filling::default(),
@@ -78,13 +78,13 @@ impl Batch {
         self.span.rows
     }
 
-    /// Rows of the longest table of what events name.
+    /// Rows of the longest of its tables.
     #[must_use]
     pub fn names(&self) -> usize {
         self.tables.names()
     }
 
-    /// Bytes so far, about.
+    /// The approximate number of bytes so far.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.tables.text() + self.weighed
@@ -135,14 +135,14 @@ impl Batch {
         }
     }
 
-    /// Notes that what has come is shown now, before anything else comes.
+    /// Notes that the events so far are shown now, before others come.
     pub fn turn(&mut self) {
         if !std::mem::replace(&mut self.turned, true) {
             self.kinds.push([TURN]);
         }
     }
 
-    /// Appends everything to `out` and begins anew.
+    /// Appends everything to `out` and empties the batch.
     pub fn finish(&mut self, out: &mut Vec<u8>) -> Span {
         self.tables.finish(out);
         self.kinds.finish(out);
@@ -158,17 +158,17 @@ impl Batch {
     }
 }
 
-/// What comes next in a block.
+/// The next step of a block.
 #[derive(Debug)]
 pub enum Step<'a> {
-    /// An event, which is there until the next step.
+    /// An event, which is valid until the next step.
     Event(&'a Event),
-    /// What has come was shown, before anything else came.
+    /// The events so far were shown before others came.
     Turn,
 }
 
-/// The events of a block, read one after the other. Most moves are like the last one: that is changed in place, so that
-/// neither what they name is counted again nor anything copied.
+/// The events of a block, read one after the other. Most moves resemble the previous one, which is changed in place, so
+/// that no reference is counted again and nothing is copied.
 pub struct Events<'a> {
     tables: Tables,
     kinds: Rows<'a, 1>,
@@ -183,10 +183,10 @@ pub struct Events<'a> {
 }
 
 impl<'a> Events<'a> {
-    /// From the content of a block.
+    /// Reads the content of a block.
     ///
     /// # Errors
-    /// [`Damage`] where that is not what a [`Batch`] writes.
+    /// [`Damage`] if the content is not the output of a [`Batch`].
     pub fn new(content: &'a [u8]) -> Result<Self, Damage> {
         let mut reader = Reader(content);
         let reader = &mut reader;
@@ -208,7 +208,7 @@ impl<'a> Events<'a> {
     /// The next step; None at the end.
     ///
     /// # Errors
-    /// [`Damage`] where the content is not what a [`Batch`] writes: nothing more can be read.
+    /// [`Damage`] if the content is not the output of a [`Batch`]: nothing more can be read.
     #[inline]
     pub fn step(&mut self) -> Result<Option<Step<'_>>, Damage> {
         if self.kinds.left() == 0 {
@@ -290,7 +290,7 @@ mod tests {
         });
         assert_eq!(read_back(&mut batch), Ok(vec![all]));
         for (places, taken) in [(MAX_PLACES, true), (MAX_PLACES + 1, false), (1 << 20, false)] {
-            // In run-length columns so many are a few bytes.
+            // In run-length columns that many rows take a few bytes.
             let mut row = failure::failure_row(&failure, &mut batch.tables);
             row[FAILURE.len() - 2] = places as u64;
             batch.failures.push(row);

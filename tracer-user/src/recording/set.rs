@@ -1,4 +1,4 @@
-//! The order of recordings that are read together: the files of a rotated run come as they were recorded, however named.
+//! The order of recordings that are read together: the files of a rotated run are sorted, whatever their names.
 //! Input: the first header of each file.
 
 use std::io::Read;
@@ -8,7 +8,7 @@ use crate::recording::{
     reader::{Item, RecordingFile},
 };
 
-/// The first header of a recording; None: it has none that can be read, which its reader reports.
+/// The first header of a recording; None: it has no readable one, which its reader reports.
 pub fn first_header(input: impl Read) -> Option<Begin> {
     let mut recording = RecordingFile::undecoded(input).ok()?;
     while let Ok(Some(item)) = recording.next_item() {
@@ -19,8 +19,8 @@ pub fn first_header(input: impl Read) -> Option<Begin> {
     None
 }
 
-/// The order in which to read recordings, as places in `firsts`. Runs keep the order in which they were named; the files
-/// of each stand together, by their numbers. A recording whose first header is not known keeps its place: a stream cannot
+/// The order in which to read recordings, as indices into `firsts`. Runs keep the order in which they were named; the
+/// files of each run are sorted by number. A recording without a readable first header keeps its place: a stream cannot
 /// be read twice.
 #[must_use]
 pub fn order(firsts: &[Option<Begin>]) -> Vec<usize> {
@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     fn files_of_a_run_come_together_by_their_numbers() {
-        // As a shell sorts r.data r.data.1 r.data.10 r.data.2, with a stream and another run among them.
+        // A shell sorts these names as r.data r.data.1 r.data.10 r.data.2; a stream and another run are among them.
         let firsts = [
             Some(begin(7, 20)),
             Some(begin(7, 19)),

@@ -1,16 +1,16 @@
-//! Where the bytes of a recording go: what the writer of blocks requires of a file, a pipe or memory.
+//! The destination of a recording's bytes: what the writer of blocks requires of a file, a pipe or memory.
 //! Input: whole blocks.
 
 use std::io::{self, Write};
 
-/// A destination of blocks. The defaults are those of memory: it is never full, and no block is written in part.
+/// A destination of blocks. The defaults suit memory: it is never full, and no block is written in part.
 pub trait Store: Write {
-    /// Bytes of content that a block of events may have, so that a file keeps to its limit; None: there is none.
+    /// The most bytes of content of a block of events, so that a file keeps to its limit; None: no limit.
     fn most_content(&self) -> Option<usize> {
         None
     }
 
-    /// Whether a file is full, so that the next one is due.
+    /// Whether a file is full, so that the next one must begin.
     fn is_full(&self) -> bool {
         false
     }
@@ -31,7 +31,7 @@ pub trait Store: Write {
         Ok(())
     }
 
-    /// After each block.
+    /// Called after each block.
     ///
     /// # Errors
     /// As for writing.
@@ -39,15 +39,15 @@ pub trait Store: Write {
         Ok(())
     }
 
-    /// Takes back what was written of a block that could not be written whole.
+    /// Removes the written part of an incomplete block.
     ///
     /// # Errors
-    /// Where that cannot be done: nothing can come after it.
+    /// If that is not possible: nothing can follow it.
     fn cut_back(&mut self) -> io::Result<()> {
         Ok(())
     }
 
-    /// After the last block.
+    /// Called after the last block.
     ///
     /// # Errors
     /// As for writing.

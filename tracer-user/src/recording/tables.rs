@@ -1,6 +1,6 @@
-//! What the rows of a block name by number: strings, tasks, mappings, reasons. Each block has its own, so that it can be
-//! read without any other.
-//! Input: what events refer to; the bytes of a block.
+//! Tables of the values that rows name by number: strings, tasks, mappings, reasons. Each block has its own tables, so
+//! that it can be read without any other.
+//! Input: values of events; the bytes of a block.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -24,21 +24,21 @@ const VMA: [super::columns::Codec; 8] = [Delta, Plain, Runs, Plain, Runs, Runs, 
 /// number, name.
 const REASON: [super::columns::Codec; 2] = [Plain, Plain];
 
-/// Rows of each of these tables: a reader's memory is bounded by it. A block is full long before.
+/// The most rows of each of these tables, which bounds a reader's memory. A block is full long before.
 const MAX_NAMES: u64 = 1 << 20;
-/// Bytes of a string. The longest is the path of a file, `PATH_MAX` with up to four bytes for each.
+/// The most bytes of a string. The longest is a file's path, `PATH_MAX` with up to four bytes for each.
 const MAX_STRING: usize = 1 << 16;
 
-/// Who a task is to an event; remembers the last of each.
+/// The role of a task in an event. The last task of each role is remembered.
 #[derive(Clone, Copy, Debug)]
 pub enum Role {
-    /// Whose pages they are.
+    /// The owner of the pages.
     Owner,
-    /// Who moves them.
+    /// The task that moves them.
     Actor,
 }
 
-/// Tables that are being filled. Numbers begin with 1; 0 stands for nothing.
+/// Tables that are being filled. Numbers begin with 1; 0 means none.
 pub struct Filling {
     strings: Vec<u8>,
     string_numbers: HashMap<Arc<str>, u64>,
@@ -54,7 +54,7 @@ pub struct Filling {
 }
 
 impl Default for Filling {
-    /// Nothing in them yet.
+    /// Empty tables.
     fn default() -> Self {
         Self {
             strings: Vec::new(),
@@ -145,7 +145,7 @@ impl Filling {
         self.reason_numbers[at]
     }
 
-    /// Rows of the longest of them.
+    /// Rows of the longest table.
     #[must_use]
     pub fn names(&self) -> usize {
         let others = self.task_numbers.len().max(self.vma_numbers.len());
@@ -158,13 +158,13 @@ impl Filling {
         self.strings.len()
     }
 
-    /// Bytes of the rest so far, about.
+    /// The approximate number of other bytes so far.
     #[must_use]
     pub fn columns(&self) -> usize {
         self.tasks.bytes() + self.vmas.bytes()
     }
 
-    /// Appends the tables and begins anew.
+    /// Appends the tables and empties them.
     pub fn finish(&mut self, out: &mut Vec<u8>) {
         put(out, self.string_numbers.len() as u64);
         out.append(&mut self.strings);
@@ -192,10 +192,10 @@ const UNKNOWN: Damage = Damage("it names something that it does not have");
 const TOO_LARGE: Damage = Damage("a number in it is too large");
 
 impl Tables {
-    /// Takes from `reader` what [`Filling::finish`] has appended.
+    /// Reads the output of [`Filling::finish`] from `reader`.
     ///
     /// # Errors
-    /// [`Damage`] where it is not that.
+    /// [`Damage`] if the bytes are something else.
     pub fn read(reader: &mut Reader<'_>) -> Result<Self, Damage> {
         let mut tables = Self {
             strings: Vec::new(),
@@ -248,34 +248,34 @@ impl Tables {
         Ok(tables)
     }
 
-    /// The string of that number; None: there is none.
+    /// The string with that number; None: the number is 0.
     ///
     /// # Errors
-    /// [`Damage`]: there should be one.
+    /// [`Damage`] if there is no such string.
     pub fn string(&self, number: u64) -> Result<Option<Arc<str>>, Damage> {
         get(&self.strings, number)
     }
 
-    /// The task of that number; None: there is none.
+    /// The task with that number; None: the number is 0.
     ///
     /// # Errors
-    /// [`Damage`]: there should be one.
+    /// [`Damage`] if there is no such task.
     pub fn task(&self, number: u64) -> Result<Option<Task>, Damage> {
         get(&self.tasks, number)
     }
 
-    /// The mapping of that number; None: there is none.
+    /// The mapping with that number; None: the number is 0.
     ///
     /// # Errors
-    /// [`Damage`]: there should be one.
+    /// [`Damage`] if there is no such mapping.
     pub fn vma(&self, number: u64) -> Result<Option<Arc<Vma>>, Damage> {
         get(&self.vmas, number)
     }
 
-    /// The reason of that number; None: there is none.
+    /// The reason with that number; None: the number is 0.
     ///
     /// # Errors
-    /// [`Damage`]: there should be one.
+    /// [`Damage`] if there is no such reason.
     pub fn reason(&self, number: u64) -> Result<Option<Reason>, Damage> {
         get(&self.reasons, number)
     }
@@ -289,10 +289,10 @@ fn get<T: Clone>(table: &[T], number: u64) -> Result<Option<T>, Damage> {
     table.get(at).cloned().map(Some).ok_or(UNKNOWN)
 }
 
-/// What must be there.
+/// A value that must be present.
 ///
 /// # Errors
-/// [`Damage`]: it is not.
+/// [`Damage`] if it is not.
 pub fn some<T>(found: Result<Option<T>, Damage>) -> Result<T, Damage> {
     found?.ok_or(UNKNOWN)
 }
@@ -300,7 +300,7 @@ pub fn some<T>(found: Result<Option<T>, Damage>) -> Result<T, Damage> {
 /// A number of fewer bits.
 ///
 /// # Errors
-/// [`Damage`]: it has more.
+/// [`Damage`] if it has more.
 pub fn narrow<T: TryFrom<u64>>(number: u64) -> Result<T, Damage> {
     T::try_from(number).map_err(|_| TOO_LARGE)
 }
@@ -312,7 +312,7 @@ mod tests {
     #[test]
     fn a_long_name_is_cut_between_characters() {
         let mut tables = Filling::default();
-        // Three bytes each: none ends at the limit.
+        // Each character takes three bytes, so that none ends at the limit.
         let long = "→".repeat(MAX_STRING);
         let number = tables.string(Some(&long));
         let mut content = Vec::new();

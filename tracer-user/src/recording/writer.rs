@@ -17,9 +17,9 @@ use crate::{
     run::{header::Header, intervals::Interval, summary::Summary},
 };
 
-/// No event waits longer for its block.
+/// The longest time that an event waits for its block.
 const DUE: Duration = Duration::from_secs(1);
-/// A block that is full: by then its columns are as short as they get.
+/// A block is full at one of these limits: larger ones would not pack better.
 const FULL_ROWS: u32 = 1 << 16;
 const FULL_NAMES: usize = 1 << 16;
 const FULL_BYTES: usize = 1 << 23;
@@ -28,14 +28,14 @@ const FULL_BYTES: usize = 1 << 23;
 pub struct Writer<S> {
     blocks: Blocks<S>,
     batch: Batch,
-    /// When what waits is due.
+    /// When the waiting events are due.
     due: Option<Instant>,
-    /// It has been said that the file is full: what still comes ends it.
+    /// Whether the store has reported that the file is full: the events that still wait are its last ones.
     is_full: bool,
 }
 
 impl<S: Store> Writer<S> {
-    /// Into that store.
+    /// A writer into `store`.
     ///
     /// # Errors
     /// When there is no memory.
@@ -99,7 +99,7 @@ impl<S: Store> Writer<S> {
         self.rotate()
     }
 
-    /// Ends a batch of events, and writes them if they have waited for a second.
+    /// Ends a batch of events, and writes the events if they have waited for a second.
     ///
     /// # Errors
     /// When the store cannot be written; [`io::ErrorKind::FileTooLarge`] where it is full.
@@ -114,7 +114,7 @@ impl<S: Store> Writer<S> {
         Ok(())
     }
 
-    /// Writes what waits, and the end of the run.
+    /// Writes the waiting events, and the end of the run.
     ///
     /// # Errors
     /// When the store cannot be written; [`io::ErrorKind::FileTooLarge`] where it is full.
@@ -123,11 +123,11 @@ impl<S: Store> Writer<S> {
             return self.blocks.done();
         }
         let rest = match self.write_events() {
-            // The file is full, and the run has ended.
+            // A full file ends the run without an error.
             Err(error) if error.kind() == io::ErrorKind::FileTooLarge => Ok(()),
             other => other,
         };
-        // There may be room for so little.
+        // The small end block may still fit.
         let end = self.blocks.end(Some(Finished::from(summary)));
         rest.and(end).and(self.blocks.done())
     }

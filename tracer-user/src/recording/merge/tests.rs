@@ -1,4 +1,4 @@
-//! Joined recordings show what those show that they were made of.
+//! Tests that joined recordings show the same as their parts.
 //! Input: made-up runs.
 
 use std::io::Cursor;
@@ -32,7 +32,7 @@ fn events(by: u64) -> Vec<Event> {
     events
 }
 
-/// A run in a file of its own.
+/// A run in its own file.
 fn recorded(later: u64) -> Vec<u8> {
     let mut file = Vec::new();
     let mut sink = Writer::new(&mut file).unwrap();
@@ -53,7 +53,7 @@ fn part(part: u32, blocks: u64, last: bool) -> Vec<u8> {
     part_lacking(part, blocks, last, 0)
 }
 
-/// The same, into which so many events could not be written.
+/// The same, with `unwritten` events that could not be written into it.
 fn part_lacking(part: u32, blocks: u64, last: bool, unwritten: u64) -> Vec<u8> {
     let mut file = Vec::new();
     let mut out = Blocks::new(&mut file).unwrap();
@@ -74,7 +74,7 @@ fn part_lacking(part: u32, blocks: u64, last: bool, unwritten: u64) -> Vec<u8> {
     file
 }
 
-/// What is joined, what was noted, and how often something was missing.
+/// The joined recording, its notes, and the number of missing parts.
 fn joined(files: &[&[u8]], key: Option<&Key>) -> (Vec<u8>, Vec<Note>, usize) {
     let (mut pieces, mut missing, mut notes) = (Vec::new(), 0, Vec::new());
     for (number, file) in files.iter().enumerate() {
@@ -90,7 +90,7 @@ fn joined(files: &[&[u8]], key: Option<&Key>) -> (Vec<u8>, Vec<Note>, usize) {
     (file, notes, missing)
 }
 
-/// As `tracer cat --json` shows files one after the other, and how often something is missing.
+/// The output of `tracer cat --json` for these files in order, and the number of missing parts.
 fn shown(files: &[&[u8]]) -> (String, usize) {
     let (mut shown, mut missing) = (Vec::new(), 0);
     for file in files {
@@ -122,7 +122,7 @@ fn runs_come_in_the_order_of_their_time() {
     let begun = |run: &crate::recording::contents::RunContents| run.begin.as_ref().map(|begin| begin.header.begun);
     let first = made_up::header().begun;
     assert_eq!(begun(&found.runs[2]), Some(Nanos(first.0 + 2)));
-    // What was joined can be joined again, with what is new.
+    // A joined recording can be joined again, with another one.
     let (again, notes, _) = joined(&[&merged, b], None);
     assert!(again == merged && matches!(notes[..], [Note::Twice(..)]));
 }
@@ -133,7 +133,7 @@ fn what_is_given_twice_is_taken_once() {
     let (merged, notes, _) = joined(&[&a, &b, &a], None);
     assert!(matches!(&notes[..], [Note::Twice(piece, _)] if piece.recording == 2));
     assert_eq!(shown(&[&merged]), shown(&[&a, &b]));
-    // Of a whole one and one that was cut off the whole one, wherever it stands.
+    // A complete recording is preferred to one that was cut off, whatever their order.
     let (merged, notes, missing) = joined(&[&a[..a.len() - 1], &a], None);
     assert!(missing > 0 && matches!(&notes[..], [Note::Twice(piece, _)] if piece.recording == 0));
     assert_eq!(shown(&[&merged]), shown(&[&a]));
@@ -154,11 +154,11 @@ fn files_of_a_rotation_are_one_run() {
     assert_eq!((begin.part, begin.last_part()), (1, 3));
     assert_eq!((end.events, end.unwritten), (605 * 8, 0));
     assert_eq!(run.events.sum(), 605 * 8);
-    // With every 256th block the header comes again, and only those.
+    // Every 256th block is followed by the header, and no other.
     assert_eq!(found.blocks[Kind::Header as usize].blocks, 2 + 2);
     let concatenated = files.concat();
     assert_eq!(shown(&[&merged]), shown(&[&concatenated]));
-    // One of them is there already.
+    // One of the files is in it already.
     let (again, notes, _) = joined(&[&merged, b], None);
     assert!(again == merged && matches!(notes[..], [Note::Twice(..)]));
 }
@@ -169,19 +169,19 @@ fn what_is_missing_is_said_of_the_joined_one_too() {
     let (merged, notes, _) = joined(&[&files[0], &files[2]], None);
     assert!(matches!(notes[..], [Note::Between(..)]));
     assert_eq!(contents(&merged).missing.len(), 1);
-    // Damage in the middle.
+    // A block in the middle is damaged.
     let mut damaged = files[1].clone();
     let middle = damaged.len() / 2;
     damaged[middle] ^= 1;
     let (merged, _, missing) = joined(&[&files[0], &damaged, &files[2]], None);
     assert_eq!((missing, contents(&merged).missing.len()), (1, 1));
     assert_eq!(contents(&merged).runs.len(), 1);
-    // What could not be written.
+    // Some events could not be written.
     let lacking = [part_lacking(0, 1, false, 2), part_lacking(1, 1, true, 5)];
     let (merged, ..) = joined(&[&lacking[0], &lacking[1]], None);
     let found = contents(&merged);
     assert_eq!((found.missing.len(), found.missing_events), (1, 7));
-    // No end.
+    // The end is missing.
     let mut cut = recorded(1);
     cut.truncate(cut.len() - 1);
     let whole = recorded(2);
@@ -189,7 +189,7 @@ fn what_is_missing_is_said_of_the_joined_one_too() {
     let found = contents(&merged);
     assert!(found.runs[0].end.is_none() && found.runs[1].end.is_some() && found.missing.len() == 1);
     let (shown_merged, missing) = shown(&[&merged]);
-    // What is left of a damaged block is not copied: only the original says how many bytes it has.
+    // The readable rows of a damaged block are not copied: only the original knows its length.
     let rows = |shown: &str| -> Vec<String> {
         let rows = shown.lines().filter(|line| !line.contains("\"kind\":\"summary\""));
         rows.map(str::to_owned).collect()
@@ -200,7 +200,7 @@ fn what_is_missing_is_said_of_the_joined_one_too() {
 #[test]
 fn unknown_kinds_are_copied_and_not_redacted() {
     let mut later = part(0, 1, true);
-    // The last block is the end; before it comes a copy of it as a kind of the future.
+    // The last block is the end; a copy of it with a future kind is inserted before it.
     let end = later.windows(4).rposition(|mark| mark == b"\xd7TR\x1a").unwrap();
     let mut block = later[end..].to_vec();
     block[4] = 99;
@@ -221,7 +221,7 @@ fn unknown_kinds_are_copied_and_not_redacted() {
     assert_eq!(contents(&file).missing.len(), 1);
 }
 
-/// Everything that a block says, unpacked.
+/// The content of each block, unpacked.
 fn unpacked(file: &[u8]) -> Vec<u8> {
     let mut recording = RecordingFile::undecoded(file).unwrap();
     let mut unpacker = block::Unpacker::new().unwrap();
@@ -247,7 +247,7 @@ fn nothing_secret_is_in_any_block_of_a_redacted_one() {
         assert!(contains(&file, secret.as_bytes()), "{secret} should be in the original");
         assert!(!contains(&redacted, secret.as_bytes()), "{secret}");
     }
-    // Frames as they are in the tables, by what the decoder makes of them, and in JSON.
+    // Frames are compared as the decoder reads them from the tables, and in JSON.
     let (of_original, of_redacted) = (shown(&[&file]).0, shown(&[&redacted]).0);
     for pfn in [0x1f_03a0_u64, 0x9_c11e, 0x9_c11c] {
         let text = format!("{pfn:#x}\"");
@@ -258,7 +258,7 @@ fn nothing_secret_is_in_any_block_of_a_redacted_one() {
         of_original.contains(":1234,") && !of_redacted.contains(":1234,"),
         "the inode"
     );
-    // All else is as it was.
+    // Everything else is unchanged.
     assert_eq!(of_redacted.lines().count(), of_original.lines().count());
     let (mut before, mut after) = (contents(&file), contents(&redacted));
     let run = |contents: &mut Contents| contents.runs.remove(0);

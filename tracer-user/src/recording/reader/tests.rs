@@ -1,4 +1,4 @@
-//! Recordings that are damaged in every way are read as far as they are whole.
+//! Tests that damaged recordings are read as far as they are valid.
 //! Input: made-up runs.
 
 use std::collections::BTreeSet;
@@ -17,7 +17,7 @@ use crate::{
     units::VirtAddr,
 };
 
-/// Runs of a few events, each in a block of its own.
+/// Runs of a few events, each in its own block.
 fn batches() -> Vec<Vec<Event>> {
     let later = |by: u64| {
         let mut event = made_up::moved();
@@ -36,14 +36,14 @@ fn batches() -> Vec<Vec<Event>> {
     ]
 }
 
-/// As tracer leaves it.
+/// A recording as tracer writes it.
 fn recorded() -> Vec<u8> {
     let mut bytes = Vec::new();
     record(&mut bytes).unwrap();
     bytes
 }
 
-/// As tracer does it: what happens first ends the run, which is finished all the same.
+/// Records as tracer does: the first error ends the run, which is finished nevertheless.
 fn record(store: impl Store) -> io::Result<()> {
     let mut sink = Writer::new(store).unwrap();
     sink.begin(&made_up::header())?;
@@ -55,12 +55,12 @@ fn record(store: impl Store) -> io::Result<()> {
     fed.and(sink.finish(&made_up::summary()))
 }
 
-/// A disk that writes a few bytes at a time, is interrupted, and once cannot write at all.
+/// A disk that writes a few bytes at a time, is interrupted, and fails once.
 struct Reluctant<'a> {
     bytes: &'a mut Vec<u8>,
-    /// Bytes of whole blocks.
+    /// Bytes of complete blocks.
     good: usize,
-    /// Bytes before the error; None: it has been, or never comes.
+    /// Bytes before the error; None: it has occurred, or never does.
     fails_at: Option<usize>,
     can_cut_back: bool,
     interrupted: bool,
@@ -134,7 +134,7 @@ fn read(bytes: &[u8]) -> Result<Found, ReadError> {
                 while let Some(Step::Event(event)) = events.next() {
                     batch.push(event.clone());
                 }
-                // The turn is the last of it.
+                // The turn is the last item.
                 assert!(events.next().is_none());
                 found.batches.push(batch);
             }
@@ -166,7 +166,7 @@ fn everything_comes_back() {
     assert_eq!(found.missing, []);
 }
 
-/// Where each block begins, and the end of the last.
+/// The begin of each block, and the end of the last one.
 fn bounds(bytes: &[u8]) -> BTreeSet<usize> {
     let mut at = 0;
     let mut bounds = BTreeSet::from([0]);
@@ -200,7 +200,7 @@ fn cut_off_anywhere_the_blocks_before_are_whole() {
 fn a_flipped_bit_costs_its_block() {
     let bytes = recorded();
     let blocks = bounds(&bytes).len() - 1;
-    // One bit of each byte: `block` has them all.
+    // One bit of each byte is flipped here; `block` covers all of them.
     for bit in (0..bytes.len()).map(|byte| 8 * byte + byte % 8) {
         let mut flipped = bytes.clone();
         flipped[bit / 8] ^= 1 << (bit % 8);
@@ -210,7 +210,7 @@ fn a_flipped_bit_costs_its_block() {
         };
         let have = found.begins.len() + found.batches.len() + found.intervals + usize::from(found.end.is_some());
         assert_eq!(have, blocks - 1, "bit {bit}: {:?}", found.missing);
-        // In their order, and none that was not written.
+        // The events come in order, and none is made up.
         let mut written = batches().into_iter();
         assert!(
             found.batches.iter().all(|batch| written.any(|one| one == *batch)),
@@ -229,7 +229,7 @@ fn a_flipped_bit_costs_its_block() {
 fn bytes_that_are_gone_cost_their_block() {
     let bytes = recorded();
     let bounds: Vec<usize> = bounds(&bytes).into_iter().collect();
-    // Of the first block with events, and the last.
+    // The first block with events, and the last block.
     for block in [2, bounds.len() - 2] {
         for gone in 1..bounds[block + 1] - bounds[block] {
             let shorter = [&bytes[..bounds[block + 1] - gone], &bytes[bounds[block + 1]..]].concat();
@@ -265,7 +265,7 @@ fn a_disk_that_writes_by_and_by_makes_the_same_recording() {
 fn an_error_of_the_disk_is_told_and_costs_what_was_being_written() {
     let whole = recorded();
     let bounds = bounds(&whole);
-    // Before each block, in its header, behind that, in its content, before its last byte.
+    // The cut is before each block, in its header, after that, in its content, and before its last byte.
     let within = |(begin, end): (&usize, &usize)| [*begin, begin + 1, begin + HEADER, (begin + end) / 2, end - 1];
     for fails_at in bounds.iter().zip(bounds.iter().skip(1)).flat_map(within) {
         for can_cut_back in [true, false] {
@@ -276,7 +276,7 @@ fn an_error_of_the_disk_is_told_and_costs_what_was_being_written() {
             assert!(bytes[..good] == whole[..good]);
             let found = match read(&bytes) {
                 Ok(found) => found,
-                // Not even a header: it has not begun.
+                // Without a complete header, the recording has not begun.
                 Err(error) => {
                     assert!(good == 0, "{error}");
                     continue;
@@ -286,7 +286,7 @@ fn an_error_of_the_disk_is_told_and_costs_what_was_being_written() {
             let before = read(&whole[..good]).map(|found| found.batches).unwrap_or_default();
             assert_eq!(found.batches, before);
             if bytes.len() == good && found.end.is_none() {
-                // What was cut off is the end itself, or nothing comes after the begin.
+                // Either the end itself was cut off, or nothing follows the begin.
                 assert!(
                     found.missing.iter().any(|missing| missing.what.contains("no end")),
                     "{found:?}"
@@ -297,7 +297,7 @@ fn an_error_of_the_disk_is_told_and_costs_what_was_being_written() {
             if let Some(end) = found.end {
                 let read: usize = found.batches.iter().map(Vec::len).sum();
                 let unwritten = batches.get(found.batches.len()).map_or(0, Vec::len) as u64;
-                // An interval of the books may have been it as well.
+                // The missing block may have been an interval of the books as well.
                 assert!(
                     end.events == read as u64 && [0, unwritten].contains(&end.unwritten),
                     "{end:?}"

@@ -1,6 +1,6 @@
-//! Stand-ins for frames: what is one frame remains one, neighbours in a block of 2 MiB remain neighbours, and the node
-//! remains the node; which block it is cannot be told.
-//! Input: frames; which of them are of which node.
+//! Stand-ins for frames. One frame has one stand-in, neighbours in a block of 2 MiB remain neighbours, and the node
+//! remains the same. The block of a frame cannot be found out.
+//! Input: frames; the frames of each node.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -11,30 +11,30 @@ use crate::{
 
 use super::key::Key;
 
-/// Frames of a block: as many as the largest folio has that is not of hugetlb. A folio lies in one block, aligned.
+/// A block has as many frames as the largest folio outside hugetlb. Folios are aligned, so that each lies in one block.
 const BLOCK_BITS: u32 = 9;
-/// A block's number: memory has at most 2^52 bytes (x86, arm64), so that 2^31 blocks are enough. Permuted in halves.
+/// A block's number: memory has at most 2^52 bytes (x86, arm64), so that 2^31 blocks are enough. It is split in halves.
 const NUMBER_BITS: u32 = 32;
 const HALF: u32 = NUMBER_BITS / 2;
-/// Twice what is said to be enough of a permutation of halves.
+/// Twice the number of rounds that is held to be enough for a Feistel network.
 const ROUNDS: u8 = 8;
-/// The stand-ins of each node's frames are beyond these bits, by node; below are those of no node.
+/// The stand-ins of each node's frames differ in the bits from here on, in which those of no node have 0.
 const NODE_SHIFT: u32 = BLOCK_BITS + NUMBER_BITS;
-/// More nodes no kernel has (`NODES_SHIFT` is at most 10).
+/// No kernel has more nodes (`NODES_SHIFT` is at most 10).
 const MAX_NODES: u32 = 1 << 10;
-/// Blocks that are remembered.
+/// The most blocks that are remembered.
 const MOST: usize = 1 << 16;
 
 /// Finds stand-ins.
 pub struct Frames<'k> {
     key: &'k Key,
     nodes: Vec<NodeFrames>,
-    /// What was found so far, so that most need no hash.
+    /// Stand-ins that were found so far, so that most frames need no hash.
     known: HashMap<(u64, u64), u64>,
 }
 
 impl<'k> Frames<'k> {
-    /// Of a machine whose nodes have those frames.
+    /// Stand-ins for the frames of a machine with these nodes.
     pub fn new(key: &'k Key, nodes: &[NodeFrames]) -> Self {
         Self {
             key,
@@ -43,13 +43,13 @@ impl<'k> Frames<'k> {
         }
     }
 
-    /// Which stand-ins are of which node.
+    /// The range of stand-ins of each node.
     pub fn table(&self) -> Vec<NodeFrames> {
         let nodes: BTreeSet<NodeId> = self.nodes.iter().map(|span| span.node).collect();
         nodes.into_iter().map(stand_ins).collect()
     }
 
-    /// What stands for a frame, or for what already stands for one; None where no memory can be.
+    /// The stand-in of a frame, or of a stand-in; None if no memory can have that number.
     pub fn stand_in(&mut self, pfn: Pfn) -> Option<Pfn> {
         let span = self.nodes.iter().find(|span| span.first <= pfn && pfn < span.end);
         let block = match pfn.0 >> NODE_SHIFT {
@@ -73,7 +73,7 @@ impl<'k> Frames<'k> {
     }
 }
 
-/// All that can stand for frames of a node.
+/// The range of all possible stand-ins for frames of a node.
 fn stand_ins(node: NodeId) -> NodeFrames {
     NodeFrames {
         first: Pfn(region(node) << NODE_SHIFT),
@@ -82,12 +82,12 @@ fn stand_ins(node: NodeId) -> NodeFrames {
     }
 }
 
-/// 0 is for frames of no node.
+/// The region of a node. 0 is for frames of no node.
 fn region(node: NodeId) -> u64 {
     u64::from(node.0) + 1
 }
 
-/// A permutation of all block numbers (a Feistel network), another one for each region and key.
+/// A permutation of all block numbers (a Feistel network), different for each region and key.
 fn permuted(key: &Key, region: u64, block: u64) -> u64 {
     let low = (1 << HALF) - 1;
     let (mut left, mut right) = (block >> HALF, block & low);
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     fn nodes() -> [NodeFrames; 2] {
-        // Not at the borders of blocks: both have frames of one.
+        // The borders are within blocks, which have frames of both nodes.
         [(0, 1, 0x10_0100), (1, 0x10_0100, 0x20_0001)].map(|(node, first, end)| NodeFrames {
             first: Pfn(first),
             end: Pfn(end),
@@ -151,7 +151,7 @@ mod tests {
         let key = Key([7; 32]);
         let found: BTreeSet<u64> = (0..1 << 14).map(|block| permuted(&key, 1, block)).collect();
         assert_eq!(found.len(), 1 << 14);
-        // They are spread over all numbers, not left where they were.
+        // The stand-ins are spread over all numbers.
         let small = found.iter().filter(|block| **block < 1 << 14).count();
         assert!(
             small < 16,

@@ -1,15 +1,15 @@
-//! The secret that stand-ins are made with, and how they are made.
+//! The secret from which stand-ins are made.
 //! Input: random bytes of the system.
 
 use std::io;
 
 use sha2::{Digest as _, Sha256};
 
-/// What stand-ins are made with. Who does not have it cannot undo them, and nobody has it when all is done.
+/// The secret from which stand-ins are made. They cannot be undone without it, and it is dropped after the redaction.
 pub struct Key(pub(super) [u8; 32]);
 
 impl Key {
-    /// A new one.
+    /// A new key.
     ///
     /// # Errors
     /// When the system has no random bytes.
@@ -22,7 +22,7 @@ impl Key {
         Ok(Self(key))
     }
 
-    /// A number that stands for `value`, one of those of that `kind`; 48 bits.
+    /// A 48-bit stand-in for `value` among the values of that `kind`.
     pub(super) fn hash(&self, kind: &str, value: &[&[u8]]) -> u64 {
         let mut hash = Sha256::new_with_prefix(self.0);
         for part in std::iter::once(&kind.as_bytes()).chain(value) {

@@ -17,7 +17,7 @@ use crate::{
     units::{Nanos, Order, PAGE_SHIFT, Pfn, VirtAddr},
 };
 
-/// Mappings that are recorded of a folio that could not be moved. The kernel side sends fewer.
+/// The most mappings that are recorded of a folio that could not be moved. The kernel side sends fewer.
 pub(super) const MAX_PLACES: usize = 16;
 const _: () = assert!(FAILED_MAPPINGS <= MAX_PLACES);
 

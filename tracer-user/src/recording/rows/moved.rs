@@ -37,7 +37,7 @@ pub(super) const MOVE: [Codec; 20] = [
     Runs,  // CPU
 ];
 
-/// What a move has: bits of the column `known`.
+/// Bits of the column `known`: which fields of a move are known.
 mod known {
     pub const OLD_PFN: u64 = 1 << 0;
     pub const NEW_PFN: u64 = 1 << 1;
@@ -47,11 +47,11 @@ mod known {
     pub const FLAGS: u64 = 1 << 5;
     pub const MAP_COUNT: u64 = 1 << 6;
     pub const NTH: u64 = 1 << 7;
-    /// Not something that it has: whether [`crate::event::Move::ambiguous`].
+    /// Not a field: whether [`crate::event::Move::ambiguous`] is set.
     pub const AMBIGUOUS: u64 = 1 << 8;
 }
 
-/// Where the next move is expected: behind the last one.
+/// The expected position of the next move: directly after the previous one.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Expected {
     vaddr: u64,
@@ -106,7 +106,7 @@ pub(super) fn move_row(moved: &Move, expected: Expected, tables: &mut Filling) -
     ]
 }
 
-/// A move, as far as columns of runs tell; [`vary`] does the rest.
+/// A move from the columns of runs; [`vary`] adds the other columns.
 pub(super) fn read_move(row: &[u64; 20], tables: &Tables) -> Result<Move, Damage> {
     let [
         _,
@@ -156,7 +156,7 @@ pub(super) fn read_move(row: &[u64; 20], tables: &Tables) -> Result<Move, Damage
     })
 }
 
-/// What differs from one move to the next: the other columns.
+/// Sets the other columns, which differ from one move to the next.
 #[inline]
 pub(super) fn vary(moved: &mut Move, row: &[u64; 20], expected: Expected) {
     let [at, known, _, _, vaddr, _, _, old_pfn, new_pfn, _, _, _, _, blackout, ..] = *row;
@@ -168,7 +168,7 @@ pub(super) fn vary(moved: &mut Move, row: &[u64; 20], expected: Expected) {
     moved.blackout = has(known::BLACKOUT).then_some(Nanos(blackout));
 }
 
-/// The flags that the kernel got wrong were taken out before.
+/// Wrong flags of the kernel were removed before recording.
 const AS_RECORDED: KpfQuirks = KpfQuirks {
     ksm_on_every_anon: false,
 };

@@ -1,4 +1,4 @@
-//! What numbers stand for in a column: a step, an address, something that may be missing, an item of a list.
+//! The numbers in columns: a step, an address, an optional value, an item of a list.
 //! Input: values of events; numbers of a row.
 
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
     units::{NodeId, PAGE_SHIFT},
 };
 
-/// How far it is from `from`, in as few bits as can be.
+/// The signed distance from `from` to `to`, in as few bits as possible.
 pub(super) fn step(to: u64, from: u64) -> u64 {
     zigzag(to.wrapping_sub(from))
 }
@@ -19,7 +19,7 @@ pub(super) fn stepped(step: u64, from: u64) -> u64 {
     from.wrapping_add(unzigzag(step))
 }
 
-/// Addresses are of pages: the bits below come last.
+/// Addresses are aligned to pages: their low bits become the highest.
 pub(super) fn turned(address: u64) -> u64 {
     address.rotate_right(PAGE_SHIFT)
 }
@@ -40,7 +40,7 @@ pub(super) fn node(number: u64) -> Result<Option<NodeId>, Damage> {
     less_one(number).map(|node| narrow(node).map(NodeId)).transpose()
 }
 
-/// One of a list, by its place in it.
+/// The item of a list with that number.
 pub(super) fn of<T: Copy>(all: &[T], number: u64) -> Result<T, Damage> {
     let found = usize::try_from(number).ok().and_then(|at| all.get(at));
     found.copied().ok_or(Damage("it has a number that has no meaning"))

@@ -12,7 +12,7 @@ use crate::{
     units::{Nanos, Order, PAGE_SHIFT, Pfn},
 };
 
-/// The columns of a folio that moved without a mapping. What may be missing is one more than it is, and 0 where it is.
+/// The columns of a folio that moved without a mapping. An optional value is stored plus one, and as 0 if missing.
 pub(super) const UNMAPPED_MOVE: [Codec; 14] = [
     Delta, // at
     Runs,  // order
