@@ -1,4 +1,4 @@
-//! Comma-separated values: a table with one line of names; what is not known is empty.
+//! Comma-separated values: a table with one line of names; an unknown value is empty.
 //! Input: events; output: any writer.
 
 use std::io::{self, Write};
@@ -25,10 +25,10 @@ pub struct Csv<W: Write> {
 }
 
 impl<W: Write> Csv<W> {
-    /// `writer` need not be buffered.
+    /// `writer` may be unbuffered.
     ///
     /// # Errors
-    /// When the names cannot be written.
+    /// When the line of names cannot be written.
     pub fn new(writer: W, table: Table) -> io::Result<Self> {
         let mut writer = csv::WriterBuilder::new().buffer_capacity(1 << 16).from_writer(writer);
         let names = table.columns().into_iter().map(|(name, _)| name);
@@ -42,7 +42,7 @@ impl<W: Write> Csv<W> {
     }
 }
 
-/// What the system said keeps its kind: a broken pipe is none of ours.
+/// Keeps the kind of a system error, so that a broken pipe is recognized.
 fn io_error(error: csv::Error) -> io::Error {
     match error.into_kind() {
         ErrorKind::Io(error) => error,

@@ -1,4 +1,4 @@
-//! What a format of `tracer export` is: a sink of the runs of any number of recordings, and the end of the document.
+//! A format of `tracer export`: a sink for the runs of several recordings, which also ends the document.
 //! Input: events; output: any writer.
 
 use std::io;
@@ -7,20 +7,20 @@ use crate::{event::Event, run::header::Header, sink::Sink, units::Nanos};
 
 /// A format. Each run of each recording is begun, fed and finished or abandoned; then the document is closed, once.
 pub trait Export: Sink {
-    /// Whether there is a place for such an event. Others are not fed, but counted and told.
+    /// Whether the format has a place for this event. Other events are not fed; they are counted and reported.
     fn takes(&self, event: &Event) -> bool;
 
-    /// After the last run: everything that the document lacks is written.
+    /// Writes the end of the document, after the last run.
     ///
     /// # Errors
     /// As [`Sink::begin`].
     fn close(&mut self) -> io::Result<()>;
 }
 
-/// What every row says of its run. None: the recording has lost it.
+/// The columns of a run, which are the same in all its rows. None: the recording has lost the value.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Run {
-    /// The same for every file and every export of the run, and for no other run: boot id and begin.
+    /// Boot id and begin: the same for every file and every export of the run, and different for every other run.
     pub id: Option<String>,
     /// uname -n.
     pub host: Option<String>,
@@ -49,7 +49,8 @@ impl From<&Header> for Run {
 }
 
 impl Run {
-    /// When that was, microseconds since 1970 in UTC; None: the clock is not known, or the time is beyond the year 9999.
+    /// The time of `at`, microseconds since 1970 in UTC; None: the clock is not known, or the time is after the year
+    /// 9999.
     #[must_use]
     pub fn time(&self, at: Nanos) -> Option<i64> {
         let micros = (self.clock_offset? + i128::from(at.0)).div_euclid(1000);

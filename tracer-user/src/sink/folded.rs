@@ -1,4 +1,4 @@
-//! Folded stacks for flame graphs: `frame;frame;frame PAGES`, a frame for each key by which moves are grouped.
+//! Folded stacks for flame graphs: `frame;frame;frame PAGES`, one frame for each key by which moves are grouped.
 //! Input: events; output: any writer.
 
 use std::{
@@ -61,7 +61,7 @@ impl<W: Write> Export for Folded<W> {
         for groups in &self.tables.tables {
             let from = groups.shown_from();
             for row in groups.sorted(Sort::Name, usize::MAX) {
-                // What separates frames is in none of them.
+                // The separator of frames must not be in any of them.
                 let frame = |value| words(&Cell::from(value)).replace(';', "\\x3b");
                 let frames: Vec<String> = row.values().skip(from).map(frame).collect();
                 writeln!(self.writer, "{} {}", frames.join(";"), row.group().mappings)?;

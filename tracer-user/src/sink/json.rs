@@ -31,7 +31,7 @@ use unmapped::UnmappedLine;
 /// Writes JSON lines.
 pub struct JsonLines<W> {
     writer: W,
-    /// Kept for the summary, which tells how the run was made.
+    /// Kept for the summary, which states how the run was made.
     header: Option<Header>,
 }
 
@@ -99,7 +99,7 @@ impl<W: Write> Export for JsonLines<W> {
     }
 }
 
-/// Losses, and those while the run was traced by place; None: they are not known.
+/// Losses, and those during the run by place; None: they are not known.
 #[derive(Serialize)]
 struct LostLine<'a> {
     events: u64,
@@ -175,7 +175,7 @@ impl<'a> From<&'a Header> for RunKeys<'a> {
             refused: header.refused.iter().map(|refusal| refusal.hook.clone()).collect(),
             fallbacks: &header.fallbacks,
             targets: &header.targets,
-            // 292 years fit.
+            // The range of i64 is 292 years.
             clock_offset_ns: i64::try_from(header.clock_offset).unwrap_or(i64::MAX),
         }
     }
@@ -184,7 +184,7 @@ impl<'a> From<&'a Header> for RunKeys<'a> {
 #[derive(Serialize)]
 struct SummaryLine<'a> {
     kind: &'static str,
-    /// There unless nothing ever began.
+    /// Present unless no run ever began.
     #[serde(flatten)]
     run: Option<RunKeys<'a>>,
     duration_ns: Option<u64>,

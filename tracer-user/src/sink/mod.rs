@@ -23,9 +23,10 @@ use crate::{
     run::{header::Header, intervals::Interval, kept::Unfinished, summary::Summary},
 };
 
-/// One destination. It needs [`Sink::event`]; the other methods are for what holds back or writes more than events.
+/// One destination. [`Sink::event`] is required; the other methods are for sinks that hold back or write more than
+/// events.
 pub trait Sink {
-    /// Before the first event.
+    /// Called before the first event.
     ///
     /// # Errors
     /// When the destination cannot be written; a broken pipe ends the run quietly.
@@ -33,18 +34,18 @@ pub trait Sink {
         Ok(())
     }
 
-    /// Whether it makes sums of its own: then those of a replayed run's [`Summary`] may be left empty.
+    /// Whether it computes its own sums: then those of a replayed run's [`Summary`] may be left empty.
     fn sums(&self) -> bool {
         false
     }
 
-    /// Each event.
+    /// Takes an event.
     ///
     /// # Errors
     /// As [`Sink::begin`].
     fn event(&mut self, event: &Event) -> io::Result<()>;
 
-    /// Each closed interval of the books in which something happened. Events of it may come after it.
+    /// Takes a closed interval of the books in which something happened. Events of it may come after it.
     ///
     /// # Errors
     /// As [`Sink::begin`].
@@ -52,7 +53,7 @@ pub trait Sink {
         Ok(())
     }
 
-    /// After each batch, and at least each second: what was held back goes out.
+    /// Writes what was held back. Called after each batch, and at least each second.
     ///
     /// # Errors
     /// As [`Sink::begin`].
@@ -60,7 +61,7 @@ pub trait Sink {
         Ok(())
     }
 
-    /// After the last event of a run that is not shown to its end.
+    /// Called after the last event of a run that is not shown to its end.
     ///
     /// # Errors
     /// As [`Sink::begin`].
@@ -68,7 +69,7 @@ pub trait Sink {
         self.flush()
     }
 
-    /// After the last event, also when the run ends early.
+    /// Called after the last event, also when the run ends early.
     ///
     /// # Errors
     /// As [`Sink::begin`].

@@ -1,4 +1,4 @@
-//! Parquet: a table in columns, packed with zstd, in groups of rows. What is not known is null.
+//! Parquet: a table in columns, packed with zstd, in groups of rows. An unknown value is null.
 //! Input: events; output: any writer.
 
 use std::{
@@ -28,17 +28,17 @@ use crate::{
     },
 };
 
-/// Rows that are held back and then written as one group, so that a reader may skip them together.
+/// Rows that are held back and then written as one group, which readers can skip as a whole.
 const GROUP_ROWS: usize = 1 << 17;
-/// Bytes of text at which a group is written early: what one holds is bounded, whatever the names are.
+/// Bytes of text at which a group is written early. This bounds the memory of a group, however long the names are.
 const GROUP_TEXT: usize = 1 << 25;
-/// Bytes of different numbers up to which a column is written as places in a dictionary.
+/// The most bytes of distinct numbers for which a column is written with a dictionary.
 const NUMBERS: usize = 1 << 16;
 
 /// The values of a column that are held back.
 struct Held {
     values: Values,
-    /// By row: 1 where there is a value.
+    /// By row: 1 if there is a value, else 0.
     there: Vec<i16>,
 }
 
@@ -131,7 +131,7 @@ pub struct Parquet<W: Write + Send> {
 }
 
 impl<W: Write + Send> Parquet<W> {
-    /// `writer` need not be buffered.
+    /// `writer` may be unbuffered.
     ///
     /// # Errors
     /// When the begin of the file cannot be written.
@@ -161,7 +161,7 @@ impl<W: Write + Send> Parquet<W> {
     }
 }
 
-/// The columns as Parquet describes them, and how they are packed.
+/// The columns as Parquet describes them, and their encoding.
 fn schema(name: &str, columns: &[(&'static str, Type)]) -> Result<(Schema, WriterProperties), ParquetError> {
     let mut fields = Vec::new();
     let mut properties = WriterProperties::builder()
@@ -180,7 +180,7 @@ fn schema(name: &str, columns: &[(&'static str, Type)]) -> Result<(Schema, Write
             .with_logical_type(logical);
         fields.push(Arc::new(field.build()?));
         if matches!(kind, Type::Int | Type::Long | Type::Address | Type::Time) {
-            // Where there are many, neighbours are near.
+            // Neighbours differ little in a column with many distinct values.
             let path = ColumnPath::from(*name);
             properties = properties
                 .set_column_dictionary_page_size_limit(path.clone(), NUMBERS)
@@ -191,7 +191,7 @@ fn schema(name: &str, columns: &[(&'static str, Type)]) -> Result<(Schema, Write
     Ok((schema, properties.build()))
 }
 
-/// What the system said keeps its kind: a broken pipe is none of ours.
+/// Keeps the kind of a system error, so that a broken pipe is recognized.
 fn io_error(error: ParquetError) -> io::Error {
     match error {
         ParquetError::External(error) => match error.downcast() {
@@ -260,7 +260,7 @@ mod tests {
     use super::*;
     use crate::{event::Move, made_up, units::VirtAddr};
 
-    /// Where nobody reads.
+    /// A pipe whose reader is gone.
     struct Gone;
 
     impl Write for Gone {
@@ -289,7 +289,7 @@ mod tests {
         SerializedFileReader::try_from(file).unwrap()
     }
 
-    /// A value as the reader shows it.
+    /// A value as the Parquet reader returns it.
     fn field(cell: &Cell<'_>) -> Field {
         match cell {
             Cell::Int(Some(value)) => Field::Int(*value),

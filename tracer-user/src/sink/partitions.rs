@@ -1,4 +1,5 @@
-//! Data sets of many recordings: OUT/date=DATE/host=HOST/part-RECORDING-N.EXT, as Hive lays them out and others read them.
+//! Data sets of many recordings: OUT/date=DATE/host=HOST/part-RECORDING-N.EXT, the layout of Hive that others read,
+//! too.
 //! Input: events; output: files.
 
 use std::{ffi::OsStr, fmt::Write as _, io, path::PathBuf};
@@ -16,44 +17,44 @@ use crate::{
     },
 };
 
-/// So many days are written to at once: at midnight there are two.
+/// The most days that are written at once: at midnight there are two.
 const MOST: usize = 8;
 const DAY: i64 = 86_400_000_000;
-/// What Hive calls a part of which the value is not known.
+/// Hive's name for the partition of unknown values.
 const UNKNOWN: &str = "__HIVE_DEFAULT_PARTITION__";
 
 /// Makes a file's format.
 pub type Format = Box<dyn Fn(Writer) -> io::Result<Box<dyn Export>>>;
 
-/// What a data set is made of.
+/// The layout of a data set.
 pub struct Layout {
     /// The directory.
     pub root: PathBuf,
-    /// What its rows are.
+    /// The kind of its rows.
     pub kind: Kind,
-    /// Of the files' names.
+    /// The extension of its files.
     pub extension: &'static str,
-    /// Files that are there are replaced.
+    /// Whether existing files are replaced.
     pub force: bool,
-    /// Of each file. The host is told by its place.
+    /// The format of each file. It has no column of the host, which the directory names.
     pub format: Format,
 }
 
-/// Writes the runs of recordings into a data set. The files of a run are there when the run has ended.
+/// Writes the runs of recordings into a data set. The files of a run appear when the run has ended.
 pub struct Partitions {
     layout: Layout,
     header: Header,
     run: Run,
     parts: Vec<Part>,
-    /// The first file that was there already, and how many there were.
+    /// The error for the first existing file, and the number of existing files.
     kept: Option<(io::Error, usize)>,
 }
 
-/// What happened on one day of a run.
+/// The rows of one day of a run.
 struct Part {
-    /// Since 1970, in UTC; None: nobody knows.
+    /// Days since 1970, in UTC; None: unknown.
     day: Option<i64>,
-    /// None: its file is there already.
+    /// None: its file exists already.
     open: Option<(Draft, Box<dyn Export>)>,
 }
 
@@ -68,7 +69,7 @@ impl Part {
 }
 
 impl Partitions {
-    /// Nothing is written before there is a row.
+    /// Writes no file before there is a row.
     pub fn new(layout: Layout) -> Self {
         Self {
             layout,
@@ -98,10 +99,10 @@ impl Partitions {
                 .map_err(|error| about(&dir.path().join(&name), "create", &error))?;
         }
         let id = self.run.id.as_deref().map_or_else(|| "unknown".to_owned(), safe);
-        // The same for the same file whenever it is exported, and another one for each file of a rotation.
+        // The name is the same whenever the file is exported, and different for each file of a rotation.
         let name = format!("part-{id}-{:x}.{extension}", first.at().0);
         let draft = match Draft::at(Destination::within(dir, name.into()), *force) {
-            // The rest of the data set does not depend on it.
+            // The rest of the data set is written nevertheless.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 let (first, count) = self.kept.take().unwrap_or((error, 0));
                 self.kept = Some((first, count + 1));
@@ -125,7 +126,8 @@ fn date(day: i64) -> Option<String> {
     Some(time.to_zoned(TimeZone::UTC).date().to_string())
 }
 
-/// A value as a part of a path: what readers decode, `%2F` for a slash. It is never empty, `.` or `..`.
+/// A value as a part of a path. It is percent-encoded, as readers expect (`%2F` for a slash), and never empty, `.` or
+/// `..`.
 fn safe(text: &str) -> String {
     let mut name = String::new();
     for (index, byte) in text.bytes().enumerate() {
@@ -133,7 +135,7 @@ fn safe(text: &str) -> String {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'-' => name.push(byte.into()),
             b'.' if index > 0 => name.push('.'),
             _ => {
-                // A String takes whatever is written to it.
+                // Writing to a String cannot fail.
                 let _ = write!(name, "%{byte:02X}");
             }
         }
@@ -272,7 +274,7 @@ mod tests {
             let text = fs::read_to_string(path).unwrap();
             assert!(text.lines().count() == 3 && !text.contains("host"), "{text}");
         }
-        // What is there is left alone, what is not is written.
+        // Existing files are left alone, missing ones are written.
         fs::write(&found[0], "older").unwrap();
         fs::remove_file(&found[1]).unwrap();
         assert!(export(false).unwrap_err().to_string().contains("--force"));

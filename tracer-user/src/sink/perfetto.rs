@@ -1,5 +1,6 @@
-//! A trace for Perfetto: pages that move as slices on the tracks of their processes, and who moved them beside it.
-//! Input: events; output: any writer. docs/export.md has its tracks.
+//! A trace for Perfetto: pages that move are slices on the tracks of their processes; the tracks of the movers show
+//! them, too.
+//! Input: events; output: any writer. docs/export.md describes the tracks.
 
 mod packets;
 mod proto;
@@ -46,11 +47,11 @@ pub struct Perfetto<W> {
     moved: Rate,
     run: Run,
     begun: Nanos,
-    /// Before the names of what is of this run: its host.
+    /// The prefix of this run's names: its host.
     prefix: String,
-    /// Runs that have begun, which tell those apart of which the headers are lost.
+    /// The number of runs so far. It identifies runs without a header.
     runs: u64,
-    /// Moves that were linked to who did them.
+    /// Moves that were linked to their actors.
     flows: u64,
 }
 
@@ -128,7 +129,7 @@ impl<W: Write> Perfetto<W> {
             .try_for_each(|about| self.packets.slice(lane, begin, run.at, about, Side::Actor, None))
     }
 
-    /// What is known of an event, once for each of its rows.
+    /// The description of an event, once for each of its rows.
     fn about(&mut self, event: &Event, name: &str) -> io::Result<Vec<About>> {
         self.packets.make_room()?;
         let mut found = Vec::with_capacity(1);
@@ -139,16 +140,16 @@ impl<W: Write> Perfetto<W> {
         Ok(found)
     }
 
-    /// On the track of who did it: one instant, however many rows there are.
+    /// Adds one instant to the actor's track, even if the event has several rows.
     fn did(&mut self, actor: &Task, at: Nanos, about: &[About], flow: Option<u64>) -> io::Result<()> {
         let (_, track) = self.work(actor)?;
         let mut about = about.iter().take(1);
         about.try_for_each(|about| self.packets.instant(track, at, about, Side::Actor, flow))
     }
 
-    /// The track of a thread's process, and below it that of what the thread does.
+    /// The track of a thread's process, and below it the track of the thread's work.
     fn work(&mut self, actor: &Task) -> io::Result<(u64, u64)> {
-        // A thread may have another name than its process.
+        // The name of a thread may differ from that of its process.
         let process = Task {
             comm: actor.comm.clone().filter(|_| actor.tid.0 == actor.tgid.0),
             ..*actor
@@ -159,7 +160,7 @@ impl<W: Write> Perfetto<W> {
         Ok((above, track))
     }
 
-    /// The track above those of a process.
+    /// The track above all tracks of a process.
     fn process(&mut self, task: Option<&Task>) -> io::Result<u64> {
         let comm = task.and_then(|task| task.comm.as_deref());
         let place = Place::Process(task.map(|task| task.tgid));
@@ -179,16 +180,16 @@ impl<W: Write> Perfetto<W> {
         Ok(track.uuid)
     }
 
-    /// A track below another one; `named`: that is more than a number.
+    /// A track below another one; `named`: `name` is more than a number.
     fn track(&mut self, place: Place, above: u64, name: &str, named: bool) -> io::Result<u64> {
         let track = self.tracks.find(place, named);
         self.describe(track, above, name)
     }
 
-    /// Room on a track that was described, or beside it; None: there is none.
+    /// The track or a lane beside it with room from `begin` to `end`; None: there is none.
     fn lane(&mut self, place: Place, above: u64, name: &str, begin: Nanos, end: Nanos) -> io::Result<Option<u64>> {
         let lane = self.tracks.lane(place, begin, end);
-        // Of the same name below the same track: they are shown as one, of several rows.
+        // Lanes have the same name and parent: Perfetto shows them as one track with several rows.
         lane.map(|lane| self.describe(lane, above, name)).transpose()
     }
 
@@ -232,7 +233,7 @@ impl<W: Write> Perfetto<W> {
     }
 }
 
-/// What a move, or one that failed, is called.
+/// The name of a move's slice, or of a failed one's.
 fn moving(reason: Option<&Reason>, what: &str) -> String {
     match reason {
         Some(reason) => format!("{} {what}", Printable(&reason.to_string())),
@@ -240,7 +241,7 @@ fn moving(reason: Option<&Reason>, what: &str) -> String {
     }
 }
 
-/// What the track of a thread's doings is called.
+/// The name of the track of a thread's work.
 fn work(actor: &Task) -> String {
     format!("by {}", named(actor))
 }
@@ -249,7 +250,7 @@ impl<W: Write> Sink for Perfetto<W> {
     fn begin(&mut self, header: &Header) -> io::Result<()> {
         let run = Run::from(header);
         if self.runs > 0 && run.id.is_some() && run == self.run {
-            // It goes on, in another file of its rotation.
+            // The run goes on in another file of its rotation.
             return Ok(());
         }
         self.runs += 1;
@@ -259,7 +260,7 @@ impl<W: Write> Sink for Perfetto<W> {
         self.prefix = host.map_or_else(String::new, |host| format!("{}: ", Printable(host)));
         self.run = run;
         let realtime = header.clock_offset.saturating_add(header.begun.0.into());
-        // A clock that nobody can have had is none.
+        // A clock that shows an impossible time counts as unknown.
         let realtime = u64::try_from(realtime).unwrap_or(header.begun.0);
         self.packets.begin(header.begun.0, realtime)
     }
@@ -278,7 +279,7 @@ impl<W: Write> Sink for Perfetto<W> {
         if *lost == 0 {
             return Ok(());
         }
-        // As by the second, although an interval may be longer.
+        // The rate is per second, although an interval may be longer.
         let nanos = u128::from(account.end.since(account.begin).0.max(1));
         let rate = (u128::from(*lost) * 1_000_000_000).div_ceil(nanos);
         let rate = u64::try_from(rate).unwrap_or(u64::MAX);

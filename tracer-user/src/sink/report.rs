@@ -1,4 +1,4 @@
-//! What recordings come to: their events, fed into analyses.
+//! Feeds the events of recordings into analyses.
 //! Input: the runs of recordings, one after the other.
 
 use std::io;
@@ -17,7 +17,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Of what is asked for.
+    /// A report with the analyses that `asked` requires.
     #[must_use]
     pub fn new(asked: Question) -> Self {
         Self {
@@ -25,13 +25,13 @@ impl Report {
         }
     }
 
-    /// The events that it is about.
+    /// The events that it counts.
     #[must_use]
     pub fn selection(&self) -> &Selection {
         self.analyses.selection()
     }
 
-    /// What all of them come to.
+    /// The result of all runs.
     #[must_use]
     pub fn sections(&self, input: &Input) -> Vec<Section> {
         self.analyses.sections(input)
@@ -44,7 +44,6 @@ impl Sink for Report {
         Ok(())
     }
 
-    /// Of what is asked for.
     fn sums(&self) -> bool {
         true
     }

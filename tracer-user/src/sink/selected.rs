@@ -1,4 +1,4 @@
-//! Some events for another sink, with sums of their own.
+//! Passes selected events to another sink, with sums of their own.
 //! Input: the runs of recordings.
 
 use std::io;
@@ -18,7 +18,7 @@ pub struct Selected<'s> {
 }
 
 impl<'s> Selected<'s> {
-    /// Into that sink.
+    /// A selection for `sink`.
     pub fn new(sink: &'s mut dyn Sink, selection: Selection) -> Self {
         Self {
             sink,
@@ -27,7 +27,7 @@ impl<'s> Selected<'s> {
         }
     }
 
-    /// The events that are wanted.
+    /// The selected events.
     #[must_use]
     pub fn selection(&self) -> &Selection {
         &self.selection
@@ -61,7 +61,7 @@ impl Sink for Selected<'_> {
         self.sink.event(event)
     }
 
-    /// The books are those of all events.
+    /// The books cover all events, not only the selected ones.
     fn interval(&mut self, _interval: &Interval) -> io::Result<()> {
         Ok(())
     }

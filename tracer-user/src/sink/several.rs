@@ -9,8 +9,8 @@ use crate::{
     sink::Sink,
 };
 
-/// Gives everything to each. The first that fails ends the run, of which the others are not given more than that one; all
-/// of them are finished.
+/// Gives everything to each. The first error ends the run: no sink gets more events than the one that failed, but all of
+/// them are finished.
 pub struct Several(pub Vec<Box<dyn Sink>>);
 
 impl Several {
@@ -18,7 +18,7 @@ impl Several {
         self.0.iter_mut().try_for_each(give)
     }
 
-    /// Returns the first error, with the others done all the same.
+    /// Calls `give` for each sink and returns the first error.
     fn every(&mut self, give: impl FnMut(&mut Box<dyn Sink>) -> io::Result<()>) -> io::Result<()> {
         self.0.iter_mut().map(give).fold(Ok(()), io::Result::and)
     }

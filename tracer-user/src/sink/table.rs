@@ -13,14 +13,14 @@ use columns::{
     ACTOR, COMPACTION, Column, FAILURE, HOST, MOVE, NTH, OWNER, PLACE, RUN, TIME, UNMAPPED, VMA, Value, When, described,
 };
 
-/// What the rows of a table are.
+/// The kind of rows in a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// Runs of pages that moved.
     Moves,
-    /// Folios that moved and that nobody maps.
+    /// Folios that moved and are not mapped.
     Unmapped,
-    /// Folios that could not be moved: a row for each of their mappings that is known, one where none is.
+    /// Folios that could not be moved: one row for each of their known mappings, one row if none is known.
     Failures,
     /// Runs of compaction.
     Compactions,
@@ -30,7 +30,7 @@ impl Kind {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Moves, Self::Unmapped, Self::Failures, Self::Compactions];
 
-    /// Of an event.
+    /// The kind of an event.
     #[must_use]
     pub fn of(event: &Event) -> Self {
         match event {
@@ -52,7 +52,7 @@ impl Kind {
         }
     }
 
-    /// Name and type of each column that tells of the event itself, in the order of [`rows`].
+    /// Name and type of each column of the event itself, in the order of [`rows`].
     #[must_use]
     pub fn columns(self) -> Vec<(&'static str, Type)> {
         match self {
@@ -70,9 +70,9 @@ impl Kind {
 /// A table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Table {
-    /// What its rows are.
+    /// The kind of its rows.
     pub kind: Kind,
-    /// There is a column of the host; else the file's place tells it.
+    /// Whether there is a column of the host; else the path of the file names it.
     pub host: bool,
 }
 
@@ -84,10 +84,10 @@ impl Table {
         [described(TIME), host, described(RUN), self.kind.columns()].concat()
     }
 
-    /// Gives `take` the rows of an event of this table's kind; another one has none.
+    /// Passes the rows of an event to `take`, if it is of this table's kind.
     ///
     /// # Errors
-    /// Those of `take`.
+    /// The errors of `take`.
     pub fn rows(self, event: &Event, run: &Run, take: impl FnMut(&[Cell<'_>]) -> io::Result<()>) -> io::Result<()> {
         if Kind::of(event) != self.kind {
             return Ok(());
@@ -103,10 +103,10 @@ impl Table {
     }
 }
 
-/// Gives `take` the rows of an event: the columns of its kind, each row behind `cells`.
+/// Passes the rows of an event to `take`: the columns of its kind, each row after `cells`.
 ///
 /// # Errors
-/// Those of `take`.
+/// The errors of `take`.
 pub fn rows<'a>(
     event: &'a Event,
     mut cells: Vec<Cell<'a>>,
@@ -145,7 +145,7 @@ pub fn rows<'a>(
     take(&cells)
 }
 
-/// The values of some columns; of nothing none is known.
+/// The values of some columns; None: all of them are unknown.
 fn put<'a, E>(cells: &mut Vec<Cell<'a>>, columns: &[Column<E>], of: Option<&'a E>) {
     cells.extend(columns.iter().map(|column| match column.value {
         Value::Int(value) => Cell::Int(of.and_then(value)),
@@ -157,7 +157,7 @@ fn put<'a, E>(cells: &mut Vec<Cell<'a>>, columns: &[Column<E>], of: Option<&'a E
     }));
 }
 
-/// Everything that is not ours may have come from somebody else: names, and whatever a recording says.
+/// Escapes control characters: names and the texts of a recording may come from anybody.
 fn printable(text: Cow<'_, str>) -> Cow<'_, str> {
     if text.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'\\') {
         return text;

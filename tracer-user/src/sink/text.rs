@@ -23,7 +23,7 @@ use crate::{
 
 const NOT_MOVED: Style = AnsiColor::Red.on_default();
 
-/// The terminal that rows are for.
+/// The terminal on which rows are shown.
 #[derive(Clone, Copy, Debug)]
 pub struct Terminal {
     /// Characters in a line.
@@ -39,27 +39,27 @@ enum Pending {
     Unmapped(unmapped::Row),
 }
 
-/// Writes rows. The writer strips the styles where there is no terminal.
+/// Writes rows. The writer removes the styles if there is no terminal.
 pub struct Text<W> {
     writer: W,
     /// Neighbouring pages, and all mappings of a folio, become one row.
     fold: bool,
-    /// None: as wide as it takes, one heading.
+    /// None: rows are as wide as necessary, with one heading.
     terminal: Option<Terminal>,
     layout: Layout,
     /// Kept for times.
     header: Header,
-    /// Of the closing page.
+    /// The analyses of the closing page.
     analyses: Analyses,
     zone: TimeZone,
     row: Option<Pending>,
-    /// Lines written since the last heading, with it; None before the first.
+    /// Lines since the last heading, including it; None before the first.
     since_heading: Option<usize>,
 }
 
 impl<W: Write> Text<W> {
-    /// With `fold`, neighbouring pages that moved together become one row, with all mappings of each. On a terminal rows are made to fit, and
-    /// the heading comes again with every screenful.
+    /// With `fold`, neighbouring pages that moved together become one row, with all mappings of each. On a terminal
+    /// rows are fitted to its width, and the heading is repeated with every screenful.
     pub fn new(writer: W, fold: bool, terminal: Option<Terminal>) -> Self {
         Self {
             writer,
@@ -99,7 +99,7 @@ impl<W: Write> Text<W> {
         self.write_lines(&text, text::style(tone))
     }
 
-    /// Writes the lines of a row, after the heading where it is due.
+    /// Writes the lines of a row, after the heading if it is due.
     fn write_lines(&mut self, text: &str, style: Style) -> io::Result<()> {
         let (heading, height) = (self.layout.height(), text.lines().count());
         let screenful = self
@@ -205,7 +205,7 @@ mod tests {
     use super::*;
     use crate::made_up;
 
-    /// How often the heading stands among 100 rows.
+    /// How often the heading is among 100 rows.
     fn headings(terminal: Option<Terminal>) -> usize {
         let mut out = Vec::new();
         let mut sink = Text::new(&mut out, false, terminal);

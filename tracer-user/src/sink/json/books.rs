@@ -84,7 +84,7 @@ impl From<&Interval> for IntervalLine {
     }
 }
 
-/// Pages that moved and could not be attributed, by what is missing.
+/// Pages that moved and could not be attributed, by the missing fact.
 #[derive(Serialize)]
 #[expect(clippy::struct_field_names, reason = "keys say their unit")]
 struct UnattributedLine {

@@ -5,7 +5,7 @@ use serde::{Serialize, Serializer};
 
 use crate::{event::Task, proc::maps::Vma};
 
-/// A number too wide for a JSON reader's doubles: a hex string.
+/// A number too wide for a JSON reader's doubles, as a hex string.
 pub(super) struct Hex(pub u64);
 
 impl Serialize for Hex {

@@ -1,5 +1,5 @@
-//! Packets: what each message of a trace is made of, by field.
-//! Input: tracks, times, what is known of an event; output: any writer.
+//! Packets: the fields of each message of a trace.
+//! Input: tracks, times, descriptions of events; output: any writer.
 //!
 //! The numbers are those of protos/perfetto/trace of Perfetto 52; none of them changes.
 
@@ -28,9 +28,9 @@ mod packet {
     pub const DEFAULTS: u64 = 59;
     pub const TRACK_DESCRIPTOR: u64 = 60;
     pub const MACHINE: u64 = 98;
-    /// Also of TracePacketDefaults.
+    /// Also a field of TracePacketDefaults.
     pub const TIMESTAMP_CLOCK: u64 = 58;
-    /// SequenceFlags: what was interned counts no more; this needs what was interned.
+    /// SequenceFlags: the packet clears the interned data, or needs it.
     pub const CLEARED: u64 = 1;
     pub const NEEDS: u64 = 2;
 }
@@ -39,12 +39,12 @@ mod packet {
 mod snapshot {
     pub const CLOCKS: u64 = 1;
     pub const PRIMARY: u64 = 2;
-    /// Of each clock.
+    /// A field of each clock.
     pub const ID: u64 = 1;
     pub const TIME: u64 = 2;
 }
 
-/// TrackDescriptor (track_event/track_descriptor.proto) and what may be in it.
+/// TrackDescriptor (track_event/track_descriptor.proto) and the messages in it.
 mod descriptor {
     pub const UUID: u64 = 1;
     pub const NAME: u64 = 2;
@@ -84,13 +84,13 @@ mod annotation {
 
 /// `CLOCK_REALTIME` (common/builtin_clock.proto).
 const REALTIME: u64 = 1;
-/// A clock of the sequence's own, the first there is (clock_snapshot.proto): `CLOCK_MONOTONIC` of the run's machine.
-/// The clock of that name would be one for the machines of all runs.
+/// The first clock id that a sequence may define for itself (clock_snapshot.proto): `CLOCK_MONOTONIC` of the run's
+/// machine. The id of `CLOCK_MONOTONIC` would be one clock for the machines of all runs.
 const RUN_CLOCK: u64 = 64;
-/// Sequences count from here: a trace of the system, which counts from 1, may stand before or behind this one.
+/// The first sequence id. A system trace, which counts from 1, may be put before or after this one.
 pub const SEQUENCES: u64 = 1 << 24;
 
-/// Whose view an event is of.
+/// The side from which an event is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     Owner,
@@ -103,7 +103,7 @@ fn categories() -> Vec<&'static str> {
     kinds.chain(["owner", "actor"]).collect()
 }
 
-/// What is known of an event, as its slice and its instants say it.
+/// The description of an event, for its slice and its instants.
 pub struct About {
     kind: Kind,
     name: u64,
@@ -114,11 +114,12 @@ pub struct About {
 pub struct Packets<W> {
     writer: W,
     words: Words,
-    /// Runs that have begun. Each is a sequence, and a machine of its own but for the first: so a PID is another process.
+    /// The number of runs so far. Each is a sequence, and all but the first are machines of their own, so that equal
+    /// PIDs are different processes.
     runs: u64,
     /// The names of all columns.
     columns: Vec<&'static str>,
-    /// Which of them, from 1, those of a kind are.
+    /// The numbers, from 1, of the columns of each kind.
     numbers: BTreeMap<Kind, Vec<u64>>,
     message: Message,
 }
@@ -141,7 +142,7 @@ impl<W: Write> Packets<W> {
         }
     }
 
-    /// A run begins: what follows is in a sequence of its own, by a clock that showed `begun` when it was `realtime`.
+    /// Begins a run: the next packets are a sequence with its own clock, which showed `begun` at the time `realtime`.
     pub fn begin(&mut self, begun: u64, realtime: u64) -> io::Result<()> {
         self.runs += 1;
         self.forget()?;
@@ -158,7 +159,7 @@ impl<W: Write> Packets<W> {
         })
     }
 
-    /// Before what is known of an event is put together: what is interned stays within its limits.
+    /// Called before an event is described: keeps the interned data within its limits.
     pub fn make_room(&mut self) -> io::Result<()> {
         if self.words.is_full() { self.forget() } else { Ok(()) }
     }
@@ -173,7 +174,7 @@ impl<W: Write> Packets<W> {
         })
     }
 
-    /// A row of the kind's table as annotations; what is not known is left out.
+    /// A row of the kind's table as annotations; unknown values are left out.
     pub fn about(&mut self, kind: Kind, name: &str, cells: &[Cell<'_>]) -> About {
         let Self { words, numbers, .. } = self;
         let mut annotations = Message::default();
@@ -204,7 +205,7 @@ impl<W: Write> Packets<W> {
         }
     }
 
-    /// Something that took from `begin` to `end`. A flow that begins with the owner ends with the actor.
+    /// A slice from `begin` to `end`. A flow begins at the owner's slice and ends at the actor's.
     pub fn slice(
         &mut self,
         track: u64,
@@ -218,19 +219,19 @@ impl<W: Write> Packets<W> {
         self.event(event::END, track, end, |_| {})
     }
 
-    /// Something at that moment.
+    /// An instant at `at`.
     pub fn instant(&mut self, track: u64, at: Nanos, about: &About, side: Side, flow: Option<u64>) -> io::Result<()> {
         self.event(event::INSTANT, track, at, |event| about.write(event, side, flow))
     }
 
-    /// An instant of which nothing more is known.
+    /// An instant with only a text.
     pub fn note(&mut self, track: u64, at: Nanos, text: &str) -> io::Result<()> {
         self.make_room()?;
         let name = self.words.name(text);
         self.event(event::INSTANT, track, at, |event| event.number(event::NAME, name))
     }
 
-    /// A counter's value from then on.
+    /// A counter's value from `at` on.
     pub fn step(&mut self, track: u64, at: Nanos, value: u64) -> io::Result<()> {
         self.event(event::COUNTER, track, at, |event| {
             event.number(event::COUNTER_VALUE, value);
@@ -249,7 +250,7 @@ impl<W: Write> Packets<W> {
         })
     }
 
-    /// A track, `above` which another one stands.
+    /// A track below the track `above`.
     pub fn track(&mut self, track: u64, above: Option<u64>, name: &str) -> io::Result<()> {
         self.descriptor(track, |descriptor| {
             if let Some(above) = above {
@@ -259,7 +260,7 @@ impl<W: Write> Packets<W> {
         })
     }
 
-    /// A process, above its tracks.
+    /// A process, the parent of its tracks.
     pub fn process(&mut self, track: u64, tgid: Tgid, name: &str) -> io::Result<()> {
         self.descriptor(track, |descriptor| {
             descriptor.message(descriptor::PROCESS, |process| {
@@ -312,7 +313,7 @@ impl<W: Write> Packets<W> {
         writer.write_all(message.as_bytes())
     }
 
-    /// What is held back goes out.
+    /// Writes what was held back.
     pub fn flush(&mut self) -> io::Result<()> {
         self.writer.flush()
     }
@@ -324,7 +325,7 @@ impl About {
             Side::Owner => event::FLOW,
             Side::Actor => event::TERMINATING_FLOW,
         };
-        // Their places in `categories`, from 1.
+        // Categories are numbered from 1 in the order of `categories`.
         event.number(event::CATEGORY, self.kind as u64 + 1);
         event.number(event::CATEGORY, (Kind::ALL.len() + side as usize) as u64 + 1);
         event.number(event::NAME, self.name);

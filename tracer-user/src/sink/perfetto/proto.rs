@@ -1,7 +1,7 @@
-//! Protocol Buffers, as far as a trace takes them: numbers and bytes by field, and messages in messages.
-//! Input: values; output: bytes, as protobuf.dev/programming-guides/encoding has them.
+//! Protocol Buffers, as far as a trace needs them: numbers and bytes by field, and nested messages.
+//! Input: values; output: bytes, encoded as protobuf.dev/programming-guides/encoding describes.
 
-/// What follows a field's number.
+/// Wire types: the form of the value after a field's number.
 const VARINT: u64 = 0;
 const FIXED: u64 = 1;
 const BYTES: u64 = 2;
@@ -11,43 +11,43 @@ const BYTES: u64 = 2;
 pub struct Message(Vec<u8>);
 
 impl Message {
-    /// Any integer or truth; a signed one as its two's complement.
+    /// Any integer or boolean; a signed one as its two's complement.
     pub fn number(&mut self, field: u64, value: u64) {
         self.varint(field << 3 | VARINT);
         self.varint(value);
     }
 
-    /// One that is spread over all of its 64 bits.
+    /// A number that uses all of its 64 bits.
     pub fn fixed(&mut self, field: u64, value: u64) {
         self.varint(field << 3 | FIXED);
         self.0.extend(value.to_le_bytes());
     }
 
-    /// Text, or the fields of a message that is ready.
+    /// Text, or the fields of a complete message.
     pub fn bytes(&mut self, field: u64, bytes: &[u8]) {
         self.varint(field << 3 | BYTES);
         self.length(bytes.len());
         self.0.extend(bytes);
     }
 
-    /// A message, of which `fill` adds the fields.
+    /// A message; `fill` adds its fields.
     pub fn message(&mut self, field: u64, fill: impl FnOnce(&mut Self)) {
         self.varint(field << 3 | BYTES);
         let begin = self.0.len();
         fill(self);
         let end = self.0.len();
         self.length(end - begin);
-        // The length stands before what it is the length of.
+        // The length precedes the message.
         let width = self.0.len() - end;
         self.0[begin..].rotate_right(width);
     }
 
-    /// The fields of another one, as if they had been added here.
+    /// The fields of another message, as if they had been added here.
     pub fn append(&mut self, other: &Self) {
         self.0.extend(&other.0);
     }
 
-    /// What was added.
+    /// The encoded fields.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -57,13 +57,13 @@ impl Message {
         self.0.is_empty()
     }
 
-    /// It begins anew.
+    /// Removes all fields.
     pub fn clear(&mut self) {
         self.0.clear();
     }
 
     fn length(&mut self, length: usize) {
-        // A usize has no more than 64 bits on any machine.
+        // A usize has at most 64 bits on any machine.
         self.varint(length as u64);
     }
 
@@ -78,7 +78,7 @@ impl Message {
 
 #[cfg(test)]
 pub mod reader {
-    //! The other way, for the tests.
+    //! The decoder, for the tests.
 
     /// A field's value.
     #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,11 +1,11 @@
-//! How much there was in each second, as the steps of a counter.
+//! Amounts per second, as the steps of a counter.
 //! Input: amounts with their times, nearly in order.
 
 use std::collections::BTreeMap;
 
 use crate::units::Nanos;
 
-/// Seconds that are still counted: events come from several CPUs.
+/// The number of seconds that are still counted: events of several CPUs are not in order.
 const OPEN: usize = 4;
 const SECOND: u64 = 1_000_000_000;
 
@@ -13,20 +13,20 @@ const SECOND: u64 = 1_000_000_000;
 #[derive(Default)]
 pub struct Rate {
     open: BTreeMap<u64, u64>,
-    /// The first second that was not told yet.
+    /// The first second whose step was not returned yet.
     next: u64,
 }
 
 impl Rate {
-    /// Counts `amount` at `at`; what comes later than [`OPEN`] seconds counts in the first that is open. Returns the steps
-    /// that are certain by now.
+    /// Counts `amount` at `at`. An amount that comes more than [`OPEN`] seconds late counts in the first open second.
+    /// Returns the steps that are final by now.
     pub fn add(&mut self, at: Nanos, amount: u64) -> Vec<(Nanos, u64)> {
         let sum = self.open.entry((at.0 / SECOND).max(self.next)).or_default();
         *sum = sum.saturating_add(amount);
         self.close(OPEN)
     }
 
-    /// All steps that are left, down to zero.
+    /// All remaining steps, down to zero.
     pub fn end(&mut self) -> Vec<(Nanos, u64)> {
         let mut steps = self.close(0);
         if !steps.is_empty() {
@@ -67,7 +67,7 @@ mod tests {
         }
         steps.extend(rate.end());
         let steps: Vec<(u64, u64)> = steps.into_iter().map(|(at, sum)| (at.0 / SECOND, sum)).collect();
-        // The third second came when the seventh had been told.
+        // The amount of the third second came after the step of the seventh was returned.
         assert_eq!(steps, [(7, 4), (8, 14), (9, 0), (12, 3), (13, 1), (14, 1), (15, 0)]);
         assert_eq!(rate.end(), []);
     }

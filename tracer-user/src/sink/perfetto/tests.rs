@@ -1,4 +1,4 @@
-//! What a reader finds in a trace: packets resolved to lines, as its users see them.
+//! Tests what a reader sees in a trace: packets are resolved to lines.
 //! Input: made-up events.
 
 use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
@@ -15,12 +15,12 @@ use crate::{
     units::{Nanos, Tgid, Tid, VirtAddr},
 };
 
-/// What has to be known to understand the next packet of a sequence.
+/// The state of a sequence that the next packet refers to.
 #[derive(Default)]
 struct Known {
-    /// By table and number.
+    /// The interned texts by table and number.
     words: BTreeMap<(u64, u64), String>,
-    /// Whole names, with those above.
+    /// Full names, with those of the parents.
     tracks: BTreeMap<u64, String>,
 }
 
@@ -135,7 +135,7 @@ impl Known {
     }
 }
 
-/// The packets, a line each: sequence, machine, and what is in it.
+/// The packets, one line each: sequence, machine, and content.
 fn lines(feed: impl FnOnce(&mut Perfetto<&mut Vec<u8>>)) -> Vec<String> {
     let mut out = Vec::new();
     let mut perfetto = Perfetto::new(&mut out);
@@ -240,7 +240,7 @@ fn slices_of_a_track_do_not_overlap() {
         }
     });
     let count = |part: &str| lines.iter().filter(|line| line.contains(part)).count();
-    // 32 lanes; 50 ns later they are free again.
+    // The 32 lanes are free again 50 ns later.
     assert_eq!(count("track db-1: fifteen-letters (process 4194303) / moves"), 32 + 1);
     assert_eq!((count(" begin on "), count(" end on ")), (64, 64));
     assert_eq!(
@@ -260,7 +260,7 @@ fn names_that_mean_harm_and_names_that_are_too_many() {
                 owner: Some(Task {
                     tgid: Tgid(number % 7),
                     tid: Tid(number % 7),
-                    // A thousand of them are forgotten at once.
+                    // All texts are forgotten together, after a thousand of these names.
                     comm: Some(Arc::from(format!("\u{1b}[31m{number:08000}"))),
                 }),
                 vaddr: VirtAddr(u64::MAX),
@@ -269,7 +269,7 @@ fn names_that_mean_harm_and_names_that_are_too_many() {
             perfetto.event(&Event::Move(moved)).unwrap();
         }
     });
-    // Each packet could be read, whatever had been forgotten before it.
+    // Each packet can be read, whatever was forgotten before it.
     let begins: Vec<&String> = lines.iter().filter(|line| line.contains(" begin on ")).collect();
     assert_eq!(begins.len(), 1500);
     assert!(begins[1499].contains(", comm \\x1b[31m0000"));

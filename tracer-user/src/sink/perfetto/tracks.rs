@@ -1,5 +1,5 @@
-//! Which tracks there are, and where on them there is room: what overlaps stands in lanes side by side.
-//! Input: what the tracks are of, times.
+//! The tracks of a trace and the room on them: slices that overlap are put into lanes side by side.
+//! Input: the subjects of the tracks, times.
 
 use std::{collections::HashMap, mem};
 
@@ -7,34 +7,34 @@ use sha2::{Digest as _, Sha256};
 
 use crate::units::{Nanos, Tgid, Tid};
 
-/// So many tracks are remembered at least. One that is forgotten is described again when something happens on it.
+/// The least number of tracks that are remembered. A forgotten track is described again when something happens on it.
 const REMEMBERED: usize = 1 << 14;
-/// Lanes of a track. Calls of `migrate_pages` unmap up to 512 pages before they map the first again.
+/// The most lanes of a track. Calls of `migrate_pages` unmap up to 512 pages before they map the first again.
 const LANES: usize = 32;
 
-/// What a track is of.
+/// The subject of a track.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Place {
-    /// The run: above its counters.
+    /// The run, the parent of its counters.
     Run,
-    /// Pages that moved in a second.
+    /// Pages that moved per second.
     Moved,
-    /// Events that were lost in a second.
+    /// Events that were lost per second.
     Lost,
-    /// A process: above all that is of it. None: above the moves of which the owner is not known.
+    /// A process, the parent of all its tracks. None: the parent of moves whose owner is not known.
     Process(Option<Tgid>),
-    /// Its pages that moved, from unmapped to mapped.
+    /// Pages of the process that moved, from unmapped to mapped.
     Moves(Option<Tgid>),
-    /// Its pages that moved, when they were mapped.
+    /// Pages of the process that moved, at the time when they were mapped.
     Instants(Option<Tgid>),
-    /// Its pages that could not be moved.
+    /// Pages of the process that could not be moved.
     Failures(Tgid),
-    /// What a thread did.
+    /// The work of a thread.
     Work(Tgid, Tid),
 }
 
 impl Place {
-    /// A number for its kind that stays, and what it is of.
+    /// A stable number for the kind of subject, and the process and thread.
     fn key(self) -> (u8, Option<Tgid>, Tid) {
         let none = Tid(0);
         match self {
@@ -50,36 +50,36 @@ impl Place {
     }
 }
 
-/// A place to put something.
+/// A track or lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
     /// The track's id.
     pub uuid: u64,
-    /// It has to be described first.
+    /// Whether it must be described first.
     pub new: bool,
 }
 
 struct Track {
-    /// The name that it was described with is a good one.
+    /// Whether it was described with a proper name.
     named: bool,
     uuid: u64,
-    /// The first is the track itself.
+    /// The first lane is the track itself.
     lanes: Vec<Lane>,
 }
 
 struct Lane {
     uuid: u64,
-    /// When it is free.
+    /// The time from which it is free.
     until: Nanos,
 }
 
 /// The tracks of a run.
 #[derive(Default)]
 pub struct Tracks {
-    /// What tells the run from others.
+    /// Identifies the run.
     run: String,
     recent: HashMap<Place, Track>,
-    /// Not used since `recent` was last empty.
+    /// Tracks that were not used since `recent` was last emptied.
     older: HashMap<Place, Track>,
 }
 
@@ -97,7 +97,7 @@ impl Tracks {
         Found { uuid: track.uuid, new }
     }
 
-    /// The first lane of a track that is free from `begin` on, which is taken up to `end`; None: there is none.
+    /// The first lane of a track that is free from `begin` on; it is taken up to `end`. None: there is none.
     pub fn lane(&mut self, place: Place, begin: Nanos, end: Nanos) -> Option<Found> {
         let lanes = &mut self.track(place).lanes;
         let taken = lanes.len();
@@ -134,7 +134,7 @@ impl Tracks {
     }
 }
 
-/// The same for the same place of the same run in every export.
+/// An id that is the same for the same place of the same run in every export.
 fn uuid(run: &str, place: Place, lane: usize) -> u64 {
     let (kind, tgid, tid) = place.key();
     let mut hash = Sha256::new();
@@ -161,7 +161,7 @@ mod tests {
         let first = lane(10, 20).unwrap();
         let second = lane(15, 25).unwrap();
         assert!(!first.new && second.new && first.uuid != second.uuid);
-        // Where one ends another may begin.
+        // A slice may begin where another one ends.
         assert_eq!(lane(20, 30), Some(first));
         assert_eq!(lane(26, 40), Some(Found { new: false, ..second }));
         let more: HashSet<u64> = (2..LANES).map(|_| lane(5, 100).unwrap().uuid).collect();

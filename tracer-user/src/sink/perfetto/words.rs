@@ -1,33 +1,33 @@
-//! Texts that are written once and then called by number.
+//! Texts that are written once and then referred to by number.
 //! Input: names and values; output: the interned data of the packet that needs them.
 
 use std::collections::HashMap;
 
 use super::proto::Message;
 
-/// InternedData (protos/perfetto/trace/interned_data/interned_data.proto): the field of each table; in all of them 1 is
-/// the number, 2 the text.
+/// InternedData (protos/perfetto/trace/interned_data/interned_data.proto): the field of each table. In each of them
+/// field 1 is the number, field 2 the text.
 const CATEGORIES: u64 = 1;
 const NAMES: u64 = 2;
 const ANNOTATIONS: u64 = 3;
 const VALUES: u64 = 29;
 
-/// Different texts after which all are forgotten, and their bytes.
+/// The number of texts after which all are forgotten, and their bytes.
 const MOST: usize = 1 << 16;
 const MOST_BYTES: usize = 1 << 23;
 
-/// The texts that a reader knows by now.
+/// The texts that were written to the trace.
 #[derive(Default)]
 pub struct Words {
     names: HashMap<Box<str>, u64>,
     values: HashMap<Box<str>, u64>,
     bytes: usize,
-    /// Those that the next packet has to tell.
+    /// New texts for the next packet.
     pub untold: Message,
 }
 
 impl Words {
-    /// Nothing but the categories and the names of annotations, numbered from 1.
+    /// Only the categories and the names of annotations, numbered from 1.
     pub fn new(categories: &[&str], annotations: &[&str]) -> Self {
         let mut words = Self::default();
         for (table, texts) in [(CATEGORIES, categories), (ANNOTATIONS, annotations)] {
@@ -38,7 +38,7 @@ impl Words {
         words
     }
 
-    /// They have become too many: it is time to begin anew.
+    /// Whether there are too many texts, so that all must be forgotten.
     pub fn is_full(&self) -> bool {
         self.names.len() + self.values.len() >= MOST || self.bytes >= MOST_BYTES
     }
@@ -58,7 +58,7 @@ fn number(table: u64, text: &str, known: &mut HashMap<Box<str>, u64>, untold: &m
     if let Some(number) = known.get(text) {
         return *number;
     }
-    // A usize has no more than 64 bits on any machine.
+    // A usize has at most 64 bits on any machine.
     let number = known.len() as u64 + 1;
     known.insert(text.into(), number);
     *bytes += text.len();

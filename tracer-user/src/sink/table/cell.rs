@@ -3,14 +3,14 @@
 
 use std::borrow::Cow;
 
-/// What the values of a column are.
+/// The type of a column's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Type {
     /// 32 bits, signed.
     Int,
-    /// 64 bits, signed; of places in files and inodes the two's complement.
+    /// 64 bits, signed; offsets in files and inodes as the two's complement.
     Long,
-    /// 64 bits, unsigned: an address or a frame. Where numbers are signed, the two's complement.
+    /// 64 bits, unsigned: an address or a frame. Formats with signed numbers have the two's complement.
     Address,
     /// True or false.
     Bool,
@@ -23,16 +23,16 @@ pub enum Type {
 /// A value. None: not known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cell<'a> {
-    /// Of a [`Type::Int`].
+    /// A [`Type::Int`].
     Int(Option<i32>),
-    /// Of a [`Type::Long`].
+    /// A [`Type::Long`].
     Long(Option<i64>),
-    /// Of a [`Type::Address`].
+    /// A [`Type::Address`].
     Address(Option<u64>),
-    /// Of a [`Type::Bool`].
+    /// A [`Type::Bool`].
     Bool(Option<bool>),
-    /// Of a [`Type::Text`].
+    /// A [`Type::Text`].
     Text(Option<Cow<'a, str>>),
-    /// Of a [`Type::Time`].
+    /// A [`Type::Time`].
     Time(Option<i64>),
 }

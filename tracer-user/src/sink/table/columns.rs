@@ -1,5 +1,5 @@
-//! What the columns are called, and where their values are from: the only list of them.
-//! Input: events, their parts.
+//! The names of all columns and the sources of their values. No other list exists.
+//! Input: events and their parts.
 
 use std::borrow::Cow;
 
@@ -15,15 +15,15 @@ use crate::{
     units::{Nanos, NodeId, Pfn},
 };
 
-/// A column of what is known of an `E`.
+/// A column with a value of an `E`.
 pub struct Column<E> {
     /// The name.
     pub name: &'static str,
-    /// How to get the value.
+    /// The source of the value.
     pub value: Value<E>,
 }
 
-/// A value's type, and where it is from.
+/// A value's type and source.
 pub enum Value<E> {
     Int(fn(&E) -> Option<i32>),
     Long(fn(&E) -> Option<i64>),
@@ -49,7 +49,7 @@ pub fn described<E>(columns: &[Column<E>]) -> Vec<(&'static str, Type)> {
         .collect()
 }
 
-/// A moment of a run.
+/// A time of a run.
 pub struct When {
     at: Nanos,
     /// Microseconds since 1970.
@@ -193,7 +193,7 @@ pub const FAILURE: &[Column<Failure>] = &[
     int("places", |failure| i32::try_from(failure.places.len()).ok()),
 ];
 
-/// Which of the known mappings of its folio a row is of, from 1.
+/// The number, from 1, of the row's mapping among the known ones of its folio.
 pub const NTH: &[Column<i32>] = &[int("place", |nth| Some(*nth))];
 
 pub const PLACE: &[Column<FailedPlace>] = &[
@@ -215,7 +215,7 @@ pub const COMPACTION: &[Column<Compaction>] = &[
     int("cpu", |run| Some(run.cpu.into())),
 ];
 
-/// Between the names of flags, none of which contains it.
+/// The separator between flags. No flag contains it.
 const BETWEEN: &str = "|";
 
 fn borrowed(text: Option<&str>) -> Option<Cow<'_, str>> {
@@ -229,12 +229,12 @@ fn reason(reason: &Reason) -> Cow<'_, str> {
     }
 }
 
-/// A count or a time; one that no machine can reach is not known.
+/// A count or a time. A value that no machine can reach is unknown.
 fn count(value: u64) -> Option<i64> {
     value.try_into().ok()
 }
 
-/// The same of 32 bits.
+/// The same with 32 bits.
 fn small(value: u32) -> Option<i32> {
     value.try_into().ok()
 }
