@@ -1,4 +1,4 @@
-//! Starts the COMMAND, held back until the hooks are attached, as the user who called sudo.
+//! Starts the COMMAND, which waits until the hooks are attached, as the user who called sudo.
 //! Input: the words after `--`, SUDO_UID and SUDO_GID.
 
 use std::{
@@ -27,27 +27,27 @@ use rustix::{
 
 use crate::{escape::Printable, units::Tgid};
 
-/// After so many Ctrl-C the COMMAND is left alone: it has had its chance to end.
+/// The number of Ctrl-C after which tracer no longer waits for a COMMAND that does not end.
 const PATIENCE: u32 = 2;
 
 /// Why there is no COMMAND to trace.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
-    /// It has no words.
+    /// There are no words.
     #[error("no COMMAND")]
     Empty,
-    /// sudo does not say as whom to start it.
-    #[error("{key} is {value}, which is no number of a user or a group: unset it to run COMMAND as root")]
+    /// The environment of sudo does not name a valid user.
+    #[error("{key} is {value}, which is not the number of a user or a group: unset it to run COMMAND as root")]
     NoUser {
-        /// The variable of the environment.
+        /// The environment variable.
         key: &'static str,
-        /// What it is.
+        /// Its value.
         value: String,
     },
-    /// It cannot become that program.
+    /// The process cannot become that program.
     #[error("{0}")]
     CannotRun(#[from] CannotRun),
-    /// The system refused what it takes to start one.
+    /// A system call that is needed to start it failed.
     #[error("{0}")]
     Io(#[from] io::Error),
 }
@@ -86,7 +86,7 @@ impl CannotRun {
     }
 }
 
-/// A program that has been forked but does not run yet.
+/// A program that has been forked and does not run yet.
 pub struct Held {
     /// Its process.
     pub tgid: Tgid,
@@ -101,12 +101,12 @@ pub struct Running {
     interrupts: u32,
 }
 
-/// Forks, drops to the invoking user, looks for the program, and waits before it becomes it.
+/// Forks, drops to the invoking user, looks for the program, and waits before the exec.
 ///
-/// `Command::spawn` returns only when the program runs, so it waits in a thread of its own.
+/// `Command::spawn` returns only when the program runs, so it waits in its own thread.
 ///
 /// # Errors
-/// [`CannotRun`] with 127 where there is no such program, 126 where it cannot be executed.
+/// [`CannotRun`] with 127 if there is no such program, 126 if it cannot be executed.
 pub fn hold(words: &[OsString]) -> Result<Held, CommandError> {
     let (program, arguments) = words.split_first().ok_or(CommandError::Empty)?;
     let (mut pid_reader, pid_writer) = pipe()?;
@@ -125,14 +125,14 @@ pub fn hold(words: &[OsString]) -> Result<Held, CommandError> {
     // of `go` is closed once, and nothing uses it there.
     unsafe {
         command.pre_exec(move || {
-            // Otherwise the child itself would keep the pipe open that tells it of tracer's end.
+            // Otherwise the child itself would keep the pipe open whose end shows that tracer has ended.
             rustix::io::close(go_of_child);
             if let Some(user) = &user {
                 user.become_it()?;
             }
             executable(&candidates)?;
             (&pid_writer).write_all(&std::process::id().to_ne_bytes())?;
-            // Ends with the byte that lets go, or with the pipe: then tracing did not start.
+            // The read returns the byte that releases the child, or the end of the pipe: then tracing did not start.
             let mut byte = [0];
             match rustix::io::read(&go_reader, &mut byte)? {
                 1 => Ok(()),
@@ -143,7 +143,7 @@ pub fn hold(words: &[OsString]) -> Result<Held, CommandError> {
     let spawning = std::thread::spawn(move || command.spawn());
     let mut pid = [0; 4];
     match pid_reader.read_exact(&mut pid) {
-        // The child gave up before it had anything to wait for.
+        // The child failed before it waited.
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
             let error = spawned(spawning).err().unwrap_or(error);
             return Err(CannotRun::new(program, error).into());
@@ -172,7 +172,8 @@ fn candidates(program: &OsStr) -> io::Result<Vec<CString>> {
     Ok(paths.iter().map(|path| as_c_string(path)).collect::<Result<_, _>>()?)
 }
 
-/// Whether one of these is a file that this user may execute. Only system calls: runs between fork and exec.
+/// Whether one of these is a file that this user may execute. It runs between fork and exec and makes only system
+/// calls.
 fn executable(candidates: &[CString]) -> io::Result<()> {
     let mut why = Errno::NOENT;
     for candidate in candidates {
@@ -205,10 +206,10 @@ impl Held {
         &self.name
     }
 
-    /// Lets it run.
+    /// Releases the program.
     ///
     /// # Errors
-    /// [`CannotRun`] where the kernel cannot execute the file.
+    /// [`CannotRun`] if the kernel cannot execute the file.
     pub fn release(mut self) -> Result<Running, CommandError> {
         self.go.write_all(&[1])?;
         let child = spawned(self.spawning).map_err(|error| CannotRun::new(&self.name, error))?;
@@ -217,22 +218,22 @@ impl Held {
 }
 
 impl Running {
-    /// Whether it has ended, and how.
+    /// The exit status if it has ended.
     pub fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
         self.child.try_wait()
     }
 
-    /// Tells it of a signal that came to tracer. A terminal sends Ctrl-C to the COMMAND too.
+    /// Passes on a signal that tracer received. A terminal sends Ctrl-C to the COMMAND, too.
     pub fn hear(&mut self, signal: Signal) {
         if signal == Signal::INT {
             self.interrupts += 1;
         } else if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-            // It may have ended by itself.
+            // The process may have ended already.
             let _ = kill_process(pid, signal);
         }
     }
 
-    /// Whether it goes on in spite of Ctrl-C, and is not waited for any more.
+    /// Whether it goes on in spite of Ctrl-C, so that tracer does not wait any longer.
     pub fn abandoned(&self) -> bool {
         self.interrupts >= PATIENCE
     }
@@ -259,7 +260,7 @@ fn pipe() -> io::Result<(File, File)> {
     Ok((reader.into(), writer.into()))
 }
 
-/// Who called sudo.
+/// The user who called sudo.
 struct User {
     uid: Uid,
     gid: Gid,
@@ -282,7 +283,7 @@ pub fn by_sudo() -> bool {
     matches!(invoking_uid(), Ok(Some(_)))
 }
 
-/// None where tracer was not started by sudo, or by root through it.
+/// None if tracer was not started by sudo, or if root called it.
 fn invoking_uid() -> Result<Option<u32>, CommandError> {
     if !rustix::process::geteuid().is_root() {
         return Ok(None);
@@ -290,12 +291,12 @@ fn invoking_uid() -> Result<Option<u32>, CommandError> {
     Ok(number("SUDO_UID")?.filter(|&uid| uid != 0))
 }
 
-/// A user or a group by its number; None: there is no such variable.
+/// A user or a group by its number; None: the variable is not set.
 fn number(key: &'static str) -> Result<Option<u32>, CommandError> {
     let Some(text) = env::var_os(key) else {
         return Ok(None);
     };
-    // The kernel takes the highest number for "as it is" (kernel/sys.c, `setresuid`): the COMMAND would be root's.
+    // The kernel takes the highest number for "unchanged" (kernel/sys.c, `setresuid`): the COMMAND would run as root.
     match text.to_str().and_then(|text| text.parse().ok()) {
         Some(number) if number != u32::MAX => Ok(Some(number)),
         _ => Err(CommandError::NoUser {
@@ -312,7 +313,7 @@ fn invoking_user() -> Result<Option<User>, CommandError> {
     };
     let passwd = output("getent", &["passwd", &uid.to_string()]).unwrap_or_default();
     let fields: Vec<&str> = passwd.trim_end().split(':').collect();
-    // Never root's group for want of another: a user's own group has most often the user's number.
+    // Root's group is never the fallback: a user's own group most often has the user's number.
     let own = fields.get(3).and_then(|gid| gid.parse().ok());
     let gid = number("SUDO_GID")?.or(own).unwrap_or(uid);
     let mut environment = Vec::new();
@@ -337,7 +338,7 @@ fn invoking_user() -> Result<Option<User>, CommandError> {
     }))
 }
 
-/// What a program of the system says. It is not looked for by PATH, which the caller sets, and runs without the caller's
+/// The output of a system program. It is not looked up in PATH, which the caller sets, and runs without the caller's
 /// environment.
 fn output(program: &str, arguments: &[&str]) -> Option<String> {
     let run = |directory| {

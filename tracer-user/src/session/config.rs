@@ -1,20 +1,20 @@
-//! The configuration of a live run: whose moves are traced, which of them, and how.
+//! The configuration of a live run: the traced processes, the filters, and the backends.
 //! Input: plain values, which the command line or a program sets.
 
 use std::ffi::OsString;
 
 use crate::{kernel::hooks::Kinds, run::backend::Backend, session::filters::Filters, source::bpf::ring::RingBytes};
 
-/// Whose pages.
+/// The traced processes.
 #[derive(Clone, Debug)]
 pub enum Scope {
-    /// Those of every process.
+    /// Every process.
     Everybody,
-    /// Those of these processes, by number.
+    /// These processes, by number.
     Processes(Vec<u32>),
-    /// Those of a program that the session starts.
+    /// A program that the session starts.
     Command(Vec<OsString>),
-    /// Those of every process while that program runs.
+    /// Every process while that program runs.
     EverybodyWhile(Vec<OsString>),
 }
 
@@ -29,27 +29,27 @@ impl Scope {
     }
 }
 
-/// What is traced, and how.
+/// The configuration of a run.
 #[derive(Clone, Debug)]
 pub struct TraceConfig {
-    /// Whose pages.
+    /// The traced processes.
     pub scope: Scope,
-    /// Children of the processes in the scope are in it, too.
+    /// Whether children of these processes are traced, too.
     pub follow: bool,
-    /// Which of their moves.
+    /// The filters of their moves.
     pub filters: Filters,
     /// The backends that may be tried, best first.
     pub backends: &'static [Backend],
     /// The kinds of moves to show.
     pub kinds: Kinds,
-    /// Of those, the ones that are not to be done without.
+    /// The kinds that are required: a backend without them is not tried.
     pub must: Kinds,
-    /// The ring between the kernel and tracer.
+    /// The size of the ring between the kernel and tracer.
     pub ring: RingBytes,
 }
 
 impl TraceConfig {
-    /// The backends to try, in this order: a kind that is not to be done without is not traded for another backend.
+    /// The backends to try, in this order: those that lack a required kind are left out.
     #[must_use]
     pub fn candidates(&self) -> Vec<Backend> {
         let sees = |backend: &Backend| backend.coverage().kinds.contains(self.must);

@@ -20,18 +20,18 @@ use crate::{
     units::{NodeId, Order, PAGE_SHIFT},
 };
 
-/// Which moves are wanted: all that are given must hold; of several values of one, any.
+/// The selection of moves: all filters that are given must match, each with any of its values.
 #[derive(Clone, Debug, Default)]
 pub struct Filters {
     /// Processes in these cgroups (v2) or below them.
     pub cgroup: Vec<String>,
-    /// Processes of these names, as patterns.
+    /// Processes with these names, as patterns.
     pub comm: Vec<String>,
-    /// What these processes or threads move.
+    /// The processes or threads that move pages.
     pub actor: Vec<Actor>,
     /// Reasons, by the kernel's name or by number.
     pub reason: Vec<String>,
-    /// From a node to a node.
+    /// Pairs of old and new node.
     pub nodes: Vec<NodePair>,
     /// Ranges of virtual addresses.
     pub address: Vec<Range>,
@@ -42,7 +42,7 @@ pub struct Filters {
 /// Why filters cannot be set on this machine.
 #[derive(Debug, thiserror::Error)]
 pub enum FilterError {
-    /// What is unknown here, or has no room, by the name of its option.
+    /// A value is unknown here, or has no room. The message names its option.
     #[error("{0}")]
     Refused(String),
     /// A cgroup cannot be found.
@@ -53,26 +53,26 @@ pub enum FilterError {
 /// The filters, ready for the kernel side.
 #[derive(Clone, Debug)]
 pub struct Compiled {
-    /// What the programs check.
+    /// The filter that the BPF programs check.
     pub filter: Filter,
     /// The wanted cgroups, as user space knows them.
     pub cgroups: Vec<Cgroup>,
-    /// In words, for the header: `, comm nginx*, reason compaction`; empty without filters.
+    /// A description for the header: `, comm nginx*, reason compaction`; empty without filters.
     pub words: String,
 }
 
 impl Filters {
-    /// Whether they say by themselves whose moves are wanted.
+    /// Whether the filters alone select processes, so that no others need be given.
     #[must_use]
     pub fn select(&self) -> bool {
         !(self.cgroup.is_empty() && self.comm.is_empty() && self.actor.is_empty())
     }
 
-    /// Looks up what the words stand for on this machine. `lineage`: processes were asked for by number, with `follow`
-    /// their children too.
+    /// Resolves the values on this machine. `lineage`: processes were requested by number, with `follow` their
+    /// children, too.
     ///
     /// # Errors
-    /// In one line what is unknown here, or has no room.
+    /// The value that is unknown here, or has no room, in one line.
     pub fn compile(
         &self,
         lineage: bool,
@@ -151,7 +151,7 @@ fn refused(message: String) -> FilterError {
     FilterError::Refused(message)
 }
 
-/// `, comm nginx* or php*`; nothing without values.
+/// `, comm nginx* or php*`; empty without values.
 fn list<T: fmt::Display>(f: &mut fmt::Formatter<'_>, name: &str, values: impl IntoIterator<Item = T>) -> fmt::Result {
     for (at, value) in values.into_iter().enumerate() {
         match at {
@@ -162,7 +162,7 @@ fn list<T: fmt::Display>(f: &mut fmt::Formatter<'_>, name: &str, values: impl In
     Ok(())
 }
 
-/// Puts the values into an array of the filter; returns how many there are.
+/// Copies the values into an array of the filter; returns their number.
 fn fill<T: Copy>(
     array: &mut [T],
     values: impl ExactSizeIterator<Item = T>,
@@ -187,7 +187,7 @@ fn add_names(set: &mut Names, patterns: &[String], option: &str) -> Result<(), F
     Ok(())
 }
 
-/// The reason's number, by the running kernel's name for it or as it is.
+/// The reason's number, by the running kernel's name for it or as a number.
 fn reason(given: &str, names: &KernelNames) -> Result<u8, FilterError> {
     if let Ok(number) = given.parse() {
         return Ok(number);
@@ -204,7 +204,7 @@ fn reason(given: &str, names: &KernelNames) -> Result<u8, FilterError> {
     })
 }
 
-/// Each range of frames with the pairs that its node takes part in; ranges that are like any other frame are left out.
+/// Each range of frames with the pairs of its node; ranges without a pair of their own are left out.
 fn compile_nodes(filter: &mut Filter, pairs: &[NodePair], topology: &Topology) -> Result<(), FilterError> {
     if pairs.len() > MAX_NODE_PAIRS {
         return Err(refused(format!("--nodes takes at most {MAX_NODE_PAIRS} pairs")));
@@ -231,7 +231,7 @@ fn compile_nodes(filter: &mut Filter, pairs: &[NodePair], topology: &Topology) -
     filter.elsewhere = masks(None);
     let mut spans: Vec<Span> = Vec::new();
     for (frames, node) in topology.frames() {
-        // Frame 0 is never anybody's: it stands for one that is not known.
+        // Frame 0 stands for an unknown frame, and is never in use.
         let first = frames.start.0.max(1);
         let [from, to] = masks(Some(node));
         match spans.last_mut() {
@@ -286,7 +286,7 @@ mod tests {
         }
     }
 
-    /// Node 0 has frames 0x100 to 0x200, node 1 to 0x300, node 0 again to 0x400.
+    /// Node 0 has frames 0x100 to 0x200, node 1 up to 0x300, node 0 again up to 0x400.
     fn topology() -> Topology {
         let zone = |node, start| Zone {
             node: NodeId(node),
@@ -336,7 +336,7 @@ mod tests {
         );
     }
 
-    /// What the programs answer, by the same table.
+    /// The answer of the BPF programs, from the same table.
     fn wanted(filter: &Filter, old: u64, new: u64) -> bool {
         let pairs = |pfn| {
             let spans = &filter.spans[..filter.span_count as usize];

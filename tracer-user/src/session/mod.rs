@@ -1,4 +1,5 @@
-//! A session: from a configuration to an attached, enrolled source and the header of its run. It knows no command line.
+//! A session: from a configuration to an attached, enrolled source and the header of its run. It is independent of the
+//! command line.
 //! Input: a [`TraceConfig`]; the machine.
 
 pub mod command;
@@ -66,11 +67,11 @@ pub enum OpenError {
     /// The program cannot be started.
     #[error("{0}")]
     Command(#[from] CommandError),
-    /// The kernel's types are not what they must be.
+    /// The kernel's types are not as required.
     #[error("{0}")]
     Types(#[from] TypesError),
     /// The memory of the nodes is not known.
-    #[error("cannot tell the NUMA node of a frame")]
+    #[error("cannot determine the NUMA node of a frame")]
     Topology(#[from] TopologyError),
     /// The filters cannot be set.
     #[error("{0}")]
@@ -78,27 +79,27 @@ pub enum OpenError {
     /// No backend works.
     #[error("{error}")]
     Attach {
-        /// The last one that was tried.
+        /// The last backend that was tried.
         backend: Backend,
-        /// Why that does not work.
+        /// Its error.
         error: CaptureError,
     },
 }
 
-/// A source that sees pages move, and what is known of the run that it makes.
+/// A source that traces moves, and the facts about its run.
 pub struct Session {
     /// How the run is made.
     pub header: Header,
-    /// Attached; everybody who is to be traced is enrolled.
+    /// The attached source; all processes to trace are enrolled.
     pub source: Box<dyn Source>,
-    /// The program that was started; it does not run yet.
+    /// The program that was started and does not run yet.
     pub command: Option<Held>,
-    /// Says that the given processes have ended: `postgres[4711] has ended`. None: no processes were given.
+    /// The message that the given processes have ended: `postgres[4711] has ended`. None: no processes were given.
     pub gone: Option<String>,
 }
 
 impl Session {
-    /// Looks at the machine, attaches the best backend that works, and enrols who is to be traced.
+    /// Examines the machine, attaches the best backend that works, and enrols the processes to trace.
     ///
     /// # Errors
     /// [`OpenError`], with everything detached again.
@@ -119,8 +120,8 @@ impl Session {
 
         let (mut capture, fallbacks) = attach(config, &types, &topology, &wanted, &lineage)?;
         drop(types); // the kernel's BTF: several MiB
-        // Those that were there before the hooks on processes, and children made between the look into /proc and the
-        // hook on fork.
+        // These are processes that existed before the hooks on processes, and children that were made between the scan
+        // of /proc and the attachment of the hook on fork.
         let members = if wanted.filter.need == 0 {
             BTreeMap::new()
         } else {
@@ -161,7 +162,7 @@ impl Session {
     }
 }
 
-/// The processes that were asked for by number, or as the program to start, with their children.
+/// The processes that were requested by number, or as the program to start, with their children.
 fn lineage(scope: &Scope, targets: Option<&Targets>, held: Option<&Held>) -> BTreeSet<Tgid> {
     match scope {
         Scope::Everybody | Scope::EverybodyWhile(_) => BTreeSet::new(),
@@ -170,7 +171,7 @@ fn lineage(scope: &Scope, targets: Option<&Targets>, held: Option<&Held>) -> BTr
     }
 }
 
-/// Attaches the best backend that works; returns with it why better ones were refused.
+/// Attaches the best backend that works; returns it with the errors of better ones.
 fn attach(
     config: &TraceConfig,
     types: &KernelTypes,
@@ -205,7 +206,7 @@ fn attach(
     }
 }
 
-/// For `-v`: what is attached, and how many processes fulfil something of what is asked for.
+/// Logs for `-v` the attached hooks, and the number of processes that fulfil a part of the filters.
 fn log_attached(capture: &Capture, wanted: &Compiled, members: usize) {
     let refused = |hook: &Hook| capture.refused.iter().any(|refusal| std::ptr::eq(refusal.hook, hook));
     for hook in capture.hooks().filter(|hook| !refused(hook)) {
@@ -217,7 +218,7 @@ fn log_attached(capture: &Capture, wanted: &Compiled, members: usize) {
     }
 }
 
-/// Who is traced, in words.
+/// A description of the traced processes.
 fn describe(scope: &Scope, targets: Option<&Targets>, held: Option<&Held>) -> String {
     let held = held.map(|held| format!("{}[{}]", Printable(&held.name().to_string_lossy()), held.tgid));
     match (scope, targets, held) {

@@ -1,4 +1,4 @@
-//! Whether this process may do what a source requires.
+//! Checks whether this process has the privileges that a source requires.
 //! Input: the needs of the source; /proc/self.
 
 use std::io;
@@ -15,12 +15,12 @@ pub enum PrivilegeError {
     /// It lacks a capability.
     #[error("{purpose} needs {missing}: run with sudo (tracer doctor shows what else is missing)")]
     Missing {
-        /// What the capability is for.
+        /// The purpose of the capability.
         purpose: &'static str,
         /// The capability.
         missing: Capability,
     },
-    /// It sees other process numbers than the kernel.
+    /// It is in another PID namespace than the kernel's initial one.
     #[error(
         "this is a PID namespace of its own (a container?), where the kernel's process numbers mean nothing: \
          run tracer on the host, or the container with --pid=host"
@@ -29,14 +29,14 @@ pub enum PrivilegeError {
     /// A file about this process cannot be read.
     #[error("cannot {doing}")]
     Unknown {
-        /// What was attempted.
+        /// The attempted operation.
         doing: &'static str,
-        /// Why that failed.
+        /// Its error.
         source: io::Error,
     },
 }
 
-/// Checks what a source needs.
+/// Checks the needs of a source.
 ///
 /// # Errors
 /// [`PrivilegeError`]: the first need that is not met.

@@ -1,4 +1,4 @@
-//! Whose pages are wanted: checks the given PIDs, gathers their children, and judges every process by the filters.
+//! The processes to trace: checks the given PIDs, gathers their children, and evaluates the filters for every process.
 //! Input: a session's configuration, /proc.
 
 use std::{
@@ -22,25 +22,25 @@ use crate::{
 /// Why processes cannot be traced.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetsError {
-    /// One that was given is none, or cannot be looked at.
+    /// A given PID is not a process, or cannot be examined.
     #[error("{0}")]
     Target(#[from] TargetError),
-    /// The process that traces was given.
+    /// The given process is tracer itself.
     #[error("{0} is tracer itself: its pages move because it traces")]
     Itself(u32),
-    /// The kernel side cannot keep all of them.
+    /// The kernel side has no room for all of them.
     #[error("too many processes fulfil the filters: {0}")]
     NoRoom(CaptureError),
-    /// Those that are there cannot be seen.
+    /// The existing processes cannot be listed.
     #[error("cannot list /proc")]
     List(#[source] io::Error),
 }
 
-/// The processes that were asked for.
+/// The requested processes.
 #[derive(Clone, Debug)]
 pub struct Targets {
     given: Vec<Target>,
-    /// With their descendants at that time.
+    /// The processes with their descendants at that time.
     pub tgids: BTreeSet<Tgid>,
 }
 
@@ -87,12 +87,12 @@ impl Targets {
         }
     }
 
-    /// How many there are beside those that were asked for, of which some may have ended already.
+    /// The number of children. Some requested processes may have ended already.
     fn children(&self, given: &[String]) -> usize {
         self.tgids.len().saturating_sub(given.len())
     }
 
-    /// `postgres[4711]`, one for each process that was asked for.
+    /// `postgres[4711]`, one for each requested process.
     fn names(&self) -> Vec<String> {
         let mut seen = BTreeSet::new();
         self.given
@@ -103,13 +103,13 @@ impl Targets {
     }
 }
 
-/// The processes and all that descend from them now.
+/// The processes and all of their present descendants.
 #[must_use]
 pub fn with_descendants(roots: &BTreeSet<Tgid>) -> BTreeSet<Tgid> {
     let mut all = roots.clone();
     let mut queue: Vec<Tgid> = roots.iter().copied().collect();
     while let Some(tgid) = queue.pop() {
-        // A process that is gone by now has no children any more.
+        // A process that has ended has no children any more.
         for child in process::children(tgid).unwrap_or_default() {
             if all.insert(child) {
                 queue.push(child);
@@ -120,17 +120,17 @@ pub fn with_descendants(roots: &BTreeSet<Tgid>) -> BTreeSet<Tgid> {
     all
 }
 
-/// Looks in which processes that are there change under one's hands are settled.
+/// The most scans. Processes that change during a scan are settled by the next ones.
 const LOOKS: u32 = 8;
 
-/// Tells the kernel side what each process fulfils that was there before its hooks; returns what each does now.
-/// `roots` were asked for by number.
+/// Reports to the kernel side what each process fulfils that existed before its hooks; returns what each fulfils now.
+/// `roots` were requested by number.
 ///
-/// A process may change between the look at it and the word to the kernel side, whose own newer word that one
-/// overwrites: so it looks again, until nothing is new.
+/// A process may change between the scan and the report, which overwrites the newer value of the kernel side. The scan
+/// is therefore repeated until nothing is new.
 ///
 /// # Errors
-/// When the kernel's table is full, or /proc cannot be listed.
+/// If the kernel's table is full, or /proc cannot be listed.
 pub fn enrol(
     capture: &mut Capture,
     wanted: &Compiled,
@@ -141,7 +141,7 @@ pub fn enrol(
         members.clear();
         let mut settled = true;
         for (tgid, bits) in look(wanted, roots).map_err(TargetsError::List)? {
-            // A child whose parent has ended cannot be seen to descend; the kernel side knows.
+            // A child whose parent has ended cannot be found as a descendant; the kernel side knows that it is one.
             let known = capture.membership(tgid);
             if known & membership::EXITED != 0 {
                 continue;
@@ -162,7 +162,7 @@ pub fn enrol(
     Ok(members)
 }
 
-/// What each process fulfils, as far as it can be seen now.
+/// The filters that each process fulfils, as far as it can be seen now.
 fn look(wanted: &Compiled, roots: &BTreeSet<Tgid>) -> io::Result<BTreeMap<Tgid, u32>> {
     let filter = &wanted.filter;
     let needs = |bit| filter.need & bit != 0;
@@ -196,7 +196,7 @@ fn comm(tgid: Tgid) -> Option<[u8; COMM_LEN]> {
     let text = fs::read(format!("/proc/{tgid}/comm")).ok()?;
     let name = text.strip_suffix(b"\n").unwrap_or(&text);
     let mut comm = [0; COMM_LEN];
-    // The name of a kernel's worker is longer here than it is; it owns no pages.
+    // A kernel worker's name is longer here than in the kernel; it owns no pages.
     comm.get_mut(..name.len())?.copy_from_slice(name);
     Some(comm)
 }

@@ -1,5 +1,5 @@
-//! The values of filters, and how they are shown.
-//! Input: whoever sets a filter; the command line parses them in `cli::values`.
+//! The values of filters, and their presentation.
+//! Input: values that the command line parses in `cli::values`, or that a program sets.
 
 use std::fmt;
 
@@ -8,30 +8,30 @@ use crate::{
     units::{NodeId, VirtAddr},
 };
 
-/// Who moves pages.
+/// The process or threads that move pages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Actor {
     /// Any thread of this process.
     Pid(u32),
-    /// Any thread of such a name.
+    /// Any thread whose name matches.
     Name(String),
 }
 
 /// Old and new node; None: any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NodePair {
-    /// Where the page was.
+    /// The old node.
     pub from: Option<NodeId>,
-    /// Where it goes.
+    /// The new node.
     pub to: Option<NodeId>,
 }
 
-/// Virtual addresses, from the first to before the second.
+/// A range of virtual addresses, without its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Range {
-    /// The first.
+    /// The first address.
     pub start: VirtAddr,
-    /// The first behind it.
+    /// The first address after it.
     pub end: VirtAddr,
 }
 
