@@ -1,4 +1,4 @@
-//! The contents of a recording, and whether all of it is there.
+//! The contents of a recording, and whether it is complete.
 //! Input: the contents of a recording.
 
 use crate::{

@@ -1,4 +1,4 @@
-//! A hint at moves whose kinds are not traced.
+//! A hint to moves whose kinds are not traced.
 //! Input: the kernel's counts of them, and the kinds that are traced.
 
 use crate::{

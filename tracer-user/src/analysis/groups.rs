@@ -101,7 +101,7 @@ impl Tables {
         }
     }
 
-    /// Adds a move of a folio that nobody maps.
+    /// Adds a move of a folio that no process maps.
     pub fn add_unmapped(&mut self, moved: &UnmappedMove, run: &Run) {
         self.last = None;
         for table in &mut self.tables {
@@ -139,7 +139,7 @@ pub struct Groups {
     wanted: Vec<Value>,
     /// The sums of all moves for whose group there was no room.
     pub others: Group,
-    /// How many more groups may keep all their blackouts.
+    /// The number of further groups that may keep all their blackouts.
     room: usize,
 }
 
@@ -213,7 +213,7 @@ impl Groups {
         }
     }
 
-    /// Adds a move. `goes_on` says that it differs from the last move only in its address and time.
+    /// Adds a move. `goes_on`: it differs from the last move only in its address and time.
     /// `pages` returns how many of its pages a group has not counted yet.
     fn add(&mut self, moved: &Move, run: &Run, goes_on: bool, pages: impl FnOnce(Option<usize>) -> u64) {
         let first = self.address.map_or(VirtAddr(0), |_| first(moved.vaddr));
@@ -231,7 +231,7 @@ impl Groups {
         }
     }
 
-    /// Adds a move of a folio that nobody maps, unless the groups have addresses.
+    /// Adds a move of a folio that no process maps, unless the groups have addresses.
     fn add_unmapped(&mut self, moved: &UnmappedMove, run: &Run) {
         self.wanted.clear();
         for key in &self.keys {

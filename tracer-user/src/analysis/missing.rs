@@ -1,5 +1,5 @@
 //! Reports what is missing from the recordings that were read.
-//! Input: the parts that could be read, and the files of runs that are there.
+//! Input: the parts that could be read, and the files of runs that are present.
 
 use crate::{
     analysis::question::{Analysis, Audience, Input, Occasion, Question},
@@ -32,7 +32,7 @@ impl Analysis for Missing {
     }
 }
 
-/// The files of a run that are not there, numbered from 1; None if all are there.
+/// The files of a run that are absent, numbered from 1; None if all are present.
 #[must_use]
 pub fn not_here(files: &Files) -> Option<Vec<Cell>> {
     let numbers = |(first, last): (u32, u32)| match (u64::from(first) + 1, u64::from(last) + 1) {
@@ -66,12 +66,12 @@ pub fn not_here(files: &Files) -> Option<Vec<Cell>> {
     })
 }
 
-/// The numbers of files from 0, as programs count: the first and the last of a stretch.
+/// The numbers of a range's first and last file, from 0, for programs.
 pub(super) fn stretch((first, last): (u32, u32)) -> Cell {
     Cell::List(cells![u64::from(first), u64::from(last)])
 }
 
-/// What there is of a run, for programs.
+/// The part of a run that was read, for programs.
 #[must_use]
 pub fn kept(kept: &Kept) -> Section {
     let part = kept.part.as_ref().map(part);
@@ -91,7 +91,7 @@ pub(super) fn part(part: &Part) -> Section {
     )
 }
 
-/// What damage took, for programs.
+/// The damage, for programs.
 pub(super) fn damaged(damaged: &Damaged) -> Section {
     Section::record(
         "",
@@ -103,7 +103,8 @@ pub(super) fn damaged(damaged: &Damaged) -> Section {
     )
 }
 
-/// Which files of a rotation are here, from 1, and their period. `duration` is that of the run, where its end is here.
+/// The files of a rotation that are present, from 1, and their period. `duration` is that of the run, if its end is
+/// known.
 pub(super) fn here(part: &Part, duration: Option<Nanos>) -> Vec<Cell> {
     let number = |number: u32| Cell::Number(u64::from(number) + 1);
     let stretches = part.files.iter().map(|&stretch| match stretch {
@@ -129,7 +130,7 @@ pub(super) fn here(part: &Part, duration: Option<Nanos>) -> Vec<Cell> {
     words
 }
 
-/// How many events are lost, those included that are missing from the recording.
+/// The number of lost events, including those that are missing from the recording.
 pub(super) fn lost(events: u64, damaged: &Damaged) -> Vec<Cell> {
     match (events, damaged.unknown) {
         (events, 0) => cells![events, " lost"],
@@ -138,7 +139,7 @@ pub(super) fn lost(events: u64, damaged: &Damaged) -> Vec<Cell> {
     }
 }
 
-/// What is missing from the recording; None: nothing.
+/// The data that is missing from the recording; None: it is complete.
 pub(super) fn missing(damaged: &Damaged) -> Option<Vec<Cell>> {
     if damaged.is_nothing() {
         return None;

@@ -46,13 +46,13 @@ impl Analyses {
         Self { asked, all }
     }
 
-    /// The events that are wanted.
+    /// The selected events.
     #[must_use]
     pub fn selection(&self) -> &Selection {
         &self.asked.selection
     }
 
-    /// Before the events of a run.
+    /// Called before the events of a run.
     pub fn begin(&mut self, header: &Header) {
         self.asked.selection.begin(header);
         for analysis in &mut self.all {
@@ -83,7 +83,7 @@ impl Analyses {
         }
     }
 
-    /// After the last event of a run that is not shown to its end.
+    /// Called after the last event of a run that is not shown to its end.
     pub fn abandon(&mut self, unfinished: &Unfinished) {
         for analysis in &mut self.all {
             analysis.abandon(unfinished);

@@ -14,7 +14,7 @@ use crate::{
 
 /// Answers one question about events.
 pub trait Analysis {
-    /// Before the events of a run.
+    /// Called before the events of a run.
     fn begin(&mut self, _header: &Header) {}
 
     /// Adds a selected event.
@@ -26,7 +26,7 @@ pub trait Analysis {
     /// Ends a run whose end was recorded. Only the summary of a live run has sums.
     fn end(&mut self, _summary: &Summary) {}
 
-    /// After the last event of a run that is not shown to its end. Only a closing page has sums in it.
+    /// Called after the last event of a run that is not shown to its end. Only a closing page has sums in it.
     fn abandon(&mut self, _unfinished: &Unfinished) {}
 
     /// The answer.
@@ -47,7 +47,7 @@ pub enum Audience {
 pub enum Occasion {
     /// At the end of a live run: its closing page.
     Closing {
-        /// Whether to say what to do if nothing moved.
+        /// Whether to give hints if nothing moved.
         hints: bool,
     },
     /// After all recordings have been read.
@@ -91,7 +91,7 @@ impl Question {
 pub struct Input {
     /// Whether some parts could not be read.
     pub is_damaged: bool,
-    /// The files of runs that are there.
+    /// The files of runs that are present.
     pub parts: Parts,
 }
 

@@ -31,9 +31,9 @@ struct Outcome {
     header: Header,
     losses: Losses,
     so_far: SoFar,
-    /// What is known without its end.
+    /// The facts that are known without its end.
     known: Unfinished,
-    /// None: nobody knows how it ended.
+    /// None: it is not known how it ended.
     summary: Option<Summary>,
 }
 
@@ -52,7 +52,7 @@ impl Outcome {
         self.summary.as_ref().map(|summary| summary.books.balanced())
     }
 
-    /// Before everything else: what was lost and when, and whether the books balance.
+    /// Warnings before everything else: the losses with their times, and whether the books balance.
     fn warnings(&self, name: &str, rows: usize) -> Vec<Note> {
         let name = || Cell::from(name.to_owned());
         let mut notes = Vec::new();
@@ -78,7 +78,7 @@ impl Outcome {
         notes
     }
 
-    /// Its page: how it ended, if that is known and all of it is wanted.
+    /// Its page, with its end if that is known and no selection was made.
     fn page(&self, occasion: Occasion) -> Vec<Section> {
         match &self.summary {
             Some(summary) if !self.known.selected => page::closing(&self.header, &self.known.totals, summary, occasion),
@@ -140,10 +140,10 @@ const COLUMNS: [&str; 12] = [
 struct Runs {
     /// Whether the run is live: then the sums come from its summary.
     live: bool,
-    /// Some events are left out before they come here.
+    /// Whether the events were selected before they are added.
     selected: bool,
     outcomes: Vec<Outcome>,
-    /// The index of the run whose events come.
+    /// The index of the run whose events are being added.
     current: usize,
 }
 
@@ -163,14 +163,14 @@ impl Runs {
         self.outcomes.get_mut(self.current)
     }
 
-    /// After the last event of the run.
+    /// Called after the last event of the run.
     fn ended(&mut self, known: &Unfinished) {
         let (live, selected) = (self.live, self.selected);
         let Some(run) = self.current() else { return };
         if live {
             run.known.totals = known.totals.clone();
         }
-        // A run may come in stretches, with others between them.
+        // The parts of a run may be read with other runs between them.
         let before = std::mem::replace(&mut run.known.kept, known.kept.clone()).damaged;
         if !live {
             run.known.kept.damaged.add(before);
@@ -209,7 +209,7 @@ impl Analysis for Runs {
 
     fn end(&mut self, summary: &Summary) {
         if self.outcomes.is_empty() {
-            // It ended before it began.
+            // The run ended before it began.
             self.begin(&Header::unknown());
         }
         self.ended(&Unfinished {

@@ -18,14 +18,14 @@ use crate::{
 pub struct Condition {
     key: Key,
     value: String,
-    /// An event had the value.
+    /// Whether an event had the value.
     met: bool,
-    /// Until then the values of events, where there are few.
+    /// The values of events until one has the value, if the key has few values.
     occurred: BTreeSet<Value>,
 }
 
 impl Condition {
-    /// Before any event.
+    /// A condition before the first event.
     #[must_use]
     pub fn new(key: Key, value: String) -> Self {
         Self {
@@ -36,7 +36,7 @@ impl Condition {
         }
     }
 
-    /// Whether that value of an event is the wanted one.
+    /// Whether `value` of an event is the wanted one.
     fn holds(&mut self, value: Option<Value>) -> bool {
         let Some(value) = value else { return false };
         let holds = is_called(&value, &self.value);
@@ -47,7 +47,7 @@ impl Condition {
         holds
     }
 
-    /// Why there can be no such value; None: there can.
+    /// Why this value cannot exist; None if it can.
     fn refusal(&self) -> Option<String> {
         let vocabulary = vocabulary(self.key)?;
         if self.met || vocabulary.contains(&&*self.value) {
@@ -71,7 +71,7 @@ impl fmt::Display for Condition {
     }
 }
 
-/// The values that a key can have, where recordings share a vocabulary. A newer kernel may have more.
+/// The values that a key can have, if recordings share a vocabulary. A newer kernel may have more.
 fn vocabulary(key: Key) -> Option<Vec<&'static str>> {
     match key {
         Key::Reason => Some(Reason::known().collect()),
@@ -88,7 +88,7 @@ fn vocabulary(key: Key) -> Option<Vec<&'static str>> {
     }
 }
 
-/// Whether a recording has only a few values of it, which a message can list.
+/// Whether a recording has only a few values of the key, which a message can list.
 fn has_few_values(key: Key) -> bool {
     match key {
         Key::Reason | Key::Verdict | Key::Nodes | Key::Order | Key::Host => true,
@@ -96,21 +96,21 @@ fn has_few_values(key: Key) -> bool {
     }
 }
 
-/// What an event must have; of several conditions all must hold.
+/// The conditions that an event must meet; all of them must hold.
 #[derive(Clone, Debug)]
 pub struct Selection {
     /// One of these processes; empty: any.
     pids: Vec<u32>,
-    /// Not so long after the begin of its run.
+    /// The earliest time after the begin of the event's run.
     since: Option<Nanos>,
-    /// No later.
+    /// The time after the begin of the run before which the event must be.
     until: Option<Nanos>,
     conditions: Vec<Condition>,
-    /// The run whose events come.
+    /// The run whose events are being checked.
     run: Run,
-    /// Events that were looked at.
+    /// Events that were checked.
     looked_at: u64,
-    /// How many of them are wanted.
+    /// The number of selected events.
     taken: u64,
 }
 
@@ -139,7 +139,7 @@ impl Selection {
         }
     }
 
-    /// Before the events of a run.
+    /// Called before the events of a run.
     pub fn begin(&mut self, header: &Header) {
         self.run = Run::from(header);
     }
@@ -155,7 +155,7 @@ impl Selection {
         !self.pids.is_empty() || !self.conditions.is_empty()
     }
 
-    /// Whether an event of the run is wanted.
+    /// Whether an event of the run is selected.
     pub fn takes(&mut self, event: &Event) -> bool {
         self.looked_at += 1;
         let takes = self.in_time(event.at())
@@ -184,7 +184,7 @@ impl Selection {
         self.conditions_hold(|key, run| key.of_unmapped(moved, run)) && self.pids.is_empty()
     }
 
-    /// Whether all conditions hold. Each sees its value, whatever the others say.
+    /// Whether all conditions hold. Each is checked with its value, whatever the results of the others.
     fn conditions_hold(&mut self, value: impl Fn(Key, &Run) -> Option<Value>) -> bool {
         let mut all = true;
         for condition in &mut self.conditions {
@@ -205,7 +205,7 @@ impl Selection {
         self.conditions.iter().find_map(Condition::refusal)
     }
 
-    /// That nothing that was there is wanted; None: something is, or everything is wanted.
+    /// The message that no event was selected; None: some are, or there is no condition.
     #[must_use]
     pub fn nothing_matches(&self) -> Option<String> {
         if !self.filters() || self.taken > 0 {
@@ -238,7 +238,7 @@ impl fmt::Display for Selection {
     }
 }
 
-/// Whether the text names the value: as rows show it, or a process by its number or its name.
+/// Whether the text names the value: as rows show it, or for a process by its number or its name.
 fn is_called(value: &Value, text: &str) -> bool {
     let or = match value {
         Value::Process(tgid, comm) => tgid.to_string() == text || comm.as_deref() == Some(text),
@@ -256,7 +256,7 @@ mod tests {
     use super::*;
     use crate::{made_up, units::Tgid};
 
-    /// Which of two events are wanted, and how it went.
+    /// Selects from two events; returns the selection, and for each event whether it is selected.
     fn looked(conditions: &[(Key, &str)]) -> (Selection, [bool; 2]) {
         let conditions = conditions.iter();
         let conditions = conditions.map(|(key, value)| Condition::new(*key, (*value).to_owned()));
@@ -275,7 +275,7 @@ mod tests {
             refusal.starts_with("--where reason=numa: no such reason; there are collapse, compaction, "),
             "{refusal}"
         );
-        // Those that tracer knows, and those that events have.
+        // These are reasons that tracer knows, and reasons that events have.
         for known in ["numa_misplaced", "syscall_or_cpuset", "swap_in", "reason_77"] {
             assert!(refusal.contains(known), "{refusal}");
         }

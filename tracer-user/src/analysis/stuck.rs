@@ -44,7 +44,7 @@ pub(super) fn new(asked: &Question) -> Option<Box<dyn Analysis>> {
 }
 
 impl Analysis for StuckByProcess {
-    /// Frames of another run are others.
+    /// Equal frames of different runs are different folios.
     fn begin(&mut self, header: &Header) {
         self.host = Arc::from(&*header.host);
         self.known = Stuck::default();

@@ -1,4 +1,4 @@
-//! Tables of moves by what they have in common.
+//! Tables of moves, grouped by keys.
 //! Input: the moves of one or several runs.
 
 use std::sync::Arc;
@@ -188,7 +188,7 @@ fn sums_columns() -> [Column; 7] {
     ]
 }
 
-/// The sums of a group, one cell for each of those columns.
+/// The sums of a group, one cell for each column.
 fn sums(group: &Group) -> [Cell; 7] {
     [
         group.pages.into(),

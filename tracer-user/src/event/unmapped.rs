@@ -1,4 +1,4 @@
-//! A folio that moved without a mapping: page cache that nobody maps, or memory of a process that was exiting.
+//! A folio that moved without a mapping: page cache that no process maps, or memory of a process that was exiting.
 //! Made by `correlate`; read by every sink.
 
 use std::{fmt, sync::Arc};

@@ -19,7 +19,7 @@ use crate::{
 /// Feeds a sink. Each run that it begins is finished or abandoned, once.
 pub struct Feed<'s> {
     sink: &'s mut dyn Sink,
-    /// Whether the sink makes its own sums.
+    /// Whether the sink computes its own sums.
     own_sums: bool,
     run: Option<Run>,
 }
@@ -33,7 +33,7 @@ struct Run {
 }
 
 impl<'s> Feed<'s> {
-    /// Feeds that sink; no run has begun.
+    /// A feed of `sink` in which no run has begun.
     #[must_use]
     pub fn new(sink: &'s mut dyn Sink) -> Self {
         Self {
@@ -109,10 +109,10 @@ impl<'s> Feed<'s> {
         }
     }
 
-    /// Ends the run, of which that much is here.
+    /// Ends the run. `kept` describes the part of it that was read.
     ///
     /// # Errors
-    /// Those of the sink.
+    /// The errors of the sink.
     pub fn finish(&mut self, finished: Finished, kept: Kept) -> io::Result<Summary> {
         self.started()?;
         let totals = self.run.take().map(|run| run.totals).unwrap_or_default();
@@ -135,10 +135,10 @@ impl<'s> Feed<'s> {
         self.sink.finish(&summary).map(|()| summary)
     }
 
-    /// Ends the run, if one has begun, without knowing how it ended. That much of it is here.
+    /// Ends the run, if one has begun, without the facts about its end. `kept` describes the part of it that was read.
     ///
     /// # Errors
-    /// Those of the sink.
+    /// The errors of the sink.
     pub fn abandon(&mut self, kept: Kept) -> io::Result<()> {
         let Some(Run { totals, lost, .. }) = self.run.take() else {
             return Ok(());

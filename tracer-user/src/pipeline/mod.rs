@@ -56,7 +56,7 @@ pub enum End {
     Asked,
     /// Every traced process has exited.
     TargetsGone,
-    /// Nobody reads the output any more.
+    /// The reader of the output is gone.
     BrokenPipe,
     /// The output has reached its largest size.
     Full,
@@ -95,7 +95,7 @@ impl<'s> Pipeline<'s> {
         })
     }
 
-    /// Runs until `asked` is ready, the targets have exited, or nobody reads the output.
+    /// Runs until `asked` is ready, the targets have exited, or the reader of the output is gone.
     ///
     /// # Errors
     /// When the sink cannot be written. Call [`Pipeline::finish`] nevertheless.

@@ -27,13 +27,13 @@ pub enum ReplayError {
     Sink(#[from] io::Error),
 }
 
-/// Feeds the runs of recordings into a sink: each is begun, and finished or abandoned, once. A run goes on in the next
-/// file of its rotation.
+/// Feeds the runs of recordings into a sink: each is begun once, and finished or abandoned once. A run continues in the
+/// next file of its rotation.
 pub struct Replay<'s> {
     feed: Feed<'s>,
-    /// What is known of the recordings that were read so far.
+    /// Facts about the recordings that were read so far.
     pub input: Input,
-    /// What is missing from the files of the run, without the one that is being read.
+    /// The damage in the run's files, except in the file that is being read.
     damaged: Damaged,
     file: File,
 }
@@ -47,7 +47,7 @@ struct File {
 }
 
 impl<'s> Replay<'s> {
-    /// Into that sink; no run has begun.
+    /// A replay into `sink`; no run has begun.
     #[must_use]
     pub fn new(sink: &'s mut dyn Sink) -> Self {
         Self {
@@ -91,16 +91,16 @@ impl<'s> Replay<'s> {
         }
         self.close_file();
         if self.feed.run().is_none() {
-            // What stands behind the end of a run is no part of the next one.
+            // Data after the end of a run does not belong to the next one.
             self.damaged = Damaged::default();
         }
         Ok(())
     }
 
-    /// After the last recording.
+    /// Ends the last run, after the last recording.
     ///
     /// # Errors
-    /// Those of the sink.
+    /// The errors of the sink.
     pub fn end(&mut self) -> io::Result<()> {
         self.abandon()
     }
@@ -118,7 +118,7 @@ impl<'s> Replay<'s> {
         self.feed.begin(&begin.header)
     }
 
-    /// All headers of a run may be damaged: the feed begins one of which nothing is known.
+    /// Notes that the feed begins a run without any facts, because all of its headers may be damaged.
     fn started(&mut self) {
         if self.feed.run().is_none() {
             self.input.parts.begin_headless();
@@ -143,11 +143,11 @@ impl<'s> Replay<'s> {
         Ok(())
     }
 
-    /// A file ends here. Its run goes on in the next file of its rotation, unless it says how the run ended.
+    /// Handles the end of a file. The run continues in the next file of its rotation, unless `end` says how it ended.
     fn end_file(&mut self, end: End) -> io::Result<()> {
         self.input.parts.end(&end);
         let File { events, damaged } = &mut self.file;
-        // Where damage took the count of what it took, the count of the whole file gives it back.
+        // If a damaged block has lost its number of events, the number of events of the whole file reveals it.
         let written = end.events.saturating_add(end.unwritten);
         let known = events.saturating_add(damaged.events);
         if damaged.unknown > 0 && written > known {
@@ -170,7 +170,7 @@ impl<'s> Replay<'s> {
         self.feed.abandon(kept)
     }
 
-    /// What there is of the run that ends.
+    /// The part of the ending run that was read.
     fn kept(&mut self) -> Kept {
         let files = self.feed.run().and_then(|run| self.input.parts.of(run));
         Kept {
@@ -180,7 +180,7 @@ impl<'s> Replay<'s> {
     }
 }
 
-/// Feeds one recording, and reports to `missing` each part that is missing from it. Returns what is known of it.
+/// Feeds one recording, and reports to `missing` each part that is missing from it. Returns facts about it.
 ///
 /// # Errors
 /// [`ReplayError`]: the sink was not finished.
@@ -303,7 +303,7 @@ mod tests {
         assert!(input.is_whole());
     }
 
-    /// Nothing more than a sink needs.
+    /// A sink with only the required method.
     #[derive(Default)]
     struct Count(u64);
 
@@ -343,7 +343,7 @@ mod tests {
             assert!(taken > 0);
             let shown = String::from_utf8(shown).unwrap();
             let summary: serde_json::Value = serde_json::from_str(shown.lines().last().unwrap()).unwrap();
-            // Where the block does not say how many, the end of the file does.
+            // If the block has lost its number of events, the end of the file reveals it.
             assert_eq!(summary["damaged"]["events"], taken, "{summary}");
             assert_eq!(summary["damaged"]["unknown"], 0);
             let recorded = made_up::summary().books.lost.events();
@@ -424,7 +424,7 @@ mod tests {
             ];
             for sink in sinks {
                 let mut recording = RecordingFile::new(&file[..]).unwrap();
-                // That it cannot be written again is an error, no panic.
+                // If it cannot be written again, the result is an error and not a panic.
                 let _ = replay(&mut recording, sink, |_| {});
             }
         }

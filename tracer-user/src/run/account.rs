@@ -69,7 +69,7 @@ impl Check {
 /// The properties of a run that its accounts depend on.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
-    /// The source does not see folios that nobody maps: `moved` lacks them.
+    /// The source does not see folios that no process maps: `moved` lacks them.
     pub blind_to_unmapped: bool,
     numa: Option<u8>,
     demotion: Option<u8>,

@@ -1,4 +1,4 @@
-//! Pages that have no owner: none was found, or nobody searched.
+//! Pages without an owner: none was found, or none was searched for.
 //! Input: counted by `correlate`.
 
 use serde::{Deserialize, Serialize};

@@ -9,7 +9,7 @@ use crate::kernel::hooks::Kinds;
 pub struct Coverage {
     /// The kinds of moves that it sees.
     pub kinds: Kinds,
-    /// It sees moves of folios that nobody maps.
+    /// It sees moves of folios that no process maps.
     pub unmapped: bool,
     /// It sees folios that could not be moved.
     pub failures: bool,

@@ -1,34 +1,34 @@
-//! What there is of a run where it is read again: which files of its rotation, and what damage took.
-//! Input: filled while recordings are read; nothing of a live run is missing.
+//! The part of a run that a recording holds: the files of its rotation, and the damage.
+//! Input: filled while recordings are read; a live run is complete.
 
 use crate::{run::totals::Totals, units::Nanos};
 
-/// What there is of a run.
+/// The part of a run that a recording holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Kept {
     /// Some files of a rotation; None: all of them, or the run has only one.
     pub part: Option<Part>,
-    /// What cannot be read of them.
+    /// The damage in them.
     pub damaged: Damaged,
 }
 
 /// Some files of a rotated run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Part {
-    /// Stretches of files, numbered from 0: the first and the last of each.
+    /// Ranges of files, numbered from 0: the first and the last of each.
     pub files: Vec<(u32, u32)>,
-    /// The earliest and the latest event in them, from the begin of the run; None: there is no event.
+    /// The earliest and the latest event in them, from the begin of the run; None: there are no events.
     pub period: Option<(Nanos, Nanos)>,
 }
 
-/// What a recording should hold and does not.
+/// The data that a recording has lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Damaged {
     /// Events that are known to be missing.
     pub events: u64,
     /// Bytes that cannot be read.
     pub bytes: u64,
-    /// Places where an unknown number of events is missing, perhaps none.
+    /// Places at which an unknown number of events is missing, perhaps none.
     pub unknown: u64,
 }
 
@@ -39,7 +39,7 @@ impl Damaged {
         *self == Self::default()
     }
 
-    /// Adds what else is missing.
+    /// Adds more losses.
     pub fn add(&mut self, other: Self) {
         // A damaged recording may contain any number.
         self.events = self.events.saturating_add(other.events);
@@ -48,17 +48,17 @@ impl Damaged {
     }
 }
 
-/// What is known of a run that is not shown to its end: the recording does not have the end, or only some of the events
-/// are selected, to which neither the duration nor the books belong.
+/// Facts about a run that is not shown to its end: the recording lacks the end, or only some of the events are
+/// selected. The duration and the books do not apply to a selection.
 #[derive(Clone, Debug, Default)]
 pub struct Unfinished {
     /// Sums over the events that are shown.
     pub totals: Totals,
-    /// Events that were lost while the run was recorded, as far as its recording says so.
+    /// Events that were lost while the run was recorded, as far as its recording shows.
     pub lost: u64,
-    /// What there is of it.
+    /// The part of it that was read.
     pub kept: Kept,
-    /// Only some of its events are selected.
+    /// Whether only some of its events are selected.
     pub selected: bool,
 }
 

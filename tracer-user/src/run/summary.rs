@@ -15,13 +15,13 @@ pub struct Summary {
     pub totals: Totals,
     /// The books, with all losses.
     pub books: Books,
-    /// CPU time of this process before the first event could come.
+    /// CPU time of this process before the first event was possible.
     pub startup_cpu: Nanos,
     /// CPU time of this process while tracing.
     pub cpu: Nanos,
     /// Peak memory of this process, bytes.
     pub max_rss: u64,
-    /// What there is of the run, if it is read again.
+    /// The part of the run that was read, if it is replayed.
     pub kept: Kept,
 }
 

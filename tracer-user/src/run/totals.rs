@@ -1,4 +1,4 @@
-//! Sums over events: by reason and node pair, by verdict, and how long accesses waited.
+//! Sums over events: by reason and node pair, by verdict, and the time that accesses waited.
 //! Input: every event of a run.
 
 use std::collections::BTreeMap;

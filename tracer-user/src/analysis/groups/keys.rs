@@ -102,7 +102,7 @@ impl Key {
         }
     }
 
-    /// The value for a move of a folio that nobody maps; None if it has none.
+    /// The value for a move of a folio that no process maps; None if it has none.
     #[must_use]
     pub fn of_unmapped(self, moved: &UnmappedMove, run: &Run) -> Option<Value> {
         Some(match self {

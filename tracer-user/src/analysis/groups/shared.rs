@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use crate::{event::Move, run::folios::Folios, units::Tid};
 
-/// Threads whose folio is remembered; more than move pages at the same time.
+/// Threads whose folio is remembered. Fewer threads move pages at the same time.
 const MOST: usize = 1 << 12;
 
 /// The folio that each thread is moving. A thread restores all mappings of a folio before those of the next one

@@ -48,7 +48,7 @@ pub(super) fn closing(header: &Header, totals: &Totals, summary: &Summary, occas
     let mut sections = vec![Section::notes(notes)];
     sections.extend(sums::sections(totals, summary.books.compaction_deferred));
     let compaction = &totals.compaction;
-    // Of a part of a run nobody knows that.
+    // Allocations may have waited for passes that were lost.
     if compaction.runs > 0 && compaction.direct.is_empty() && summary.books.lost.compactions == 0 {
         let none = Note::more(cells!["no allocation waited for compaction"]);
         sections.push(Section::notes(vec![none]));
@@ -116,7 +116,7 @@ fn pages(pages: u64) -> Cell {
     Cell::Counted(pages, "page", "pages")
 }
 
-/// How much moved in how much time, and how much was lost. `none` has the words for nothing, and what is said about them.
+/// How much moved in how much time, and how much was lost. `none` has the text for no moves, and its explanation.
 fn head(
     totals: &Totals,
     time: Option<Nanos>,
@@ -140,7 +140,7 @@ fn head(
     head
 }
 
-/// That no move was seen, and how many pages the kernel counted all the same.
+/// The text for no moves, with the number of pages that the kernel counted nevertheless.
 fn none_moved(kernel: u64, lost: u64) -> (&'static str, Vec<Cell>) {
     match kernel {
         0 => ("no page moved", Vec::new()),
@@ -152,7 +152,7 @@ fn none_moved(kernel: u64, lost: u64) -> (&'static str, Vec<Cell>) {
     }
 }
 
-/// What there is of a run that was recorded, where that is not all. Reports say beforehand what is missing.
+/// The part of a recorded run that was read, if it is incomplete. Reports state beforehand what is missing.
 fn kept(kept: &Kept, duration: Option<Nanos>, occasion: Occasion) -> Vec<Note> {
     let part = kept.part.as_ref().map(|part| missing::here(part, duration));
     let missing = missing::missing(&kept.damaged).filter(|_| occasion != Occasion::Report);
@@ -162,7 +162,7 @@ fn kept(kept: &Kept, duration: Option<Nanos>, occasion: Occasion) -> Vec<Note> {
         .collect()
 }
 
-/// How the pages that moved are mapped; nothing where each has one mapping.
+/// How the pages that moved are mapped; None if each has one mapping.
 fn mapped(totals: &Totals) -> Option<Note> {
     let mapped = totals.pages.saturating_sub(totals.unmapped);
     if totals.unmapped == 0 && totals.mappings == mapped {
