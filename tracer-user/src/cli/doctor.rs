@@ -1,5 +1,5 @@
-//! `tracer doctor`: collects the facts, has them examined and prints the findings.
-//! Input: /proc, /sys, the kernel's answers to each hook. What cannot be read is itself a finding, never an error.
+//! `tracer doctor`: collects the facts, examines them and prints the findings.
+//! Input: /proc, /sys, the kernel's answers to each hook. An unreadable fact is itself a finding, never an error.
 
 use std::{
     fs::{self, File},
@@ -37,11 +37,11 @@ use crate::{
 /// `PROC_USER_INIT_INO`, include/linux/proc_ns.h (6.18 and later: `USER_NS_INIT_INO`, include/uapi/linux/nsfs.h).
 const INITIAL_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
 
-/// What `tracer doctor` may be told.
+/// The options of `tracer doctor`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit codes: 0 some backend works, 1 none does.")]
 pub struct Args {
-    /// Print one JSON object a line, one for each check and one with the backend
+    /// Print one JSON object a line: one for each check, and one with the backend
     #[arg(long)]
     pub json: bool,
 }
@@ -90,7 +90,7 @@ fn collect() -> Facts {
     }
 }
 
-/// The kernel's types, and with their offsets the trial of every hook.
+/// The kernel's types, and the trial of every hook with their offsets.
 fn kernel_types() -> (Result<Btf, String>, Hooks) {
     let path = Path::new(types::VMLINUX);
     let config = match KernelTypes::read(path).and_then(|types| Ok((types.config()?, types))) {
@@ -112,7 +112,7 @@ fn kernel_types() -> (Result<Btf, String>, Hooks) {
     (Ok(types), hooks)
 }
 
-/// `la57` is among the flags only where the kernel uses it (arch/x86/kernel/cpu/common.c).
+/// `la57` is among the flags only if the kernel uses it (arch/x86/kernel/cpu/common.c).
 fn paging_levels() -> Option<u8> {
     if !cfg!(target_arch = "x86_64") {
         return None;
@@ -163,7 +163,7 @@ fn chosen(words: &str) -> Option<String> {
     words.find_map(|word| Some(word.strip_prefix('[')?.strip_suffix(']')?.to_owned()))
 }
 
-/// What pagemap says of a page touched just now.
+/// The frame of a page that was touched just now, as pagemap shows it.
 fn own_frame() -> OwnFrame {
     let touched = black_box(Box::new(1u8));
     let address = VirtAddr((&raw const *touched).addr() as u64);
@@ -173,7 +173,7 @@ fn own_frame() -> OwnFrame {
         Ok(()) => match words.first().map(|&word| Frame::decode(word)) {
             Some(Frame::Present(_)) => OwnFrame::Visible,
             Some(Frame::Hidden) => OwnFrame::Hidden,
-            // Moved or swapped out in this moment, or a kernel without CONFIG_PROC_PAGE_MONITOR.
+            // The page was just moved or swapped out, or the kernel lacks CONFIG_PROC_PAGE_MONITOR.
             _ => OwnFrame::Unreadable("a page in use is shown as absent".to_owned()),
         },
         Err(LookupError::Open { source, .. } | LookupError::Read(source)) => OwnFrame::Unreadable(source.to_string()),
@@ -181,7 +181,7 @@ fn own_frame() -> OwnFrame {
     }
 }
 
-/// The number that this /proc gives to this process; it may be another namespace's /proc.
+/// The number of this process in this /proc, which may belong to another namespace.
 fn own_number() -> u32 {
     fs::read_link("/proc/self")
         .ok()
@@ -189,13 +189,13 @@ fn own_number() -> u32 {
         .unwrap_or_else(std::process::id)
 }
 
-/// Whether the file can be opened and gives a word.
+/// Checks that the file can be opened and that a word can be read.
 fn first_word(path: &Path) -> Result<(), String> {
     let read = File::open(path).and_then(|mut file| io::Read::read_exact(&mut file, &mut [0; 8]));
     read.map_err(|e| e.to_string())
 }
 
-/// The value of `hidepid` among the options of the last mount on /proc; None without it, or where it hides nothing.
+/// The value of `hidepid` among the options of the last mount on /proc; None if it is absent or hides nothing.
 fn hidepid(mounts: &str) -> Option<String> {
     let mut fields = mounts
         .lines()

@@ -1,18 +1,18 @@
-//! The errors of the command, how they are reported, and the exit codes that they give.
-//! Input: whatever kept the command from doing what it was to do.
+//! The errors of the command, their messages, and their exit codes.
+//! Input: errors of all other modules.
 
 use std::io::{self, Write as _};
 
 use crate::{session::command::CannotRun, source::bpf::attach};
 
-/// A request that makes no sense, or a target that cannot be traced: said in one line, exit code 2.
+/// A request that makes no sense, or a target that cannot be traced. It is reported in one line, with exit code 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Refused(pub String);
 
-/// Prints an error for a person: what, why, and what to do.
+/// Prints an error for a person: what happened, why, and what to do.
 pub fn report(error: &anyhow::Error) {
-    // Where an error's own words give its cause, the cause is not said again. Where nobody hears it, the exit code tells.
+    // A cause that the error's own text contains is not repeated. If stderr cannot be written, the exit code remains.
     let _ = writeln!(io::stderr(), "tracer: {}", attach::chain(error.as_ref()));
 }
 

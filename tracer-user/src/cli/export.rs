@@ -1,4 +1,4 @@
-//! `tracer export`: recordings in the formats of other programs.
+//! `tracer export`: writes recordings in the formats of other programs.
 //! Input: the parsed command line; recordings.
 
 use std::{
@@ -46,11 +46,11 @@ Examples:
   tracer export --format folded --by process,vma,reason tracer.data | flamegraph.pl > moves.svg
                                                  a flame graph of pages
   tracer export --format perfetto -o moves.pftrace tracer.data
-                                                 a timeline, to be opened in ui.perfetto.dev
+                                                 a timeline for ui.perfetto.dev
 
-A file is at its place only when it is whole. docs/export.md has the columns, and queries for those programs.";
+A file appears only when it is complete. docs/export.md describes the columns, with queries for those programs.";
 
-/// The frames of a stack, unless others are asked for.
+/// The default frames of a stack.
 const FRAMES: [Key; 3] = [Key::Process, Key::Vma, Key::Reason];
 
 #[derive(Debug, clap::Args)]
@@ -64,15 +64,15 @@ pub struct Args {
     #[arg(long, value_name = "FORMAT", value_enum)]
     pub format: Format,
 
-    /// What the rows of csv and parquet are [default: moves]
+    /// The rows of csv and parquet [default: moves]
     #[arg(long, value_name = "KIND", value_enum)]
     pub kind: Option<Kind>,
 
-    /// The frames of folded stacks, the outermost first (comma-separated) [default: process,vma,reason]
+    /// The frames of folded stacks, outermost first (comma-separated) [default: process,vma,reason]
     #[arg(long, value_name = "KEY", value_delimiter = ',', value_enum)]
     pub by: Vec<Key>,
 
-    /// Where to: a file, or with --partition a directory; - is standard output
+    /// The file to write, or the directory with --partition; - is standard output
     #[arg(short, long, value_name = "OUT", default_value = "-")]
     pub output: PathBuf,
 
@@ -80,23 +80,23 @@ pub struct Args {
     #[arg(long)]
     pub partition: bool,
 
-    /// Replace files that are there
+    /// Replace existing files
     #[arg(long)]
     pub force: bool,
 }
 
-/// What other programs read.
+/// A format of another program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// JSON lines, as --json prints them: everything
+    /// JSON lines with all events, as --json prints them
     Jsonl,
-    /// Comma-separated values with a line of names: one table
+    /// One table as comma-separated values, with a line of names
     Csv,
-    /// A table in columns, packed with zstd
+    /// One table in columns, packed with zstd
     Parquet,
-    /// Folded stacks for flame graphs, pages as their weight
+    /// Folded stacks for flame graphs, weighted by pages
     Folded,
-    /// A timeline for ui.perfetto.dev: everything
+    /// A timeline of all events for ui.perfetto.dev
     Perfetto,
 }
 
@@ -108,16 +108,16 @@ impl ValueEnum for Kind {
     fn to_possible_value(&self) -> Option<PossibleValue> {
         let help = match self {
             Self::Moves => "Runs of pages that moved",
-            Self::Unmapped => "Folios that moved and that nobody maps",
-            Self::Failures => "Folios that could not be moved, a row for each mapping of theirs that is known",
+            Self::Unmapped => "Folios that moved and are not mapped",
+            Self::Failures => "Folios that could not be moved, one row for each known mapping",
             Self::Compactions => "Runs of compaction",
         };
         Some(PossibleValue::new(self.name()).help(help))
     }
 }
 
-/// Feeds a format what it takes, and counts the rest. The format is begun by the first run: of what is no recording no
-/// byte is written.
+/// Feeds the events that a format takes, and counts the others. The first run begins the format, so that nothing is
+/// written if the input is not a recording.
 struct Taken<'a> {
     open: Box<dyn Fn() -> io::Result<Box<dyn Export>> + 'a>,
     export: Option<Box<dyn Export>>,
@@ -164,10 +164,10 @@ impl Sink for Taken<'_> {
     }
 }
 
-/// Runs `tracer export`. The exit code is 1 where something is missing from a recording.
+/// Runs `tracer export`. The exit code is 1 if something is missing from a recording.
 ///
 /// # Errors
-/// When the options contradict each other, a recording cannot be read, or the output not be written.
+/// When the options contradict each other, a recording cannot be read, or the output cannot be written.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     args.check()?;
     match args.export() {
@@ -191,9 +191,9 @@ impl Args {
             && self.to_stdout()
             && io::stdout().is_terminal()
         {
-            "this format is nothing for a terminal: -o FILE"
+            "this format cannot be shown on a terminal: -o FILE"
         } else if self.format == Format::Parquet && !cfg!(feature = "parquet") {
-            "this tracer was built without Parquet: build it with the feature parquet, or take --format csv"
+            "this tracer was built without Parquet: build it with the feature parquet, or use --format csv"
         } else {
             return Ok(());
         };
@@ -236,7 +236,7 @@ impl Args {
         Ok(reading.end())
     }
 
-    /// What the host is, a data set says by its directories.
+    /// The table. A data set names the host in its directories, not in a column.
     fn table(&self) -> Table {
         Table {
             kind: self.kind.unwrap_or(Kind::Moves),
@@ -284,7 +284,7 @@ impl Format {
     }
 }
 
-/// Says what has no place in the format.
+/// Reports the events that have no place in the format.
 fn tell(left_out: &BTreeMap<Kind, u64>) {
     let counts: Vec<String> = left_out
         .iter()

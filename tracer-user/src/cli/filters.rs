@@ -10,25 +10,25 @@ use crate::{
     units::Order,
 };
 
-/// Which moves are wanted. Each option narrows the choice; within one, any of the values will do.
+/// The selection of moves. All options that are given must match; for one option any of its values may match.
 #[derive(Clone, Debug, Default, clap::Args)]
 #[group(skip)]
-#[command(next_help_heading = "Filters (all given must hold; of several values of one, any)")]
+#[command(next_help_heading = "Filters (all that are given must match, each with any of its values)")]
 pub struct Args {
-    /// Only processes in this cgroup (v2) or below it, also those that enter it later; a path, or 0::PATH as
+    /// Only processes in this cgroup (v2) or below it, including those that enter it later; a path, or 0::PATH as
     /// /proc/PID/cgroup prints it; may be repeated
     #[arg(long, value_name = "PATH", value_parser = values::cgroup)]
     pub cgroup: Vec<String>,
 
-    /// Only processes of this name: * any characters, ? one; the kernel keeps 15 bytes of a name
+    /// Only processes with this name: * matches any characters, ? one; the kernel keeps 15 bytes of a name
     #[arg(long, value_name = "PATTERN", value_delimiter = ',', value_parser = values::pattern)]
     pub comm: Vec<String>,
 
-    /// Only what this process moves, fails to move or compacts, or threads of this name: kcompactd*
+    /// Only what this process, or threads with this name (kcompactd*), move, fail to move or compact
     #[arg(long, value_name = "PID|PATTERN", value_delimiter = ',', value_parser = values::actor)]
     pub actor: Vec<Actor>,
 
-    /// Only moves, failures and compaction for this reason: compaction; an unknown one lists what there is
+    /// Only moves, failures and compaction for this reason, such as compaction; an unknown name lists the known ones
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub reason: Vec<String>,
 

@@ -1,4 +1,4 @@
-//! `tracer merge`: recordings, joined into one.
+//! `tracer merge`: joins recordings into one.
 //! Input: the parsed command line; recordings.
 
 use std::{
@@ -29,16 +29,16 @@ Examples:
   tracer merge -o day.data a.data b.data          one file, run behind run, the earliest first
   tracer merge -o day.data tracer.data*           the files of a run that was rotated, as one run
   tracer merge --redact -o public.data tracer.data
-                                                  a copy to show around
+                                                  a copy for others
 
---redact: frames get stand-ins, which keep what is the same frame, what are neighbours within 2 MiB, and
-the node. Files, devices, inodes and names of memory get stand-ins, too; the command line is left
-out. What remains: names and numbers of processes, addresses, times, and the name of the machine.";
+--redact: frames get stand-ins, which keep equal frames equal, neighbours within 2 MiB neighbours, and
+the node the same. Files, devices, inodes and names of memory get stand-ins, too; the command line
+is left out. Names and numbers of processes, addresses, times, and the name of the machine remain.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Recordings, in whatever order; - is standard input
+    /// Recordings in any order; - is standard input
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
 
@@ -46,23 +46,23 @@ pub struct Args {
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
 
-    /// Replace the file if it is there
+    /// Replace the file if it exists
     #[arg(long)]
     pub force: bool,
 
-    /// Write stand-ins for frames and for whatever tells of files
+    /// Write stand-ins for frames and for everything that names files
     #[arg(long)]
     pub redact: bool,
 }
 
-/// Runs `tracer merge`. The exit code is 1 where something is missing from a recording.
+/// Runs `tracer merge`. The exit code is 1 if something is missing from a recording.
 ///
 /// # Errors
-/// When one cannot be read, or the output not be written.
+/// When a recording cannot be read, or the output cannot be written.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let to_stdout = args.output == Path::new("-");
     if to_stdout && io::stdout().is_terminal() {
-        return Err(Refused("a recording is nothing for a terminal: send it into a file or a pipe".to_owned()).into());
+        return Err(Refused("a recording cannot be shown on a terminal: use a file or a pipe".to_owned()).into());
     }
     let mut recordings = args
         .files
@@ -79,12 +79,12 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         pieces.extend(merge::survey(recording, number, missing).map_err(|error| recorded::unreadable(path, error))?);
     }
     let runs = merge::arrange(pieces, |note| {
-        // Nothing is missing where all of it is in another file.
+        // A piece that is skipped loses nothing if the other file has all of it.
         whole &= matches!(&note, Note::Twice(piece, taken) if piece.parts().1 <= taken.parts().1);
         tell(args, &note);
     });
     if runs.is_empty() {
-        return Err(Refused("there is no whole block in what is to be joined".to_owned()).into());
+        return Err(Refused("there is nothing to join: no recording has an undamaged block".to_owned()).into());
     }
     let key = if args.redact {
         Some(Key::new().context("cannot make stand-ins")?)
@@ -150,7 +150,7 @@ fn tell(args: &Args, note: &Note) {
     let text = match note {
         Note::Twice(piece, taken) if parts(piece) == parts(taken) => {
             format!(
-                "{}: left out: {} has the same of the same run",
+                "{}: left out: {} has the same part of the run",
                 name(piece),
                 name(taken)
             )
@@ -173,7 +173,7 @@ fn tell(args: &Args, note: &Note) {
     let _ = writeln!(io::stderr(), "tracer: {text}");
 }
 
-/// Opens a recording, to be read twice: what comes from a pipe is kept in a file without a name.
+/// Opens a recording that is read twice: the content of a pipe is kept in a file without a name.
 fn open(path: &Path) -> anyhow::Result<File> {
     let cannot = |error: io::Error| Refused(format!("cannot read {}: {error}", recorded::name(path)));
     let mut input = if path == Path::new("-") {
@@ -192,13 +192,13 @@ fn open(path: &Path) -> anyhow::Result<File> {
     if kind.is_file() && input.stream_position().map_err(cannot)? == 0 {
         return Ok(input);
     }
-    let mut kept = unnamed().with_context(|| format!("cannot keep what comes from {}", recorded::name(path)))?;
-    io::copy(&mut input, &mut kept).with_context(|| format!("cannot keep what comes from {}", recorded::name(path)))?;
+    let mut kept = unnamed().with_context(|| format!("cannot store the input from {}", recorded::name(path)))?;
+    io::copy(&mut input, &mut kept).with_context(|| format!("cannot store the input from {}", recorded::name(path)))?;
     kept.rewind()?;
     Ok(kept)
 }
 
-/// A file of our own that nobody finds.
+/// A temporary file without a name.
 fn unnamed() -> io::Result<File> {
     let path = std::env::temp_dir().join(format!("tracer-merge-{}", std::process::id()));
     let file = OpenOptions::new()

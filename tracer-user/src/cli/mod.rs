@@ -1,5 +1,5 @@
-//! The command line: what may be said, who carries it out, which exit code results.
-//! Exit codes: 0 complete, 1 finished but something was lost (or --strict is not content), 2 could not; with a COMMAND, its own.
+//! The command line: its options, their dispatch, and the exit codes.
+//! Exit codes: 0 complete; 1 finished, but something was lost or --strict failed; 2 failed; with a COMMAND, its own.
 
 mod doctor;
 mod error;
@@ -79,15 +79,16 @@ Exit codes: 0 complete, 1 finished but events were lost (or --strict is not cont
     max_term_width = 100
 )]
 pub struct Args {
-    /// Something else than tracing
+    /// An action other than tracing
     #[command(subcommand)]
     pub action: Option<Action>,
 
-    /// Words without an option: a process or a program, most likely. Taken only to say how it is meant.
+    /// Words without an option, most likely a process or a program. They are parsed only for a hint on the right
+    /// option.
     #[arg(hide = true)]
     pub stray: Vec<OsString>,
 
-    /// What is traced, and how
+    /// Options of tracing
     #[command(flatten)]
     pub trace: trace::Args,
 
@@ -96,10 +97,10 @@ pub struct Args {
     pub view: view::Args,
 }
 
-/// What else tracer can do.
+/// The other actions of tracer.
 #[derive(Debug, Subcommand)]
 pub enum Action {
-    /// Record what moves into a file, to be looked at later and elsewhere
+    /// Record moves into a file, for later analysis on any machine
     Record(Box<record::Args>),
     /// Show a recording's events as tracing shows them
     Cat(recorded::CatArgs),
@@ -107,20 +108,20 @@ pub enum Action {
     Report(report::Args),
     /// Write recordings in a format that other programs read: a table, JSON lines, a flame graph's stacks
     Export(export::Args),
-    /// Say what is in a recording: how it was made, its blocks, its damage
+    /// Show the contents of a recording: how it was made, its blocks, its damage
     Info(recorded::InfoArgs),
-    /// Join recordings into one; with --redact, without what tells of frames and files
+    /// Join recordings into one; with --redact, without the identity of frames and files
     Merge(merge::Args),
-    /// Show where the pages of processes are: frames, nodes, sizes, states; nothing is traced, and nothing touched
+    /// Show where the pages of processes are: frames, nodes, sizes, states; nothing is traced or touched
     Pages(Box<pages::Args>),
-    /// Check what this machine allows, and say for each missing thing what is lost and what to do
+    /// Check what this machine allows, and show for each missing thing what is lost and what to do
     Doctor(doctor::Args),
 }
 
 /// Carries out the command line.
 ///
 /// # Errors
-/// Whatever kept it from doing so; [`report`] and [`failure_code`] take it from there.
+/// Any error of the action; [`report`] and [`failure_code`] handle it.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.action {
         Some(Action::Record(record)) => record::run(record),
@@ -141,7 +142,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// What the words may have been meant for.
+/// An error with a hint on what the words probably meant.
 fn unknown_action(words: &[OsString]) -> Refused {
     let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
     let first = words.first().map_or("", |word| word);
@@ -158,7 +159,7 @@ fn unknown_action(words: &[OsString]) -> Refused {
     ))
 }
 
-/// Sends the library's and the BPF side's diagnostics to stderr: warnings, with -v information, with -vv everything,
+/// Writes diagnostics of the library and the BPF side to stderr: warnings, with -v information, with -vv everything,
 /// with -q errors.
 pub fn start_log(args: &Args) {
     let (quiet, verbose) = match &args.action {
@@ -172,7 +173,7 @@ pub fn start_log(args: &Args) {
         (false, _) => log::LevelFilter::Debug,
     };
     env_logger::Builder::new()
-        // What a library warns of concerns its own ways; errors come back to us.
+        // Warnings of other libraries concern only their internals; their errors are returned to us.
         .filter_level(level.min(log::LevelFilter::Error))
         .filter_module("tracer_user", level)
         .filter_module("tracer", level)

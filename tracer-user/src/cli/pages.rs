@@ -1,5 +1,5 @@
-//! `tracer pages`: where the pages of processes are, and what the frames of the machine hold.
-//! Input: the command line; everything else is read by `pages`.
+//! `tracer pages`: where the pages of processes are, and the contents of the machine's frames.
+//! Input: the command line; `pages` reads everything else.
 
 use std::{
     fs,
@@ -44,9 +44,9 @@ use crate::{
     units::{NodeId, Order, PAGE_SHIFT, Pfn, Tgid},
 };
 
-/// Rows of a table, unless somebody says how many.
+/// The default number of rows of a table.
 const ROWS: usize = 40;
-/// Columns of text that goes to no terminal.
+/// The width of text that is not written to a terminal.
 const WIDTH: usize = 120;
 
 const EXAMPLES: &str = "\
@@ -63,7 +63,7 @@ Examples:
 Nothing is touched: no page is faulted in, and holes stay holes.
 Exit codes: 0 complete, 1 something is missing (a process ended or may not be read), 2 could not.";
 
-/// Whose pages, which of them, and how they are shown.
+/// Options of `tracer pages`.
 #[derive(Debug, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is an option of the command line")]
 #[command(after_help = EXAMPLES, max_term_width = 100)]
@@ -88,11 +88,11 @@ pub struct Args {
     #[arg(long, value_name = "WHAT", value_enum, conflicts_with = "each")]
     pub by: Option<By>,
 
-    /// A row for each run of pages that have everything in common
+    /// A row for each run of pages that have all properties in common
     #[arg(long)]
     pub each: bool,
 
-    /// A map of each address space, one character for a stretch of memory, by node, size or state
+    /// A map of each address space, one character for each stretch of memory, by node, size or state
     #[arg(long, value_name = "BY", value_enum, num_args = 0..=1, require_equals = true,
           default_missing_value = "node", conflicts_with_all = ["each", "by", "json", "csv"])]
     pub map: Option<Shades>,
@@ -106,7 +106,7 @@ pub struct Args {
     #[arg(long, conflicts_with_all = ["pid", "all", "cgroup", "comm", "by", "map", "vma", "address", "state"])]
     pub all_memory: bool,
 
-    /// So many rows of each table
+    /// The number of rows of each table
     #[arg(short = 'n', long, value_name = "N", default_value_t = ROWS)]
     pub rows: usize,
 
@@ -127,9 +127,9 @@ pub struct Args {
     pub filter: FilterArgs,
 }
 
-/// Which pages are wanted.
+/// The selection of pages.
 #[derive(Clone, Debug, Default, clap::Args)]
-#[command(next_help_heading = "Filters (all given must hold; of several values of one, any)")]
+#[command(next_help_heading = "Filters (all that are given must match, each with any of its values)")]
 pub struct FilterArgs {
     /// Only pages with all of these flags, or with !NAME without it: dirty,!lru; --flags-help lists them
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
@@ -156,7 +156,7 @@ pub struct FilterArgs {
     pub state: Vec<State>,
 }
 
-/// What a row is.
+/// The subject of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum By {
     /// A process.
@@ -165,7 +165,7 @@ pub enum By {
     Vma,
 }
 
-/// By what the cells of a map are told apart.
+/// The property that the cells of a map show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Shades {
     /// By node.
@@ -213,7 +213,7 @@ impl FilterArgs {
 /// Runs `tracer pages`.
 ///
 /// # Errors
-/// What cannot be meant, or nothing can be shown of.
+/// When the options make no sense, or nothing can be shown.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if args.flags_help {
         view::print(&help::flags())?;
@@ -248,7 +248,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     unless_unread(shown).map(|tally| ExitCode::from(u8::from(!tally.complete())))
 }
 
-/// That nobody reads any more is no error.
+/// Ignores the error that the reader of the output is gone.
 fn unless_unread<T: Default>(shown: anyhow::Result<T>) -> anyhow::Result<T> {
     match shown {
         Err(error) if is_broken_pipe(&error) => Ok(T::default()),
@@ -256,7 +256,7 @@ fn unless_unread<T: Default>(shown: anyhow::Result<T>) -> anyhow::Result<T> {
     }
 }
 
-/// The frames that were asked for.
+/// The requested frames.
 fn frame_range(args: &Args) -> Option<std::ops::Range<Pfn>> {
     let given = args.pfn.map(|range| Pfn(range.start.0)..Pfn(range.end.0));
     given.or(args.all_memory.then_some(Pfn(0)..Pfn(u64::MAX)))
@@ -344,10 +344,10 @@ fn known_nodes(filter: &Filter, machine: &Machine) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The processes that were asked for.
+/// The requested processes.
 struct Chosen {
     processes: Vec<Who>,
-    /// Each was asked for by its number: what cannot be read of it is an error, if it is the only one.
+    /// Whether they were requested by number: then a read error is fatal if there is only one.
     by_number: bool,
 }
 
@@ -467,7 +467,7 @@ fn one(
             }
             (Step::End(outcome), Some(vma)) => {
                 all.merge(&sums);
-                // With a filter for pages a mapping without any is of no interest.
+                // With a filter for pages, a mapping without matching pages is left out.
                 if sums.entries() > 0 || !filter.chooses_pages() {
                     format.vma(who, vma, &sums, outcome.unread)?;
                 }
@@ -481,12 +481,12 @@ fn one(
     Ok((walked, all))
 }
 
-/// Every process that has memory, but for this one.
+/// Every process with memory, except this one.
 fn everybody() -> anyhow::Result<Vec<Who>> {
     let own = Tgid(std::process::id());
     let all = process::list().context("cannot list the processes")?;
     let others = all.into_iter().filter(|&tgid| tgid != own);
-    // One that is gone by now, a kernel thread or a zombie has none.
+    // A process that has ended, a kernel thread or a zombie has no memory.
     let known = others.filter_map(|tgid| {
         let status = process::Status::read(tgid.0).ok()?;
         status.vm_size_kib?;
@@ -502,7 +502,7 @@ fn is_in(cgroups: &[Cgroup], tgid: Tgid) -> bool {
     cgroup::read(tgid).is_ok_and(|text| cgroups.iter().any(|cgroup| cgroup.holds(&text)))
 }
 
-/// Bytes of address space, for the progress line alone.
+/// Bytes of address space, only for the progress line.
 fn mapped(tgid: Tgid) -> u64 {
     let statm = fs::read_to_string(format!("/proc/{tgid}/statm")).unwrap_or_default();
     let pages = statm.split(' ').next().and_then(|word| word.parse::<u64>().ok());

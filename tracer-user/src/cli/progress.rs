@@ -1,5 +1,5 @@
-//! How far something long has come: a line on standard error that changes, and goes when it is done.
-//! Input: what is read.
+//! The progress of a long operation: a changing line on standard error, which is removed at the end.
+//! Input: the bytes that are read.
 
 use std::{
     io::{self, IsTerminal as _, Read, Write as _},
@@ -9,22 +9,22 @@ use std::{
 
 use crate::render::quantity::Bytes;
 
-/// What is done sooner has no line.
+/// An operation that is done sooner has no line.
 const FIRST: Duration = Duration::from_secs(1);
 const EVERY: Duration = Duration::from_millis(200);
 
 /// Whether the line is there.
 static SHOWN: AtomicBool = AtomicBool::new(false);
 
-/// Takes the line away, before something else is said.
+/// Removes the line, before something else is printed.
 pub fn clear() {
     if SHOWN.swap(false, Ordering::Relaxed) {
-        // Talk: if nobody hears it, nothing is lost.
+        // Nothing is lost if this cannot be written.
         let _ = write!(io::stderr(), "\r\x1b[K");
     }
 }
 
-/// Shows how much of something is done.
+/// Shows the progress of an operation.
 #[derive(Debug)]
 pub struct Meter {
     /// Bytes.
@@ -35,7 +35,7 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// Of `total` bytes; shows a line where `wanted`, if standard error is a terminal.
+    /// Progress of `total` bytes; shows a line if `wanted` and if standard error is a terminal.
     pub fn new(total: u64, wanted: bool) -> Self {
         let shown = wanted && total > 0 && io::stderr().is_terminal();
         Self {
@@ -45,7 +45,7 @@ impl Meter {
         }
     }
 
-    /// So many bytes more are done.
+    /// Adds bytes that are done.
     pub fn advance(&mut self, bytes: u64) {
         self.done += bytes;
         if self.due.is_some_and(|due| due <= Instant::now()) {
@@ -62,14 +62,14 @@ impl Drop for Meter {
     }
 }
 
-/// Reads, and shows how much of it.
+/// Reads, and shows the progress.
 pub struct Progress<R> {
     input: R,
     meter: Meter,
 }
 
 impl<R: Read> Progress<R> {
-    /// Reads the `total` bytes of `input`; shows a line where `wanted`, if standard error is a terminal.
+    /// Reads the `total` bytes of `input`; shows a line if `wanted` and if standard error is a terminal.
     pub fn new(input: R, total: u64, wanted: bool) -> Self {
         Self {
             input,
@@ -78,7 +78,7 @@ impl<R: Read> Progress<R> {
     }
 }
 
-/// `42 % of 1.3 GiB`; a file that grows is never more than read.
+/// `42 % of 1.3 GiB`; at most 100 %, even if the file grows.
 fn line(read: u64, total: u64) -> String {
     let percent = u128::from(read) * 100 / u128::from(total.max(1));
     format!("{} % of {}", percent.min(100), Bytes(total))

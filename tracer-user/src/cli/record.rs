@@ -1,4 +1,4 @@
-//! `tracer record`: tracing into a file.
+//! `tracer record`: traces into a file.
 //! Input: the parsed command line.
 
 use std::{
@@ -26,15 +26,15 @@ const EXAMPLES: &str = "\
 Examples:
   sudo tracer record -a -d 60                     everything of a minute
   sudo tracer record -o db.data -p 4711           one process and its children, until Ctrl-C
-  sudo tracer record -- ./server --port 80        a program from its first page on
+  sudo tracer record -- ./server --port 80        a program from its first page
   sudo tracer record -a -- make -j8                every process while a program runs
   sudo tracer record -a --max-size 100M --rotate 5
                                                   for days: the last 600 MB at most
   sudo tracer record -a -d 10 -o - | tracer cat - --json
                                                   into a pipe
 
-Every second at the latest what has come is written: a recording that is cut off or damaged can be
-read up to there, and behind it.";
+Events are written at least once a second. A recording that is cut off or damaged can be read before
+and after the damage.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -46,19 +46,19 @@ pub struct Args {
     #[arg(short, long, value_name = "FILE", default_value = "tracer.data")]
     pub output: PathBuf,
 
-    /// Replace the file if it is there
+    /// Replace the file if it exists
     #[arg(long)]
     pub force: bool,
 
-    /// End when the file is that large
+    /// End when the file has this size
     #[arg(long, value_name = "SIZE[K|M|G]", value_parser = values::file_size)]
     pub max_size: Option<u64>,
 
-    /// Go on in a new file instead, and keep the last N: FILE.1 is the latest of them
+    /// Continue in a new file instead, and keep the last N: FILE.1 is the latest of them
     #[arg(long, value_name = "N", requires = "max_size", value_parser = clap::value_parser!(u32).range(1..=999))]
     pub rotate: Option<u32>,
 
-    /// When the disk is to have what was written, so that it survives a power failure
+    /// When to write the file to the disk with fsync, so that it survives a power failure
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = SyncChoice::End)]
     pub sync: SyncChoice,
 }
@@ -66,7 +66,7 @@ pub struct Args {
 /// When to call fsync.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SyncChoice {
-    /// When the kernel sees fit
+    /// When the kernel writes it back
     Never,
     /// At the end of each file
     End,
@@ -91,7 +91,7 @@ impl From<SyncChoice> for Sync {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let to_stdout = args.output == Path::new("-");
     if to_stdout && std::io::IsTerminal::is_terminal(&std::io::stdout()) {
-        return Err(Refused("a recording is nothing for a terminal: send it into a file or a pipe".to_owned()).into());
+        return Err(Refused("a recording cannot be shown on a terminal: use a file or a pipe".to_owned()).into());
     }
     trace::run(&args.trace, |_| {
         let limit = args.max_size.map(|size| Limit {

@@ -1,4 +1,4 @@
-//! `tracer cat` and `tracer info`: what is in a recording.
+//! `tracer cat` and `tracer info`: the contents of a recording.
 //! Input: the parsed command line; a recording.
 
 use std::{
@@ -38,14 +38,14 @@ Examples:
                                                  ten seconds of one process
   tracer cat tracer.data --json | jq -c 'select(.kind == \"failure\")'
                                                  what could not be moved, for programs
-  ssh db-1 cat tracer.data | tracer cat -        from elsewhere";
+  ssh db-1 cat tracer.data | tracer cat -        from another machine";
 
 const INFO_EXAMPLES: &str = "\
 Examples:
-  tracer info tracer.data                        how it was made, and whether all of it is there
+  tracer info tracer.data                        how it was made, and whether it is complete
   tracer info tracer.data --json | jq .whole     for programs
 
-The exit code is 1 where something is missing.";
+The exit code is 1 if something is missing.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = CAT_EXAMPLES)]
@@ -69,12 +69,12 @@ pub struct InfoArgs {
     pub json: bool,
 }
 
-/// Runs `tracer cat`. The exit code is 1 where something is missing from a recording.
+/// Runs `tracer cat`. The exit code is 1 if something is missing from a recording.
 ///
 /// # Errors
-/// When it cannot be read, or standard output not be written.
+/// When a recording cannot be read, or standard output cannot be written.
 pub fn cat(args: &CatArgs) -> anyhow::Result<ExitCode> {
-    // Rows show by themselves how far it is.
+    // Rows on a terminal show the progress themselves.
     let progress = !io::stdout().is_terminal();
     let mut reading = Reading::new(progress);
     let selection = args.selection.selection()?;
@@ -94,7 +94,8 @@ pub fn cat(args: &CatArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// After the last event: refuses what cannot exist, and says on standard error that nothing matches.
+/// Called after the last event: refuses conditions that cannot match anything, and reports on standard error if nothing
+/// matched.
 pub(super) fn conclude(selection: &Selection) -> anyhow::Result<()> {
     if let Some(refusal) = selection.refusal() {
         return Err(Refused(refusal).into());
@@ -106,22 +107,22 @@ pub(super) fn conclude(selection: &Selection) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether nobody reads any more.
+/// Whether the reader of the output is gone.
 pub(super) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let io = error.downcast_ref::<io::Error>();
     io.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// Recordings that are read one after the other, and what comes to light of them.
+/// Recordings that are read one after the other, and the facts that are collected about them.
 pub(super) struct Reading {
-    /// What is known of those that were read.
+    /// Facts about the recordings that were read.
     pub input: Input,
-    /// Whether to show how far it is.
+    /// Whether to show the progress.
     progress: bool,
 }
 
 impl Reading {
-    /// Shows how far it is if `progress`.
+    /// Shows the progress if `progress`.
     pub fn new(progress: bool) -> Self {
         Self {
             input: Input::default(),
@@ -129,7 +130,7 @@ impl Reading {
         }
     }
 
-    /// Feeds recordings into a sink, the files of each run in their order, and says on standard error what is missing from
+    /// Feeds recordings into a sink, the files of each run in order, and reports on standard error what is missing from
     /// them.
     pub fn replay(&mut self, paths: &[PathBuf], sink: &mut dyn Sink) -> anyhow::Result<()> {
         ensure_distinct(paths)?;
@@ -148,8 +149,8 @@ impl Reading {
         Ok(())
     }
 
-    /// After the last one: says which files of runs are not there. The exit code is 1 where something is missing; before
-    /// the first file and behind the last one it may be as it was meant.
+    /// Called after the last recording: reports which files of runs are absent. The exit code is 1 if something is
+    /// missing. Absent files before the first and after the last one are no error: a selection may have been intended.
     pub fn end(&self) -> ExitCode {
         progress::clear();
         for missing in self.input.parts.runs().iter().filter_map(not_here) {
@@ -159,10 +160,10 @@ impl Reading {
     }
 }
 
-/// Runs `tracer info`. The exit code is 1 where something is missing from a recording.
+/// Runs `tracer info`. The exit code is 1 if something is missing from a recording.
 ///
 /// # Errors
-/// When it cannot be read, or standard output not be written.
+/// When a recording cannot be read, or standard output cannot be written.
 pub fn info(args: &InfoArgs) -> anyhow::Result<ExitCode> {
     ensure_distinct(&args.files)?;
     let mut found = Contents::default();
@@ -186,11 +187,11 @@ pub fn info(args: &InfoArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(u8::from(!found.is_whole())))
 }
 
-/// The files of each run in the order in which they were recorded. Only files can be looked into beforehand.
+/// The files of each run in the order in which they were recorded. Only regular files can be read in advance.
 fn in_order(paths: &[PathBuf]) -> Vec<&Path> {
     let first = |path: &PathBuf| {
         let is_file = fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
-        // Whoever reads it says why it cannot be read.
+        // The reader of the file reports why it cannot be read.
         let file = is_file.then(|| File::open(path).ok()).flatten();
         file.and_then(set::first_header)
     };
@@ -202,14 +203,14 @@ fn in_order(paths: &[PathBuf]) -> Vec<&Path> {
     order.into_iter().map(|place| paths[place].as_path()).collect()
 }
 
-/// That no recording is given twice: all of it would count twice.
+/// Checks that no recording is given twice: its events would count twice.
 ///
 /// # Errors
-/// Which one is.
+/// Names the recording that is given twice.
 fn ensure_distinct(paths: &[PathBuf]) -> Result<(), Refused> {
     let mut known = HashSet::new();
     for path in paths {
-        // Whoever opens it says why it cannot be read.
+        // The reader of the file reports why it cannot be read.
         let Ok(metadata) = fs::metadata(path) else { continue };
         if metadata.is_file() && !known.insert((metadata.dev(), metadata.ino())) {
             return Err(Refused(format!("{} is given twice", name(path))));
@@ -234,7 +235,7 @@ fn open(path: &Path, progress: bool) -> anyhow::Result<RecordingFile<Box<dyn Rea
     RecordingFile::new(input).context("cannot begin to read")
 }
 
-/// Why a recording cannot be read, for a person.
+/// The error of a recording that cannot be read, for a person.
 pub(super) fn unreadable(path: &Path, error: ReadError) -> anyhow::Error {
     match error {
         ReadError::Foreign | ReadError::Empty => Refused(format!("{} is {error}", name(path))).into(),
@@ -243,7 +244,7 @@ pub(super) fn unreadable(path: &Path, error: ReadError) -> anyhow::Error {
     }
 }
 
-/// Says that something is missing.
+/// Reports a missing part.
 pub(super) fn complain(path: &Path, missing: &Missing) {
     progress::clear();
     let _ = writeln!(
@@ -254,7 +255,7 @@ pub(super) fn complain(path: &Path, missing: &Missing) {
     );
 }
 
-/// For a person.
+/// The name of a recording, for a person.
 pub(super) fn name(path: &Path) -> String {
     if path == Path::new("-") {
         "standard input".to_owned()

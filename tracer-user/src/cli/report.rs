@@ -1,4 +1,4 @@
-//! `tracer report`: what recordings come to.
+//! `tracer report`: summarizes recordings.
 //! Input: the parsed command line; recordings.
 
 use std::process::ExitCode;
@@ -37,7 +37,7 @@ pub struct Args {
     #[command(flatten)]
     pub selection: selection::Args,
 
-    /// One table, of what has all of these in common (comma-separated)
+    /// One table, grouped by these keys (comma-separated)
     #[arg(long, value_name = "KEY", value_delimiter = ',', value_enum)]
     pub by: Vec<Key>,
 
@@ -45,7 +45,7 @@ pub struct Args {
     #[arg(long, value_name = "WHAT", value_enum, default_value = "pages")]
     pub sort: Sort,
 
-    /// So many rows of each table [default: 20, and all with --json]
+    /// The number of rows of each table [default: 20, and all with --json]
     #[arg(short = 'n', long, value_name = "N")]
     pub rows: Option<usize>,
 
@@ -61,15 +61,15 @@ impl ValueEnum for Sort {
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
         Some(match self {
-            Self::Pages => PossibleValue::new("pages").help("Those with the most pages"),
-            Self::Events => PossibleValue::new("events").help("Those with the most runs of pages"),
-            Self::Blackout => PossibleValue::new("blackout").help("Those with the longest blackout"),
-            Self::Name => PossibleValue::new("name").help("By what they have in common"),
+            Self::Pages => PossibleValue::new("pages").help("Rows with the most pages first"),
+            Self::Events => PossibleValue::new("events").help("Rows with the most runs of pages first"),
+            Self::Blackout => PossibleValue::new("blackout").help("Rows with the longest blackout first"),
+            Self::Name => PossibleValue::new("name").help("Rows in the order of their keys"),
         })
     }
 }
 
-/// Rows of a table for a person.
+/// The default number of rows of a table for a person.
 const ROWS: usize = 20;
 
 impl Args {
@@ -90,10 +90,10 @@ impl Args {
     }
 }
 
-/// Runs `tracer report`. The exit code is 1 where something is missing from a recording.
+/// Runs `tracer report`. The exit code is 1 if something is missing from a recording.
 ///
 /// # Errors
-/// When one cannot be read, or standard output not be written.
+/// When a recording cannot be read, or standard output cannot be written.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut report = Report::new(args.question()?);
     let mut reading = Reading::new(true);

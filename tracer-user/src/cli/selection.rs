@@ -1,4 +1,4 @@
-//! Which recordings are read, and which of their events are wanted: the arguments that `cat` and `report` share.
+//! The selection of recordings and of their events: the arguments that `cat` and `report` share.
 //! Input: words of the command line.
 
 use std::path::PathBuf;
@@ -25,24 +25,24 @@ pub struct Args {
     #[arg(short, long, value_name = "PID", value_delimiter = ',')]
     pub pid: Vec<u32>,
 
-    /// Only what happened so many seconds after the begin, or later
+    /// Only events at this time after the begin of the run, or later
     #[arg(long, value_name = "SECONDS", value_parser = values::moment)]
     pub since: Option<Nanos>,
 
-    /// Only what happened before so many seconds after the begin
+    /// Only events before this time after the begin of the run
     #[arg(long, value_name = "SECONDS", value_parser = values::moment)]
     pub until: Option<Nanos>,
 
-    /// Only moves of which KEY is VALUE, as the tables show it, or a process's number or name; of several all must hold
+    /// Only moves whose KEY is VALUE as tables show it, or a process's number or name; several must all hold
     #[arg(long = "where", value_name = "KEY=VALUE", value_parser = condition)]
     pub conditions: Vec<(Key, String)>,
 }
 
 impl Args {
-    /// The events that are wanted.
+    /// The selected events.
     ///
     /// # Errors
-    /// When there can be none.
+    /// When no event can match.
     pub(super) fn selection(&self) -> Result<Selection, Refused> {
         if self.since.zip(self.until).is_some_and(|(since, until)| since >= until) {
             let nothing = "--until is not after --since: nothing is between them";
@@ -65,7 +65,7 @@ impl ValueEnum for Key {
     }
 }
 
-/// A key with the value that it must have. What nothing can be called is refused; the rest, recordings decide.
+/// A key and its required value. Impossible values are refused; other values are compared with the recordings.
 fn condition(text: &str) -> Result<(Key, String), String> {
     let (key, value) = text.split_once('=').ok_or("KEY=VALUE, as in reason=compaction")?;
     let known = || Key::ALL.map(Key::name).join(", ");

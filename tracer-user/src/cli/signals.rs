@@ -1,24 +1,25 @@
-//! The signals that tracer lives with.
-//! Input: the kernel; /proc/self/status for those that whoever started tracer had ignored.
+//! The signals that tracer handles.
+//! Input: the kernel; /proc/self/status for the signals that were ignored when tracer was started.
 
 use std::{fs, future::pending, io};
 
 use rustix::process::Signal;
 use tokio::signal::unix::{Signal as Caught, SignalKind, signal};
 
-/// The signals that end a run properly, and the news of the COMMAND's end; caught from before the greeting on.
+/// The signals that end a run properly, and the signal for the COMMAND's end. They are caught before the greeting is
+/// shown.
 pub struct Signals {
     interrupt: Caught,
     terminate: Caught,
-    /// None under nohup, which is to be outlived.
+    /// None under nohup: tracer survives a hangup.
     hangup: Option<Caught>,
     child: Caught,
-    /// Only caught: a file that may grow no more ends the recording by the error that its write gives.
+    /// Only caught: when a file reaches the limit of its size, the error of the write ends the recording.
     _file_size: Caught,
 }
 
 impl Signals {
-    /// From now on they no longer end the process by themselves.
+    /// Catches the signals: from now on they do not end the process by themselves.
     pub fn catch() -> io::Result<Self> {
         let hangup = if ignores_hangup()? {
             None

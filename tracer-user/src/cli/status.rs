@@ -1,5 +1,5 @@
-//! What a recording says on stderr: a line that changes while it runs, and one at its end.
-//! Input: events; the size of what was written.
+//! The messages of a recording on stderr: a line that changes during the run, and one at its end.
+//! Input: events; the size of the output.
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
@@ -19,22 +19,22 @@ use crate::{
 
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Tells of a recording.
+/// Shows the status of a recording.
 pub struct Status {
-    /// What is written to.
+    /// The name of the output.
     name: String,
     bytes: Arc<AtomicU64>,
-    /// A terminal is there to show the line.
+    /// Whether there is a terminal to show the line.
     live: bool,
     quiet: bool,
     events: u64,
     lost: u64,
-    /// When the line was last shown, and the events by then.
+    /// When the line was last shown, and the number of events by then.
     shown: (Instant, u64),
 }
 
 impl Status {
-    /// Of what is written to `name`.
+    /// The status of a recording that is written to `name`.
     pub fn new(name: String, bytes: Arc<AtomicU64>, quiet: bool) -> Self {
         Self {
             name,
@@ -71,7 +71,7 @@ impl Sink for Status {
         }
         let rate = u128::from(self.events - before) * 1000 / since.as_millis().max(1);
         self.shown = (Instant::now(), self.events);
-        // Talk: the recording is none the worse if nobody hears it.
+        // The recording goes on even if this cannot be written.
         let _ = write!(
             io::stderr(),
             "\r\x1b[K{} · {rate}/s · {} · {} lost",

@@ -1,4 +1,4 @@
-//! Tracing live: opens a session, runs its pipeline into the wanted sink, and says how it went.
+//! Tracing live: opens a session, runs its pipeline into the selected sink, and reports the outcome.
 //! Input: the parsed command line.
 
 mod args;
@@ -40,21 +40,21 @@ use crate::{
     source::bpf::attach::CaptureError,
 };
 
-/// Where events go.
+/// The destination of events.
 pub struct Output {
-    /// All of these.
+    /// All sinks that get the events.
     pub sinks: Vec<Box<dyn Sink>>,
-    /// One of them is standard output: the run ends when nobody reads it.
+    /// Whether one of them is standard output: then the run ends when its reader is gone.
     pub to_stdout: bool,
 }
 
 /// The exit code that shells show for SIGINT.
 const INTERRUPTED: u8 = 128 + 2;
 
-/// Traces into the sinks that `open` gives when the kernel has taken the hooks.
+/// Traces into the sinks that `open` returns once the hooks are attached.
 ///
 /// # Errors
-/// Whatever keeps tracing from starting; what happens later is reported and shows in the exit code.
+/// Any error before tracing starts. Later errors are reported and show in the exit code.
 pub fn run(args: &Args, open: impl FnOnce(&Header) -> anyhow::Result<Output>) -> anyhow::Result<ExitCode> {
     let session = Session::open(&args.config()?).map_err(hinted)?;
     let Session {
@@ -64,7 +64,7 @@ pub fn run(args: &Args, open: impl FnOnce(&Header) -> anyhow::Result<Output>) ->
         gone,
     } = session;
     let coverage = source.coverage();
-    // A fifo is open when somebody reads it: until then signals end the process by themselves.
+    // Opening a fifo waits for its reader: until then signals end the process by themselves.
     let Output { sinks, to_stdout } = open(&header)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let signals = {
@@ -81,7 +81,8 @@ pub fn run(args: &Args, open: impl FnOnce(&Header) -> anyhow::Result<Output>) ->
     runtime.block_on(follow_through(args, pipeline, running, signals, (gone, to_stdout)))
 }
 
-/// Runs the pipeline to its end, then waits for the COMMAND if there is one. `gone` says that the targets have ended.
+/// Runs the pipeline to its end, then waits for the COMMAND if there is one. `gone` reports that the targets have
+/// ended.
 async fn follow_through(
     args: &Args,
     mut pipeline: Pipeline<'_>,
@@ -104,10 +105,7 @@ async fn follow_through(
         let _ = writeln!(io::stderr(), "tracer: {gone}");
     }
     if let Ok(End::Full) = ran {
-        let _ = writeln!(
-            io::stderr(),
-            "tracer: the recording is as large as --max-size lets it be: that is the end of it"
-        );
+        let _ = writeln!(io::stderr(), "tracer: the recording has reached --max-size and ends");
     }
     let outcome = judge(ran, pipeline.finish(), args.strict);
     let Some(mut running) = running else {
@@ -119,7 +117,7 @@ async fn follow_through(
     outlive(&mut running, &mut signals).await.map(ExitCode::from)
 }
 
-/// Waits for the COMMAND's end, unless its user insists; returns the exit code.
+/// Waits for the COMMAND's end until the user has interrupted it several times; returns the exit code.
 async fn outlive(running: &mut Running, signals: &mut Signals) -> anyhow::Result<u8> {
     loop {
         if let Some(status) = running.ended().context("cannot wait for the command")? {
@@ -135,8 +133,8 @@ async fn outlive(running: &mut Running, signals: &mut Signals) -> anyhow::Result
     }
 }
 
-/// The exit code of a run without a COMMAND: 1 where something was lost, or where `strict` asks for a proof that there
-/// is not.
+/// The exit code of a run without a COMMAND: 1 if something was lost, or if `strict` and the books do not prove that
+/// nothing was.
 fn judge(ran: io::Result<End>, finished: io::Result<Summary>, strict: bool) -> anyhow::Result<u8> {
     let end = ran.context("the run ended early")?;
     let summary = match finished {
@@ -160,7 +158,7 @@ fn judge(ran: io::Result<End>, finished: io::Result<Summary>, strict: bool) -> a
     Ok(u8::from(unproven || summary.books.lost.events() > 0))
 }
 
-/// Ready when a signal, the clock or the COMMAND's end says so.
+/// Waits until a signal, the duration or the COMMAND's end ends the run.
 async fn asked_to_end(duration: Option<Duration>, mut running: Option<&mut Running>, signals: &mut Signals) {
     let clock = async {
         match duration {
@@ -170,7 +168,8 @@ async fn asked_to_end(duration: Option<Duration>, mut running: Option<&mut Runni
     };
     let mut clock = pin!(clock);
     loop {
-        // The COMMAND is its user's to end; its end ends the run. An error is told by the last wait for it.
+        // A signal does not end the run but goes to the COMMAND, whose end ends it. The last wait for it reports its
+        // error.
         if let Some(running) = &mut running
             && (running.abandoned() || !matches!(running.ended(), Ok(None)))
         {
@@ -188,29 +187,27 @@ async fn asked_to_end(duration: Option<Duration>, mut running: Option<&mut Runni
     }
 }
 
-/// The error of a session, with what a person can do about it.
+/// The error of a session, with a hint for a person.
 fn hinted(error: OpenError) -> anyhow::Error {
     let OpenError::Attach { backend, error } = &error else {
         return error.into();
     };
     let hint = match (error, backend) {
         (CaptureError::Hook(_), Backend::Exact) if error.is_refused() => {
-            "the kernel refuses function hooks: try --backend tracepoint; tracer doctor says what is known of the cause"
+            "the kernel refuses function hooks: try --backend tracepoint; tracer doctor shows the known causes"
         }
-        (CaptureError::Hook(_), Backend::Exact) => {
-            "try --backend tracepoint; tracer doctor shows hook by hook what works"
-        }
-        // Capabilities were checked before.
+        (CaptureError::Hook(_), Backend::Exact) => "try --backend tracepoint; tracer doctor shows which hooks work",
+        // The capabilities were checked before.
         (_, Backend::Exact | Backend::Tracepoint) if error.is_refused() => {
             "something forbids BPF even to root: a container's seccomp filter (run on the host), \
              or lockdown=confidentiality (see /sys/kernel/security/lockdown)"
         }
-        (_, Backend::Exact | Backend::Tracepoint) => "tracer doctor shows hook by hook what works",
+        (_, Backend::Exact | Backend::Tracepoint) => "tracer doctor shows which hooks work",
     };
     Refused(format!("{error}\n  {hint}")).into()
 }
 
-/// What is missing from the rows, and the line above them. Talk: on stderr.
+/// Prints on stderr which rows will be missing, and the line above the rows.
 fn greet(header: &Header, coverage: &Coverage, duration: Option<Duration>) {
     let collapses_missing = header.kinds.known().any_of(Kinds::COLLAPSE) && !coverage.kinds.contains(Kinds::COLLAPSE);
     let owners = match coverage.owners {
@@ -290,7 +287,7 @@ mod tests {
         assert_eq!(codes(|summary| summary.books.intervals.unbalanced = 1), (0, 1));
         let differing = |summary: &mut Summary| summary.books.whole.checks = made_up::account().checks;
         assert_eq!(codes(differing), (0, 1));
-        // What the tracepoint backend cannot see is no error, but no proof either.
+        // Moves that the tracepoint backend cannot see are no error, but no proof either.
         let blind = |summary: &mut Summary| {
             summary.books.whole.blind_to_unmapped = true;
             summary.books.whole.kernel = Some(904);

@@ -1,4 +1,4 @@
-//! The values of options: how they are written.
+//! The values of options, parsed from text.
 //! Input: words of the command line.
 
 use std::time::Duration;
@@ -20,7 +20,7 @@ pub fn process_number(text: &str) -> Result<u32, String> {
     }
 }
 
-/// Seconds, also parts of one.
+/// Seconds, possibly with a fraction.
 pub fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
     if seconds <= 0.0 {
@@ -38,14 +38,13 @@ pub fn moment(text: &str) -> Result<Nanos, String> {
         .map_err(|error| error.to_string())
 }
 
-/// Why a text is no size.
+/// Why a text is not a size.
 enum NoSize {
     NoNumber,
     TooLarge,
 }
 
-/// A number, with its unit or without: K, M and G stand for KiB, MiB and GiB. The second value says whether there was a
-/// unit.
+/// A number with or without a unit: K, M and G stand for KiB, MiB and GiB. The second value is whether there is a unit.
 fn with_unit(text: &str) -> Result<(u64, bool), NoSize> {
     let units = [('K', 10), ('M', 20), ('G', 30)];
     let unit = units
@@ -88,8 +87,8 @@ pub fn pattern(text: &str) -> Result<String, String> {
     }
 }
 
-/// A cgroup by its path, or as /proc/PID/cgroup prints it: `0::/system.slice/nginx.service`. Hierarchies of version 1 have
-/// other numbers, and are refused.
+/// A cgroup by its path, or as /proc/PID/cgroup prints it: `0::/system.slice/nginx.service`. Hierarchies of version 1
+/// have other numbers and are refused.
 pub fn cgroup(text: &str) -> Result<String, String> {
     if let Some(path) = text.trim_end().strip_prefix("0::") {
         return Ok(path.to_owned());
@@ -97,7 +96,7 @@ pub fn cgroup(text: &str) -> Result<String, String> {
     let mut fields = text.splitn(3, ':');
     let is_number = |field: &str| !field.is_empty() && field.bytes().all(|byte| byte.is_ascii_digit());
     if fields.next().is_some_and(is_number) && fields.nth(1).is_some_and(|path| path.starts_with('/')) {
-        return Err("a cgroup of version 1; only those of version 2 (0::/...) can be traced".to_owned());
+        return Err("this is a cgroup of version 1; only cgroups of version 2 (0::/...) can be traced".to_owned());
     }
     Ok(text.to_owned())
 }
@@ -133,19 +132,19 @@ pub fn node_pair(text: &str) -> Result<NodePair, String> {
 pub fn range(text: &str) -> Result<Range, String> {
     let number = |word: &str| {
         let digits = word.strip_prefix("0x").unwrap_or(word);
-        // `from_str_radix` would take a sign.
+        // `from_str_radix` would accept a sign.
         let hexadecimal = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
         let number = u64::from_str_radix(digits, 16).ok().filter(|_| hexadecimal);
         number
             .map(VirtAddr)
-            .ok_or_else(|| format!("{word:?} is no hexadecimal address"))
+            .ok_or_else(|| format!("{word:?} is not a hexadecimal address"))
     };
     let (start, end) = text
         .split_once('-')
         .ok_or("a range is START-END, as in /proc/PID/maps")?;
     let (start, end) = (number(start)?, number(end)?);
     if start >= end {
-        return Err("the range is empty: END is the first address behind it".to_owned());
+        return Err("the range is empty: END is the first address after it".to_owned());
     }
     Ok(Range { start, end })
 }
@@ -195,7 +194,7 @@ mod tests {
         ] {
             assert_eq!(cgroup(text).as_deref(), Ok("/system.slice/x.service"), "{text:?}");
         }
-        // A name may have a colon.
+        // A name may contain a colon.
         for text in ["0::/", "a:b:/c", "/sys/fs/cgroup/a:b"] {
             assert_eq!(cgroup(text).as_deref(), Ok(text.trim_start_matches("0::")));
         }

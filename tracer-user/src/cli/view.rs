@@ -1,4 +1,4 @@
-//! How events are shown on standard output.
+//! The presentation of events on standard output.
 //! Input: words of the command line; the terminal.
 
 use std::io::{self, BufWriter, IsTerminal as _, Write as _};
@@ -19,8 +19,8 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub struct Args {
-    /// Print one JSON object a line instead of rows. What a COMMAND prints stands among them, unless it is sent
-    /// elsewhere: -- sh -c 'cmd >&2'
+    /// Print one JSON object a line instead of rows. The output of a COMMAND is mixed in, unless it is redirected:
+    /// -- sh -c 'cmd >&2'
     #[arg(long)]
     pub json: bool,
 
@@ -45,7 +45,7 @@ pub enum Color {
 }
 
 impl Args {
-    /// What writes to standard output as is wanted.
+    /// The sink that writes to standard output in the selected form.
     pub fn sink(&self) -> Box<dyn Sink> {
         if self.json {
             return Box::new(JsonLines::new(stdout()));
@@ -60,24 +60,24 @@ impl Args {
     }
 }
 
-/// Standard output, for what comes in many pieces.
+/// Standard output, buffered for many small writes.
 pub fn stdout() -> BufWriter<Output<io::Stdout>> {
     buffered(io::stdout())
 }
 
-/// Prints a whole answer. That nobody reads it is no error.
+/// Prints a complete answer. It is no error if the reader is gone.
 pub fn print(text: &str) -> anyhow::Result<()> {
     ended(Output(io::stdout()).write_all(text.as_bytes()))
 }
 
-/// Prints a whole answer for people. That nobody reads it is no error.
+/// Prints a complete answer for people. It is no error if the reader is gone.
 pub fn print_sections(sections: &[Section]) -> anyhow::Result<()> {
     let choice = anstream::AutoStream::choice(&io::stdout());
     let mut out = buffered(anstream::AutoStream::new(io::stdout(), choice));
     ended(text::write(&mut out, sections).and_then(|()| out.flush()))
 }
 
-/// That nobody reads an answer any more is no error.
+/// Ignores the error that the reader of the output is gone.
 fn ended(written: io::Result<()>) -> anyhow::Result<()> {
     match written {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
@@ -85,18 +85,18 @@ fn ended(written: io::Result<()>) -> anyhow::Result<()> {
     }
 }
 
-/// Columns of the terminal on standard output; None where there is none.
+/// Columns of the terminal on standard output; None if there is none.
 pub fn columns() -> Option<usize> {
     terminal().map(|terminal| terminal.columns)
 }
 
-/// The terminal on stdout; None where there is none.
+/// The terminal on stdout; None if there is none.
 fn terminal() -> Option<Terminal> {
     if !io::stdout().is_terminal() {
         return None;
     }
     let size = tcgetwinsize(io::stdout()).ok()?;
-    // A terminal that does not know its size says 0.
+    // A terminal that does not know its size reports 0.
     (size.ws_col > 0).then_some(Terminal {
         columns: size.ws_col.into(),
         lines: size.ws_row.into(),
@@ -107,7 +107,7 @@ fn buffered<W: io::Write>(writer: W) -> BufWriter<Output<W>> {
     BufWriter::with_capacity(1 << 16, Output(writer))
 }
 
-/// Standard output, whose errors say so.
+/// Standard output; its errors name it.
 pub struct Output<W>(W);
 
 impl<W: io::Write> io::Write for Output<W> {
@@ -122,7 +122,7 @@ impl<W: io::Write> io::Write for Output<W> {
 
 fn on_stdout(error: io::Error) -> io::Error {
     match error.kind() {
-        // A system call to be repeated; `write_all` does.
+        // The caller repeats the system call; `write_all` does.
         io::ErrorKind::Interrupted => error,
         kind => io::Error::new(kind, format!("cannot write to standard output: {error}")),
     }

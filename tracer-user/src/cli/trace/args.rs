@@ -1,4 +1,4 @@
-//! What is traced, and how: the options that tracing and recording share.
+//! The options that tracing and recording share.
 //! Input: words of the command line.
 
 use std::{ffi::OsString, time::Duration};
@@ -20,7 +20,7 @@ use crate::{
 #[group(skip)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub struct Args {
-    /// Trace this process (also several, comma-separated or repeated) and the children it has and will have
+    /// Trace this process (or several, comma-separated or repeated) and its present and future children
     #[arg(short, long, value_name = "PID", value_delimiter = ',', value_parser = values::process_number, allow_negative_numbers = true)]
     pub pid: Vec<u32>,
 
@@ -36,7 +36,7 @@ pub struct Args {
     #[arg(long, value_enum, value_name = "BACKEND", default_value_t = BackendChoice::Auto)]
     pub backend: BackendChoice,
 
-    /// Which moves to show (comma-separated or repeated); all but move need the exact backend. With move come pages that
+    /// Which moves to show (comma-separated or repeated); all but move need the exact backend. move includes pages that
     /// could not be moved, and runs of compaction [default: move,collapse]
     #[arg(long, value_enum, value_name = "KIND", value_delimiter = ',')]
     pub kinds: Vec<Kind>,
@@ -45,25 +45,25 @@ pub struct Args {
     #[arg(short, long, value_name = "SECONDS", value_parser = values::seconds, allow_negative_numbers = true)]
     pub duration: Option<Duration>,
 
-    /// Prove it: exit code 1 also when the books do not balance to the page, over the run or in any interval of about a
-    /// second, or when something moved that the backend cannot see
+    /// Require proof: exit code 1 also if the books do not balance to the page, over the run or in any interval of
+    /// about a second, or if something moved that the backend cannot see
     #[arg(long)]
     pub strict: bool,
 
-    /// Size of the ring between the kernel and tracer, rounded up to a power of two: raise it where events are lost
+    /// Size of the ring between the kernel and tracer, rounded up to a power of two: raise it if events are lost
     #[arg(long, value_name = "SIZE[K|M]", default_value = "16M", value_parser = values::ring_bytes)]
     pub ring_size: RingBytes,
 
-    /// Say more on stderr; -vv also the verifier's output and single failed look-ups
+    /// Print more on stderr; -vv adds the verifier's output and single failed look-ups
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
 
-    /// Say nothing on stderr but errors and losses
+    /// Print only errors and losses on stderr
     #[arg(short, long, conflicts_with = "verbose")]
     pub quiet: bool,
 
-    /// A program to start and trace from its first page, as the user who called sudo; with --all every process while it
-    /// runs
+    /// A program to start and trace from its first page, as the user who called sudo; with --all, every process is
+    /// traced while it runs
     #[arg(last = true, value_name = "COMMAND", conflicts_with = "pid")]
     pub command: Vec<OsString>,
 
@@ -73,10 +73,10 @@ pub struct Args {
 }
 
 impl Args {
-    /// What they come to.
+    /// The configuration of these options.
     ///
     /// # Errors
-    /// [`Refused`] where they do not say whose pages, or contradict each other.
+    /// [`Refused`] if the options select no processes, or contradict each other.
     pub(super) fn config(&self) -> Result<TraceConfig, Refused> {
         let filters = Filters::from(&self.filters);
         let scope = match (self.all, self.command.is_empty()) {
@@ -115,7 +115,7 @@ impl Args {
 /// The choice of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum BackendChoice {
-    /// The best that works
+    /// The best backend that works
     Auto,
     /// Function hooks (fentry, fexit): owners from the kernel
     Exact,
@@ -150,7 +150,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// As a set.
+    /// The kind as a set.
     pub fn set(self) -> Kinds {
         match self {
             Self::Move => Kinds::MOVE,
