@@ -295,7 +295,7 @@ impl Groups {
         &self.keys[usize::from(self.implied)..]
     }
 
-    /// The first key that is worth showing: a machine that nobody requested is left out if there is only one.
+    /// The first key to show: a machine that was not requested is left out if there is only one.
     #[must_use]
     pub fn shown_from(&self) -> usize {
         let mut machines = self.values.iter().step_by(self.keys.len().max(1));

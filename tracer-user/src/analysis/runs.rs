@@ -148,7 +148,7 @@ struct Runs {
 }
 
 /// Every question needs the runs.
-#[expect(clippy::unnecessary_wraps, reason = "others are not always asked for")]
+#[expect(clippy::unnecessary_wraps, reason = "other analyses are not always requested")]
 pub(super) fn new(asked: &Question) -> Option<Box<dyn Analysis>> {
     Some(Box::new(Runs {
         live: asked.occasion != Occasion::Report,

@@ -104,7 +104,7 @@ impl BlockHeader {
     /// Checks a payload.
     ///
     /// # Errors
-    /// [`Damage`] where it is not what was written.
+    /// [`Damage`] if it differs from what was written.
     pub fn check(&self, packed: &[u8]) -> Result<(), Damage> {
         if crc32fast::hash(packed) != self.payload_crc {
             return Err(Damage("the checksum of its content is wrong"));
@@ -199,7 +199,7 @@ impl Unpacker {
     /// Checks a payload and unpacks it into `out`.
     ///
     /// # Errors
-    /// [`Damage`] where it is not what was written.
+    /// [`Damage`] if it differs from what was written.
     pub fn unpack(&mut self, header: &BlockHeader, packed: &[u8], out: &mut Vec<u8>) -> Result<(), Damage> {
         header.check(packed)?;
         out.clear();

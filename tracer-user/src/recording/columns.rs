@@ -178,7 +178,7 @@ impl<'a> Reader<'a> {
     /// The next bytes, after their number.
     ///
     /// # Errors
-    /// [`Damage`] where there are fewer.
+    /// [`Damage`] if there are fewer.
     pub fn bytes(&mut self) -> Result<&'a [u8], Damage> {
         let length = usize::try_from(self.number()?).map_err(|_| SHORT)?;
         let (bytes, rest) = self.0.split_at_checked(length).ok_or(SHORT)?;
@@ -264,7 +264,7 @@ impl<'a, const N: usize> Rows<'a, N> {
     /// The next row.
     ///
     /// # Errors
-    /// [`Damage`] where there is none.
+    /// [`Damage`] if there is none.
     #[inline]
     pub fn take(&mut self) -> Result<[u64; N], Damage> {
         self.step().map(|_| self.row)
@@ -273,7 +273,7 @@ impl<'a, const N: usize> Rows<'a, N> {
     /// Goes on to the next row, and returns whether its columns of runs may differ from those of the previous row.
     ///
     /// # Errors
-    /// [`Damage`] where there is none.
+    /// [`Damage`] if there is none.
     #[inline]
     pub fn step(&mut self) -> Result<bool, Damage> {
         self.left = self

@@ -193,10 +193,7 @@ impl Store for Files {
         if self.regular && self.limit.is_some_and(|limit| limit.keep > 0) {
             return Ok(());
         }
-        Err(io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            "as large as --max-size lets it be",
-        ))
+        Err(io::Error::new(io::ErrorKind::FileTooLarge, "--max-size is reached"))
     }
 
     fn next_file(&mut self) -> io::Result<()> {

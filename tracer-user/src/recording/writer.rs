@@ -70,7 +70,7 @@ impl<S: Store> Writer<S> {
     /// Begins a file, or the next run in it.
     ///
     /// # Errors
-    /// When the store cannot be written; [`io::ErrorKind::FileTooLarge`] where it is full.
+    /// When the store cannot be written; [`io::ErrorKind::FileTooLarge`] if it is full.
     pub fn begin(&mut self, header: &Header) -> io::Result<()> {
         self.blocks.begin(Begin::of(header.clone()))
     }
@@ -78,7 +78,7 @@ impl<S: Store> Writer<S> {
     /// Adds an event; a full block is written.
     ///
     /// # Errors
-    /// When the store cannot be written; [`io::ErrorKind::FileTooLarge`] where it is full.
+    /// When the store cannot be written; [`io::ErrorKind::FileTooLarge`] if it is full.
     pub fn event(&mut self, event: &Event) -> io::Result<()> {
         self.batch.push(event);
         let batch = &self.batch;
@@ -92,7 +92,7 @@ impl<S: Store> Writer<S> {
     /// Writes an interval of the books, after the events that wait.
     ///
     /// # Errors
-    /// When the store cannot be written; [`io::ErrorKind::FileTooLarge`] where it is full.
+    /// When the store cannot be written; [`io::ErrorKind::FileTooLarge`] if it is full.
     pub fn interval(&mut self, interval: &Interval) -> io::Result<()> {
         self.write_events()?;
         self.blocks.interval(interval)?;
@@ -102,7 +102,7 @@ impl<S: Store> Writer<S> {
     /// Ends a batch of events, and writes the events if they have waited for a second.
     ///
     /// # Errors
-    /// When the store cannot be written; [`io::ErrorKind::FileTooLarge`] where it is full.
+    /// When the store cannot be written; [`io::ErrorKind::FileTooLarge`] if it is full.
     pub fn flush(&mut self) -> io::Result<()> {
         self.batch.turn();
         let due = *self.due.get_or_insert_with(|| Instant::now() + DUE);
@@ -117,7 +117,7 @@ impl<S: Store> Writer<S> {
     /// Writes the waiting events, and the end of the run.
     ///
     /// # Errors
-    /// When the store cannot be written; [`io::ErrorKind::FileTooLarge`] where it is full.
+    /// When the store cannot be written; [`io::ErrorKind::FileTooLarge`] if it is full.
     pub fn finish(&mut self, summary: &Summary) -> io::Result<()> {
         if self.blocks.torn {
             return self.blocks.done();

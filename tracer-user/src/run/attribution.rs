@@ -18,7 +18,7 @@ pub struct Losses {
     pub reported_pages: Option<u64>,
 }
 
-/// Pages of moves without an owner, by the cause. A run that traces every process shows them all the same.
+/// Pages of moves without an owner, by the cause. They are shown if every process is traced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Unattributed {

@@ -102,7 +102,7 @@ impl Intervals {
     }
 
     /// Whether a reading equals the one at which the open interval begins, so that nothing has happened since. The
-    /// interval then begins anew at the reading's time.
+    /// interval then begins at the reading's time.
     pub fn is_unchanged(&mut self, look: &Reading) -> bool {
         match &mut self.open {
             Some(open) if !self.doubted && open.kernel == look.kernel && open.counters == look.counters => {

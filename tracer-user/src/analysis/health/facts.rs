@@ -52,7 +52,7 @@ pub struct Btf {
     pub offsets: Result<(), String>,
 }
 
-/// The process that asks for the diagnosis.
+/// The process that requests the diagnosis.
 #[derive(Clone, Copy, Debug)]
 pub struct Caller {
     /// Effective user id.

@@ -55,7 +55,7 @@ impl Known {
                 let entry = fields(entry);
                 let word = text(each(&entry, 2)[0]);
                 let before = self.words.insert((table, number(&entry, 1).unwrap()), word);
-                assert_eq!(before, None, "told twice");
+                assert_eq!(before, None, "written twice");
             }
         }
     }
