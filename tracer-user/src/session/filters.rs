@@ -247,7 +247,7 @@ fn compile_nodes(filter: &mut Filter, pairs: &[NodePair], topology: &Topology) -
     }
     if spans.len() > MAX_SPANS {
         return Err(refused(format!(
-            "--nodes: the memory of these nodes is in {} pieces, at most {MAX_SPANS} are supported; use any for one side",
+            "--nodes: the memory of these nodes is in {} pieces, at most {MAX_SPANS} fit; use any for one side",
             spans.len()
         )));
     }
