@@ -36,7 +36,7 @@ fuzz_target!(|bytes: &[u8]| {
 
 fn show(bytes: &[u8], sink: &mut dyn Sink) {
     if let Ok(mut recording) = RecordingFile::new(bytes) {
-        // What cannot be read is an error, and what cannot be written again, too.
+        // Bytes that cannot be read, or not be written again, are an error.
         let _ = replay(&mut recording, sink, |_| {});
     }
 }

@@ -11,12 +11,12 @@ use sha2::{Digest as _, Sha256};
 
 /// The committed object, relative to the workspace's root.
 pub const OBJECT: &str = "tracer-user/bpf/tracer.bpf.o";
-/// What it was built from and by: the digest of its sources, `compiler NAMES`, `object DIGEST`.
+/// The record of a build: the digest of its sources, `compiler NAMES`, `object DIGEST`.
 pub const RECORD: &str = "tracer-user/bpf/tracer.bpf.sources";
 /// How the record's last line begins.
 pub const OBJECT_LINE: &str = "object ";
 
-/// What the object is made from, relative to the workspace's root.
+/// The sources of the object, relative to the workspace's root.
 const SOURCES: [&str; 5] = [
     "tracer-common/Cargo.toml",
     "tracer-common/src",

@@ -86,6 +86,34 @@ pub fn naming<'a>(tree: &'a Tree, folder: &'a str, name: &'a str) -> impl Iterat
         .map(|(path, _)| path.to_owned())
 }
 
+/// Sources in which a line of a comment begins like a fragment: with one of these words, it seldom is a sentence with a
+/// subject and a verb.
+pub fn fragments(tree: &Tree) -> Vec<String> {
+    const WORDS: [&str; 5] = ["Of", "What", "Whose", "Where", "Those"];
+    let begins = |line: &str| {
+        let line = line.trim_start();
+        let comment = ["/// ", "//! ", "// "]
+            .into_iter()
+            .find_map(|mark| line.strip_prefix(mark));
+        let first = comment.and_then(|comment| comment.split(|next: char| !next.is_alphanumeric()).next());
+        first.is_some_and(|first| WORDS.contains(&first))
+    };
+    tree.sources()
+        .filter(|(_, text)| text.lines().any(begins))
+        .map(|(path, _)| path.to_owned())
+        .collect()
+}
+
+#[test]
+fn a_fragment_is_found() {
+    let tree = Tree::made_up(&[
+        ("a/good.rs", "/// The pages of a folio. Of these, one.\n// Often.\n"),
+        ("a/first.rs", "fn f() {\n    // Of a folio, the first page.\n}\n"),
+        ("a/doc.rs", "/// What\n"),
+    ]);
+    assert_eq!(fragments(&tree), ["a/doc.rs", "a/first.rs"]);
+}
+
 #[test]
 fn a_file_without_its_two_lines_is_found() {
     let tree = Tree::made_up(&[
