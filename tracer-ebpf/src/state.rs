@@ -5,7 +5,7 @@ use core::arch::asm;
 
 use aya_ebpf::{
     bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST},
-    btf_maps::HashMap,
+    btf_maps::{Array, HashMap},
     macros::btf_map,
 };
 use tracer_common::{
@@ -24,9 +24,28 @@ const MAX_TASKS: usize = 1 << 16;
 #[btf_map]
 static TASKS: HashMap<u32, Task, MAX_TASKS, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
-/// The task's state, if it has migrated before.
+/// 1 when the run has ended: set by user space before it detaches the hooks, one after the other, which takes seconds. With
+/// some of them gone, what a call that is under way does would be misread.
+#[btf_map]
+static STOPPED: Array<u32, 1> = Array::new();
+
+#[inline(always)]
+fn is_stopped() -> bool {
+    // SAFETY: a u32 of the map, read once.
+    STOPPED
+        .get_ptr(0)
+        .is_some_and(|stopped| unsafe { stopped.read_volatile() } != 0)
+}
+
+/// The task's state, if it has migrated before and the run has not ended.
 #[inline(always)]
 pub fn get(tid: u32) -> Option<&'static mut Task> {
+    if is_stopped() { None } else { entry(tid) }
+}
+
+/// The task's state, if it has migrated before.
+#[inline(always)]
+pub fn entry(tid: u32) -> Option<&'static mut Task> {
     // SAFETY: a live value of the map. Only the task itself, which runs on one CPU at a time,
     // uses its entry; its programs do not nest within each other.
     TASKS.get_ptr_mut(tid).map(|p| unsafe { &mut *p })
@@ -44,8 +63,8 @@ pub fn create(tid: u32) -> bool {
 pub fn forget(tid: u32) {
     if let Some(task) = get(tid) {
         give_up(task, 0);
+        let _ = TASKS.remove(tid);
     }
-    let _ = TASKS.remove(tid);
 }
 
 /// The innermost call the current task is in, unless it is filtered out.

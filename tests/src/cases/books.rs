@@ -215,11 +215,11 @@ fn find<'a>(checks: &'a [Check], name: &str) -> Result<&'a Check> {
 }
 
 /// Runs of tracer, each of which begins and ends while pages move.
-const TRIES: usize = 3;
+const TRIES: usize = 2;
 /// Moved by one call, which may take longer than tracer waits for it at the end.
-const MOVED_MIB: usize = 8;
+const MOVED_MIB: usize = 4;
 /// Long enough for several calls.
-const RUN: Duration = Duration::from_secs(2);
+const RUN: Duration = Duration::from_secs(1);
 
 fn rows(env: &Env, backend: &str) -> Result<Outcome> {
     let mut memory = Memory::base_pages(MOVED_MIB << 20)?;

@@ -35,7 +35,7 @@ pub fn migrate_enter(ctx: ProbeContext) -> u32 {
 #[inline(always)]
 fn task(ctx: &impl EbpfContext) -> Option<&'static mut Task> {
     let (tgid, tid) = kernel::current();
-    if let Some(task) = state::get(tid) {
+    if let Some(task) = state::entry(tid) {
         return Some(task);
     }
     if !state::create(tid) {
@@ -46,7 +46,7 @@ fn task(ctx: &impl EbpfContext) -> Option<&'static mut Task> {
     if wanted {
         lifecycle::send_current(ProcessChange::Actor, tgid, tid, 0);
     }
-    let task = state::get(tid)?;
+    let task = state::entry(tid)?;
     task.wanted = u32::from(wanted);
     Some(task)
 }

@@ -90,6 +90,8 @@ pub struct Capture {
     counters: PerCpuArray<MapData, [u64; SLOTS]>,
     targets: BpfHashMap<MapData, u32, u32>,
     tasks: BpfHashMap<MapData, u32, State>,
+    /// 1: the programs are to leave calls of migrate_pages alone.
+    stopped: Array<MapData, u32>,
     config: Config,
     /// Of the hook that sees calls begin.
     opening: Vec<RawTracePointLink>,
@@ -133,6 +135,7 @@ impl Capture {
         let reader_sleeps = take(&mut bpf, "READER_SLEEPS")?;
         let counters = take(&mut bpf, "COUNTERS")?;
         let tasks = take(&mut bpf, "TASKS")?;
+        let stopped = take(&mut bpf, "STOPPED")?;
         let Asked { kinds, must } = asked;
         let mut failures = Vec::new();
         for (at, &backend) in candidates.iter().enumerate() {
@@ -150,6 +153,7 @@ impl Capture {
                         counters,
                         targets,
                         tasks,
+                        stopped,
                         config: *config,
                         opening: Vec::new(),
                         logger,
@@ -310,13 +314,13 @@ impl Capture {
         Ok(Some(times.unwrap_or(0)))
     }
 
-    /// Detaches every hook, in the opposite order of attaching, so that a call whose begin was observed is observed to
-    /// its end, with all its moves. The records in the ring stay readable.
+    /// Stops recording calls of migrate_pages at once, then detaches every hook, which takes seconds. The records in the
+    /// ring stay readable.
     ///
     /// # Errors
     /// The first detachment that failed; the others are done nevertheless.
     pub fn detach(&mut self) -> Result<(), ProgramError> {
-        let mut first = Ok(());
+        let mut first = self.stopped.set(0, 1, 0).map_err(ProgramError::from);
         self.close_calls();
         let hooks: Vec<&Hook> = self.hooks().collect();
         for hook in hooks.into_iter().rev() {
