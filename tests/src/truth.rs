@@ -147,6 +147,9 @@ pub struct Report {
     pub start: u64,
     pub end: u64,
     pub moves: Moves,
+    /// By address how long the first write to the page took, ns; where the workload took the time.
+    #[serde(default)]
+    pub waits: BTreeMap<u64, u64>,
 }
 
 impl Report {
@@ -156,6 +159,7 @@ impl Report {
             start: range.start,
             end: range.end,
             moves,
+            waits: BTreeMap::new(),
         }
     }
 

@@ -30,7 +30,8 @@ counters! {
     /// Sum of `succeeded` over all calls of migrate_pages that ended: what the kernel adds to
     /// `pgmigrate_success`. Base pages.
     KernelSucceeded,
-    /// Part of `KernelSucceeded` from calls that had begun before tracing or were lost.
+    /// Part of `KernelSucceeded` from calls that have no events: they began before the first reading of the books, or after
+    /// the begins of calls were last looked at, or were lost.
     KernelSucceededUnseen,
     /// Base pages of folios seen to move, in calls that ended.
     MovedPages,
@@ -91,6 +92,8 @@ counters! {
     /// Transparent huge pages seen to move or to be released, and those of calls that count as unseen: what the
     /// kernel adds to `thp_migration_success`. Folios.
     ThpMoved,
+    /// Base pages of events in calls that count as lost because their end was missed: they are in no other counter.
+    UnbookedPages,
     /// Runs of a program that the kernel skipped, and that its second copy made up for.
     StoodIn,
 }

@@ -59,7 +59,8 @@ pub struct MappingMoved {
     pub order: u8,
     /// Bits of [`mapping_flags`].
     pub flags: u8,
-    /// Which of its folio's extents this is, from 1; 255: the 255th or a later one. 0: not counted (tracepoint backend).
+    /// Which of its folio's extents this is, from 1; 255: the 255th or a later one. Tracepoint backend: 1 of a page's first
+    /// mapping that the kernel side wants, 2 of each other. 0: moved outside migrate_pages.
     pub nth: u8,
     /// When the extent's last mapping was in place, `CLOCK_MONOTONIC` nanoseconds.
     pub at: u64,

@@ -9,3 +9,4 @@ pub mod event;
 pub mod filter;
 pub mod names;
 pub mod nesting;
+pub mod task;

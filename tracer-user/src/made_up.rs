@@ -309,6 +309,7 @@ pub fn summary() -> Summary {
             filtered: 300,
             unowned: 14,
             unmapped: 72,
+            unbooked: 6,
             failed_seen: 514,
             failed_reported: 482,
             unasked: Unasked {

@@ -1,8 +1,10 @@
 //! The books: every second and the whole run balance to the page. If they cannot, `--strict` reports it.
 //! Input: all kinds of moves at once; page cache that nobody maps; tracer's own account of them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,11 +12,14 @@ use anyhow::{Context, Result, ensure};
 use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, memfd_create};
 
 use crate::case::{Case, Env, Needs, Outcome};
+use crate::cases::kinds::ensure_one_first;
 use crate::cases::moves::{balance_eagerly, ensure_same};
 use crate::here::Shape;
-use crate::tracer::lines::Check;
+use crate::machine::memory::Memory;
+use crate::machine::numa;
+use crate::tracer::lines::{Check, MoveLine};
 use crate::tracer::trace::{Trace, Tracing};
-use crate::truth::{Report, vmstat};
+use crate::truth::{Report, Reports, vmstat};
 use crate::worker::Worker;
 use crate::workloads::zram;
 
@@ -27,6 +32,24 @@ pub const CASES: &[Case] = &[
         what: "NUMA balancing, compaction, move_pages of THP and hugetlb at once: each second and every count agree",
         needs: NEEDS,
         run: |env| Outcome::of_tries(3, "the kernel skipped programs", || everything_at_once(env)),
+    },
+    Case {
+        name: "books/rows",
+        what: "pages move before tracing, during it and after it: rows and books are of the same calls",
+        needs: NEEDS,
+        run: |env| rows(env, "exact"),
+    },
+    Case {
+        name: "books/rows_tracepoint",
+        what: "the same with the tracepoint backend",
+        needs: NEEDS,
+        run: |env| rows(env, "tracepoint"),
+    },
+    Case {
+        name: "books/shared_by_eleven_tracepoint",
+        what: "pages that eleven processes share: each is one page in the books, of all processes and of one of them",
+        needs: NEEDS,
+        run: shared_by_eleven,
     },
     Case {
         name: "books/pinned",
@@ -189,6 +212,118 @@ fn ensure_each_second(trace: &Trace) -> Result<()> {
 fn find<'a>(checks: &'a [Check], name: &str) -> Result<&'a Check> {
     let found = checks.iter().find(|check| check.name == name);
     found.with_context(|| format!("no {name} among {checks:?}"))
+}
+
+/// Runs of tracer, each of which begins and ends while pages move.
+const TRIES: usize = 2;
+/// Moved by one call, which may take longer than tracer waits for it at the end.
+const MOVED_MIB: usize = 4;
+/// Long enough for several calls.
+const RUN: Duration = Duration::from_secs(1);
+
+fn rows(env: &Env, backend: &str) -> Result<Outcome> {
+    let mut memory = Memory::base_pages(MOVED_MIB << 20)?;
+    memory.fill();
+    let range = memory.addresses();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let mover = scope.spawn(|| -> Result<()> {
+            for node in [1, 0].into_iter().cycle() {
+                if done.load(Ordering::Relaxed) {
+                    break;
+                }
+                numa::move_pages(range.clone(), node, false)?;
+            }
+            Ok(())
+        });
+        let checked = (0..TRIES).try_for_each(|_| rows_once(env, backend));
+        done.store(true, Ordering::Relaxed);
+        mover.join().map_err(|_| anyhow::anyhow!("the mover panicked"))??;
+        checked
+    })?;
+    Ok(Outcome::Passed)
+}
+
+fn rows_once(env: &Env, backend: &str) -> Result<()> {
+    let tracing = Tracing::start(&env.tracer, &["-a", "--kinds", "move", "--backend", backend])?;
+    thread::sleep(RUN);
+    let trace = tracing.finish()?;
+    let (books, lost) = (&trace.summary.books, &trace.summary.lost);
+    let mapped = pages_once(&trace.moves);
+    let unmapped: u64 = trace.unmapped.iter().map(|line| line.pages).sum();
+    println!("{mapped} pages in rows, {unmapped} without a mapping; {books:?}; {lost:?}");
+    ensure!(lost.events == 0, "lost: {lost:?}");
+    ensure!(mapped > 0, "nothing moved: nothing is proven");
+    ensure!(
+        mapped + unmapped == trace.summary.pages,
+        "{} pages",
+        trace.summary.pages
+    );
+    let shown = match backend {
+        "exact" => books.reported_pages + books.unmapped_pages - books.unmapped_filtered_pages,
+        _ => books.moved_pages - books.filtered_pages,
+    };
+    ensure!(
+        mapped + unmapped == shown + books.unbooked_pages,
+        "{mapped} pages and {unmapped} without a mapping in rows; in the books {shown}, and {} apart: {books:?}",
+        books.unbooked_pages
+    );
+    ensure!(books.unbooked_pages == 0 || !books.proven, "proven: {books:?}");
+    Ok(())
+}
+
+/// Base pages of these lines, once each: those of the whole folio for its first line, which has several times the same time
+/// where pagemap's answers split it.
+fn pages_once(lines: &[MoveLine]) -> u64 {
+    let first = lines.iter().filter(|line| line.nth == Some(1));
+    let folios: BTreeMap<_, _> = first
+        .map(|line| ((line.ts_ns, line.actor_tid), 1u64 << line.order))
+        .collect();
+    folios.values().sum()
+}
+
+fn shared_by_eleven(env: &Env) -> Result<Outcome> {
+    for everybody in [true, false] {
+        let mut worker = Worker::spawn("mover", &["shared_by_eleven", "move_pages", "4"])?;
+        worker.wait_ready(SOON)?;
+        let youngest = worker.youngest_child()?.to_string();
+        let of: &[&str] = if everybody { &["-a"] } else { &["-p", &youngest] };
+        let tracing = Tracing::start(&env.tracer, &[of, &["--backend", "tracepoint"]].concat())?;
+        worker.send("mark")?;
+        worker.read_line(SOON)?;
+        worker.send("move")?;
+        let truth = Reports::parse(&worker.read_line(SOON)?)?;
+        let trace = tracing.finish()?;
+        worker.exit(SOON)?;
+        ensure!(truth.0.len() == 11, "{} processes map the pages", truth.0.len());
+        let moves = truth.0.iter().flat_map(|(_, report)| report.moves.0.values());
+        let moved: BTreeSet<_> = moves.map(|moved| (moved.old, moved.new)).collect();
+        ensure!(moved.len() == 4 << 8, "{} pages moved: nothing is proven", moved.len());
+        trace.ensure_sound()?;
+        trace.ensure_each_page_once(everybody)?;
+        ensure_one_first(&trace.moves)?;
+        // Others' pages may have moved, too.
+        let theirs = |line: &&MoveLine| {
+            let frames = line.old_pfn.zip(line.new_pfn);
+            frames.is_some_and(|(old, new)| moved.contains(&(old.0, new.0)))
+        };
+        let (theirs, others): (Vec<_>, Vec<_>) = trace.moves.iter().partition(theirs);
+        let mappings = moved.len() * if everybody { 11 } else { 1 };
+        ensure!(theirs.len() == mappings, "{} lines, not {mappings}", theirs.len());
+        let others: u64 = others
+            .iter()
+            .filter(|line| line.nth == Some(1))
+            .map(|line| line.pages)
+            .sum();
+        let books = &trace.summary.books;
+        ensure!(
+            books.reported_pages == moved.len() as u64 + others && trace.summary.pages == books.reported_pages,
+            "{} pages of theirs and {others} others, {} in all: {books:?}",
+            moved.len(),
+            trace.summary.pages
+        );
+    }
+    Ok(Outcome::Passed)
 }
 
 fn pinned(env: &Env) -> Result<Outcome> {

@@ -248,7 +248,8 @@ pub fn check(env: &Env, kind: &Kind, backend: &str) -> Result<Outcome> {
         }
     } else {
         trace.ensure_sound()?;
-        ensure!(trace.moves.iter().all(|line| line.nth.is_none()), "a folio was seen");
+        trace.ensure_each_page_once(false)?;
+        ensure_one_first(&trace.moves)?;
     }
     worker.exit(SOON)?;
     Ok(Outcome::Passed)
@@ -283,6 +284,25 @@ pub fn ensure_numbered(lines: &[MoveLine], truth: &Reports, reason: &str, runs: 
     Ok(())
 }
 
+/// Checks, for the tracepoint backend, that each move of a page, told by its frames, has a line with number 1.
+pub fn ensure_one_first(lines: &[MoveLine]) -> Result<()> {
+    let mut pages: BTreeMap<_, BTreeMap<u8, u64>> = BTreeMap::new();
+    for line in lines {
+        let (Some(old), Some(new), Some(nth)) = (line.old_pfn, line.new_pfn, line.nth) else {
+            bail!("no frame, or no number: {line:?}")
+        };
+        for page in 0..line.pages {
+            let numbers = pages.entry((old.0 + page, new.0 + page)).or_default();
+            *numbers.entry(nth).or_default() += 1;
+        }
+    }
+    let wrong = pages
+        .iter()
+        .find(|(_, numbers)| !numbers.contains_key(&1) || numbers.keys().any(|nth| *nth > 2));
+    ensure!(wrong.is_none(), "frames and how many lines of each number: {wrong:x?}");
+    Ok(())
+}
+
 /// Checks that each page has `moves` lines, and that they match the child's pagemap.
 fn again(env: &Env, call: &str, moves: u64, backend: &str) -> Result<Outcome> {
     let mut worker = Worker::spawn("mover", &["shared_by_six", call, "1"])?;
@@ -311,6 +331,7 @@ fn again(env: &Env, call: &str, moves: u64, backend: &str) -> Result<Outcome> {
         trace.ensure_exact_books()?;
     } else {
         trace.ensure_sound()?;
+        trace.ensure_each_page_once(false)?;
     }
     worker.exit(SOON)?;
     Ok(Outcome::Passed)

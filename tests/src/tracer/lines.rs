@@ -174,6 +174,8 @@ pub struct Books {
     pub kernel_pages: Option<u64>,
     pub moved_pages: u64,
     pub unmapped_pages: u64,
+    pub unmapped_filtered_pages: u64,
+    pub unbooked_pages: u64,
     pub released_pages: u64,
     pub failed_seen_pages: u64,
     pub failed_reported_pages: u64,
@@ -185,9 +187,17 @@ pub struct Books {
     pub outside_filtered_pages: u64,
     pub imbalance: Option<i64>,
     pub checks: Vec<Check>,
+    pub unattributed: Unattributed,
     pub intervals: Intervals,
     pub balanced: bool,
     pub proven: bool,
+}
+
+/// Pages without an owner.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct Unattributed {
+    pub unsearched_pages: u64,
+    pub not_found_pages: u64,
 }
 
 /// A count of the kernel, and tracer's own count of the same.

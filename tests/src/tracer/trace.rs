@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::lines::{BooksLine, CompactionLine, FailureLine, Line, MoveLine, SummaryLine, UnmappedLine};
+use super::lines::{BooksLine, CompactionLine, FailureLine, Line, MoveLine, SummaryLine, Unattributed, UnmappedLine};
 use crate::truth::{Move, Moves};
 use crate::worker;
 
@@ -233,6 +233,27 @@ impl Trace {
             self.summary.books.balanced,
             "the books do not balance: {:?}; seconds: {uneven:?}",
             self.summary.books
+        );
+        Ok(())
+    }
+
+    /// Checks, for the tracepoint backend, that each page that moved is in one sum of the books, however many processes
+    /// map it. With `everybody` all processes are traced, and pages without an owner are reported, too.
+    pub fn ensure_each_page_once(&self, everybody: bool) -> Result<()> {
+        let books = &self.summary.books;
+        let Unattributed {
+            unsearched_pages,
+            not_found_pages,
+        } = books.unattributed;
+        let nobodys = if everybody {
+            0
+        } else {
+            unsearched_pages + not_found_pages
+        };
+        let sums = books.reported_pages + books.filtered_pages + nobodys;
+        ensure!(
+            self.summary.lost.events > 0 || sums == books.moved_pages + books.unbooked_pages,
+            "{sums} pages by what became of them: {books:?}"
         );
         Ok(())
     }

@@ -1,8 +1,10 @@
 //! Pages that are copied on write: of both sides of a fork, of a file that is mapped privately, and of the zero page.
 //! Input: the kind of page; on stdin `mark`, then `write`, answered by the reports of all processes that map them.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::ops::Range;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
@@ -67,14 +69,16 @@ fn run(args: &[String]) -> Result<()> {
     };
     serve(&range, "write", |before| {
         let mut reports = Vec::new();
+        let mut waits = BTreeMap::new();
         if let Some(child) = &mut child {
-            write(&(range.start..half));
+            waits = write_timed(&(range.start..half));
             reports.push((child.pid, child.report()?));
         }
         // If there was a child, the second half belongs to this process alone now.
         write(&range);
         let moves = Moves::between(before, &Snapshot::take(range.clone())?)?;
-        reports.push((std::process::id(), Report::new(range.clone(), moves)));
+        let report = Report::new(range.clone(), moves);
+        reports.push((std::process::id(), Report { waits, ..report }));
         Reports(reports).to_line()
     })
 }
@@ -85,4 +89,15 @@ pub fn write(range: &Range<u64>) {
         // SAFETY: within a live private mapping of this process, to which no reference exists now.
         unsafe { std::ptr::with_exposed_provenance_mut::<u8>(address as usize).write_volatile(7) };
     }
+}
+
+/// The same, and how long each write took, in nanoseconds.
+fn write_timed(range: &Range<u64>) -> BTreeMap<u64, u64> {
+    let page = rustix::param::page_size();
+    let timed = range.clone().step_by(page).map(|address| {
+        let begun = Instant::now();
+        write(&(address..address + page as u64));
+        (address, begun.elapsed().as_nanos() as u64)
+    });
+    timed.collect()
 }

@@ -58,6 +58,8 @@ pub enum Pages {
     ForkShared,
     /// Base pages shared with five forked children.
     SharedBySix,
+    /// Base pages shared with ten forked children.
+    SharedByEleven,
     /// Huge pages shared with a forked child.
     ThpForkShared,
     /// tmpfs pages shared with a forked child.
@@ -83,6 +85,7 @@ impl Pages {
             "hugetlb_shared" => Self::HugetlbShared,
             "fork_shared" => Self::ForkShared,
             "shared_by_six" => Self::SharedBySix,
+            "shared_by_eleven" => Self::SharedByEleven,
             "thp_fork_shared" => Self::ThpForkShared,
             "file_shared" => Self::FileShared,
             "thp_file_shared" => Self::ThpFileShared,
@@ -97,6 +100,7 @@ impl Pages {
         match self {
             Self::ForkShared | Self::ThpForkShared | Self::FileShared | Self::ThpFileShared => 1,
             Self::SharedBySix => 5,
+            Self::SharedByEleven => 10,
             _ => 0,
         }
     }
@@ -108,6 +112,7 @@ impl Pages {
             | Self::ProtNone
             | Self::ForkShared
             | Self::SharedBySix
+            | Self::SharedByEleven
             | Self::FileShared
             | Self::FileTwice
             | Self::Secret => 0,
@@ -125,7 +130,9 @@ impl Pages {
     /// Maps `len` bytes on that node. For node 0, this thread has to run there.
     pub fn map(self, len: usize, node: u32) -> Result<Memory> {
         let mut memory = match self {
-            Self::Base | Self::ProtNone | Self::ForkShared | Self::SharedBySix => Memory::base_pages(len)?,
+            Self::Base | Self::ProtNone | Self::ForkShared | Self::SharedBySix | Self::SharedByEleven => {
+                Memory::base_pages(len)?
+            }
             Self::Mthp => Memory::huge_pages(len)?,
             Self::Thp | Self::PteMappedThp | Self::ThpProtNone | Self::ThpForkShared => {
                 huge_pages_of(&[HUGE_ORDER])?;

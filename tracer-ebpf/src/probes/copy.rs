@@ -32,7 +32,7 @@ struct Fault {
     vma: u64,
     address: u64,
     old_pfn: u64,
-    /// Of hugetlb the folio of the copy, which was made before; else 0.
+    /// Of hugetlb the folio of the copy, which was made before; [`SPLITTING`]; else 0.
     copy: u64,
     begun: u64,
     owner_tgid: u32,
@@ -42,9 +42,64 @@ struct Fault {
     pad: u8,
 }
 
+/// [`Fault::copy`] while the huge page that maps the address is split, which comes before the copy. No folio is there.
+const SPLITTING: u64 = 1;
+
+/// `VM_FAULT_FALLBACK`, include/linux/mm_types.h, 6.1 to 7.3: the fault goes on with base pages.
+const FALLBACK: u32 = 0x800;
+
 /// Key: tid.
 #[btf_map]
 static FAULTS: HashMap<u32, Fault, MAX_TASKS> = HashMap::new();
+
+/// `vm_fault_t do_huge_pmd_wp_page(struct vm_fault *vmf)`, 6.1 to 7.3, mm/huge_memory.c: a huge page without write permission
+/// is written to. Where it is not the writer's alone it is split, and the same fault goes on with `do_wp_page`
+/// (`__handle_mm_fault`, mm/memory.c): the write waits from here on.
+#[inline(never)]
+fn split_begin(ctx: &FEntryContext) {
+    let vmf = kernel::arg(ctx, 0);
+    let vma = kernel::read(vmf, config!(fault_vma));
+    if !owner::of_mm(kernel::vma_mm(vma)).is_wanted_outside() {
+        return;
+    }
+    let splitting = Fault {
+        vma,
+        address: arch::page_start(kernel::read(vmf, config!(fault_address))),
+        old_pfn: 0,
+        copy: SPLITTING,
+        begun: kernel::now(),
+        owner_tgid: 0,
+        flags: 0,
+        reason: 0,
+        order: 0,
+        pad: 0,
+    };
+    let (_, tid) = kernel::current();
+    // Without room the copy is counted as lost, which needs room, too.
+    let _ = FAULTS.insert(tid, splitting, 0);
+}
+twice!(#[fentry(function = "do_huge_pmd_wp_page")] split_begin, split_begin_again: FEntryContext);
+
+/// It was not split: the fault is over, or begins anew.
+#[inline(never)]
+fn split_end(_ctx: &FExitContext) {
+    let (_, tid) = kernel::current();
+    let _ = FAULTS.remove(tid);
+}
+twice!(#[fexit(function = "do_huge_pmd_wp_page")] split_end, split_end_again: FExitContext, if |ctx| {
+    kernel::arg(ctx, 1) as u32 & FALLBACK == 0
+});
+
+/// When the write to this page began to wait: with the split of a huge page, or now.
+#[inline(always)]
+fn begun(vma: u64, address: u64) -> u64 {
+    let (_, tid) = kernel::current();
+    // SAFETY: a live value of the map, which only this task writes.
+    match FAULTS.get_ptr(tid).map(|fault| unsafe { *fault }) {
+        Some(fault) if fault.copy == SPLITTING && fault.vma == vma && fault.address == address => fault.begun,
+        _ => kernel::now(),
+    }
+}
 
 /// `vm_fault_t do_wp_page(struct vm_fault *vmf)`, 6.1 to 7.3, mm/memory.c: a present entry without write permission
 /// is written to, or is to become exclusive.
@@ -66,12 +121,13 @@ fn copy_begin(ctx: &FEntryContext) {
     if config!(kinds) & kind == 0 {
         return;
     }
+    let address = arch::page_start(kernel::read(vmf, config!(fault_address)));
     remember(Fault {
         vma,
-        address: arch::page_start(kernel::read(vmf, config!(fault_address))),
+        address,
         old_pfn,
         copy: 0,
-        begun: kernel::now(),
+        begun: begun(vma, address),
         owner_tgid: owner.tgid,
         flags: owner.flags(),
         reason,

@@ -6,15 +6,18 @@ use aya_ebpf::{
     macros::{btf_map, fentry, fexit, raw_tracepoint},
     programs::{FEntryContext, FExitContext, RawTracePointContext},
 };
-use tracer_common::{arch, event::MappingMoved};
+use tracer_common::{
+    arch,
+    event::MappingMoved,
+    task::{Folio, Task, Window},
+};
 
 use crate::{
     emit, filter,
     kernel::{self, config},
     owner,
     probes::{failure, unmapped},
-    rmap,
-    state::{self, Folio, Task, Window},
+    rmap, state,
     turn::twice,
 };
 

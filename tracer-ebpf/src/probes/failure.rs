@@ -14,13 +14,13 @@ use tracer_common::{
     arch,
     counter::Counter,
     event::{FAILED_MAPPINGS, FolioFailed, Place, failure_flags},
+    task::Call,
 };
 
 use crate::{
     counters, emit, filter,
     kernel::{self, config},
-    owner, rmap,
-    state::{self, Call},
+    owner, rmap, state,
     turn::twice,
 };
 

@@ -7,7 +7,11 @@ use aya_ebpf::{
     programs::{ProbeContext, RawTracePointContext},
 };
 use aya_log_ebpf::warn;
-use tracer_common::{counter::Counter, event::ProcessChange};
+use tracer_common::{
+    counter::Counter,
+    event::ProcessChange,
+    task::{Call, MAX_DEPTH, Task},
+};
 
 use crate::{
     counters, filter,
@@ -29,9 +33,9 @@ pub fn migrate_enter(ctx: ProbeContext) -> u32 {
 
 /// The current task's state, made if there is none; None: there is no room.
 #[inline(always)]
-fn task(ctx: &impl EbpfContext) -> Option<&'static mut state::Task> {
+fn task(ctx: &impl EbpfContext) -> Option<&'static mut Task> {
     let (tgid, tid) = kernel::current();
-    if let Some(task) = state::get(tid) {
+    if let Some(task) = state::entry(tid) {
         return Some(task);
     }
     if !state::create(tid) {
@@ -42,7 +46,7 @@ fn task(ctx: &impl EbpfContext) -> Option<&'static mut state::Task> {
     if wanted {
         lifecycle::send_current(ProcessChange::Actor, tgid, tid, 0);
     }
-    let task = state::get(tid)?;
+    let task = state::entry(tid)?;
     task.wanted = u32::from(wanted);
     Some(task)
 }
@@ -60,15 +64,23 @@ fn migrate_begin(ctx: &RawTracePointContext) {
     let wanted = task.wanted != 0 && filter::wants_reason(reason as u8);
     // A raw tracepoint's arguments are put on the task's stack (`bpf_trace_run2`, kernel/trace/bpf_trace.c).
     let stack = ctx.as_ptr() as u64;
-    task.give_up_ended(stack);
+    state::give_up_ended(task, stack);
     if let Some(outer) = state::innermost(task) {
         unmapped::finish_folio(outer);
     }
-    let Some(call) = task.push() else {
-        warn!(ctx, "migrate_pages nested deeper than {}", state::MAX_DEPTH);
+    let Some(call) = state::push(task) else {
+        warn!(ctx, "migrate_pages nested deeper than {}", MAX_DEPTH);
         return;
     };
-    *call = state::Call::begin(kernel::now(), from, stack, reason as u8, mode as u8, wanted);
+    *call = Call {
+        begun: kernel::now(),
+        from,
+        stack,
+        reason: reason as u8,
+        mode: mode as u8,
+        wanted: u8::from(wanted),
+        ..Call::NONE
+    };
 }
 twice!(#[raw_tracepoint(tracepoint = "mm_migrate_pages_start")] migrate_begin, migrate_begin_again: RawTracePointContext);
 
@@ -91,7 +103,7 @@ fn migrate_end(ctx: &RawTracePointContext) {
     }
     let (_, tid) = kernel::current();
     compaction::count(tid, succeeded, failed);
-    let Some(call) = state::get(tid).and_then(state::Task::pop) else {
+    let Some(call) = state::get(tid).and_then(state::pop) else {
         counters::add(Counter::KernelSucceededUnseen, succeeded);
         counters::add(Counter::ThpMoved, ctx.arg(2));
         let reason = kernel::arg(ctx, config!(migrate_end_reason));
@@ -118,6 +130,9 @@ fn migrate_end(ctx: &RawTracePointContext) {
     }
     if call.unmapped != 0 {
         counters::add(Counter::UnmappedPages, call.unmapped);
+    }
+    if call.unmapped_filtered != 0 {
+        counters::add(Counter::FilteredUnmappedPages, call.unmapped_filtered);
     }
     if call.released != 0 {
         counters::add(Counter::ReleasedPages, call.released);

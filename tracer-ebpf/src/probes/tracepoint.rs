@@ -216,9 +216,11 @@ fn restored(addr: u64, new_pfn: u64, order: u32, thps: u64) {
     let wanted = filter::wants_order(order as u8)
         && filter::wants_address(addr, pages as u32)
         && filter::wants_frames(old.pfn, new_pfn);
-    // A page of several mappings comes once for each: new frames already in the extent are not counted.
+    // A page of several mappings comes once for each: new frames already in the extent are not counted again. The
+    // first mapping that is wanted makes it one that is reported.
     let [first, end] = call.frames;
-    if new_pfn < first || new_pfn >= end {
+    let mut is_first = new_pfn < first || new_pfn >= end;
+    if is_first {
         call.moved += pages;
         call.thps += thps;
         if wanted {
@@ -226,11 +228,17 @@ fn restored(addr: u64, new_pfn: u64, order: u32, thps: u64) {
         } else {
             call.filtered += pages;
         }
+        call.last_filtered = u8::from(!wanted);
         call.frames = if new_pfn == end {
             [first, end + pages]
         } else {
             [new_pfn, new_pfn + pages]
         };
+    } else if wanted && call.last_filtered != 0 && new_pfn + pages == end {
+        call.filtered = call.filtered.wrapping_sub(pages);
+        call.reported += pages;
+        call.last_filtered = 0;
+        is_first = true;
     }
     if !wanted {
         return;
@@ -242,6 +250,7 @@ fn restored(addr: u64, new_pfn: u64, order: u32, thps: u64) {
     }
     emit::mapping(MappingMoved {
         reason: call.reason,
+        nth: if is_first { 1 } else { 2 },
         order: order as u8,
         flags,
         at: kernel::now(),

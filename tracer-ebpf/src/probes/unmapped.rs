@@ -2,12 +2,14 @@
 //! Input: the folio in hand when its turn is over, from `state`.
 
 use aya_ebpf::{btf_maps::LruHashMap, helpers::bpf_get_smp_processor_id, macros::btf_map};
-use tracer_common::{counter::Counter, event::UnmappedMoved};
+use tracer_common::{
+    event::UnmappedMoved,
+    task::{Call, File, Folio},
+};
 
 use crate::{
-    counters, emit, filter,
+    emit, filter,
     kernel::{self, config},
-    state::{Call, File, Folio},
 };
 
 /// `PAGE_MAPPING_FLAGS`, include/linux/page-flags.h: one is set in the mapping of a folio that is of no file (anonymous,
@@ -54,19 +56,20 @@ pub fn file_of(folio: u64) -> File {
 /// The folio in hand of a call is done with: books it, and reports it where none of its mappings was restored.
 #[inline(always)]
 pub fn finish_folio(call: &mut Call) {
-    if let Some(folio) = call.finish_folio() {
-        report(&folio, call.reason);
+    if let Some(folio) = call.finish_folio()
+        && !report(&folio, call.reason)
+    {
+        call.unmapped_filtered += folio.pages;
     }
 }
 
-/// Reports a folio none of whose mappings was restored. A function of its own: several programs end with it, and its
-/// events would not fit on their stacks beside theirs.
+/// Reports a folio none of whose mappings was restored; false: it is filtered out. A function of its own: several programs
+/// end with it, and its events would not fit on their stacks beside theirs.
 #[inline(never)]
-fn report(folio: &Folio, reason: u8) {
+fn report(folio: &Folio, reason: u8) -> bool {
     let (old_pfn, new_pfn) = (kernel::folio_pfn(folio.src), kernel::folio_pfn(folio.dst));
     if !filter::wants_unowned() || !filter::wants_order(folio.order) || !filter::wants_frames(old_pfn, new_pfn) {
-        counters::add(Counter::FilteredUnmappedPages, folio.pages);
-        return;
+        return false;
     }
     let (actor_tgid, actor_tid) = kernel::current();
     let mut event = UnmappedMoved {
@@ -94,6 +97,7 @@ fn report(folio: &Folio, reason: u8) {
         name(inode, event.dev, event.ino);
     }
     emit::unmapped(event);
+    true
 }
 
 /// Sends the file's name when it comes up first, or is another one.

@@ -61,7 +61,14 @@ pub fn unbalanced(intervals: &IntervalTotals, begin: Nanos) -> Option<Vec<Cell>>
 
 /// Why `--strict` rejects books although nothing is known to be wrong with them.
 #[must_use]
-pub fn unproven(account: &Account) -> Vec<Cell> {
+pub fn unproven(books: &Books) -> Vec<Cell> {
+    let account = &books.whole;
+    if books.unbooked > 0 && account.proven() {
+        return cells![
+            books.unbooked,
+            " pages in rows of calls that had not ended at the last reading"
+        ];
+    }
     match account.imbalance() {
         None => cells!["the kernel shows no count of moved pages"],
         Some(missing) if missing > 0 && account.blind_to_unmapped => cells![
@@ -118,7 +125,14 @@ pub(super) fn notes(books: &Books) -> Vec<Note> {
             whole.released,
             "counted by the kernel, but freed before they moved, or a driver's (zram, balloon)",
         ),
-        (whole.unseen, "in calls that had begun before tracing"),
+        (
+            whole.unseen,
+            "in calls without rows: they began before the first reading, or when the run ended",
+        ),
+        (
+            books.unbooked,
+            "more in rows of calls that had not ended at the last reading: in none of these sums",
+        ),
         (
             unattributed.unnamed,
             "without an owner: of a process that was being forked or torn down",
@@ -129,7 +143,7 @@ pub(super) fn notes(books: &Books) -> Vec<Note> {
         ),
         (
             unattributed.not_found,
-            "found in no traced process: another's, or gone before pagemap could be asked",
+            "found in no traced process when pagemap was read",
         ),
         (
             books.lost.not_asked_pages,

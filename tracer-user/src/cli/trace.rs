@@ -150,7 +150,7 @@ fn judge(ran: io::Result<End>, finished: io::Result<Summary>, strict: bool) -> a
         let mut why = books::complaints(whole);
         why.extend(books::unbalanced(&summary.books.intervals, whole.begin));
         if why.is_empty() {
-            why.push(books::unproven(whole));
+            why.push(books::unproven(&summary.books));
         }
         let why = sentence(&joined(why, "; "));
         let _ = writeln!(io::stderr(), "tracer: --strict: {why}");
@@ -273,6 +273,7 @@ mod tests {
         (whole.blind_to_unmapped, whole.settled) = (false, true);
         whole.checks.retain(|check| check.difference() == 0);
         summary.books.lost = Lost::default();
+        summary.books.unbooked = 0;
         change(&mut summary);
         judge(Ok(End::Asked), Ok(summary), strict).unwrap()
     }
@@ -285,6 +286,7 @@ mod tests {
         assert_eq!(codes(|summary| summary.books.whole.kernel = None), (0, 1));
         assert_eq!(codes(|summary| summary.books.whole.unbalanced_calls = 1), (0, 1));
         assert_eq!(codes(|summary| summary.books.intervals.unbalanced = 1), (0, 1));
+        assert_eq!(codes(|summary| summary.books.unbooked = 1), (0, 1));
         let differing = |summary: &mut Summary| summary.books.whole.checks = made_up::account().checks;
         assert_eq!(codes(differing), (0, 1));
         // Moves that the tracepoint backend cannot see are no error, but no proof either.

@@ -10,6 +10,7 @@ mod lists;
 mod machine;
 mod members;
 mod moved;
+mod outcomes;
 mod owners;
 pub mod processes;
 mod spaces;
@@ -22,7 +23,8 @@ use crate::{
         frames::Frames,
         intake::Intake,
         machine::Machine,
-        moved::{Moves, Moving},
+        moved::Moves,
+        outcomes::{Outcome, Outcomes},
         owners::Owners,
         processes::Processes,
         spaces::Spaces,
@@ -30,7 +32,7 @@ use crate::{
     decode::Raw,
     event::{Event, KernelNames},
     kernel::topology::Topology,
-    run::attribution::Losses,
+    run::attribution::{Losses, Unattributed},
 };
 
 /// Turns raw events into events.
@@ -39,8 +41,8 @@ pub struct Correlator {
     pub processes: Processes,
     /// The running kernel's names for its numbers.
     pub names: KernelNames,
-    /// What was dropped or not answered so far.
-    pub losses: Losses,
+    losses: Losses,
+    outcomes: Outcomes,
     topology: Topology,
     spaces: Spaces,
     frames: Frames,
@@ -62,10 +64,8 @@ impl Correlator {
         Self {
             processes,
             names,
-            losses: Losses {
-                reported_pages: find_owners.then_some(0),
-                ..Losses::default()
-            },
+            losses: Losses::default(),
+            outcomes: Outcomes::default(),
             topology,
             spaces: Spaces::default(),
             frames: Frames::open(),
@@ -75,6 +75,42 @@ impl Correlator {
             moves: Moves::default(),
             failures: failure::Shared::default(),
         }
+    }
+
+    /// What was dropped or not answered so far. Pages that may still get further mappings are missing, until [`Self::end`].
+    #[must_use]
+    pub fn losses(&self) -> Losses {
+        if self.owners.is_none() {
+            return self.losses;
+        }
+        let pages = self.outcomes.complete();
+        let not_found = Unattributed {
+            not_found: pages.not_found,
+            ..self.losses.unattributed
+        };
+        if self.processes.members.wanted().is_some() {
+            return Losses {
+                unattributed: not_found,
+                filtered_pages: pages.filtered,
+                unsearched_pages: pages.not_searched,
+                reported_pages: Some(pages.owned),
+                ..self.losses
+            };
+        }
+        // Every process is traced: those without an owner are reported, too.
+        Losses {
+            unattributed: Unattributed {
+                unsearched: pages.not_searched,
+                ..not_found
+            },
+            reported_pages: Some(pages.owned + pages.filtered + pages.not_found + pages.not_searched),
+            ..self.losses
+        }
+    }
+
+    /// Nothing comes any more.
+    pub fn end(&mut self) {
+        self.outcomes.end();
     }
 
     /// Reads the frames of each node again where memory has come or gone.
@@ -116,8 +152,6 @@ impl Correlator {
                 owners.find(moves, &mut self.processes, &mut self.spaces, &mut self.frames);
             }
             self.keep_wanted(ask);
-            let pages: u64 = self.intake.moves.iter().map(Moving::pages).sum();
-            *self.losses.reported_pages.get_or_insert_default() += pages;
         }
         let begin = out.len();
         let machine = Machine::new(&self.topology, &self.names);
@@ -126,32 +160,29 @@ impl Correlator {
             .moves
             .events(moves, ask, &self.processes, &mut self.spaces, machine, out);
         self.frames.add_to(&mut out[begin..]);
-        let unattributed = &mut self.losses.unattributed;
-        *match (&self.owners, ask) {
-            (None, _) => &mut unattributed.unnamed,
-            (Some(_), false) => &mut unattributed.unsearched,
-            (Some(_), true) => &mut unattributed.not_found,
-        } += missing.owner;
+        if self.owners.is_none() {
+            self.losses.unattributed.unnamed += missing.owner;
+        }
         self.losses.not_asked_pages += missing.verdict;
     }
 
-    /// Drops moves of processes that nobody wants.
+    /// Counts what was found out about the owners, and drops moves of processes that nobody wants. Numbers those that are
+    /// left: 1 of a page's first, 2 of each other.
     fn keep_wanted(&mut self, searched: bool) {
         let members = &self.processes.members;
-        if members.wanted().is_none() {
-            return;
-        }
-        let losses = &mut self.losses;
-        self.intake.moves.retain(|moving| {
-            let dropped = match moving.owner {
-                Some(owner) if members.wants(owner.tgid) => return true,
-                Some(_) => &mut losses.filtered_pages,
+        let everybody = members.wanted().is_none();
+        self.intake.moves.retain_mut(|moving| {
+            let outcome = match moving.owner {
+                Some(owner) if everybody || members.wants(owner.tgid) => Outcome::Owned,
+                Some(_) => Outcome::Filtered,
                 // It may have been a wanted process's page that is gone already, or anybody's.
-                None if searched => &mut losses.unattributed.not_found,
-                None => &mut losses.unsearched_pages,
+                None if searched => Outcome::NotFound,
+                None => Outcome::NotSearched,
             };
-            *dropped += moving.pages();
-            false
+            let is_kept = |outcome| everybody || outcome == Outcome::Owned;
+            let before = self.outcomes.add(&moving.raw, outcome);
+            moving.raw.nth = if before.is_some_and(is_kept) { 2 } else { 1 };
+            is_kept(outcome)
         });
     }
 

@@ -50,7 +50,8 @@ pub struct Move {
     /// Whether the old frame is one of several candidates (tracepoint backend).
     pub ambiguous: bool,
     /// The number of this range within its folio, from 1: a folio that several mappings share moves once, and is
-    /// reported once for each. None: the tracepoint backend does not see folios.
+    /// reported once for each. The tracepoint backend does not see folios: its events have 1 for the first mapping of a
+    /// page and 2 for each other. None: a move outside migrate_pages, or an older recording of that backend.
     pub nth: Option<u8>,
     /// The CPU on which the mapping was restored.
     pub cpu: u16,

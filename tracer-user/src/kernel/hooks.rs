@@ -160,6 +160,12 @@ impl Hook {
         }
     }
 
+    /// Whether its program sees calls of migrate_pages begin. While it is not attached, no call is recorded.
+    #[must_use]
+    pub fn opens_calls(&self) -> bool {
+        self.program == "migrate_begin"
+    }
+
     /// The name of the program's second copy. Kprobes and RCU callbacks need none: the kernel runs them to their end.
     #[must_use]
     pub fn again(&self) -> Option<String> {
@@ -203,11 +209,13 @@ const fn hook(
 const COPIES: Kinds = Kinds::KSM.and(Kinds::COW);
 const COPYING: &str = "copies on write (cow), of shared pages too (ksm)";
 const HUGE_COPYING: &str = "copies of hugetlb pages on write (cow)";
+const SPLITTING: &str = "of blackouts of copies on write (cow) the part in which a huge page is split";
 const SWAPPING: &str = "pages that go to swap and come back (swap)";
 const COLLAPSES: &str = "moves into huge pages (collapse)";
 
-/// Every hook, in the order of attaching. The begin of a call is attached last: if it is seen, all that belongs to the
-/// call is seen as well. Functions and prototypes hold for 6.1 to 7.3; see the comments of the programs.
+/// Every hook, in the order of attaching. The begin of a call is attached last, after the first reading of the books: if
+/// it is seen, all that belongs to the call is seen as well. Functions and prototypes hold for 6.1 to 7.3; see the comments
+/// of the programs.
 pub const HOOKS: &[Hook] = &[
     hook(
         "folio_moved",
@@ -445,6 +453,24 @@ pub const HOOKS: &[Hook] = &[
         Used::Kinds(COPIES),
         Some(COPYING),
     ),
+    hook(
+        "split_end",
+        Attach::Fexit,
+        "do_huge_pmd_wp_page",
+        &["vmf"],
+        Used::More(Kinds::COW),
+        Some(SPLITTING),
+    )
+    .of_details(),
+    hook(
+        "split_begin",
+        Attach::Fentry,
+        "do_huge_pmd_wp_page",
+        &["vmf"],
+        Used::More(Kinds::COW),
+        Some(SPLITTING),
+    )
+    .of_details(),
     hook(
         "huge_copy_mapped",
         Attach::Fentry,

@@ -13,6 +13,7 @@ use std::{
 };
 
 use tokio::io::unix::AsyncFd;
+use tracer_common::counter::Counter;
 
 use crate::{
     event::Event,
@@ -28,7 +29,7 @@ use crate::{
         summary::Summary,
     },
     sink::Sink,
-    source::{Source, Turn},
+    source::{Source, Turn, UnderWay},
     units::Nanos,
 };
 
@@ -48,6 +49,8 @@ const LOOKS: u32 = 64;
 /// preempted between the kernel's count and the hook.
 const LAST_READINGS: u32 = 3;
 const READING_PAUSE: Duration = Duration::from_millis(10);
+/// At the end calls that are under way may take so long to end; the books are closed without those that take longer.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// The reason why a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,12 +78,13 @@ pub struct Pipeline<'s> {
 }
 
 impl<'s> Pipeline<'s> {
-    /// Takes the first reading of the books and begins the sink.
+    /// Takes the first reading of the books, from which on the source records, and begins the sink.
     ///
     /// # Errors
     /// When the counters cannot be read or the sink cannot begin.
-    pub fn begin(source: Box<dyn Source>, sink: &'s mut dyn Sink, header: &Header) -> io::Result<Self> {
+    pub fn begin(mut source: Box<dyn Source>, sink: &'s mut dyn Sink, header: &Header) -> io::Result<Self> {
         let begin = settle(&*source, source.look()?)?;
+        source.begin()?;
         let mut feed = Feed::new(sink);
         feed.begin(header)?;
         Ok(Self {
@@ -179,7 +183,13 @@ impl<'s> Pipeline<'s> {
     }
 
     /// Takes the last reading while the source still sees everything, because both sides must cover the same calls.
-    fn last_reading(&self) -> io::Result<Reading> {
+    /// Before that no call begins to be recorded any more, and calls under way get time to end.
+    fn last_reading(&mut self) -> io::Result<Reading> {
+        self.source.close()?;
+        let closed = Instant::now();
+        while self.source.under_way()?.calls > 0 && closed.elapsed() < PATIENCE {
+            std::thread::sleep(LAST_PAUSE);
+        }
         let mut last = settle(&*self.source, self.source.look()?)?;
         for _ in 1..LAST_READINGS {
             if Account::between(&self.begin, &last, self.intervals.terms()).balanced() {
@@ -225,6 +235,10 @@ impl<'s> Pipeline<'s> {
         first_error(self.drain());
         // This covers the drained events, too.
         let last_look = self.source.look().unwrap_or_else(|_| end.clone());
+        let under_way = self.source.under_way().unwrap_or_else(|error| {
+            first_error(Err(error));
+            UnderWay::default()
+        });
         let lost = self.source.lost(&last_look).unwrap_or_else(|error| {
             first_error(Err(error));
             Lost::default()
@@ -237,6 +251,12 @@ impl<'s> Pipeline<'s> {
             duration,
             books: Books {
                 elsewhere: end.elsewhere.since(&self.begin.elsewhere),
+                unbooked: under_way.pages
+                    + last_look.counters.shown_since(&end.counters)
+                    + last_look
+                        .counters
+                        .since(&self.begin.counters)
+                        .sum(Counter::UnbookedPages),
                 ..Books::close(
                     Account::between(&self.begin, &end, self.intervals.terms()),
                     &end.counters.since(&self.begin.counters),

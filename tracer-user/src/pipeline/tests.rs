@@ -32,6 +32,14 @@ enum Step {
     Fails,
 }
 
+#[derive(Clone, Copy, Default, PartialEq)]
+enum State {
+    #[default]
+    Made,
+    Begun,
+    Stopped,
+}
+
 #[derive(Default)]
 struct MadeUp {
     steps: VecDeque<Step>,
@@ -40,7 +48,9 @@ struct MadeUp {
     lost: u64,
     moved: Cell<u64>,
     targets_gone: bool,
-    stopped: bool,
+    state: State,
+    /// Pages of events in a call that does not end.
+    under_way: u64,
     no_counters: bool,
 }
 
@@ -68,8 +78,25 @@ impl Source for MadeUp {
         Terms::new(&self.coverage(), &crate::event::Names::reasons(std::iter::empty()))
     }
 
+    fn begin(&mut self) -> io::Result<()> {
+        self.state = State::Begun;
+        Ok(())
+    }
+
+    fn close(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn under_way(&self) -> io::Result<UnderWay> {
+        Ok(UnderWay {
+            calls: u64::from(self.under_way > 0),
+            pages: self.under_way,
+        })
+    }
+
     fn turn(&mut self, events: &mut Vec<Event>) -> io::Result<Turn> {
-        if self.stopped {
+        assert!(self.state != State::Made, "nothing comes before the first reading");
+        if self.state == State::Stopped {
             return Ok(match std::mem::take(&mut self.late) {
                 0 => Turn::Empty,
                 late => self.give(events, late),
@@ -106,7 +133,7 @@ impl Source for MadeUp {
         let moved = self.moved.get();
         Ok(Reading {
             kernel: Vmstat::parse(format!("pgmigrate_success {moved}").as_bytes()),
-            counters: Counters::made_up(&[(Counter::MovedPages, moved)]),
+            counters: Counters::made_up(&[(Counter::MovedPages, moved), (Counter::ReportedPages, moved)]),
             ..Reading::default()
         })
     }
@@ -125,7 +152,7 @@ impl Source for MadeUp {
     }
 
     fn stop(&mut self) -> io::Result<()> {
-        self.stopped = true;
+        self.state = State::Stopped;
         Ok(())
     }
 }
@@ -229,6 +256,8 @@ fn a_run_feeds_every_sink_until_it_is_asked_to_end() {
     // Events that arrive after the stop are in the rows and sums, too.
     assert_eq!((summary.totals.events, summary.books.lost.undecoded), (7, 3));
     assert_eq!((summary.books.whole.kernel, summary.books.whole.moved), (Some(3), 3));
+    // It is in no reading.
+    assert_eq!((summary.books.unbooked, summary.books.proven()), (4, false));
     let expected = Calls {
         begun: 1,
         events: 7,
@@ -236,6 +265,22 @@ fn a_run_feeds_every_sink_until_it_is_asked_to_end() {
         finished: vec![(7, 3)],
     };
     assert_eq!(ran.calls, [expected.clone(), expected]);
+}
+
+#[test]
+fn calls_that_do_not_end_are_waited_for_and_told_apart() {
+    let source = |under_way| MadeUp {
+        under_way,
+        ..MadeUp::new([Step::Moves(2)])
+    };
+    let finished = |under_way| {
+        let books = run(source(under_way), [Counting::default()]).summary.unwrap().books;
+        (books.unbooked, books.balanced(), books.proven())
+    };
+    assert_eq!(finished(0), (0, true, true));
+    let begun = Instant::now();
+    assert_eq!(finished(5), (5, true, false));
+    assert!(begun.elapsed() >= PATIENCE);
 }
 
 #[test]
@@ -297,6 +342,7 @@ fn books_that_cannot_be_read_at_the_end_are_an_error_and_all_sinks_are_finished(
     let mut pipeline = Pipeline::begin(Box::<MadeUp>::default(), &mut sink, &made_up::header()).unwrap();
     pipeline.source = Box::new(MadeUp {
         no_counters: true,
+        state: State::Begun,
         ..MadeUp::default()
     });
     assert_eq!(pipeline.finish().unwrap_err().to_string(), "no counters");

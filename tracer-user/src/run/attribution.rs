@@ -10,11 +10,12 @@ pub struct Losses {
     pub unattributed: Unattributed,
     /// Pages whose owner is known but that were not checked against pagemap, because reading had fallen behind.
     pub not_asked_pages: u64,
-    /// Tracepoint backend, which filters in user space: pages of processes that are not traced.
+    /// Tracepoint backend, which filters in user space: pages that only processes map which are not traced. These and
+    /// the following fields count a page once, however many mappings it has.
     pub filtered_pages: u64,
-    /// Tracepoint backend: pages of moves that were dropped because their owners were not searched for.
+    /// Tracepoint backend: pages that were dropped because their owners were not searched for.
     pub unsearched_pages: u64,
-    /// Pages of runs that became events; None if the BPF side counts them, because the kernel names the owners.
+    /// Pages with an event; None if the BPF side counts them, because the kernel names the owners.
     pub reported_pages: Option<u64>,
 }
 

@@ -28,6 +28,9 @@ pub struct Books {
     pub unowned: u64,
     /// Moved pages without any mapping.
     pub unmapped: u64,
+    /// Pages of events in calls that had not ended at the last reading, or whose end was missed. Neither side of the
+    /// books has them.
+    pub unbooked: u64,
     /// Base pages of folios that calls left on their lists; the kernel counts some twice, and folios that it splits.
     pub failed_seen: u64,
     /// Pages of [`Self::failed_seen`] that were reported.
@@ -172,6 +175,7 @@ impl Books {
             filtered: counters.sum(Counter::FilteredPages) + correlation.filtered_pages,
             unowned: counters.sum(Counter::UnownedPages),
             unmapped: counters.sum(Counter::UnmappedPages),
+            unbooked: 0,
             failed_seen: counters.sum(Counter::FailedPages),
             failed_reported: counters.sum(Counter::ReportedFailedPages),
             unasked: Unasked::new(counters),
@@ -189,9 +193,10 @@ impl Books {
         self.whole.balanced() && self.intervals.unbalanced == 0
     }
 
-    /// Whether the run and each interval are proven to balance: no difference is excused.
+    /// Whether the run and each interval are proven to balance and contain every page that has an event: no difference is
+    /// excused.
     #[must_use]
     pub fn proven(&self) -> bool {
-        self.whole.proven() && self.intervals.unbalanced == 0
+        self.whole.proven() && self.intervals.unbalanced == 0 && self.unbooked == 0
     }
 }

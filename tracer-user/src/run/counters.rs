@@ -75,6 +75,21 @@ impl Counters {
         self
     }
 
+    /// Base pages of events in calls that have ended since `earlier`, or were given up, once each.
+    #[must_use]
+    pub fn shown_since(&self, earlier: &Self) -> u64 {
+        let shown = |counters: &Self| {
+            let pages = [
+                Counter::ReportedPages,
+                Counter::UnmappedPages,
+                Counter::ReportedFailedPages,
+            ];
+            let sum: u64 = pages.map(|counter| counters.sum(counter)).iter().sum();
+            sum.wrapping_sub(counters.sum(Counter::FilteredUnmappedPages))
+        };
+        shown(self).wrapping_sub(shown(earlier))
+    }
+
     /// The growth since `earlier`.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {

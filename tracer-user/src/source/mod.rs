@@ -27,13 +27,41 @@ pub enum Turn {
     Full,
 }
 
-/// Observes moves from its creation until it is stopped.
+/// Calls of migrate_pages whose begin a source has observed, and not their end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UnderWay {
+    /// Their number.
+    pub calls: u64,
+    /// Base pages of their events so far, once each. No reading contains them before the calls end.
+    pub pages: u64,
+}
+
+/// Observes moves from [`Source::begin`] until it is stopped. Events and readings cover the same calls of migrate_pages:
+/// those that begin between `begin` and `close` and end before the last reading.
 pub trait Source {
     /// The facts that it can know.
     fn coverage(&self) -> Coverage;
 
     /// The terms of the accounts that do not change between two readings.
     fn terms(&self) -> Terms;
+
+    /// Records calls that begin from now on. It is called once, right after the first reading.
+    ///
+    /// # Errors
+    /// When recording cannot begin.
+    fn begin(&mut self) -> io::Result<()>;
+
+    /// Records no more calls that begin. Calls under way are recorded until they end or the source is stopped.
+    ///
+    /// # Errors
+    /// When the begins of calls cannot be ignored.
+    fn close(&mut self) -> io::Result<()>;
+
+    /// Returns the calls that have begun and not ended.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    fn under_way(&self) -> io::Result<UnderWay>;
 
     /// Appends the events since the last turn, in the order in which sinks receive them.
     ///

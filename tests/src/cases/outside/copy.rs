@@ -8,8 +8,9 @@ use anyhow::{Result, bail, ensure};
 use super::exact::{SOON, ensure_exact, kinds};
 use crate::case::{Env, Outcome};
 use crate::cases::moves::ensure_same;
+use crate::machine::memory::HUGE;
 use crate::tracer::trace::{Trace, Tracing};
-use crate::truth::Reports;
+use crate::truth::{Report, Reports};
 use crate::worker::Worker;
 use crate::workloads::copy;
 
@@ -29,12 +30,42 @@ pub fn cow_fork(env: &Env, what: &str, pages: usize, order: u8) -> Result<Outcom
             .iter()
             .find(|line| report.range().contains(&line.vaddr.0) && line.order != order);
         ensure!(of_another.is_none(), "order: {of_another:?}");
+        if what == "thp" && !report.waits.is_empty() {
+            ensure_split_is_waited_for(&trace, *pid, report)?;
+        }
     }
     // This run has no books of moves, and no event of another process may be reported.
     let pids: Vec<u32> = truth.0.iter().map(|(pid, _)| *pid).collect();
     trace.ensure_only(&pids)?;
     trace.ensure_sound()?;
     Ok(Outcome::Passed)
+}
+
+/// The first write to a huge page also waits until that is split: most of what it waits longer than the others is part of
+/// the blackout. One of the writes shows it, whatever the machine does during another.
+fn ensure_split_is_waited_for(trace: &Trace, pid: u32, report: &Report) -> Result<()> {
+    let of_process = trace.moves.iter().filter(|line| line.pid == Some(pid));
+    let times = of_process.filter_map(|line| {
+        let waited = report.waits.get(&line.vaddr.0)?;
+        Some((line.vaddr.0, *waited, line.blackout_ns.unwrap_or(0)))
+    });
+    let (splits, others): (Vec<_>, Vec<_>) = times.partition(|(vaddr, ..)| vaddr % HUGE as u64 == 0);
+    let median = |of: fn(&(u64, u64, u64)) -> u64| {
+        let mut values: Vec<u64> = others.iter().map(of).collect();
+        values.sort_unstable();
+        values.get(values.len() / 2).copied().unwrap_or(0)
+    };
+    let (waited, blackout) = (median(|times| times.1), median(|times| times.2));
+    println!("waits and blackouts with a split {splits:?}, of the others {waited} and {blackout}");
+    let holds = |times: &&(u64, u64, u64)| {
+        let (longer_waited, longer_dark) = (times.1.saturating_sub(waited), times.2.saturating_sub(blackout));
+        longer_waited > 0 && 2 * longer_dark > longer_waited && times.2 <= times.1
+    };
+    ensure!(
+        splits.iter().any(|times| holds(&times)),
+        "no blackout has the split in it"
+    );
+    Ok(())
 }
 
 pub fn cow_zero(env: &Env) -> Result<Outcome> {

@@ -113,7 +113,7 @@ mod tests {
         lockdown        none                                                                          ok
         configuration   /boot/config-6.12.117+deb12-amd64: every option that hooks need               ok
         BTF             /sys/kernel/btf/vmlinux, 5.3 MiB; every needed structure member is in it      ok
-        exact           44 of 44 hooks attach                                                         ok
+        exact           46 of 46 hooks attach                                                         ok
         tracepoint      15 of 15 hooks attach                                                         ok
         BPF settings    kernel.unprivileged_bpf_disabled=2 (does not concern root); the ring counts   ok
                         against the cgroup's memory, not ulimit -l
@@ -137,7 +137,7 @@ mod tests {
         lockdown        integrity: mainline refuses none of tracer's hooks for it                     note
         configuration   /boot/config-6.12.117+deb12-amd64: every option that hooks need               ok
         BTF             /sys/kernel/btf/vmlinux, 5.3 MiB; every needed structure member is in it      ok
-        exact           16 of 44 hooks attach; fexit/move_to_new_folio, fentry/remove_migration_pte,  NO
+        exact           16 of 46 hooks attach; fexit/move_to_new_folio, fentry/remove_migration_pte,  NO
                         fexit/remove_migration_pte, fentry/try_to_migrate_one,
                         fexit/try_to_migrate_one, fentry/migrate_folio_done,
                         fexit/alloc_migration_target, fexit/alloc_migration_target_by_mpol,
@@ -146,6 +146,7 @@ mod tests {
                         fentry/mm_update_next_owner, fentry/collapse_huge_page,
                         fentry/pgtable_trans_huge_deposit, fexit/try_to_merge_one_page,
                         fentry/folio_add_new_anon_rmap, fexit/do_wp_page, fentry/do_wp_page,
+                        fexit/do_huge_pmd_wp_page, fentry/do_huge_pmd_wp_page,
                         fentry/hugetlb_add_new_anon_rmap, fentry/copy_user_large_folio,
                         fentry/folio_remove_rmap_ptes, fexit/try_to_unmap_one,
                         fentry/try_to_unmap_one, fentry/folio_add_anon_rmap_ptes,

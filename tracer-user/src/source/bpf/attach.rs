@@ -5,7 +5,7 @@ use std::io;
 
 use aya::{
     Btf, Ebpf,
-    programs::{FEntry, FExit, KProbe, Program, ProgramError, RawTracePoint},
+    programs::{Program, ProgramError, RawTracePoint, raw_trace_point::RawTracePointLink},
 };
 use tracer_common::config::Config;
 
@@ -80,7 +80,8 @@ impl Refusal {
     }
 }
 
-/// Attaches hooks and returns the optional ones that were refused. A hook of a kind in `must` is not optional.
+/// Attaches hooks and returns the optional ones that were refused. A hook of a kind in `must` is not optional. The hook
+/// that sees calls begin is loaded, and [`open_calls`] attaches it.
 pub(super) fn attach_all(
     bpf: &mut Ebpf,
     hooks: impl Iterator<Item = &'static Hook>,
@@ -91,7 +92,12 @@ pub(super) fn attach_all(
 ) -> Result<Vec<Refusal>, CaptureError> {
     let mut refused = Vec::new();
     for hook in hooks {
-        if let Err(refusal) = attach(bpf, hook, types, config, btf) {
+        let taken = if hook.opens_calls() {
+            load(bpf, hook, types, config, btf).map(drop)
+        } else {
+            attach(bpf, hook, types, config, btf)
+        };
+        if let Err(refusal) = taken {
             if hook.loses.is_none() || hook.is_needed_by(must) {
                 return Err(CaptureError::Hook(refusal));
             }
@@ -99,6 +105,24 @@ pub(super) fn attach_all(
         }
     }
     Ok(refused)
+}
+
+/// Attaches the loaded hook that sees calls begin. It stays attached as long as the links exist.
+pub(super) fn open_calls(
+    bpf: &mut Ebpf,
+    hook: &'static Hook,
+    config: &Config,
+) -> Result<Vec<RawTracePointLink>, Refusal> {
+    let again = hook.again().filter(|_| config.twice != 0);
+    let names = in_order(hook.attach, hook.program, again.as_deref());
+    let links = names.map(|name| {
+        let program: &mut RawTracePoint = program(bpf, name)?.try_into()?;
+        let link = program.attach(hook.target)?;
+        program.take_link(link)
+    });
+    links
+        .collect::<Result<_, _>>()
+        .map_err(|error| Refusal::new(hook, &error))
 }
 
 /// Unloads a hook's programs, which closes their links. A program that was never loaded is no error.
@@ -130,16 +154,33 @@ pub(crate) fn attach(
     config: &Config,
     btf: &Btf,
 ) -> Result<(), Refusal> {
+    let target = load(bpf, hook, types, config, btf)?;
+    put_on(bpf, hook, target, config).map_err(|error| Refusal::new(hook, &error))
+}
+
+/// Loads a hook's program, and its second copy where it is needed. Returns which of the hook's targets this kernel has.
+fn load(
+    bpf: &mut Ebpf,
+    hook: &'static Hook,
+    types: &KernelTypes,
+    config: &Config,
+    btf: &Btf,
+) -> Result<&'static str, Refusal> {
     let target = types.check(hook).map_err(|reason| Refusal::differs(hook, reason))?;
     if hook.is_only_of(Kinds::OUTSIDE) && config.page_offset_base == 0 {
         return Err(Refusal::differs(hook, NO_BASES.to_owned()));
     }
     let again = hook.again().filter(|_| config.twice != 0);
-    for name in in_order(hook.attach, hook.program, again.as_deref()) {
-        load_and_attach(bpf, name, hook.attach, target, btf).map_err(|error| Refusal::new(hook, &error))?;
+    for name in [hook.program].into_iter().chain(again.as_deref()) {
+        load_one(bpf, name, target, btf).map_err(|error| Refusal::new(hook, &error))?;
         log::debug!("{name}: {} instructions verified", verified(bpf, name));
     }
-    Ok(())
+    Ok(target)
+}
+
+fn put_on(bpf: &mut Ebpf, hook: &Hook, target: &str, config: &Config) -> Result<(), ProgramError> {
+    let again = hook.again().filter(|_| config.twice != 0);
+    in_order(hook.attach, hook.program, again.as_deref()).try_for_each(|name| attach_one(bpf, name, target))
 }
 
 /// The number of instructions that the verifier examined for a loaded program, summed over all paths. The verifier
@@ -159,33 +200,29 @@ fn in_order<'a>(attach: Attach, first: &'a str, again: Option<&'a str>) -> impl 
     before.into_iter().chain([first]).chain(after)
 }
 
-fn load_and_attach(bpf: &mut Ebpf, name: &str, attach: Attach, target: &str, btf: &Btf) -> Result<(), ProgramError> {
-    let program = bpf
-        .program_mut(name)
-        .ok_or_else(|| ProgramError::InvalidName { name: name.to_owned() })?;
-    match attach {
-        Attach::Fentry => {
-            let program: &mut FEntry = program.try_into()?;
-            program.load(target, btf)?;
-            program.attach()?;
-        }
-        Attach::Fexit => {
-            let program: &mut FExit = program.try_into()?;
-            program.load(target, btf)?;
-            program.attach()?;
-        }
-        Attach::Kprobe => {
-            let program: &mut KProbe = program.try_into()?;
-            program.load()?;
-            program.attach(target, 0)?;
-        }
-        Attach::RawTracepoint => {
-            let program: &mut RawTracePoint = program.try_into()?;
-            program.load()?;
-            program.attach(target)?;
-        }
+fn load_one(bpf: &mut Ebpf, name: &str, target: &str, btf: &Btf) -> Result<(), ProgramError> {
+    match program(bpf, name)? {
+        Program::FEntry(program) => program.load(target, btf),
+        Program::FExit(program) => program.load(target, btf),
+        Program::KProbe(program) => program.load(),
+        Program::RawTracePoint(program) => program.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
     }
-    Ok(())
+}
+
+fn attach_one(bpf: &mut Ebpf, name: &str, target: &str) -> Result<(), ProgramError> {
+    match program(bpf, name)? {
+        Program::FEntry(program) => program.attach().map(drop),
+        Program::FExit(program) => program.attach().map(drop),
+        Program::KProbe(program) => program.attach(target, 0).map(drop),
+        Program::RawTracePoint(program) => program.attach(target).map(drop),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}
+
+fn program<'a>(bpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Program, ProgramError> {
+    let missing = || ProgramError::InvalidName { name: name.to_owned() };
+    bpf.program_mut(name).ok_or_else(missing)
 }
 
 /// The error in one line: the system's words, and the verifier's last line if there is one.

@@ -25,7 +25,7 @@ use crate::{
         coverage::Coverage,
         elsewhere::Elsewhere,
     },
-    source::{Needs, Source, Turn, bpf::ring::Capture},
+    source::{Needs, Source, Turn, UnderWay, bpf::ring::Capture},
     units::Tgid,
 };
 
@@ -91,6 +91,19 @@ impl Source for Bpf {
         Terms::new(&self.coverage(), &self.correlator.names.reasons)
     }
 
+    fn begin(&mut self) -> io::Result<()> {
+        self.capture.open_calls().map_err(io::Error::other)
+    }
+
+    fn close(&mut self) -> io::Result<()> {
+        self.capture.close_calls();
+        Ok(())
+    }
+
+    fn under_way(&self) -> io::Result<UnderWay> {
+        self.capture.under_way()
+    }
+
     fn turn(&mut self, events: &mut Vec<Event>) -> io::Result<Turn> {
         let Self {
             capture,
@@ -108,6 +121,9 @@ impl Source for Bpf {
         });
         self.full_turns = if taken == TURN { self.full_turns + 1 } else { 0 };
         if taken == 0 {
+            if self.stopped.is_some() {
+                self.correlator.end();
+            }
             return Ok(Turn::Empty);
         }
         let ask = self.full_turns < FULL_TURNS;
@@ -158,7 +174,7 @@ impl Source for Bpf {
             Some(stopped) => stopped.missed_runs,
             None => self.capture.missed_runs()?,
         };
-        let lost = Lost::new(&reading.counters, self.undecoded, missed_runs, self.correlator.losses);
+        let lost = Lost::new(&reading.counters, self.undecoded, missed_runs, self.correlator.losses());
         Ok(match self.stopped {
             Some(Stopped { calls, .. }) => Lost { calls, ..lost },
             None => lost,
@@ -166,7 +182,7 @@ impl Source for Bpf {
     }
 
     fn attribution(&self) -> Losses {
-        self.correlator.losses
+        self.correlator.losses()
     }
 
     fn stop(&mut self) -> io::Result<()> {

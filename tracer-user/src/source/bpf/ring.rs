@@ -10,12 +10,13 @@ use std::{
 use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::{Array, HashMap as BpfHashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
-    programs::{Program, ProgramError},
+    programs::{Program, ProgramError, raw_trace_point::RawTracePointLink},
 };
 use tracer_common::{
     config::{Config, kinds},
     counter::{Counter, SLOTS},
     filter::{Filter, membership},
+    task::Task,
 };
 
 use crate::{
@@ -27,9 +28,12 @@ use crate::{
         backend::Backend,
         counters::{Counters, MissedRuns},
     },
-    source::bpf::{
-        attach::{CaptureError, Refusal, attach_all, chain, take_off},
-        object,
+    source::{
+        UnderWay,
+        bpf::{
+            attach::{CaptureError, Refusal, attach_all, chain, open_calls, take_off},
+            object,
+        },
     },
     units::{PAGE_SIZE, Tgid},
 };
@@ -69,6 +73,14 @@ pub struct Asked {
     pub must: Kinds,
 }
 
+/// The state of a task in the programs.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct State(Task);
+
+// SAFETY: integers only, so any bytes are a value.
+unsafe impl aya::Pod for State {}
+
 /// Attached hooks and the mapped ring. Dropping it detaches everything: nothing is pinned, so the kernel does the same
 /// when the process dies in any way.
 pub struct Capture {
@@ -77,6 +89,12 @@ pub struct Capture {
     reader_sleeps: Array<MapData, u32>,
     counters: PerCpuArray<MapData, [u64; SLOTS]>,
     targets: BpfHashMap<MapData, u32, u32>,
+    tasks: BpfHashMap<MapData, u32, State>,
+    /// 1: the programs are to leave calls of migrate_pages alone.
+    stopped: Array<MapData, u32>,
+    config: Config,
+    /// Of the hook that sees calls begin.
+    opening: Vec<RawTracePointLink>,
     logger: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
     /// The kinds of moves that were requested.
     pub kinds: Kinds,
@@ -87,9 +105,9 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Loads the object once and attaches the hooks of the first of the `candidates` that works. Returns with it the
-    /// reasons why the candidates before it did not work. `config` holds the offsets; `lineage` holds the processes
-    /// that were requested by number, with their children.
+    /// Loads the object once and attaches the hooks of the first of the `candidates` that works, except the hook that sees
+    /// calls of migrate_pages begin. Returns with it the reasons why the candidates before it did not work. `config` holds
+    /// the offsets; `lineage` holds the processes that were requested by number, with their children.
     ///
     /// # Errors
     /// [`CaptureError`] of the last candidate, with everything detached again.
@@ -116,6 +134,8 @@ impl Capture {
         let ring = RingBuf::try_from(take_any(&mut bpf, "RING")?).map_err(|e| map_error("RING", &e))?;
         let reader_sleeps = take(&mut bpf, "READER_SLEEPS")?;
         let counters = take(&mut bpf, "COUNTERS")?;
+        let tasks = take(&mut bpf, "TASKS")?;
+        let stopped = take(&mut bpf, "STOPPED")?;
         let Asked { kinds, must } = asked;
         let mut failures = Vec::new();
         for (at, &backend) in candidates.iter().enumerate() {
@@ -132,6 +152,10 @@ impl Capture {
                         reader_sleeps,
                         counters,
                         targets,
+                        tasks,
+                        stopped,
+                        config: *config,
+                        opening: Vec::new(),
                         logger,
                         kinds,
                         backend,
@@ -169,6 +193,37 @@ impl Capture {
     /// When the kernel's table is full.
     pub fn set_membership(&mut self, tgid: Tgid, bits: u32) -> Result<(), CaptureError> {
         set_membership(&mut self.targets, tgid, bits)
+    }
+
+    /// Lets the programs see calls of migrate_pages begin. Calls that began earlier are not recorded.
+    ///
+    /// # Errors
+    /// When the kernel refuses the hook.
+    pub fn open_calls(&mut self) -> Result<(), CaptureError> {
+        for hook in self.backend.hooks(self.kinds).filter(|hook| hook.opens_calls()) {
+            let links = open_calls(&mut self.bpf, hook, &self.config).map_err(CaptureError::Hook)?;
+            self.opening.extend(links);
+        }
+        Ok(())
+    }
+
+    /// Lets the programs see no more calls begin. Calls under way are recorded until they end.
+    pub fn close_calls(&mut self) {
+        self.opening.clear();
+    }
+
+    /// Returns the calls that are under way, with the base pages of their events.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn under_way(&self) -> io::Result<UnderWay> {
+        self.tasks.iter().try_fold(UnderWay::default(), |sum, task| {
+            let (_, State(task)) = task.map_err(io::Error::other)?;
+            Ok(UnderWay {
+                calls: sum.calls + u64::from(task.depth),
+                pages: sum.pages + task.unbooked(0),
+            })
+        })
     }
 
     /// Passes on the records that are in the ring now, oldest first, at most `limit` of them. Returns their number.
@@ -259,13 +314,14 @@ impl Capture {
         Ok(Some(times.unwrap_or(0)))
     }
 
-    /// Detaches every hook, in the opposite order of attaching, so that a call whose begin was observed is observed to
-    /// its end, with all its moves. The records in the ring stay readable.
+    /// Stops recording calls of migrate_pages at once, then detaches every hook, which takes seconds. The records in the
+    /// ring stay readable.
     ///
     /// # Errors
     /// The first detachment that failed; the others are done nevertheless.
     pub fn detach(&mut self) -> Result<(), ProgramError> {
-        let mut first = Ok(());
+        let mut first = self.stopped.set(0, 1, 0).map_err(ProgramError::from);
+        self.close_calls();
         let hooks: Vec<&Hook> = self.hooks().collect();
         for hook in hooks.into_iter().rev() {
             first = first.and(take_off(&mut self.bpf, hook));
