@@ -93,7 +93,7 @@ pub struct Capture {
     /// 1: the programs are to leave calls of migrate_pages alone.
     stopped: Array<MapData, u32>,
     config: Config,
-    /// Of the hook that sees calls begin.
+    /// The links of the hook that sees calls begin.
     opening: Vec<RawTracePointLink>,
     logger: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
     /// The kinds of moves that were requested.
