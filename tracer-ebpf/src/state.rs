@@ -53,6 +53,10 @@ pub fn entry(tid: u32) -> Option<&'static mut Task> {
 
 /// Makes room for the task; false when there is none.
 #[inline(always)]
+#[allow(
+    clippy::needless_borrows_for_generic_args,
+    reason = "by value the task would be copied to the stack, which it does not fit"
+)]
 pub fn create(tid: u32) -> bool {
     // Built by the map from a zeroed static: a `Task` is larger than a BPF stack likes.
     TASKS.insert(tid, &EMPTY_TASK, u64::from(BPF_NOEXIST)).is_ok()
