@@ -52,6 +52,8 @@ struct MadeUp {
     /// Pages of events in a call that does not end.
     under_way: u64,
     no_counters: bool,
+    /// Whether all steps have been taken.
+    is_drained: Rc<Cell<bool>>,
 }
 
 impl MadeUp {
@@ -103,7 +105,10 @@ impl Source for MadeUp {
             });
         }
         match self.steps.pop_front() {
-            None => return Ok(Turn::Empty),
+            None => {
+                self.is_drained.set(true);
+                return Ok(Turn::Empty);
+            }
             Some(Step::Moves(moves)) => return Ok(self.give(events, moves)),
             Some(Step::Loses(events)) => self.lost += events,
             Some(Step::TargetsEnd) => self.targets_gone = true,
@@ -212,7 +217,7 @@ struct Ran {
     calls: Vec<Calls>,
 }
 
-/// Runs the source until it ends by itself, or for 50 ms.
+/// Runs the source until it ends by itself, or has no more steps, and for 50 ms at least.
 fn run<const N: usize>(source: MadeUp, sinks: [Counting; N]) -> Ran {
     let calls: Vec<_> = sinks.iter().map(|sink| Rc::clone(&sink.calls)).collect();
     let mut sink = Several(sinks.into_iter().map(|sink| Box::new(sink) as Box<dyn Sink>).collect());
@@ -220,9 +225,15 @@ fn run<const N: usize>(source: MadeUp, sinks: [Counting; N]) -> Ran {
         .enable_all()
         .build()
         .unwrap();
+    let is_drained = Rc::clone(&source.is_drained);
     let mut pipeline = Pipeline::begin(Box::new(source), &mut sink, &made_up::header()).unwrap();
     let end = runtime.block_on(async {
-        let clock = tokio::time::sleep(Duration::from_millis(50));
+        let clock = async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            while !is_drained.get() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
         pipeline.run(clock, || false).await
     });
     let summary = pipeline.finish();
