@@ -22,7 +22,7 @@ use crate::{
     units::{Nanos, Order, Pfn, Tgid, Tid, VirtAddr},
 };
 
-/// A failure on its way to becoming an event: its names are those of its moment; what is mapped is asked later.
+/// A failure on its way to becoming an event. Its names are those of its time; its mappings are looked up later.
 pub(super) struct Failing {
     raw: FolioFailed,
     actor: Task,
@@ -30,7 +30,7 @@ pub(super) struct Failing {
 }
 
 impl Failing {
-    /// Names who tried, and who maps the folio.
+    /// Names the thread that tried, and the processes that map the folio.
     pub fn new(raw: &FolioFailed, processes: &mut Processes) -> Self {
         Self {
             raw: *raw,
@@ -68,7 +68,7 @@ impl Failing {
             inferred,
             errno: tried.then(|| raw.errno.unsigned_abs()),
             attempts: raw.attempts,
-            // Fewer than expected: it was being freed, or is of a kind that is counted otherwise.
+            // With fewer than expected, the folio was being freed, or its kind is counted in another way.
             refs: refs
                 .filter(|(held, expected)| *expected > 0 && held >= expected)
                 .map(|(held, expected)| Refs { held, expected }),
@@ -80,7 +80,7 @@ impl Failing {
     }
 }
 
-/// What many failures have in common.
+/// Strings that many failures share.
 #[derive(Default)]
 pub(super) struct Shared {
     strings: Strings,
@@ -103,23 +103,24 @@ impl Shared {
     }
 }
 
-/// Those who may map a folio, and what can be asked about them.
+/// The processes that may map a folio, with the sources for look-ups.
 pub(super) struct Owners<'a> {
     pub processes: &'a Processes,
     pub spaces: &'a mut Spaces,
-    /// Page tables are read.
+    /// Whether page tables are read.
     pub ask: bool,
-    /// No filter selects an owner or an address: what the reverse mapping says was not checked by the kernel side.
+    /// Whether no filter selects an owner or an address. Then the kernel side has not checked the owners that the
+    /// reverse mapping names.
     pub unowned: bool,
 }
 
 impl Owners<'_> {
-    /// None: the reverse mapping named a process whose page table says otherwise.
+    /// None if the page table of the process that the reverse mapping names has another page there.
     fn place(&mut self, (place, life, owner): (Place, Life, Task), pfn: Option<Pfn>) -> Option<FailedPlace> {
         let vaddr = VirtAddr(place.vaddr);
         let inferred = place.inferred != 0;
         let ask = self.ask && !self.processes.ended(life);
-        // For a wanted owner the kernel side has looked into the page table, and seen the folio.
+        // The kernel side has found the folio in the page table of each wanted owner.
         if inferred && self.unowned && !(ask && self.holds(life.tgid, vaddr, pfn?)) {
             return None;
         }
@@ -131,14 +132,15 @@ impl Owners<'_> {
         })
     }
 
-    /// Whether the process has that frame at that address, or one of the same folio.
+    /// Whether the process maps the frame at that address, or another one of the folio.
     fn holds(&mut self, tgid: Tgid, vaddr: VirtAddr, pfn: Pfn) -> bool {
-        // On its way once more, it shows the frame that it leaves.
+        // A page that is moving again shows the frame that it leaves.
         matches!(self.spaces.frame(tgid, vaddr), Ok(Frame::Present(at) | Frame::Migrating(at)) if at == pfn)
     }
 }
 
-/// Why it was not moved: what was seen, else what its flags and its call tell. True: that is concluded.
+/// The cause of the failure: the one that was observed, or else one that follows from the flags and the call. True if
+/// it is inferred.
 fn cause(raw: &FolioFailed, names: &KernelNames) -> (Cause, bool) {
     const EAGAIN: i32 = -11;
     let seen = |flag| raw.seen & flag != 0;
@@ -164,7 +166,7 @@ fn cause(raw: &FolioFailed, names: &KernelNames) -> (Cause, bool) {
     } else {
         Cause::Unknown
     };
-    // The references are counted a moment after the kernel did, and the one that was too many may be gone.
+    // The references are counted a moment after the kernel did, and the extra one may be gone.
     let gone = cause == Cause::References && raw.refs <= raw.expected_refs;
     (cause, gone || is_concluded(cause))
 }
@@ -174,9 +176,9 @@ fn has(raw: &FolioFailed, names: &KernelNames, flag: &str) -> bool {
     bit.is_some_and(|bit| raw.flags >> (bit & 63) & 1 != 0)
 }
 
-/// References to a pinned base page that was not even unmapped, which only anonymous ones are not (mm/rmap.c,
-/// `folio_try_share_anon_rmap_pte`); and how many it would have otherwise: the caller's, and those of its mappings and
-/// of the swap cache.
+/// References to a pinned base page that was not even unmapped, and the number that it would have without the pins: the
+/// caller's, those of its mappings and of the swap cache. Only pinned anonymous pages are not unmapped (mm/rmap.c,
+/// `folio_try_share_anon_rmap_pte`).
 fn refs_of_pinned(raw: &FolioFailed, names: &KernelNames) -> Option<(u32, u32)> {
     let expected = map_count(raw)? + 1 + u32::from(has(raw, names, "swapcache"));
     Some((u32::try_from(raw.refs_left).ok()?, expected))
@@ -195,13 +197,13 @@ fn mode(number: u8) -> &'static str {
     }
 }
 
-/// How often a base page is mapped. Elsewhere the same field counts something else, or is the page's type.
+/// The number of mappings of a base page. In other folios the field counts something else, or is the page's type.
 fn map_count(raw: &FolioFailed) -> Option<u32> {
     (raw.order == 0 && raw.mappings <= i32::MAX.cast_unsigned()).then_some(raw.mappings)
 }
 
-/// As `folio_maybe_dma_pinned` (include/linux/mm.h, 6.1 to 7.3): a pin of a base page counts as `GUP_PIN_COUNTING_BIAS`
-/// references, pins of large folios are counted apart.
+/// Whether a folio may be pinned, by the rule of `folio_maybe_dma_pinned` (include/linux/mm.h, 6.1 to 7.3): a pin of a
+/// base page counts as `GUP_PIN_COUNTING_BIAS` references, pins of large folios are counted apart.
 fn is_pinned(raw: &FolioFailed) -> bool {
     const PIN: u32 = 1024;
     if raw.order == 0 {
@@ -286,7 +288,7 @@ mod tests {
             let (cause, inferred) = cause(&raw, &names);
             (cause_name(cause), inferred)
         };
-        // Each with all that comes after it, and alone.
+        // Each cause with all that come after it, and alone.
         for later in [0, writeback | locked] {
             assert_eq!(cause(still_mapped, later), ("still_mapped", false));
             assert_eq!(cause(still_mapped | no_memory, later), ("still_mapped", false));
@@ -301,14 +303,14 @@ mod tests {
             assert_eq!(cause(no_memory, flags), ("not_tried", true));
             assert_eq!(cause(0, flags), ("unknown", true));
         }
-        // What was seen comes before all of them.
+        // Observed causes come before all of them.
         let all = still_mapped | no_memory;
         assert_eq!(cause(all | failure_flags::NO_TARGET, !0), ("no_target", false));
         let refused = all | failure_flags::NO_TARGET | failure_flags::NUMA_REFUSED;
         assert_eq!(cause(refused, !0), ("numa_refused", false));
     }
 
-    /// The failure's owners, of a batch in which they are renamed and then exit.
+    /// The owners of a failure, in a batch in which they are renamed and then exit.
     fn owners(unowned: bool) -> Vec<Option<String>> {
         let change = |change, at, comm: &[u8; 16]| {
             let seen = ProcessSeen {
@@ -343,7 +345,7 @@ mod tests {
     #[test]
     fn an_owner_bears_the_name_of_its_moment_and_stays_though_gone() {
         assert_eq!(owners(false), [Some("first".to_owned())]);
-        // Only the reverse mapping says so, and nobody can be asked.
+        // Only the reverse mapping names the owner, and no page table can be read.
         assert_eq!(owners(true), []);
     }
 }

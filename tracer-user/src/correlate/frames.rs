@@ -11,24 +11,24 @@ use crate::{
     units::{Pfn, Tgid},
 };
 
-/// What /proc says of frames.
+/// The files of /proc that describe frames.
 pub(super) struct Frames {
     flags: Answers,
     counts: Answers,
     quirks: KpfQuirks,
-    /// Frames that are asked about, in ascending order.
+    /// The frames of the next look-up, in ascending order.
     asked: Vec<Pfn>,
 }
 
-/// One of the files, and what it said of the frames that were asked about last.
+/// One of the files, and its words for the frames of the last look-up.
 struct Answers {
-    /// None: it cannot be read.
+    /// None if it cannot be read.
     file: Option<FrameFile>,
     words: Vec<u64>,
 }
 
 impl Frames {
-    /// Opens the files. What /proc does not offer is missing from the events; the log says so once.
+    /// Opens the files. The log reports once which of them cannot be read; events lack their words.
     pub fn open() -> Self {
         let flags = Answers::of(FrameFile::flags(), "page flags");
         let counts = Answers::of(FrameFile::counts(), "map counts");
@@ -45,7 +45,7 @@ impl Frames {
         }
     }
 
-    /// How often a frame is mapped; 0: not at all, or nobody can say.
+    /// The number of mappings of a frame; 0 if there are none, or if it cannot be read.
     pub fn map_count(&mut self, pfn: Pfn) -> u64 {
         self.counts.ask(&[pfn]);
         self.counts.words.first().copied().unwrap_or(0)
@@ -78,7 +78,7 @@ impl Answers {
         }
     }
 
-    /// One word for each frame; none where the file does not answer.
+    /// Reads one word for each frame; no words if the file cannot be read.
     fn ask(&mut self, frames: &[Pfn]) {
         let answer = self.file.as_ref().map(|file| file.lookup(frames, &mut self.words));
         if let Some(Err(error)) = answer {
@@ -88,7 +88,7 @@ impl Answers {
     }
 }
 
-/// The moves whose pages are still where they came to.
+/// The moves whose pages are still in their new frames.
 fn confirmed(events: &mut [Event]) -> impl Iterator<Item = &mut Move> {
     events.iter_mut().filter_map(|event| match event {
         Event::Move(moved) => (moved.verdict == Verdict::Confirmed).then_some(moved),

@@ -1,5 +1,5 @@
-//! Takes in a batch, part by part: who is who changes with each process event, and what else came gets the names of its
-//! moment. Input: batches from `decode`, in the order of the ring.
+//! Takes in a batch, part by part: names change with each process event, and every other event gets those of its time.
+//! Input: batches from `decode`, in the order of the ring.
 
 use crate::{
     correlate::{
@@ -16,22 +16,22 @@ use crate::{
     event::Event,
 };
 
-/// What came, and is not printed yet. Its memory is kept from batch to batch.
+/// Events that have come and are not complete yet. The memory is kept from batch to batch.
 #[derive(Default)]
 pub(super) struct Intake {
     /// Moves of the part that was taken in last.
     pub moves: Vec<Moving>,
     /// Failures of the batch so far.
     pub failures: Vec<Failing>,
-    /// Events of the batch so far about which nothing is asked: they are complete.
+    /// Events of the batch so far that need no look-up: they are complete.
     pub complete: Vec<Event>,
     files: Files,
     zones: Strings,
 }
 
 impl Intake {
-    /// Takes in the next part of a batch and returns the rest. With `by_moment` the part ends before a change of who is
-    /// wanted: the moves until then are judged by who was wanted then. Else it is all of the batch.
+    /// Takes in the next part of a batch and returns the rest. With `by_moment`, the part ends before the set of wanted
+    /// processes changes, so that each move is judged by the set of its time. Without it, the part is the whole batch.
     pub fn take<'a>(
         &mut self,
         batch: &'a [Raw],
@@ -113,7 +113,7 @@ mod tests {
         let rest = intake.take(rest, true, &mut processes, &mut spaces, machine);
         assert_eq!((intake.moves.len(), rest.len()), (1, 0));
         assert!(!processes.members.wants(Tgid(NOBODY)));
-        // The kernel side has judged already.
+        // The kernel side has filtered these already.
         let rest = intake.take(&batch, false, &mut processes, &mut spaces, machine);
         assert_eq!((intake.moves.len(), rest.len()), (3, 0));
     }

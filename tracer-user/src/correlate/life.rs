@@ -1,5 +1,5 @@
-//! Which life of a PID is meant: a PID is used again, and runs one program after another.
-//! Made by `processes`; kept with whatever belongs to an address space.
+//! One life of a PID: a PID is used again, and runs one program after another.
+//! Made by `processes`; kept with everything that belongs to an address space.
 
 use crate::units::{Nanos, Tgid};
 
@@ -11,6 +11,6 @@ pub struct Life {
     pub tgid: Tgid,
     /// Counts the forks and execs seen under this PID.
     pub generation: u32,
-    /// When it was forked; zero: before anybody looked.
+    /// The time of the fork; zero if the process is older than the run.
     pub born: Nanos,
 }

@@ -1,15 +1,15 @@
 //! Lists by key, all of them in memory that is kept when they are cleared.
-//! Input: whatever is found for a key, in its order.
+//! Input: keys and values.
 
 use std::{collections::HashMap, hash::Hash};
 
-/// A map of keys to lists. What is removed leaves room for nothing else until all of it is cleared.
+/// A map of keys to lists. The room of removed values is used again only after all lists are cleared.
 pub(super) struct Lists<K, V> {
     ends: HashMap<K, Ends>,
     links: Vec<Link<V>>,
 }
 
-/// Where a list that is not empty begins and ends.
+/// The first and the last link of a list that is not empty.
 #[derive(Clone, Copy)]
 struct Ends {
     first: usize,

@@ -1,4 +1,4 @@
-//! What every event takes from the machine: nodes of frames, names of numbers.
+//! The facts of the machine that every event needs: nodes of frames, names of numbers.
 //! Input: the topology, and the kernel's names.
 
 use crate::{
@@ -18,13 +18,13 @@ impl<'a> Machine<'a> {
         Self { topology, names }
     }
 
-    /// The node of a frame, as far as it is known.
+    /// The node of a frame; None if it is not known.
     pub fn node(&self, pfn: Option<Pfn>) -> Option<NodeId> {
         pfn.and_then(|pfn| self.topology.node_of(pfn))
     }
 }
 
-/// A frame of the wire, and pages further; 0 is none.
+/// The frame that lies `pages` after a frame of the wire, in which 0 means none.
 pub(super) fn frame(first: u64, pages: u64) -> Option<Pfn> {
     (first != 0).then(|| Pfn(first).plus(pages))
 }

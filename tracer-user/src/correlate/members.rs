@@ -1,5 +1,5 @@
-//! Whose moves are wanted: what each process fulfils of what is requested.
-//! Input: what processes fulfilled at the begin; process events, in which the kernel side says what they fulfil now.
+//! The processes whose moves are wanted, by the requested conditions that each fulfils.
+//! Input: the conditions that processes fulfilled at the begin; process events, which bring the present ones.
 
 use std::collections::BTreeMap;
 
@@ -10,12 +10,12 @@ use tracer_common::{
 
 use crate::units::Tgid;
 
-/// The processes that fulfil something of what is needed.
+/// The processes that fulfil some of the requested conditions.
 #[derive(Default)]
 pub(super) struct Members {
-    /// What a wanted owner fulfils, bits of [`membership`]; 0: everybody is wanted.
+    /// The conditions that a wanted owner fulfils, bits of [`membership`]; 0 if every process is wanted.
     need: u32,
-    /// What each process fulfils; those that fulfil nothing are not in it.
+    /// The conditions that each process fulfils; processes that fulfil none are left out.
     fulfilled: BTreeMap<Tgid, u32>,
 }
 
@@ -24,7 +24,7 @@ impl Members {
         Self { need, fulfilled }
     }
 
-    /// Takes in what a process fulfils from now on.
+    /// Takes in the conditions that a process fulfils from now on.
     pub fn set(&mut self, tgid: Tgid, bits: u32) {
         if bits == 0 {
             self.fulfilled.remove(&tgid);
@@ -38,7 +38,7 @@ impl Members {
         self.fulfilled.remove(&tgid);
     }
 
-    /// Whether this change makes a process wanted that was not, or the other way round.
+    /// Whether the change makes a process wanted that was not, or unwanted that was.
     pub fn changes_wanted(&self, change: ProcessChange, seen: &ProcessSeen) -> bool {
         match change {
             ProcessChange::Fork | ProcessChange::Exec | ProcessChange::Renamed | ProcessChange::Regrouped => {
@@ -63,7 +63,7 @@ impl Members {
         self.need == 0 || self.fulfilled.contains_key(&tgid)
     }
 
-    /// The wanted processes that live; None: everybody.
+    /// The wanted processes that live; None if every process is wanted.
     pub fn wanted(&self) -> Option<impl Iterator<Item = Tgid>> {
         (self.need != 0).then(|| {
             let members = self.fulfilled.iter();
@@ -71,7 +71,7 @@ impl Members {
         })
     }
 
-    /// Every process that fulfils something.
+    /// Every process that fulfils a condition.
     pub fn iter(&self) -> impl Iterator<Item = Tgid> {
         self.fulfilled.keys().copied()
     }

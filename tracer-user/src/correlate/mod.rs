@@ -37,7 +37,7 @@ use crate::{
 
 /// Turns raw events into events.
 pub struct Correlator {
-    /// Who is who.
+    /// The names and lives of processes and threads.
     pub processes: Processes,
     /// The running kernel's names for its numbers.
     pub names: KernelNames,
@@ -46,9 +46,9 @@ pub struct Correlator {
     topology: Topology,
     spaces: Spaces,
     frames: Frames,
-    /// None: the raw events come with their owners.
+    /// Searches for owners; None if the raw events come with them.
     owners: Option<Owners>,
-    /// What is nobody's is wanted, too: no filter selects an owner or an address.
+    /// Events without an owner are wanted, too: no filter selects an owner or an address.
     unowned: bool,
     intake: Intake,
     moves: Moves,
@@ -56,9 +56,8 @@ pub struct Correlator {
 }
 
 impl Correlator {
-    /// `find_owners`: the raw events come without owners (tracepoint backend). `unowned`: no filter selects an owner or an
-    /// address.
-    /// What /proc does not offer is missing from the events; the log says so once.
+    /// `find_owners` is for raw events without owners (tracepoint backend). `unowned` means that no filter selects an
+    /// owner or an address. The log reports once which files of /proc cannot be read; events lack what these would add.
     #[must_use]
     pub fn new(processes: Processes, topology: Topology, names: KernelNames, find_owners: bool, unowned: bool) -> Self {
         Self {
@@ -77,7 +76,8 @@ impl Correlator {
         }
     }
 
-    /// What was dropped or not answered so far. Pages that may still get further mappings are missing, until [`Self::end`].
+    /// The losses so far: what was dropped, and what /proc did not answer. Pages that may still get further mappings
+    /// are not included before [`Self::end`].
     #[must_use]
     pub fn losses(&self) -> Losses {
         if self.owners.is_none() {
@@ -108,7 +108,7 @@ impl Correlator {
         }
     }
 
-    /// Nothing comes any more.
+    /// Ends the input: every page is complete.
     pub fn end(&mut self) {
         self.outcomes.end();
     }
@@ -123,8 +123,8 @@ impl Correlator {
         }
     }
 
-    /// Correlates one batch and appends its events to `out`, in the same order. With `ask` false no
-    /// page table is read: the caller has fallen behind the ring.
+    /// Correlates one batch and appends its events to `out`, in the same order. With `ask` false no page table is read,
+    /// because the caller has fallen behind the ring.
     pub fn batch(&mut self, batch: &[Raw], ask: bool, out: &mut Vec<Event>) {
         let begin = out.len();
         let mut rest = batch;
@@ -144,7 +144,7 @@ impl Correlator {
         self.processes.bury();
     }
 
-    /// Finds owners and answers, and makes the moves that were taken in last into events.
+    /// Finds the owners of the moves that were taken in last, checks them against page tables, and makes them events.
     fn moves(&mut self, ask: bool, out: &mut Vec<Event>) {
         if let Some(owners) = &mut self.owners {
             let moves = &mut self.intake.moves;
@@ -166,8 +166,8 @@ impl Correlator {
         self.losses.not_asked_pages += missing.verdict;
     }
 
-    /// Counts what was found out about the owners, and drops moves of processes that nobody wants. Numbers those that are
-    /// left: 1 of a page's first, 2 of each other.
+    /// Counts the outcomes of the search for owners, and drops moves of processes that are not requested. Numbers the
+    /// remaining moves: 1 for the first of a page, 2 for each other.
     fn keep_wanted(&mut self, searched: bool) {
         let members = &self.processes.members;
         let everybody = members.wanted().is_none();
@@ -186,7 +186,7 @@ impl Correlator {
         });
     }
 
-    /// Makes the failures of the batch into events: what is mapped is asked last.
+    /// Makes the failures of the batch into events. Their mappings are looked up last.
     fn failures(&mut self, ask: bool) {
         let machine = Machine::new(&self.topology, &self.names);
         let mut owners = failure::Owners {
@@ -229,7 +229,7 @@ mod tests {
         Topology::from_sources(&sources).unwrap()
     }
 
-    /// One that wants [`NOBODY`].
+    /// A correlator that traces [`NOBODY`] alone.
     pub fn correlator(unowned: bool) -> Correlator {
         let processes = Processes::new(membership::COMM, BTreeMap::from([(Tgid(NOBODY), membership::COMM)]));
         Correlator::new(processes, topology(), KernelNames::default(), false, unowned)

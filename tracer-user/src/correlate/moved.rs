@@ -23,22 +23,22 @@ use crate::{
 /// A range of mappings that moved, on its way to becoming an event: its names are those of its moment.
 #[derive(Clone, Debug)]
 pub(super) struct Moving {
-    /// What the kernel side sent.
+    /// The record of the kernel side.
     pub raw: MappingMoved,
-    /// Whose page table it is, as far as known.
+    /// The process that owns the page table; None if it is not known.
     pub owner: Option<Life>,
-    /// How that is known.
+    /// How the owner was found.
     pub source: OwnerSource,
     /// The owner's name at that moment.
     pub owner_task: Option<Task>,
-    /// Who did it.
+    /// The thread that moved the pages.
     pub actor: Task,
-    /// Already known from the search for the owner.
+    /// The verdict, if the search for the owner has found it already.
     pub verdict: Option<Verdict>,
 }
 
 impl Moving {
-    /// Names who did it, and whose page table it is, as far as the kernel side says.
+    /// Names the mover, and the owner if the kernel side reports it.
     pub fn new(raw: &MappingMoved, processes: &mut Processes) -> Self {
         let actor = processes.thread(Tgid(raw.actor_tgid), Tid(raw.actor_tid));
         let tgid = Tgid(raw.owner_tgid);
@@ -96,7 +96,7 @@ impl Moving {
 /// Pages of a move with the same verdict.
 #[derive(Clone, Copy)]
 struct Part {
-    /// Which page of the move is the first.
+    /// The index of the first page in the move.
     first: u64,
     pages: u64,
     verdict: Verdict,
@@ -105,9 +105,9 @@ struct Part {
 /// Makes moves into events.
 #[derive(Default)]
 pub(super) struct Moves {
-    /// One for each move.
+    /// One answer for each move.
     answers: Vec<Answer>,
-    /// What the page tables say of one page after the other.
+    /// Verdicts of single pages, in the order of the moves.
     verdicts: Vec<Verdict>,
     /// Moves whose owner's page table is read, by owner and address.
     asked: Vec<usize>,
@@ -115,21 +115,21 @@ pub(super) struct Moves {
     words: Vec<u64>,
 }
 
-/// What is known of a move's pages afterwards.
+/// The verdicts of a move's pages.
 #[derive(Clone, Debug)]
 enum Answer {
-    /// The same of all of them.
+    /// One verdict for all pages.
     All(Verdict),
-    /// These of [`Moves::verdicts`].
+    /// This range of [`Moves::verdicts`].
     Each(Range<usize>),
 }
 
-/// Base pages of which something is missing.
+/// Base pages whose events lack something.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Missing {
-    /// Their owner.
+    /// Pages without an owner.
     pub owner: u64,
-    /// Not their owner, but what its page table says: it was not read.
+    /// Pages with an owner whose page table was not read.
     pub verdict: u64,
 }
 
@@ -236,17 +236,17 @@ impl Moves {
     }
 }
 
-/// When the owner had the page for sure: it may be another program when the mapping is in place again.
+/// A time at which the owner certainly had the page. It may run another program when the mapping is restored.
 pub(super) fn unmapped_at(raw: &MappingMoved) -> Nanos {
     Nanos(if raw.unmapped_at == 0 { raw.at } else { raw.unmapped_at })
 }
 
-/// What an entry of the page table says of a page that is expected in `new_pfn`, or on swap.
+/// The verdict of a page table entry on a page that is expected in `new_pfn`, or on swap.
 pub(super) fn verdict(frame: Frame, new_pfn: Option<Pfn>) -> Verdict {
     match frame {
         Frame::Present(pfn) if Some(pfn) == new_pfn => Verdict::Confirmed,
         Frame::Swapped(_) if new_pfn.is_none() => Verdict::Confirmed,
-        // On its way again: the entry shows the frame that it leaves.
+        // The page is moving again: the entry has the frame that it leaves.
         Frame::Present(_) | Frame::Migrating(_) => Verdict::MovedAgain,
         Frame::Hidden => Verdict::Hidden,
         Frame::Swapped(slot) if slot.hidden() => Verdict::Hidden,

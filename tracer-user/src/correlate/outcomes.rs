@@ -1,23 +1,23 @@
-//! What has become of each page that moved, counted once however many mappings it has. Tracepoint backend.
-//! Input: its moves, in the order of the ring, with what was found out about their owners.
+//! Pages by the outcome of the search for their owners, counted once each (tracepoint backend).
+//! Input: moves in the order of the ring, with the outcomes of single mappings.
 
 use std::{collections::HashMap, ops::Range};
 
 use tracer_common::event::MappingMoved;
 
-/// Threads whose last pages may get further mappings; beyond it all are taken to be complete.
+/// The limit of threads whose last pages may get further mappings. When it is reached, all pages count as complete.
 const MAX_THREADS: usize = 1024;
 
-/// What has become of a mapping, the best first: a page has the best of its mappings.
+/// The outcomes of a mapping, the best first. A page has the best outcome of its mappings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Outcome {
-    /// Its owner is known, and requested.
+    /// The owner is known and requested.
     Owned,
-    /// Its owner is another one.
+    /// The owner is known and not requested.
     Filtered,
     /// No owner was found.
     NotFound,
-    /// Nobody looked for its owner.
+    /// The owner was not searched for.
     NotSearched,
 }
 
@@ -43,8 +43,8 @@ impl Pages {
     }
 }
 
-/// Pages with neighbouring new frames that a thread moved one after the other. The kernel side does not number the further
-/// mappings of these anew.
+/// Pages with neighbouring new frames that a thread moved one after the other. The kernel side does not begin to number
+/// anew with each of them.
 #[derive(Debug, Default)]
 struct Extent {
     first: u64,
@@ -59,7 +59,8 @@ impl Extent {
     }
 }
 
-/// Counts pages by outcome. A page counts when its thread has gone on to frames elsewhere: no mapping of it comes any more.
+/// Counts pages by outcome. A page is complete when its thread has gone on to frames elsewhere: it gets no more
+/// mappings.
 #[derive(Debug, Default)]
 pub(super) struct Outcomes {
     by_thread: HashMap<u32, Extent>,
@@ -67,7 +68,7 @@ pub(super) struct Outcomes {
 }
 
 impl Outcomes {
-    /// Adds one mapping. Returns the best outcome of the pages' mappings before; None: it is the first.
+    /// Adds one mapping. Returns the best outcome of the pages' earlier mappings; None if it is the first.
     pub fn add(&mut self, raw: &MappingMoved, outcome: Outcome) -> Option<Outcome> {
         if self.by_thread.len() >= MAX_THREADS && !self.by_thread.contains_key(&raw.actor_tid) {
             self.end();
@@ -81,7 +82,7 @@ impl Outcomes {
             }
             return before;
         }
-        // The first mapping; or the one before it was lost.
+        // This is the first mapping, or the one before it was lost.
         if raw.new_pfn != extent.first + extent.outcomes.len() as u64 {
             self.complete.add(&extent.outcomes);
             extent.outcomes.clear();
@@ -92,14 +93,14 @@ impl Outcomes {
         None
     }
 
-    /// No more mappings come.
+    /// Ends the input: all pages are complete.
     pub fn end(&mut self) {
         for (_, extent) in self.by_thread.drain() {
             self.complete.add(&extent.outcomes);
         }
     }
 
-    /// Those of which no mapping comes any more.
+    /// The pages that are complete.
     pub fn complete(&self) -> Pages {
         self.complete
     }

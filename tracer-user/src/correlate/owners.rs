@@ -29,7 +29,7 @@ use crate::{
 use arrivals::{Arrival, Arrivals, Mapping, STAY};
 use holders::Holders;
 
-/// Finds owners, and remembers which page was last seen where. What it needs for a batch it keeps for the next one.
+/// Finds owners, and remembers where each page was last seen. Its buffers are kept from batch to batch.
 #[derive(Default)]
 pub(super) struct Owners {
     arrivals: Arrivals,
@@ -39,24 +39,24 @@ pub(super) struct Owners {
     holders: Holders,
 }
 
-/// What the moves of one batch say of each other.
+/// Facts that the moves of one batch give about each other.
 #[derive(Default)]
 struct Batch {
-    /// Mappings whose owner was found in a pagemap, whether by a huge one, and who that is.
+    /// Mappings whose owner was found in a pagemap: whether the mapping is huge, and the owner.
     taken: HashSet<(Mapping, bool, Tgid)>,
-    /// Who left a frame later.
+    /// The processes whose pages left a frame later.
     left: Lists<Mapping, Life>,
-    /// Addresses at which owners are still searched.
+    /// Addresses of moves that still lack an owner.
     searched: HashSet<u64>,
     owned: Owned,
 }
 
-/// What the owned moves of a batch say of the others at their addresses.
+/// Facts that the owned moves of a batch give about the others at the same addresses.
 #[derive(Default)]
 struct Owned {
-    /// From unmapping to arrival, by whose and where.
+    /// The times from unmapping to arrival, by owner and address.
     flights: Lists<(Tgid, VirtAddr), (u64, u64)>,
-    /// How many mappings to that frame pagemaps have shown.
+    /// The number of mappings to a frame that pagemaps have shown.
     held: HashMap<Mapping, u64>,
 }
 
@@ -68,8 +68,8 @@ impl Owned {
         *self.held.entry(to).or_default() += u64::from(moving.source == OwnerSource::Pagemap);
     }
 
-    /// Whether another move is this process's: all mappings of a page are unmapped before the first is in place again, and
-    /// a process has one at an address.
+    /// Whether another move at the same time is this process's. All mappings of a page are unmapped before the first is
+    /// restored, and a process has one at an address.
     fn has_another(&self, moving: &Moving, life: Life) -> bool {
         let mine = flight(moving);
         let mut flights = self.flights.get(&(life.tgid, VirtAddr(moving.raw.vaddr)));
@@ -83,9 +83,9 @@ impl Owned {
 }
 
 impl Owners {
-    /// Fills in owners, as many as can be found:
-    /// by pagemap, which must hold the new frame at the address; then backwards, from a later move
-    /// of the batch that left the frame which this one entered; then from where pages were before.
+    /// Fills in the owners that can be found: first by pagemaps, which must have the new frame at the address; then
+    /// backwards, from a later move of the batch that left the frame which this one entered; then forwards, from where
+    /// pages were before.
     pub fn find(&mut self, moves: &mut [Moving], processes: &mut Processes, spaces: &mut Spaces, frames: &mut Frames) {
         self.wanted.clear();
         let searched = moves.iter().filter(|moving| moving.owner.is_none());
@@ -108,8 +108,8 @@ impl Owners {
         }
     }
 
-    /// Each holder of the new frame owns one of the mappings that entered it: a page shared by fork comes
-    /// once for each, perhaps in another batch. Of the sharers of a huge page one may map it whole, and another its pages.
+    /// Each holder of the new frame owns one of the mappings that entered it: a page that is shared by fork comes once
+    /// for each process, perhaps in another batch. One process may map a huge page whole, and another its single pages.
     fn by_pagemap(&mut self, moves: &mut [Moving]) {
         let taken = &mut self.batch.taken;
         taken.clear();
@@ -118,7 +118,7 @@ impl Owners {
             let (_, to) = mappings(moving);
             let (last, huge) = (last_page(moving), is_huge(moving));
             let holds = |frame: Frame, pfn| matches!(frame, Frame::Present(at) | Frame::Migrating(at) if at == pfn);
-            // A child forked since has the frame too, and never had the old one.
+            // A child that was forked since has the frame, too, and never had the old one.
             let lived = |life: Life| life.born.0 <= moving.raw.at;
             let free =
                 |life: Life| !taken.contains(&(to, huge, life.tgid)) && !taken.contains(&(block(to), true, life.tgid));
@@ -129,14 +129,14 @@ impl Owners {
                     .find(|arrival| arrival.life == life)
                     .or_else(|| whole.find(|arrival| arrival.life == life))
             };
-            // Who maps the first page of it need not map the others.
+            // A process that maps its first page need not map the others.
             let holds_last = |life: Life| {
                 let mut there = holders.at(last.0);
                 !huge || there.any(|(holder, frame)| holder == life && holds(frame, last.1))
             };
             let unmapped_at = moving.raw.unmapped_at;
-            // Not one that has already arrived, unless there is no other: its leaving may have been lost. What was
-            // unmapped before it arrived is another sharer's mapping.
+            // A process whose mapping has already arrived is taken only if there is no other: its leaving may have been
+            // lost. A mapping that was unmapped before that arrival is another sharer's.
             let rank = |life: Life| match arrived(life) {
                 None => Some((false, !holds_last(life))),
                 Some(arrival) => (arrival.at <= unmapped_at).then(|| (true, !holds_last(life))),
@@ -153,7 +153,7 @@ impl Owners {
         };
         for huge in [true, false] {
             let searched = |moving: &&mut Moving| moving.owner.is_none() && is_huge(moving) == huge;
-            // Later moves first: they are what the page tables show.
+            // Later moves come first: the page tables show these.
             moves.iter_mut().rev().filter(searched).for_each(&mut find);
         }
     }
@@ -164,7 +164,7 @@ impl Owners {
         left.clear();
         for moving in moves.iter_mut().rev() {
             let (from, to) = mappings(moving);
-            // Who was forked since had no part in it.
+            // A process that was forked since had no part in the move.
             let lived = |life: &Life| life.born.0 <= moving.raw.at;
             let mut linked = left.pop_front(&to).filter(lived);
             if moving.owner.is_none() && linked.is_some() {
@@ -178,8 +178,8 @@ impl Owners {
         }
     }
 
-    /// A page that was seen to enter a frame leaves it. Keeps the arrivals up to date. `mapped`: how often a frame is
-    /// mapped now; 0: not at all, or nobody can say.
+    /// Finds pages that leave a frame which they were seen to enter, and keeps the arrivals up to date. `mapped` is the
+    /// number of mappings of a frame; 0 if there are none, or if it cannot be read.
     fn forwards(&mut self, moves: &mut [Moving], processes: &Processes, mut mapped: impl FnMut(Pfn) -> u64) {
         if let Some(last) = moves.last() {
             self.arrivals.forget(last.raw.at);
@@ -198,7 +198,7 @@ impl Owners {
             let (from, to) = mappings(moving);
             if moving.owner.is_none()
                 && let Some(life) = leaver(moving, processes, &self.arrivals, &self.holders, owned)
-                // Somebody has the page who was not found: it is that one's.
+                // If more mappings exist than were found, the page may belong to a process that was not found.
                 && mapped(to.1) <= owned.held.get(&to).copied().unwrap_or(0)
             {
                 moving.owner = Some(life);
@@ -219,7 +219,7 @@ impl Owners {
     }
 }
 
-/// Who came to the frame that this move leaves, as far as that is certain enough.
+/// The process whose page came to the frame that this move leaves, if that is certain enough.
 fn leaver(
     moving: &Moving,
     processes: &Processes,
@@ -229,7 +229,8 @@ fn leaver(
 ) -> Option<Life> {
     let (from, to) = mappings(moving);
     let unmapped_at = moving.raw.unmapped_at;
-    // A stranger shared the page: that one may leave, and the known one have unmapped it.
+    // A process that is not known shared the page: its mapping may leave, and the known process may have unmapped its
+    // own.
     if arrivals.has_stranger(from) {
         return None;
     }
@@ -251,7 +252,7 @@ fn leaver(
         .map(|arrival| arrival.life)
 }
 
-/// When a move's mapping was gone, nanoseconds.
+/// The time in which a move's mapping was gone, nanoseconds.
 fn flight(moving: &Moving) -> Range<u64> {
     moving.raw.unmapped_at..moving.raw.at
 }
@@ -261,7 +262,7 @@ fn is_huge(moving: &Moving) -> bool {
     moving.raw.pages > 1
 }
 
-/// Where the last page of a move arrived.
+/// The arrival of the last page of a move.
 fn last_page(moving: &Moving) -> Mapping {
     let pages = moving.pages().saturating_sub(1);
     (
@@ -270,13 +271,13 @@ fn last_page(moving: &Moving) -> Mapping {
     )
 }
 
-/// The first page of the huge mapping that a mapping would be in.
+/// The first page of the huge mapping that would contain a mapping.
 fn block((vaddr, pfn): Mapping) -> Mapping {
     let pages = vaddr.0 / PAGE_SIZE % (1 << PMD_ORDER);
     (VirtAddr(vaddr.0 - pages * PAGE_SIZE), Pfn(pfn.0.wrapping_sub(pages)))
 }
 
-/// Before and after.
+/// The mappings before and after a move.
 fn mappings(moving: &Moving) -> (Mapping, Mapping) {
     let vaddr = VirtAddr(moving.raw.vaddr);
     ((vaddr, Pfn(moving.raw.old_pfn)), (vaddr, Pfn(moving.raw.new_pfn)))

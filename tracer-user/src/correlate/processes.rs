@@ -1,4 +1,4 @@
-//! Who is who: names of processes and threads, and which life of a reused PID is meant.
+//! Names of processes and threads, and the lives of PIDs that are used again.
 //! Input: process events in the order of the ring; /proc for those that were there before.
 
 use std::{
@@ -15,7 +15,7 @@ use crate::{
     units::{Nanos, Tgid, Tid},
 };
 
-/// Processes kept; beyond it those that have exited are forgotten.
+/// The limit of kept processes. When it is reached, those that have exited are forgotten.
 const MAX_PROCESSES: usize = 1 << 16;
 
 #[derive(Default)]
@@ -23,7 +23,7 @@ struct Process {
     comm: Option<Arc<str>>,
     /// Its name before that, until `named_at`.
     comm_before: Option<Arc<str>>,
-    /// When it got its name; zero: before anybody looked.
+    /// The time at which it got its name; zero if that was before the run.
     named_at: Nanos,
     generation: u32,
     born: Nanos,
@@ -31,7 +31,7 @@ struct Process {
 }
 
 impl Process {
-    /// Nothing happens where it is called so already.
+    /// Nothing changes if it has that name already.
     fn rename(&mut self, comm: Option<Arc<str>>, at: Nanos) {
         if self.comm != comm {
             self.comm_before = std::mem::replace(&mut self.comm, comm);
@@ -47,7 +47,7 @@ impl Process {
         }
     }
 
-    /// The name that it had then.
+    /// The name that it had at that time.
     fn comm_at(&self, at: Nanos) -> Option<&Arc<str>> {
         let comm = if at < self.named_at {
             &self.comm_before
@@ -58,7 +58,7 @@ impl Process {
     }
 }
 
-/// Every process and thread heard of.
+/// Every known process and thread.
 #[derive(Default)]
 pub struct Processes {
     by_tgid: HashMap<Tgid, Process>,
@@ -68,8 +68,8 @@ pub struct Processes {
 }
 
 impl Processes {
-    /// `need`: what makes a process wanted, bits of [`tracer_common::filter::membership`]; `members`: what each fulfils at
-    /// the begin.
+    /// `need` has the conditions of a wanted process, bits of [`tracer_common::filter::membership`]; `members` has
+    /// those that each process fulfils at the begin.
     #[must_use]
     pub fn new(need: u32, members: BTreeMap<Tgid, u32>) -> Self {
         Self {
@@ -78,7 +78,7 @@ impl Processes {
         }
     }
 
-    /// Takes in what happened to a process. Returns its PID if its address space is another one now.
+    /// Takes in a process event. Returns the PID if the process has another address space now.
     pub fn apply(&mut self, change: ProcessChange, seen: &ProcessSeen) -> Option<Tgid> {
         let (tgid, tid) = (Tgid(seen.tgid), Tid(seen.tid));
         let comm = self.strings.share_padded(&seen.comm);
@@ -99,7 +99,7 @@ impl Processes {
             }
             ProcessChange::Exec => {
                 let process = self.by_tgid.entry(tgid).or_default();
-                // The kernel renames it first, and says so.
+                // The kernel renames it first, and reports that.
                 process.rename(comm.clone(), Nanos(seen.at));
                 process.generation += 1;
                 process.exited = false;
@@ -140,12 +140,12 @@ impl Processes {
         self.threads.name(tid, self.life(tgid), comm, true);
     }
 
-    /// The processes that fulfil something of what is needed.
+    /// The processes that fulfil some of the requested conditions.
     pub fn members(&self) -> impl Iterator<Item = Tgid> {
         self.members.iter()
     }
 
-    /// Drops a process that is gone without an event having said so.
+    /// Drops a process whose end no event has reported.
     pub fn drop_member(&mut self, tgid: Tgid) {
         self.members.remove(tgid);
     }
@@ -156,7 +156,7 @@ impl Processes {
         self.members.lineage_ended()
     }
 
-    /// The life that the PID stands for now.
+    /// The present life of the PID.
     #[must_use]
     pub fn life(&self, tgid: Tgid) -> Life {
         let unknown = Life {
@@ -175,9 +175,9 @@ impl Processes {
             .is_some_and(|process| process.generation != life.generation || process.exited)
     }
 
-    /// The life whose address space has no owner any more, and its name. An address space may outlive its process, and its
-    /// program, while somebody else holds it: under a PID that has begun anew meanwhile, or will be said to have ended in
-    /// a moment, nobody can say whose it was.
+    /// The life whose address space has no owner any more, and its name. An address space may outlive its process, and
+    /// its program, while something else holds it. If the PID has begun a new life meanwhile, or its end is about to be
+    /// reported, the owner cannot be known.
     pub fn leaving(&mut self, tgid: Tgid) -> (Life, Task) {
         let process = self.known(tgid);
         let life = process.life(tgid);
@@ -191,13 +191,13 @@ impl Processes {
         (before, task(tgid, None))
     }
 
-    /// The life that the PID stands for now, and the process by the name that it had then.
+    /// The present life of the PID, and the process with its name at that time.
     pub fn living(&mut self, tgid: Tgid, at: Nanos) -> (Life, Task) {
         let process = self.known(tgid);
         (process.life(tgid), task(tgid, process.comm_at(at)))
     }
 
-    /// The process, with its name as far as it can be known.
+    /// The process, with its name if that can be read.
     fn known(&mut self, tgid: Tgid) -> &Process {
         let process = self.by_tgid.entry(tgid).or_default();
         if process.comm.is_none() && !process.exited {
@@ -207,7 +207,7 @@ impl Processes {
         process
     }
 
-    /// The thread by name.
+    /// The thread with its name.
     pub fn thread(&mut self, tgid: Tgid, tid: Tid) -> Task {
         let (life, followed) = (self.life(tgid), self.members.follows(tgid));
         let comm = self.threads.comm(tid, life, followed, &mut self.strings);
@@ -216,7 +216,7 @@ impl Processes {
 
     /// Forgets the processes that have exited; their last moves have been named.
     pub fn bury(&mut self) {
-        // The generation must survive as long as a later life may come: kept until the table is large.
+        // A later life needs the generation of an earlier one, so processes are kept until the table is large.
         if self.by_tgid.len() > MAX_PROCESSES {
             self.by_tgid.retain(|_, process| !process.exited);
         }

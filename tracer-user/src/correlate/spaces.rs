@@ -16,33 +16,33 @@ use crate::{
     units::{Tgid, VirtAddr},
 };
 
-/// VMAs older than this are read again when asked: an address may have been mapped anew.
+/// VMAs that are older than this are read again at the next look-up: an address may have been mapped anew.
 const MAX_AGE: Duration = Duration::from_secs(1);
 /// After a miss, VMAs are read again at most this often.
 const RETRY: Duration = Duration::from_millis(50);
-/// Open pagemaps at most; beyond it all are closed.
+/// The limit of open pagemaps. When it is reached, all are closed.
 const MAX_OPEN: usize = 512;
-/// Address spaces remembered at most; beyond it all are forgotten.
+/// The limit of remembered address spaces. When it is reached, all are forgotten.
 const MAX_SPACES: usize = 1 << 16;
 
-/// What is known and open, by process.
+/// Known VMAs and open pagemaps, by process.
 #[derive(Default)]
 pub struct Spaces {
-    /// With the time of reading.
+    /// The VMAs, with the time of reading.
     vmas: HashMap<Tgid, (AddressSpace, Instant)>,
     pagemaps: HashMap<Tgid, Pagemap>,
-    /// Entries of one page.
+    /// A buffer for the entry of one page.
     words: Vec<u64>,
 }
 
 impl Spaces {
-    /// Its address space is another one now, or none.
+    /// Forgets an address space, because the process has another one now, or has ended.
     pub fn forget(&mut self, tgid: Tgid) {
         self.vmas.remove(&tgid);
         self.pagemaps.remove(&tgid);
     }
 
-    /// The VMA at an address; None: not mapped, or the process is gone.
+    /// The VMA at an address; None if the address is not mapped, or the process is gone.
     pub fn vma(&mut self, tgid: Tgid, address: VirtAddr) -> Option<Arc<Vma>> {
         let found = self.vmas(tgid, MAX_AGE)?.find(address).cloned();
         match found {
@@ -73,7 +73,7 @@ impl Spaces {
     /// Reads the entries of pages, sorted by address, into `entries`.
     ///
     /// # Errors
-    /// As [`Pagemap::open`] and [`Pagemap::lookup`].
+    /// The errors of [`Pagemap::open`] and [`Pagemap::lookup`].
     pub fn lookup(&mut self, tgid: Tgid, pages: &[VirtAddr], entries: &mut Vec<u64>) -> Result<(), LookupError> {
         if self.pagemaps.len() >= MAX_OPEN && !self.pagemaps.contains_key(&tgid) {
             self.pagemaps.clear();
@@ -89,10 +89,10 @@ impl Spaces {
         result
     }
 
-    /// Where one page is.
+    /// The frame of one page.
     ///
     /// # Errors
-    /// As [`lookup`](Self::lookup).
+    /// The errors of [`lookup`](Self::lookup).
     pub fn frame(&mut self, tgid: Tgid, page: VirtAddr) -> Result<Frame, LookupError> {
         let mut words = mem::take(&mut self.words);
         let result = self.lookup(tgid, &[page], &mut words);

@@ -3,7 +3,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-/// Strings kept; beyond it all are forgotten, and made anew.
+/// The limit of kept strings. When it is reached, all are forgotten and made anew.
 const MAX_STRINGS: usize = 1 << 16;
 
 /// Each string once.

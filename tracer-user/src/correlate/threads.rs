@@ -1,4 +1,4 @@
-//! Names of threads, and how long each holds.
+//! Names of threads, and how long each is valid.
 //! Input: names in process events; /proc/PID/task/TID/comm where those say nothing.
 
 use std::{
@@ -13,9 +13,9 @@ use crate::{
     units::Tid,
 };
 
-/// Threads whose names are kept; beyond it all are forgotten and read again.
+/// The limit of threads whose names are kept. When it is reached, all are forgotten and read again.
 const MAX_THREADS: usize = 1 << 16;
-/// How long a thread's name holds whose changes are not reported.
+/// How long a name is valid if the kernel side does not report its changes.
 const NAME_AGE: Duration = Duration::from_secs(1);
 
 /// A thread's name.
@@ -23,9 +23,9 @@ struct Thread {
     comm: Arc<str>,
     /// The process that it belongs to.
     of: Life,
-    /// The kernel side said it; else it is from /proc.
+    /// Whether the kernel side reported the name; else it is from /proc.
     heard: bool,
-    /// When that was.
+    /// The time of the report, or of reading.
     since: Instant,
 }
 
@@ -34,7 +34,7 @@ struct Thread {
 pub(super) struct Threads(HashMap<Tid, Thread>);
 
 impl Threads {
-    /// Takes in a name; `heard`: from the kernel side.
+    /// Takes in a name; `heard` means that the kernel side reported it.
     pub fn name(&mut self, tid: Tid, of: Life, comm: Option<Arc<str>>, heard: bool) {
         let Some(comm) = comm else { return };
         if self.0.len() >= MAX_THREADS {
@@ -49,8 +49,9 @@ impl Threads {
         self.0.remove(&tid);
     }
 
-    /// The name of a thread. `followed`: the kernel side reports the end of its process. A thread that is not its
-    /// process's first one, or whose process is not followed, ends unreported, and its number may be another's.
+    /// The name of a thread. `followed` means that the kernel side reports the end of its process. The end of a thread
+    /// that is not its process's first, or whose process is not followed, is not reported, and its number may be used
+    /// again.
     pub fn comm(&mut self, tid: Tid, of: Life, followed: bool, strings: &mut Strings) -> Option<Arc<str>> {
         let reported = followed && tid.0 == of.tgid.0;
         let known = self.0.get_mut(&tid).filter(|thread| thread.of == of);
@@ -64,7 +65,7 @@ impl Threads {
                 self.name(tid, of, Some(comm.clone()), false);
                 Some(comm)
             }
-            // It has ended: that was its last name.
+            // The thread has ended, and keeps its last name.
             None => known.map(|thread| {
                 thread.since = Instant::now();
                 thread.comm.clone()

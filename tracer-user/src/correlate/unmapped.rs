@@ -15,7 +15,7 @@ use crate::{
     units::{Nanos, Order, PAGE_SHIFT, Tgid, Tid},
 };
 
-/// Names kept; beyond it all are forgotten.
+/// The limit of kept names. When it is reached, all are forgotten.
 const MAX_FILES: usize = 1 << 16;
 
 /// Names of files, by device and inode.

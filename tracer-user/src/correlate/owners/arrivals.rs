@@ -1,4 +1,4 @@
-//! Which page was last seen to come where: an arrival speaks for who leaves next.
+//! The last known arrivals of pages: the process whose page arrived is likely to be the one whose page leaves next.
 //! Input: moves in the order of the ring, with their owners as far as they are known.
 
 use std::{collections::HashMap, mem};
@@ -8,63 +8,63 @@ use crate::{
     units::{Pfn, VirtAddr},
 };
 
-/// How long an arrival speaks for who leaves, nanoseconds. Nothing reports that a page was unmapped, copied or freed: the
-/// longer it is ago, the likelier is the frame another's page at the same address.
+/// How long an arrival identifies the page that leaves, nanoseconds. Nothing reports that a page was unmapped, copied
+/// or freed: the older the arrival, the likelier the frame holds another process's page at the same address.
 pub(super) const STAY: u64 = 200_000_000;
 
-/// A page at a moment: where it is mapped, and in which frame.
+/// A page at one time: its address and its frame.
 pub(super) type Mapping = (VirtAddr, Pfn);
 
-/// Whose page came.
+/// The arrival of a process's page.
 #[derive(Clone, Copy)]
 pub(super) struct Arrival {
     pub life: Life,
     /// `CLOCK_MONOTONIC` nanoseconds.
     pub at: u64,
-    /// By a huge mapping, of which this is the first page.
+    /// Whether this is the first page of a huge mapping.
     pub huge: bool,
 }
 
-/// Pages that came, since not longer ago than twice [`STAY`].
+/// Arrivals that are at most twice [`STAY`] old.
 #[derive(Default)]
 pub(super) struct Arrivals {
     now: Period,
-    /// The time before; forgotten next.
+    /// The period before, which is forgotten next.
     before: Period,
-    /// When `now` was begun, `CLOCK_MONOTONIC` nanoseconds.
+    /// The begin of `now`, `CLOCK_MONOTONIC` nanoseconds.
     since: u64,
 }
 
 #[derive(Default)]
 struct Period {
-    /// Whose: of several, where they share it.
+    /// Arrivals with a known owner; several if processes share the page.
     known: Lists<Mapping, Arrival>,
-    /// When the last one came whose owner is not known.
+    /// The time of the last arrival whose owner is not known.
     strangers: HashMap<Mapping, u64>,
 }
 
 impl Arrivals {
-    /// Who came, the first one first.
+    /// The known arrivals, oldest first.
     pub fn at(&self, mapping: Mapping) -> impl Iterator<Item = &Arrival> {
         let both = [&self.before, &self.now].into_iter();
         both.flat_map(move |period| period.known.get(&mapping))
     }
 
-    /// Whether somebody came who is not known.
+    /// Whether a page arrived whose owner is not known.
     pub fn has_stranger(&self, mapping: Mapping) -> bool {
         [&self.now, &self.before]
             .iter()
             .any(|period| period.strangers.contains_key(&mapping))
     }
 
-    /// Takes in that a page left.
+    /// Takes in that a page has left.
     pub fn leave(&mut self, from: Mapping, life: Life) {
         self.retain(from, |arrival| arrival.life != life);
     }
 
-    /// Takes in that a page came, which had been unmapped at that moment; `arrival`: whose it is, as far as is known.
+    /// Takes in that a page has arrived, with the time of its unmapping; `arrival` is None if its owner is not known.
     pub fn arrive(&mut self, to: Mapping, (unmapped_at, at): (u64, u64), arrival: Option<Arrival>) {
-        // The frame was free before: who had been there had left.
+        // The frame was free before: earlier pages had left.
         self.retain(to, |other| {
             other.at > unmapped_at && arrival.is_none_or(|arrival| arrival.life != other.life)
         });
@@ -85,7 +85,7 @@ impl Arrivals {
         }
     }
 
-    /// Forgets what is too long ago at that time.
+    /// Forgets arrivals that are too old at that time.
     pub fn forget(&mut self, now: u64) {
         if now.saturating_sub(self.since) > STAY {
             mem::swap(&mut self.before, &mut self.now);

@@ -1,4 +1,4 @@
-//! What the page tables of all candidates hold at addresses where moves have no owner.
+//! The page table entries of all candidates at addresses where moves have no owner.
 //! Input: maps and pagemaps of the processes that are traced.
 
 use std::time::Duration;
@@ -9,10 +9,10 @@ use crate::{
     units::{Tgid, VirtAddr},
 };
 
-/// VMAs as old as this are good enough to look for candidates in.
+/// The greatest age of VMAs in which candidates are searched.
 const MAX_AGE: Duration = Duration::from_millis(500);
 
-/// Who holds which frame, by address.
+/// Processes and the frames that they hold, by address.
 #[derive(Default)]
 pub(super) struct Holders {
     by_address: Lists<VirtAddr, (Life, Frame)>,
@@ -22,12 +22,12 @@ pub(super) struct Holders {
 }
 
 impl Holders {
-    /// Who holds a frame at an address.
+    /// The processes that have an entry at an address, with it.
     pub fn at(&self, address: VirtAddr) -> impl Iterator<Item = (Life, Frame)> {
         self.by_address.get(&address).copied()
     }
 
-    /// Reads the page tables at these addresses, which are sorted; what was read before is forgotten.
+    /// Reads the page tables at these sorted addresses, and forgets earlier answers.
     pub fn read(&mut self, wanted: &[VirtAddr], processes: &Processes, spaces: &mut Spaces) {
         self.by_address.clear();
         self.candidates.clear();

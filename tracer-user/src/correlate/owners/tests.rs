@@ -1,4 +1,4 @@
-//! Whose mappings are found, and whose are not.
+//! Tests of the search for owners: mappings that are found, and mappings that are not.
 //! Input: made-up moves and page tables.
 
 use tracer_common::event::MappingMoved;
@@ -9,7 +9,7 @@ use crate::{
     units::{Nanos, Tid},
 };
 
-/// Where a huge page may begin.
+/// An address at which a huge page may begin.
 const HUGE: u64 = 2 << 20;
 
 fn moving(vaddr: u64, old_pfn: u64, new_pfn: u64) -> Moving {
@@ -119,7 +119,7 @@ fn by_pagemap(state: &mut Owners, moves: &mut [Moving], holders: &[(VirtAddr, Ve
     state.by_pagemap(moves);
 }
 
-/// [`Owners::forwards`] where nobody is found in a pagemap, and no frame is mapped.
+/// [`Owners::forwards`] with no owner in any pagemap, and no frame mapped.
 fn forwards(state: &mut Owners, moves: &mut [Moving]) {
     state.holders = Holders::default();
     state.forwards(moves, &Processes::default(), |_| 0);
@@ -132,7 +132,7 @@ fn flown((old_pfn, new_pfn): (u64, u64), (unmapped_at, at): (u64, u64)) -> Movin
     moving
 }
 
-/// What is known after that process's page came to frame 2 at that time.
+/// The state after that process's page came to frame 2 at that time.
 fn arrived(tgid: u32, at: u64) -> Owners {
     let arrival = Arrival {
         life: life(tgid),
@@ -177,7 +177,7 @@ fn of_a_page_shared_with_a_stranger_each_move_is_the_known_sharers_once() {
         state.forwards(&mut moves, &Processes::default(), |_| 2);
         assert_eq!(owners(&moves), [None, Some(7)]);
     }
-    // It has unmapped the page meanwhile: this is the stranger's.
+    // The known process has unmapped the page meanwhile: this move is the stranger's.
     let mut moves = [flown((4, 5), (40, 42))];
     forwards(&mut state, &mut moves);
     assert_eq!(owners(&moves), [None]);
@@ -213,7 +213,7 @@ fn a_chain_yields_to_what_the_page_tables_say() {
         state.forwards(&mut moves, &Processes::default(), |_| mapped);
         owners(&moves)[0]
     };
-    // It moved on, or was unmapped; or it has not left; or somebody else has what moved.
+    // The page moved on, or was unmapped; or it has not left; or another process has the page that moved.
     assert_eq!(asked(Frame::Present(Pfn(4)), 0), Some(9));
     assert_eq!(asked(Frame::None, 0), Some(9));
     assert_eq!(asked(Frame::Present(Pfn(2)), 0), None);
@@ -222,7 +222,7 @@ fn a_chain_yields_to_what_the_page_tables_say() {
 
 #[test]
 fn who_comes_to_a_frame_finds_nobody_there() {
-    // Freed by 9, the frame was taken for a page of 8, which moves on; or of nobody who is known.
+    // Process 9 freed the frame, which was taken for a page of 8 that moves on, or of a process that is not known.
     for (owner, expected) in [(Some(8), Some(8)), (None, None)] {
         let mut state = arrived(9, 5);
         let mut moves = [flown((1, 2), (10, 12)), flown((2, 3), (14, 16))];
@@ -250,7 +250,7 @@ fn sharers_in_two_batches_are_two() {
         VirtAddr(0x1000),
         vec![(life(7), Frame::Present(Pfn(2))), (life(8), Frame::Present(Pfn(2)))],
     )];
-    // Of a third sharer nobody knows; what was unmapped when both had arrived moved again.
+    // A third sharer is not known. A mapping that was unmapped after both had arrived moved again.
     for (unmapped_at, at, expected) in [(1, 2, Some(7)), (1, 3, Some(8)), (1, 4, None), (5, 6, Some(7))] {
         let mut moves = [flown((1, 2), (unmapped_at, at))];
         by_pagemap(&mut state, &mut moves, &holders);

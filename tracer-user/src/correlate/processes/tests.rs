@@ -1,4 +1,4 @@
-//! Names and lives of processes, and who is wanted.
+//! Tests of names and lives of processes, and of the set of wanted ones.
 //! Input: made-up process events; this process and its threads in /proc.
 
 use tracer_common::filter::membership;
@@ -128,14 +128,14 @@ fn a_name_holds_as_long_as_its_changes_are_told() {
         everybody.threads.age(tid);
         assert_eq!(everybody.thread(tgid, tid).comm.as_deref(), aged);
     }
-    // Nobody says when that process ends.
+    // The end of that process is not reported.
     let (tid, real) = (first, name(first));
     let mut some = Processes::new(membership::COMM, BTreeMap::new());
     some.apply(ProcessChange::Actor, &actor((tgid, tid), b"heard"));
     assert_eq!(some.thread(tgid, tid).comm.as_deref(), Some("heard"));
     some.threads.age(tid);
     assert_eq!(some.thread(tgid, tid).comm.as_deref(), real.as_deref());
-    // What was read may be another name by now.
+    // The thread may have another name by now.
     let life = some.life(tgid);
     some.threads.name(tid, life, Some(Arc::from("read")), false);
     assert_eq!(some.thread(tgid, tid).comm.as_deref(), Some("read"));
@@ -149,7 +149,7 @@ fn a_thread_number_used_again_has_not_its_predecessors_name() {
     let (tgid, tid) = (Tgid(NOBODY), Tid(NOBODY + 1));
     processes.apply(ProcessChange::Actor, &actor((tgid, tid), b"first"));
     assert_eq!(processes.thread(tgid, tid).comm.as_deref(), Some("first"));
-    // Of another process; of the same, which was made anew.
+    // The thread is another process's; or the same process's, made anew.
     assert_eq!(processes.thread(Tgid(NOBODY + 2), tid).comm, None);
     processes.apply(ProcessChange::Fork, &seen(NOBODY, 1, b"second"));
     assert_eq!(processes.thread(tgid, tid).comm, None);
