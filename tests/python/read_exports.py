@@ -64,7 +64,8 @@ def pyarrow(directory):
             assert not hostile, hostile
     yield grouped(moves)
     # With its types inferred; Parquet's are the same.
-    names = pyarrow.csv.read_csv(f"{directory}/moves.csv")
+    null = pyarrow.csv.ConvertOptions(strings_can_be_null=True)
+    names = pyarrow.csv.read_csv(f"{directory}/moves.csv", convert_options=null)
     assert names.column_names == moves.column_names
     for name in ("time_ns", "vaddr", "pid", "ambiguous", "old_pfn"):
         assert names[name].to_pylist() == moves[name].to_pylist(), name
@@ -149,9 +150,9 @@ def perfetto(directory):
         with open(f"{directory}/{kind}.csv", newline="") as file:
             rows = list(csv.DictReader(file))
         assert rows, kind
-        # Each event is once with who did it, and with each owner that is known.
+        # Each event is once with its actor, if that is known, and once with each owner that is known.
         by_side = {
-            "actor": [row for row in rows if row.get("place", "1") == "1"],
+            "actor": [row for row in rows if row.get("place", "1") == "1" and row["actor_pid"]],
             "owner": [row for row in rows if kind == "moves" or kind == "failures" and row["pid"]],
         }
         for side, expected in by_side.items():
@@ -166,7 +167,7 @@ def perfetto(directory):
     groups = collections.defaultdict(lambda: [0, 0, None])
     for event in moves:
         of = event["of"]
-        group = groups[event["host"], of.get("pid"), of["reason"]]
+        group = groups[event["host"], of.get("pid"), of.get("reason")]
         blackout = of.get("blackout_ns")
         assert event["begin"] == event["end"] or event["end"] - event["begin"] == blackout, event
         group[0] += of["pages"]

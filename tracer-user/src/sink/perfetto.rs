@@ -72,8 +72,11 @@ impl<W: Write> Perfetto<W> {
 
     fn moved(&mut self, event: &Event, moved: &Move) -> io::Result<()> {
         let about = self.about(event, &moving(moved.reason.as_ref(), &size(moved)))?;
-        self.flows += 1;
-        let flow = Some(self.flows);
+        // A flow has two ends: the page's and the mover's.
+        let flow = moved.actor.is_some().then(|| {
+            self.flows += 1;
+            self.flows
+        });
         let above = self.process(moved.owner.as_ref())?;
         let owner = moved.owner.as_ref().map(|owner| owner.tgid);
         let begin = moved.blackout.map(|blackout| moved.at.since(blackout));

@@ -1,7 +1,7 @@
 //! The lab for VMs: prepares kernels and initramfs images once, then runs one VM after the other.
 //! Input: the command line; the programs; the messages of each VM as they arrive.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::args::{Args, Needed, OF_KERNELS};
+use super::args::{Args, Needed, OF_KERNELS, REQUIRED};
 use super::initramfs;
 use super::kernels::{self, Kernel, Spec};
 use super::qemu::{self, Machine, Outputs};
@@ -26,8 +26,8 @@ pub struct Lab {
     pub kernels: Vec<Kernel>,
     /// Kernels that are not available, with the reasons.
     pub missing: Vec<(Spec, Needed, String)>,
-    /// Names of kernels that run the topics of `OF_KERNELS` alone.
-    narrowed: BTreeSet<String>,
+    /// The topics of kernels that do not run all of them, by the kernels' names.
+    narrowed: BTreeMap<String, &'static [&'static str]>,
     /// The VMs that the chosen tests need for each kernel.
     pub shapes: Vec<Shape>,
     scratch: cache::Scratch,
@@ -45,22 +45,27 @@ impl Lab {
         let mut lab = Self {
             kernels: Vec::new(),
             missing: Vec::new(),
-            narrowed: BTreeSet::new(),
+            narrowed: BTreeMap::new(),
             shapes: shapes.map_err(anyhow::Error::msg)?,
             scratch,
         };
         let (tests, tracer) = (content(&programs.tests)?, content(&programs.tracer)?);
         // They are downloaded one after the other, because two downloads of the same kernel would only slow each other
         // down.
-        for (spec, needed) in args.wanted() {
+        for (number, (spec, needed)) in args.wanted().into_iter().enumerate() {
             match kernels::resolve(&spec) {
                 Ok(kernel) => {
                     let image = image_for(&kernel, &lab.scratch);
                     let out = File::create(&image).with_context(|| format!("create {}", image.display()))?;
                     initramfs::write(BufWriter::new(out), &tests, &tracer, &kernel.modules)
                         .context("write the initramfs")?;
-                    if needed == Needed::No && args.names.is_empty() {
-                        lab.narrowed.insert(kernel.name.clone());
+                    let topics = match needed {
+                        Needed::No => Some(&OF_KERNELS[..]),
+                        Needed::InCi if args.required => REQUIRED.get(number).copied(),
+                        Needed::InCi | Needed::Yes => None,
+                    };
+                    if let Some(topics) = topics.filter(|_| args.names.is_empty()) {
+                        lab.narrowed.insert(kernel.name.clone(), topics);
                     }
                     lab.kernels.push(kernel);
                 }
@@ -91,11 +96,10 @@ impl Lab {
         let mut run = Run::new(&kernel.name, &dir, print);
         let started = Instant::now();
         let image = image_for(kernel, &self.scratch);
-        let names = if self.narrowed.contains(&kernel.name) {
-            OF_KERNELS.map(str::to_owned).to_vec()
-        } else {
-            args.names.clone()
-        };
+        let names = self.narrowed.get(&kernel.name).map_or_else(
+            || args.names.clone(),
+            |topics| topics.iter().map(|&topic| topic.to_owned()).collect(),
+        );
         if let Err(error) = boot(args, kernel, shape, &names, &image, &dir, |message| run.take(message)) {
             run.fail(
                 &format!("(the {} VM)", shape.name()),
