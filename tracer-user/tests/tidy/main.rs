@@ -44,7 +44,7 @@ const BPF_ROOMS: &[&str] = &[
 const KNOWN: &[&str] = &[];
 
 /// Folders whose comments have not been rewritten as sentences yet.
-const FRAGMENTS: [&str; 2] = ["tracer-common/", "tracer-ebpf/"];
+const FRAGMENTS: [&str; 1] = ["tracer-common/"];
 
 /// The only file under tests/ that imports the product's library.
 const PRODUCT: &str = "tests/src/product.rs";
