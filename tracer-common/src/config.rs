@@ -1,30 +1,30 @@
-//! What user space tells the programs before they load: offsets of the running kernel.
+//! The configuration that user space gives the programs before they load: offsets of the running kernel.
 //! Written by `kernel::types` from the kernel's BTF, read by every probe.
 
 /// Bits of [`Config::kinds`].
 pub mod kinds {
-    /// Through migrate_pages.
+    /// Moves by migrate_pages.
     pub const MOVE: u32 = 1;
     /// Base pages copied into a huge page.
     pub const COLLAPSE: u32 = 2;
-    /// Merged with an identical page, and unmerged.
+    /// Pages merged with an identical page, and unmerged.
     pub const KSM: u32 = 4;
-    /// Copied on write.
+    /// Pages copied on write.
     pub const COW: u32 = 8;
-    /// To swap and back.
+    /// Pages that leave for swap and come back.
     pub const SWAP: u32 = 16;
 }
 
 /// How the value of a field follows from the running kernel's types.
 #[derive(Clone, Copy, Debug)]
 pub enum Origin {
-    /// The offset of a member in bytes, as a path through structures: of the first of these that the kernel has.
+    /// The offset in bytes of the first of these members that the kernel has. Each is a path through structures.
     Offset(&'static [&'static str]),
-    /// The same; 0 where the kernel has no such member.
+    /// The offset of a member in bytes; 0 where the kernel has no such member.
     OffsetOrZero(&'static str),
-    /// A constant of an enumeration: the names of both.
+    /// A constant of an enumeration: the enumeration's name, then the constant's.
     Constant(&'static str, &'static str),
-    /// User space works it out by other means.
+    /// User space derives it by other means.
     Derived,
 }
 
@@ -40,7 +40,7 @@ pub struct Field {
 /// Declares [`Config`], whose fields stand in one list: documentation, type and origin.
 macro_rules! config {
     ($($(#[$doc:meta])* $field:ident: $ty:ty = $origin:expr),* $(,)?) => {
-        /// Frozen into the object's `.rodata`; the verifier sees its fields as constants.
+        /// The configuration. It is frozen into the object's `.rodata`: the verifier sees its fields as constants.
         #[repr(C)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub struct Config {
@@ -50,7 +50,7 @@ macro_rules! config {
         const _: () = assert!(size_of::<Config>() == 0 $(+ size_of::<$ty>())*, "no padding");
 
         impl Config {
-            /// All zero: what the object holds until user space overrides it.
+            /// All zero. The object holds it until user space overrides it.
             pub const UNSET: Self = Self { $($field: 0),* };
 
             /// Every field.
@@ -82,13 +82,13 @@ config! {
     signal_live: u32 = Offset(&["signal_struct.live"]),
     /// `folio.flags`, bytes.
     folio_flags: u32 = Offset(&["folio.flags"]),
-    /// `PG_head` of `enum pageflags`: which bit marks a large folio.
+    /// `PG_head` of `enum pageflags`: the bit that marks a large folio.
     pg_head: u32 = Constant("pageflags", "PG_head"),
     /// The byte that holds a large folio's order: `folio._folio_order`, or the low byte of
     /// `folio._flags_1` since 6.6.
     folio_order: u32 = Offset(&["folio._folio_order", "folio._flags_1"]),
     /// 1 where `remove_migration_pte`'s last argument is a `struct rmap_walk_arg *` (6.12 and
-    /// later, S), 0 where it is the source folio itself (6.1).
+    /// later), 0 where it is the source folio itself (6.1).
     remove_arg_is_walk: u32 = Derived,
     /// `rmap_walk_arg.folio`, bytes; unused where the argument is the folio.
     walk_folio: u32 = OffsetOrZero("rmap_walk_arg.folio"),
@@ -108,7 +108,7 @@ config! {
     folio_refcount: u32 = Offset(&["folio._refcount"]),
     /// `folio._mapcount`, bytes.
     folio_mapcount: u32 = Offset(&["folio._mapcount"]),
-    /// `folio._pincount`, of large folios; 0: the kernel does not count pins apart.
+    /// `folio._pincount`, of large folios; 0: the kernel does not count pins separately.
     folio_pincount: u32 = OffsetOrZero("folio._pincount"),
     /// `PG_private` of `enum pageflags`.
     pg_private: u32 = Constant("pageflags", "PG_private"),
@@ -161,7 +161,7 @@ config! {
     misplaced_moves: u32 = Derived,
     /// The order from which the kernel counts a folio in `thp_migration_success`.
     thp_order: u32 = Derived,
-    /// Which argument of the tracepoint `mm_migrate_pages` is the reason, counted from 0.
+    /// Index of the reason among the arguments of the tracepoint `mm_migrate_pages`, from 0.
     migrate_end_reason: u32 = Derived,
     /// `task_struct.cgroups`, bytes.
     task_cgroups: u32 = Offset(&["task_struct.cgroups"]),
@@ -177,7 +177,7 @@ config! {
     kernfs_id: u32 = Offset(&["kernfs_node.id"]),
     /// `mm_struct.pgd`, bytes.
     mm_pgd: u32 = Offset(&["mm_struct.pgd"]),
-    /// Bits of [`kinds`]: the kinds of moves that were asked for.
+    /// Bits of [`kinds`]: the kinds of moves that are requested.
     kinds: u32 = Derived,
     /// `vm_fault.vma`, bytes.
     fault_vma: u32 = Offset(&["vm_fault.vma"]),
@@ -191,14 +191,14 @@ config! {
     folio_swap: u32 = Offset(&["folio.swap", "folio.private"]),
     /// `PG_swapbacked` of `enum pageflags`: a page that is written to swap, not dropped.
     pg_swapbacked: u32 = Constant("pageflags", "PG_swapbacked"),
-    /// 1 where this kernel may preempt a task inside a program, and two copies of each are attached.
+    /// 1 where this kernel may preempt a task inside a program, and two copies of each program are attached.
     twice: u32 = Derived,
     /// `dentry.d_name.hash_len`, bytes.
     dentry_hash: u32 = Offset(&["dentry.d_name.hash_len"]),
     /// `super_block.s_magic`, bytes.
     sb_magic: u32 = Offset(&["super_block.s_magic"]),
-    /// 1 where hugetlb counts huge pages, not base pages: in `folio.index`, and in the references that the page cache holds
-    /// (before 6.7).
+    /// 1 where hugetlb counts huge pages, not base pages: in `folio.index`, and in the references that the page cache
+    /// holds (before 6.7).
     huge_index: u32 = Derived,
     /// `vm_area_struct.vm_flags`, bytes; read where `huge_index` is 1.
     vma_flags: u32 = Offset(&["vm_area_struct.vm_flags"]),
@@ -211,14 +211,14 @@ config! {
     vma_anon_pgoff_hi: u32 = OffsetOrZero("vm_area_struct.__vm_anon_pgoff_hi"),
     /// `MR_NUMA_MISPLACED` of `enum migrate_reason`.
     reason_numa: u32 = Derived,
-    /// Where the memory map begins (`vmemmap_base`, arch/x86/mm/kaslr.c); 0: not known.
+    /// Address at which the memory map begins (`vmemmap_base`, arch/x86/mm/kaslr.c); 0: not known.
     vmemmap_base: u64 = Derived,
     /// `page_offset_base`: address of physical address 0 in the direct map; 0: not known.
     page_offset_base: u64 = Derived,
 }
 
 impl Config {
-    /// The bytes to override the object's global with.
+    /// The bytes that override the object's global.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         // SAFETY: `repr(C)`, integers only, no padding (size asserted above).

@@ -1,4 +1,4 @@
-//! Per-CPU counters: what was lost, and the kernel's own sums to check the events against.
+//! Per-CPU counters: losses, and the kernel's own sums that the events are checked against.
 //! Written by every probe, read by `source::ring`.
 
 macro_rules! counters {
@@ -22,16 +22,17 @@ counters! {
     LostMappingPages,
     /// Process events (fork, exec, exit, first sight) that found no room in the ring.
     LostProcesses,
-    /// Calls of migrate_pages, collapses, or page faults and unmappings for swap, whose moves are not reported: nested too
-    /// deep, no room for the task, an end that was missed; and collapses whose frames are not certain.
+    /// Calls of migrate_pages, collapses, and page faults and unmappings for swap whose moves are not reported: they
+    /// nest too deep, there is no room for the task, or their end was missed. Collapses whose frames are not certain
+    /// count too.
     LostCalls,
-    /// Children of targets that there was no room to follow.
+    /// Children of targets that are not followed for lack of room.
     LostTargets,
     /// Sum of `succeeded` over all calls of migrate_pages that ended: what the kernel adds to
     /// `pgmigrate_success`. Base pages.
     KernelSucceeded,
-    /// Part of `KernelSucceeded` from calls that have no events: they began before the first reading of the books, or after
-    /// the begins of calls were last looked at, or were lost.
+    /// Part of `KernelSucceeded` from calls that have no events: they began before the counters were first read, or
+    /// after the begins of calls were last checked, or were lost.
     KernelSucceededUnseen,
     /// Base pages of folios seen to move, in calls that ended.
     MovedPages,
@@ -47,35 +48,36 @@ counters! {
     UnmappedPages,
     /// Part of `UnmappedPages`: filtered out, so not reported as folios.
     FilteredUnmappedPages,
-    /// Base pages that moved outside migrate_pages, filtered out by reason, order, address or node. What the owner or
-    /// the actor keep out is never looked into.
+    /// Base pages that moved outside migrate_pages, filtered out by reason, order, address or node. Moves that the
+    /// owner or the actor excludes are never examined.
     FilteredOutsidePages,
     /// Base pages that the kernel counts as success without moving them: the folio was freed
     /// before its turn came, or is not a folio of the LRU (balloon, zsmalloc).
     ReleasedPages,
-    /// Calls in which `succeeded` differs from what was seen in them.
+    /// Calls whose `succeeded` differs from the pages seen in them.
     UnbalancedCalls,
-    /// Mappings restored with no start seen (tracepoint backend): not reported.
+    /// Mappings that were restored without a start that was seen (tracepoint backend): they are not reported.
     UnpairedMappings,
     /// Mappings whose old frame is one of several candidates (tracepoint backend).
     AmbiguousMappings,
-    /// Sum of `failed` over all calls of migrate_pages that ended: what the kernel adds to `pgmigrate_fail`. Base pages.
+    /// Sum of `failed` over all calls of migrate_pages that ended: what the kernel adds to `pgmigrate_fail`. Base
+    /// pages.
     KernelFailed,
-    /// Base pages of folios that a call left on its list: not moved. Of calls that are filtered out, or whose list was not
-    /// seen, the kernel's count.
+    /// Base pages of folios that a call left on its list, which did not move. For calls that are filtered out, or whose
+    /// list was not seen, this is the kernel's count.
     FailedPages,
     /// Part of `FailedPages`: reported as failures.
     ReportedFailedPages,
     /// Part of `FailedPages`: filtered out.
     FilteredFailedPages,
-    /// Part of `FailedPages`: found no room in the ring, or are of calls whose list was not seen.
+    /// Part of `FailedPages`: no room in the ring was found for them, or their call's list was not seen.
     LostFailedPages,
-    /// Base pages of folios that NUMA balancing refused to move, filtered out. On 6.1, where `--reason` or `--actor`
-    /// keep them out, also those that it could not move.
+    /// Base pages of folios that NUMA balancing refused to move, filtered out. On 6.1, if `--reason` or `--actor`
+    /// excludes them, also those that it could not move.
     FilteredRefusedPages,
-    /// Failures that found no room in the ring, and calls with failures whose list was not seen: one for each.
+    /// Failures that found no room in the ring, and calls with failures whose list was not seen: each counts as one.
     LostFailures,
-    /// Calls with more failed folios than are told of.
+    /// Calls with more failed folios than are reported.
     CutFailures,
     /// Folios moved without a mapping, or names of their files, that found no room in the ring.
     LostFolios,
@@ -83,7 +85,7 @@ counters! {
     LostFolioPages,
     /// Runs of compaction that found no room in the ring.
     LostCompactions,
-    /// Times that compaction was put off because it had failed of late (`compaction_deferred`).
+    /// Times that compaction was put off because it had failed shortly before (`compaction_deferred`).
     CompactionDeferred,
     /// Sum of `thp_failed` over all calls: what the kernel adds to `thp_migration_fail`. Folios.
     KernelThpFailed,
@@ -94,12 +96,13 @@ counters! {
     ThpMoved,
     /// Base pages of events in calls that count as lost because their end was missed: they are in no other counter.
     UnbookedPages,
-    /// Runs of a program that the kernel skipped, and that its second copy made up for.
+    /// Runs of a program that the kernel skipped, and that its second copy did instead.
     StoodIn,
 }
 
-/// Sums by migrate reason that follow the counters; `enum migrate_reason` had 10 or 11 from 5.15 to 7.3.
+/// Sums by migrate reason that follow the counters; `enum migrate_reason` had 10 or 11 values from 5.15 to 7.3.
 pub const REASONS: usize = 16;
 
-/// Length of the map's one value: the counters, then what moved, was released, or is unseen, by reason, in base pages.
+/// Length of the map's only value: the counters, then the base pages that moved, were released, or are unseen, by
+/// reason.
 pub const SLOTS: usize = Counter::ALL.len() + REASONS;

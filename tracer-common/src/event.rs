@@ -39,7 +39,8 @@ impl TryFrom<u16> for Kind {
 ///
 /// # Safety
 /// The type is `repr(C)`, holds integers only and has no padding bytes, so that any bytes of its
-/// size are a value of it and all of its bytes are initialized. Its first field is a u16, in which `emit` puts the kind.
+/// size are a value of it and all of its bytes are initialized. Its first field is a u16, in which `emit` writes the
+/// kind.
 pub unsafe trait Wire: Copy + 'static {
     /// The kind that its first field holds.
     const KIND: Kind;
@@ -53,32 +54,32 @@ pub struct MappingMoved {
     pub kind: u16,
     /// CPU that restored the mapping.
     pub cpu: u16,
-    /// `enum migrate_reason` of the call, as the running kernel numbers it; or of [`outside`].
+    /// `enum migrate_reason` of the call, as the running kernel numbers it; or a value of [`outside`].
     pub reason: u8,
     /// The folio's order; in the tracepoint backend that of the mapping.
     pub order: u8,
     /// Bits of [`mapping_flags`].
     pub flags: u8,
-    /// Which of its folio's extents this is, from 1; 255: the 255th or a later one. Tracepoint backend: 1 of a page's first
-    /// mapping that the kernel side wants, 2 of each other. 0: moved outside migrate_pages.
+    /// The number of this extent among those of its folio, from 1; 255: the 255th or a later one. In the tracepoint
+    /// backend 1 marks the first wanted mapping of a page, 2 each other one. 0: the page moved outside migrate_pages.
     pub nth: u8,
     /// When the extent's last mapping was in place, `CLOCK_MONOTONIC` nanoseconds.
     pub at: u64,
     /// First virtual address of the extent, bytes.
     pub vaddr: u64,
-    /// Frame of the first page before; 0: none that is known.
+    /// Frame of the first page before the move; 0: none is known.
     pub old_pfn: u64,
-    /// Frame of the first page now; 0: none.
+    /// Frame of the first page after the move; 0: none.
     pub new_pfn: u64,
     /// When unmapping began, `CLOCK_MONOTONIC` nanoseconds; 0 if that was not seen.
     pub unmapped_at: u64,
     /// The process whose page table this is; 0 if the kernel side does not know it.
     pub owner_tgid: u32,
-    /// The process that did it.
+    /// The process that moved the pages.
     pub actor_tgid: u32,
-    /// The thread that did it.
+    /// The thread that moved the pages.
     pub actor_tid: u32,
-    /// Base pages in the extent; addresses and frames go in parallel.
+    /// Base pages in the extent; addresses and frames run in parallel.
     pub pages: u32,
 }
 
@@ -90,21 +91,21 @@ unsafe impl Wire for MappingMoved {
 
 /// Values of [`MappingMoved::reason`] beyond the kernel's: moves that do not go through migrate_pages.
 pub mod outside {
-    /// Of `enum migrate_reason` no kernel uses so high a number.
+    /// The lowest value; no kernel's `enum migrate_reason` reaches it.
     pub const FIRST: u8 = 128;
     /// Base pages copied into a huge page, by khugepaged or MADV_COLLAPSE.
     pub const COLLAPSE: u8 = 128;
     /// A page replaced by an identical one (KSM), or by the zero page.
     pub const KSM_MERGE: u8 = 129;
-    /// A KSM page replaced by a copy of its own, by a write or because merging was called off.
+    /// A KSM page replaced by a copy of its own, because of a write, or because merging was turned off.
     pub const KSM_UNMERGE: u8 = 130;
-    /// A page copied because it was written to and others have it too; the zero page among them.
+    /// A page, the zero page included, copied because it was written to while others share it.
     pub const COW: u8 = 131;
-    /// A page's content went to swap: it has no frame now.
+    /// The content of a page went to swap: the page has no frame now.
     pub const SWAP_OUT: u8 = 132;
-    /// It came back; the old frame is the one that it had when it left, if that was seen.
+    /// A page came back from swap; its old frame is the one that it left, if that was seen.
     pub const SWAP_IN: u8 = 133;
-    /// The names, from [`FIRST`] on.
+    /// The names of these values, from [`FIRST`] on.
     pub const NAMES: &[&str] = &["collapse", "ksm_merge", "ksm_unmerge", "cow", "swap_out", "swap_in"];
 }
 
@@ -116,7 +117,7 @@ pub mod mapping_flags {
     pub const AMBIGUOUS: u8 = 2;
 }
 
-/// What happened to a process.
+/// The kinds of changes to a process.
 #[repr(u16)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ProcessChange {
@@ -160,7 +161,7 @@ pub struct ProcessSeen {
     pub change: u16,
     /// Process.
     pub tgid: u32,
-    /// When, `CLOCK_MONOTONIC` nanoseconds.
+    /// When it happened, `CLOCK_MONOTONIC` nanoseconds.
     pub at: u64,
     /// Thread.
     pub tid: u32,
@@ -168,7 +169,7 @@ pub struct ProcessSeen {
     pub parent_tgid: u32,
     /// The thread's name, NUL-padded (`task_struct.comm`).
     pub comm: [u8; 16],
-    /// What the process fulfils from now on, bits of [`membership`](crate::filter::membership); not set in
+    /// Conditions that the process fulfils from now on, bits of [`membership`](crate::filter::membership); not set in
     /// [`ProcessChange::Exit`] and [`ProcessChange::Actor`].
     pub membership: u32,
     /// Padding.
@@ -181,7 +182,7 @@ unsafe impl Wire for ProcessSeen {
     const KIND: Kind = Kind::ProcessSeen;
 }
 
-/// A folio that moved without any mapping: page cache that no process maps, or memory of one that is gone.
+/// A folio that moved without any mapping: page cache that no process maps, or memory of a process that is gone.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UnmappedMoved {
@@ -197,21 +198,21 @@ pub struct UnmappedMoved {
     pub of_file: u8,
     /// Padding.
     pub pad: u8,
-    /// When it was done, `CLOCK_MONOTONIC` nanoseconds.
+    /// When the move was done, `CLOCK_MONOTONIC` nanoseconds.
     pub at: u64,
-    /// Frame of the first page before; 0: the machine does not tell.
+    /// Frame of the first page before the move; 0: this machine does not show it.
     pub old_pfn: u64,
-    /// Frame of the first page now; 0: the machine does not tell.
+    /// Frame of the first page after the move; 0: this machine does not show it.
     pub new_pfn: u64,
     /// `inode.i_ino`.
     pub ino: u64,
-    /// Where in the file, base pages.
+    /// Its place in the file, base pages.
     pub index: u64,
     /// `super_block.s_dev`, as the kernel keeps it (`MKDEV`, include/linux/kdev_t.h).
     pub dev: u32,
-    /// The process that did it.
+    /// The process that moved it.
     pub actor_tgid: u32,
-    /// The thread that did it.
+    /// The thread that moved it.
     pub actor_tid: u32,
     /// Padding.
     pub pad2: u32,
@@ -248,16 +249,16 @@ unsafe impl Wire for FileSeen {
     const KIND: Kind = Kind::FileSeen;
 }
 
-/// Mappings of a failed folio that are told; there may be more.
+/// Mappings of a failed folio that are reported; there may be more.
 pub const FAILED_MAPPINGS: usize = 4;
 
-/// Where a folio that could not be moved is mapped.
+/// A mapping of a folio that could not be moved.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Place {
     /// Virtual address of the folio's first page that is mapped there, bytes.
     pub vaddr: u64,
-    /// The process; 0: this entry is unused, or nobody is known.
+    /// The process; 0: the entry is unused, or the process is not known.
     pub owner_tgid: u32,
     /// 1: from the folio's reverse mapping, without its lock; 0: seen when the mapping was put back.
     pub inferred: u32,
@@ -281,7 +282,7 @@ pub struct FolioFailed {
     pub mode: u8,
     /// When the call ended, `CLOCK_MONOTONIC` nanoseconds.
     pub at: u64,
-    /// Frame of the folio's first page; 0: the machine does not tell.
+    /// Frame of the folio's first page; 0: this machine does not show it.
     pub pfn: u64,
     /// `folio.flags` when the call ended.
     pub flags: u64,
@@ -289,7 +290,7 @@ pub struct FolioFailed {
     pub actor_tgid: u32,
     /// The thread that tried.
     pub actor_tid: u32,
-    /// The error of the last attempt to move it, negative; 0: none was made.
+    /// The error of the last attempt to move it, negative; 0: no attempt was made.
     pub errno: i32,
     /// Times that the kernel tried to copy it, or to get a page for it.
     pub attempts: u32,
@@ -297,15 +298,15 @@ pub struct FolioFailed {
     pub refs: i32,
     /// References that the kernel expects for a move.
     pub expected_refs: i32,
-    /// Mappings of it when the call ended; of a large folio something else.
+    /// Mappings of it when the call ended; the kernel keeps something else there for a large folio.
     pub mappings: u32,
     /// References to it when the call ended.
     pub refs_left: i32,
-    /// `folio._pincount` when the call ended, if the kernel has it; of a base page something else.
+    /// `folio._pincount` when the call ended, if the kernel has it; a base page has something else there.
     pub pins: u32,
     /// Padding.
     pub pad: u32,
-    /// Who maps it, as far as known; from the front.
+    /// Its known mappings; unused entries are at the end.
     pub places: [Place; FAILED_MAPPINGS],
 }
 
@@ -315,15 +316,15 @@ unsafe impl Wire for FolioFailed {
     const KIND: Kind = Kind::FolioFailed;
 }
 
-/// Bits of [`FolioFailed::seen`]: what was seen to go wrong.
+/// Bits of [`FolioFailed::seen`]: the problems that were seen.
 pub mod failure_flags {
     /// No page was found for the copy.
     pub const NO_TARGET: u8 = 1;
     /// One of its mappings could not be unmapped.
     pub const STILL_MAPPED: u8 = 2;
-    /// The call's last look for a page found none, which ends a call early.
+    /// The call's last search for a page found none, which ends a call early.
     pub const NO_MEMORY: u8 = 4;
-    /// NUMA balancing did not even isolate it (`migrate_misplaced_folio_prepare`): no call has tried.
+    /// NUMA balancing did not even isolate it (`migrate_misplaced_folio_prepare`): no call has tried to move it.
     pub const NUMA_REFUSED: u8 = 8;
 }
 
@@ -369,7 +370,7 @@ unsafe impl Wire for CompactionRan {
 
 /// Bits of [`CompactionRan::flags`].
 pub mod compaction_flags {
-    /// `compact_control.direct_compaction`: an allocation of this very task waits for it.
+    /// `compact_control.direct_compaction`: an allocation of this task waits for it.
     pub const DIRECT: u8 = 1;
     /// `compact_control.mode` is not `MIGRATE_ASYNC`.
     pub const SYNC: u8 = 2;

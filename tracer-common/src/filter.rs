@@ -1,31 +1,31 @@
-//! What is wanted, as the programs check it: whose events, and which of them.
+//! The filter as the BPF programs check it: whose events are wanted, and which of them.
 //! Written by `cli::filters`, frozen into the object's `.rodata`, read by `filter` of the programs.
 
 use crate::names::Names;
 
-/// What a process can fulfil: the bits of a value of the map `TARGETS`, and of `Filter::need`.
+/// Conditions that a process can fulfil: the bits of a value of the map `TARGETS`, and of `Filter::need`.
 pub mod membership {
-    /// It was asked for by its number, or descends from one that was.
+    /// It was requested by its number, or descends from a process that was.
     pub const LINEAGE: u32 = 1;
     /// It is in a wanted cgroup, or below one.
     pub const CGROUP: u32 = 2;
-    /// Its name matches.
+    /// Its name matches a wanted one.
     pub const COMM: u32 = 4;
-    /// Nothing to fulfil: its last thread exits, and the number may be somebody else's soon.
+    /// Not a condition: the last thread of the process exits, and another process may get its number soon.
     pub const EXITED: u32 = 1 << 31;
 }
 
-/// Cgroups that can be asked for.
+/// Most cgroups that can be requested.
 pub const MAX_CGROUPS: usize = 8;
-/// Levels of cgroups that are looked at, the root's included.
+/// Most levels of cgroups that are checked, the root's included.
 pub const MAX_CGROUP_LEVELS: usize = 32;
-/// Address ranges that can be asked for.
+/// Most address ranges that can be requested.
 pub const MAX_RANGES: usize = 4;
-/// Ranges of frames that can be told apart.
+/// Most ranges of frames that can be distinguished.
 pub const MAX_SPANS: usize = 32;
-/// Pairs of nodes that can be asked for: bits of [`Span::from`].
+/// Most pairs of nodes that can be requested: bits of [`Span::from`].
 pub const MAX_NODE_PAIRS: usize = 32;
-/// Processes that can be asked for as actors.
+/// Most processes that can be requested as actors.
 pub const MAX_ACTORS: usize = 8;
 
 /// Frames whose node takes part in wanted pairs.
@@ -34,53 +34,54 @@ pub const MAX_ACTORS: usize = 8;
 pub struct Span {
     /// First frame.
     pub start: u64,
-    /// First frame behind it.
+    /// First frame after the span.
     pub end: u64,
-    /// The pairs of which this is the old node, one bit each.
+    /// The pairs whose old node holds these frames, one bit each.
     pub from: u32,
-    /// The pairs of which this is the new node.
+    /// The pairs whose new node holds these frames.
     pub to: u32,
 }
 
-/// Frozen; the verifier sees its fields as constants, and what is not asked for costs nothing.
+/// The filter. It is frozen: the verifier sees its fields as constants, so a filter that is not requested costs
+/// nothing.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Filter {
-    /// Bits of [`membership`] that a wanted owner has all of; 0: every owner is wanted.
+    /// Bits of [`membership`], all of which a wanted owner has; 0: every owner is wanted.
     pub need: u32,
     /// 1: the children of a process that has `LINEAGE` have it too.
     pub follow: u32,
-    /// 1: only the reasons in `reasons`.
+    /// 1: only the reasons in `reasons` are wanted.
     pub by_reason: u32,
-    /// 1: only the actors in `actors` and `actor_tgids`.
+    /// 1: only the actors in `actors` and `actor_tgids` are wanted.
     pub by_actor: u32,
-    /// Least order of a folio; in the tracepoint backend, of a mapping.
+    /// Smallest wanted order of a folio; in the tracepoint backend, of a mapping.
     pub min_order: u32,
-    /// How many of `ranges` there are; 0: every address.
+    /// Number of `ranges`; 0: every address is wanted.
     pub range_count: u32,
-    /// 1: only the pairs of nodes in `spans`.
+    /// 1: only the pairs of nodes in `spans` are wanted.
     pub by_nodes: u32,
-    /// How many of `spans` there are.
+    /// Number of `spans`.
     pub span_count: u32,
-    /// How many of `cgroups` there are.
+    /// Number of `cgroups`.
     pub cgroup_count: u32,
-    /// How many of `actor_tgids` there are.
+    /// Number of `actor_tgids`.
     pub actor_count: u32,
-    /// The pairs that frames outside of `spans` are the old and the new node of.
+    /// The pairs whose old node holds the frames outside of `spans`, and those whose new node does.
     pub elsewhere: [u32; 2],
-    /// By reason, as numbered on the wire: a bit.
+    /// The wanted reasons, one bit each, as numbered on the wire.
     pub reasons: [u64; 4],
-    /// Virtual addresses, from the first to before the second.
+    /// Wanted ranges of virtual addresses: the first address, and the first one after the range.
     pub ranges: [[u64; 2]; MAX_RANGES],
-    /// By frame.
+    /// The frames whose nodes take part in wanted pairs.
     pub spans: [Span; MAX_SPANS],
-    /// `kernfs_node.id` of each.
+    /// The wanted cgroups, by `kernfs_node.id`.
     pub cgroups: [u64; MAX_CGROUPS],
-    /// Processes that move.
+    /// The wanted actors: processes that move pages.
     pub actor_tgids: [u32; MAX_ACTORS],
-    /// Names of owners, the group leader's.
+    /// Names of the wanted owners' group leaders.
     pub comms: Names,
-    /// Names of threads that move.
+    /// Names of the wanted actors: threads that move pages.
     pub actors: Names,
 }
 
@@ -96,7 +97,7 @@ const _: () = assert!(
 );
 
 impl Filter {
-    /// Nothing is filtered: what the object holds until user space overrides it.
+    /// The filter that lets everything through. The object holds it until user space overrides it.
     pub const EVERYTHING: Self = Self {
         need: 0,
         follow: 0,
@@ -123,7 +124,7 @@ impl Filter {
         actors: Names::NONE,
     };
 
-    /// The bytes to override the object's global with.
+    /// The bytes that override the object's global.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         // SAFETY: `repr(C)`, integers only, no padding (size asserted above).

@@ -1,5 +1,5 @@
-//! The wire: what the BPF programs and user space say to each other.
-//! Integers only, explicit padding, sizes asserted; compiled for both sides.
+//! The wire: the data that the BPF programs and user space exchange.
+//! It holds integers only, with explicit padding and asserted sizes, and is compiled for both sides.
 #![no_std]
 
 pub mod arch;

@@ -6,31 +6,31 @@ use core::fmt;
 /// `TASK_COMM_LEN`, include/linux/sched.h: 15 bytes and a NUL.
 pub const COMM_LEN: usize = 16;
 
-/// A set of patterns: `*` stands for any bytes, `?` for one, all else for itself.
+/// A set of patterns: `*` stands for any bytes, `?` for one byte, any other byte for itself.
 ///
 /// A nondeterministic automaton of 64 states, one bit each. The patterns stand side by side in it; one of n bytes and
-/// question marks takes n + 1 states. State i is taken when what stands before token i was matched.
+/// question marks takes n + 1 states. State i is taken when everything before token i was matched.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Names {
-    /// Where each pattern begins.
+    /// The states at which the patterns begin.
     pub starts: u64,
     /// States that any byte leaves as they are: a `*` stands there.
     pub stars: u64,
-    /// Where each pattern ends.
+    /// The states at which the patterns end.
     pub accepts: u64,
-    /// By byte: the states that it leaves for the next one.
+    /// For each byte, the states that it leaves for the next one.
     pub bytes: [u64; 256],
 }
 
-/// Why a pattern is none.
+/// Why a pattern is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PatternError {
     /// It has no characters.
     Empty,
     /// It wants more than 15 bytes, which no name has.
     Long,
-    /// There is no room beside the others.
+    /// There is no room for it beside the others.
     Full,
 }
 
@@ -104,7 +104,7 @@ impl Names {
     }
 }
 
-/// The automaton itself, apart from where its tables are: the programs read theirs from `.rodata`.
+/// The automaton itself, independent of the place of its tables: the programs read theirs from `.rodata`.
 #[expect(clippy::inline_always, reason = "the tables are closures over another address space")]
 #[inline(always)]
 #[must_use]
@@ -150,7 +150,7 @@ mod tests {
         names
     }
 
-    /// What a glob means, by trying every way.
+    /// Matches a glob by trying every way.
     fn reference(pattern: &[u8], name: &[u8]) -> bool {
         match (pattern, name) {
             ([], rest) => rest.is_empty(),

@@ -1,11 +1,12 @@
-//! What is known of a task while it migrates: its calls, the folio in hand, the extent of mappings.
-//! Written by the BPF side's `state`; when a run ends, user space looks for calls that have not.
+//! The state of a task while it migrates: its calls, the folio in hand, the extent of mappings.
+//! Written by the BPF side's `state`; when a run ends, user space looks in it for calls that are still open.
 #![expect(
     clippy::inline_always,
-    reason = "a function of its own would be one more that the verifier looks into, with a frame of its own"
+    reason = "a separate function would be one more for the verifier to check, with its own stack frame"
 )]
 
-/// Calls of migrate_pages nest when the target's allocation reclaims and demotes.
+/// Deepest nesting of calls that is kept. Calls of migrate_pages nest when the target's allocation reclaims and
+/// demotes.
 pub const MAX_DEPTH: u32 = 4;
 
 /// The folio that moved last in a call; its mappings are restored next, by the same task.
@@ -18,13 +19,13 @@ pub struct Folio {
     pub dst: u64,
     /// Base pages.
     pub pages: u64,
-    /// The file it is of, read while it was locked.
+    /// Its file, read while the folio was locked.
     pub file: File,
     /// Its order.
     pub order: u8,
     /// A mapping of it was restored.
     pub mapped: u8,
-    /// Runs of its mappings that were reported, 255 for more.
+    /// Extents of its mappings that were reported; 255: 255 or more.
     pub reported: u8,
     /// A mapping of it has no known owner.
     pub unowned: u8,
@@ -33,7 +34,7 @@ pub struct Folio {
 }
 
 impl Folio {
-    /// None in hand.
+    /// No folio is in hand.
     pub const NONE: Self = Self {
         src: 0,
         dst: 0,
@@ -47,18 +48,18 @@ impl Folio {
     };
 }
 
-/// Where a folio of the page cache belongs.
+/// The place of a folio of the page cache.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct File {
-    /// `struct inode *`; 0: of no file.
+    /// `struct inode *`; 0: it has no file.
     pub inode: u64,
     /// Its place in the file, `folio.index`.
     pub index: u64,
 }
 
 impl File {
-    /// Of no file.
+    /// No file.
     pub const NONE: Self = Self { inode: 0, index: 0 };
 }
 
@@ -69,28 +70,28 @@ impl File {
 pub struct Call {
     /// `CLOCK_MONOTONIC` nanoseconds.
     pub begun: u64,
-    /// Folios seen to move.
+    /// Pages of folios that were seen to move.
     pub moved: u64,
-    /// Of these, at least one mapping was sent, or lost.
+    /// Part of `moved`: at least one mapping was sent, or lost.
     pub reported: u64,
-    /// Mapped, and filtered out.
+    /// Part of `moved`: mapped, and filtered out.
     pub filtered: u64,
-    /// Mapped by a process that had no number.
+    /// Part of `moved`: mapped by a process that had no number.
     pub unowned: u64,
-    /// Without a mapping.
+    /// Part of `moved`: without a mapping.
     pub unmapped: u64,
     /// Part of `unmapped`: filtered out.
     pub unmapped_filtered: u64,
-    /// Freed before they moved.
+    /// Pages of folios that were freed before they moved.
     pub released: u64,
     /// Transparent huge pages that moved or were released; folios, not pages.
     pub thps: u64,
     /// The folio in hand.
     pub folio: Folio,
-    /// `struct list_head *` of the folios to move; those that could not be are on it again when the call ends. 0: not
-    /// known.
+    /// `struct list_head *` of the folios to move; folios that could not be moved are on it again when the call ends.
+    /// 0: not known.
     pub from: u64,
-    /// Where on the task's stack it began.
+    /// The place on the task's stack at which it began.
     pub stack: u64,
     /// Tracepoint backend: the extent of new frames seen last, `[first, end)`.
     pub frames: [u64; 2],
@@ -100,7 +101,7 @@ pub struct Call {
     pub mode: u8,
     /// A folio found no page for its copy, which ends a call early.
     pub no_memory: u8,
-    /// 0: its reason or its actor is filtered out, and nothing in it is looked at.
+    /// 0: its reason or its actor is filtered out, and nothing in it is examined.
     pub wanted: u8,
     /// A folio of it could not be moved at once.
     pub troubled: u8,
@@ -111,7 +112,7 @@ pub struct Call {
 }
 
 impl Call {
-    /// Nothing has happened in it.
+    /// A call in which nothing has happened.
     pub const NONE: Self = Self {
         begun: 0,
         moved: 0,
@@ -135,7 +136,7 @@ impl Call {
         pad: [0; 2],
     };
 
-    /// The folio in hand is done with: books it by what became of its mappings. Returns it where it had none.
+    /// Counts the folio in hand, which is finished, by what happened to its mappings. Returns it if it had none.
     #[must_use]
     #[inline(always)]
     pub fn finish_folio(&mut self) -> Option<Folio> {
@@ -158,7 +159,7 @@ impl Call {
         None
     }
 
-    /// Base pages that it has sent events of, each once, those that were lost included.
+    /// Base pages in the events that the call has sent or lost, each counted once.
     #[must_use]
     #[inline(always)]
     pub fn shown(&self) -> u64 {
@@ -175,43 +176,43 @@ impl Call {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Window {
-    /// What the mappings between entry and exit are: [`Window::MOVED`], [`Window::PUT_BACK`] or 0, none.
+    /// Kind of the mappings between entry and exit: [`Window::MOVED`], [`Window::PUT_BACK`], or 0 for none.
     pub open: u32,
-    /// The process whose they are.
+    /// The process that owns them.
     pub owner_tgid: u32,
-    /// The folio that is put back.
+    /// The source folio; the same as the copy where it is put back.
     pub folio: u64,
     /// New frame minus old frame, the same for every page of the folio.
     pub frame_delta: u64,
-    /// 0: not seen.
+    /// When unmapping began; 0: not seen.
     pub unmapped_at: u64,
-    /// Of a folio that is put back: behind the last address that the VMA may map it at.
+    /// For a folio that is put back: the address after the last one at which the VMA may map it.
     pub end: u64,
     /// First address of the extent.
     pub vaddr: u64,
-    /// Its first frame.
+    /// First new frame of the extent.
     pub new_pfn: u64,
     /// When the last mapping of the extent was restored.
     pub at: u64,
     /// Base pages in the extent so far.
     pub pages: u32,
-    /// 1: they are requested.
+    /// 1: the mappings are wanted.
     pub wanted: u8,
     /// Bits of [`mapping_flags`](crate::event::mapping_flags).
     pub flags: u8,
-    /// 1: what would be wanted, if it had an owner.
+    /// 1: the mappings would be wanted, if their owner were known.
     pub unowned: u8,
     /// Padding.
     pub pad: u8,
 }
 
 impl Window {
-    /// Of a folio that moved.
+    /// Mappings of a folio that moved.
     pub const MOVED: u32 = 1;
-    /// Of a folio that could not be moved, or was split.
+    /// Mappings of a folio that could not be moved, or was split.
     pub const PUT_BACK: u32 = 2;
 
-    /// None is open.
+    /// No window is open.
     pub const CLOSED: Self = Self {
         open: 0,
         owner_tgid: 0,
@@ -230,7 +231,7 @@ impl Window {
     };
 }
 
-/// What is known of a task.
+/// The state of a task.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Task {
@@ -240,16 +241,16 @@ pub struct Task {
     pub wanted: u32,
     /// The list that the next call was entered with.
     pub from: u64,
-    /// The folio whose failure was told last.
+    /// The folio whose failure was reported last.
     pub told: u64,
     /// The mappings that are being restored.
     pub window: Window,
-    /// The calls that it is in, the outermost first; behind them old ones.
+    /// The calls that it is in, the outermost first; old ones follow them.
     pub calls: [Call; MAX_DEPTH as usize],
 }
 
 impl Task {
-    /// In no call.
+    /// A task that is in no call.
     pub const NONE: Self = Self {
         depth: 0,
         wanted: 0,
@@ -259,14 +260,14 @@ impl Task {
         calls: [Call::NONE; MAX_DEPTH as usize],
     };
 
-    /// When the outermost call began, nanoseconds; what a task left behind before is stale.
+    /// When the outermost call began, nanoseconds; anything that the task left before is stale.
     #[must_use]
     #[inline(always)]
     pub fn began(&self) -> u64 {
         self.calls[0].begun
     }
 
-    /// Base pages of events that it has sent in the calls from `outer` levels on. No counter has them before the calls end.
+    /// Base pages in the events of the calls from level `outer` on. No counter includes them before the calls end.
     #[must_use]
     #[inline(always)]
     pub fn unbooked(&self, outer: u32) -> u64 {

@@ -1,4 +1,4 @@
-//! The per-CPU counters: what was seen, lost and filtered out, in sums.
+//! The per-CPU counters: sums of the pages and events that were seen, lost and filtered out.
 //! Input: every probe.
 
 use core::arch::asm;
@@ -6,7 +6,7 @@ use core::arch::asm;
 use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
 use tracer_common::counter::{Counter, REASONS, SLOTS};
 
-/// One value, so that user space reads all of it in one system call.
+/// The counters are one value, so that user space reads all of them in one system call.
 #[btf_map]
 static COUNTERS: PerCpuArray<[u64; SLOTS], 1> = PerCpuArray::new();
 
@@ -22,14 +22,14 @@ pub fn add_moved_for(reason: u8, pages: u64) {
     add_at(Counter::ALL.len() + (usize::from(reason) & (REASONS - 1)), pages);
 }
 
-/// Atomically: a task in a trampoline can be preempted, and the next one on the same CPU may be
-/// at the same counter.
+/// Adds atomically: a task in a trampoline can be preempted, and the next one on the same CPU may add to the same
+/// counter.
 #[inline(always)]
 fn add_at(index: usize, n: u64) {
     if let Some(slots) = COUNTERS.get_ptr_mut(0) {
         // SAFETY: the callers' indices are below SLOTS, the array's length.
         let slot = unsafe { slots.cast::<u64>().add(index) };
-        // The target has the instruction, but `core` offers it no `fetch_add`.
+        // The BPF target has the instruction, but `core` has no `fetch_add` for it.
         // SAFETY: adds to a live slot of the map, 8-byte aligned; touches nothing else.
         unsafe { asm!("lock *(u64 *)({slot} + 0) += {n}", slot = in(reg) slot, n = in(reg) n) };
     }

@@ -1,4 +1,4 @@
-//! The only place that reserves room in the ring and counts what finds none.
+//! The only place that reserves room in the ring, and counts the events that find none.
 //! Input: filled wire events from every probe.
 
 use aya_ebpf::{
@@ -16,13 +16,13 @@ use tracer_common::{
 
 use crate::{counters, filter};
 
-/// User space resizes it before loading.
+/// Size of the ring; user space sets another one before loading.
 const RING_BYTES: usize = 1 << 24;
 
 #[btf_map]
 static RING: RingBuf<u64, RING_BYTES> = RingBuf::new();
 
-/// 1 while the reader sleeps until it is woken; else it comes by timer.
+/// 1 while the reader sleeps until it is woken; else it reads by timer.
 #[btf_map]
 static READER_SLEEPS: Array<u32, 1> = Array::new();
 
@@ -64,8 +64,8 @@ pub fn unmapped(event: UnmappedMoved) {
     }
 }
 
-/// Sends a file's name, which is a string at that address; false, and nothing counted, where there is no room or no such
-/// string: it comes again with the next folio. Read into the ring: it is too long for the stack.
+/// Sends a file's name, which is a string at that address. Returns false, and counts nothing, if there is no room or no
+/// such string: the name is sent with the next folio. It is read into the ring, because it is too long for the stack.
 #[inline(always)]
 pub fn file(dev: u32, ino: u64, name: u64) -> bool {
     let Some(mut entry) = RING.reserve_untyped::<FileSeen>(0) else {
@@ -94,7 +94,7 @@ pub fn failure(event: FolioFailed) {
     if !sent {
         counters::add(Counter::LostFailures, 1);
     }
-    // What NUMA balancing refuses was on no call's list.
+    // A folio that NUMA balancing refuses was on no call's list.
     if event.seen & failure_flags::NUMA_REFUSED == 0 {
         let counter = if sent {
             Counter::ReportedFailedPages
@@ -125,8 +125,8 @@ fn send<T: Wire>(event: T) -> bool {
     true
 }
 
-/// The first event wakes a sleeping reader, which then comes by timer while there are events: a
-/// wake-up for each would cost more than a page move.
+/// The first event wakes a sleeping reader, which then reads by timer while there are events: a wake-up for each event
+/// would cost more than a page move.
 #[inline(always)]
 fn wake_up() -> u64 {
     let Some(sleeps) = READER_SLEEPS.get_ptr_mut(0) else {

@@ -1,4 +1,4 @@
-//! What is wanted: whose moves, and which of them. Of a move that is filtered out nothing is reserved or sent.
+//! Decides which moves are wanted, and whose. A move that is filtered out takes no room in the ring.
 //! Input: TARGETS from user space and from the hooks on processes; the frozen filter.
 
 use core::arch::asm;
@@ -13,19 +13,19 @@ use tracer_common::{
 
 use crate::kernel::{self, config};
 
-/// Most processes that can be followed at once; one beyond it is not followed.
+/// Most processes that can be followed at once; any more are not followed.
 const MAX_TARGETS: usize = 1 << 16;
 
-/// By thread group id what the process fulfils, bits of `membership`; what fulfils nothing is not in it. Kept up to
-/// date where a process changes, so that the owner of a move costs one look-up.
+/// The conditions that each process fulfils, bits of `membership`, by thread group id. A process that fulfils none is
+/// not in the map. The hooks keep it up to date, so that the owner of a move costs one look-up.
 #[btf_map]
 static TARGETS: HashMap<u32, u32, MAX_TARGETS> = HashMap::new();
 
-/// Overridden by user space before loading, then frozen.
+/// User space overrides it before loading; then it is frozen.
 #[unsafe(no_mangle)]
 static FILTER: Filter = Filter::EVERYTHING;
 
-/// A field of [`FILTER`]; volatile, or the compiler would fold the zeros of the object in.
+/// A field of [`FILTER`]. The read is volatile: otherwise the compiler would use the zeros of the object.
 macro_rules! filter {
     ($($field:tt)+) => {
         // SAFETY: a valid static; indices are within the arrays' lengths.
@@ -46,13 +46,13 @@ pub fn is_enough(fulfilled: u32) -> bool {
     fulfilled & need == need
 }
 
-/// Whether moves of memory that is nobody's are wanted: no filter asks for an owner or an address.
+/// Whether moves of memory without an owner are wanted: no filter requires an owner or an address.
 #[inline(always)]
 pub fn wants_unowned() -> bool {
     wants_everybody() && filter!(range_count) == 0
 }
 
-/// Whether moves away from this frame's node are wanted, to whatever node.
+/// Whether moves away from this frame's node are wanted, to any node.
 #[inline(always)]
 pub fn wants_from(pfn: u64) -> bool {
     filter!(by_nodes) == 0 || pairs_of(pfn).0 != 0
@@ -64,14 +64,14 @@ pub fn wants_everybody() -> bool {
     filter!(need) == 0
 }
 
-/// What a process fulfils.
+/// The conditions that a process fulfils, bits of `membership`.
 #[inline(always)]
 pub fn fulfils(tgid: u32) -> u32 {
     // SAFETY: a u32 of the map, read once.
     TARGETS.get_ptr(tgid).map_or(0, |bits| unsafe { *bits })
 }
 
-/// From now on the process fulfils this. False when there is no room.
+/// Sets the conditions that the process fulfils from now on. Returns false if there is no room.
 #[inline(always)]
 pub fn set(tgid: u32, bits: u32) -> bool {
     if bits == 0 {
@@ -86,7 +86,7 @@ fn forget(tgid: u32) {
     let _ = TARGETS.remove(tgid);
 }
 
-/// The process exits. What it fulfils holds for its pages until [`bury`].
+/// Marks the process as exiting. The conditions that it fulfils hold for its pages until [`bury`].
 #[inline(always)]
 pub fn exits(tgid: u32) {
     if let Some(bits) = TARGETS.get_ptr_mut(tgid) {
@@ -95,8 +95,9 @@ pub fn exits(tgid: u32) {
     }
 }
 
-/// The process that had this number is gone. Who has it now, if anybody, was judged anew when it was forked: its bits
-/// do not say that it exits, unless it does so already; then its last pages are missed.
+/// Forgets the process that had this number and is gone. Another process with this number was judged anew when it was
+/// forked: its bits do not say that it exits, and it is kept. If it exits already, it is forgotten too, and its last
+/// pages are missed.
 #[inline(always)]
 pub fn bury(tgid: u32) {
     if fulfils(tgid) & membership::EXITED != 0 {
@@ -104,7 +105,7 @@ pub fn bury(tgid: u32) {
     }
 }
 
-/// The child's part of its parent's lineage.
+/// The lineage that a child inherits from its parent.
 #[inline(always)]
 pub fn inherited(parent_tgid: u32) -> u32 {
     if filter!(need) & membership::LINEAGE == 0 || filter!(follow) == 0 {
@@ -113,7 +114,7 @@ pub fn inherited(parent_tgid: u32) -> u32 {
     fulfils(parent_tgid) & membership::LINEAGE
 }
 
-/// What a process fulfils: `lineage` as it is, the rest by its leader's name and cgroup.
+/// Judges a process: keeps `lineage` as it is, and checks its leader's name and cgroup.
 #[inline(always)]
 pub fn judge(lineage: u32, leader: u64, comm: [u8; COMM_LEN]) -> u32 {
     let need = filter!(need);
@@ -127,7 +128,7 @@ pub fn judge(lineage: u32, leader: u64, comm: [u8; COMM_LEN]) -> u32 {
     bits
 }
 
-/// Whether this task's moves of others' pages are wanted. Cached in its state.
+/// Whether moves by this task are wanted. The task's state caches the result.
 #[inline(always)]
 pub fn wants_actor(tgid: u32, comm: [u8; COMM_LEN]) -> bool {
     if filter!(by_actor) == 0 {
@@ -155,8 +156,8 @@ pub fn wants_order(order: u8) -> bool {
     u32::from(order) >= filter!(min_order)
 }
 
-/// Whether a move outside migrate_pages, whose owner and actor are wanted, passes the other filters. A page that leaves for swap,
-/// or comes from there, counts as staying on the node of the frame it has.
+/// Whether a move outside migrate_pages, whose owner and actor are wanted, passes the other filters. A page
+/// that leaves for swap, or comes from there, counts as staying on the node of the frame it has.
 #[inline(always)]
 pub fn wants_outside(event: &MappingMoved) -> bool {
     let old_pfn = if event.old_pfn == 0 {
@@ -175,13 +176,13 @@ pub fn wants_outside(event: &MappingMoved) -> bool {
         && wants_frames(old_pfn, new_pfn)
 }
 
-/// Whether moves are wanted of all orders.
+/// Whether folios of every order are wanted.
 #[inline(always)]
 pub fn wants_every_order() -> bool {
     filter!(min_order) == 0
 }
 
-/// Whether these pages are wanted by their addresses: one of them is enough.
+/// Whether the address of at least one of these pages is wanted.
 #[inline(always)]
 pub fn wants_address(vaddr: u64, pages: u32) -> bool {
     let count = filter!(range_count) as usize;
@@ -205,9 +206,9 @@ pub fn wants_frames(old_pfn: u64, new_pfn: u64) -> bool {
     filter!(by_nodes) == 0 || pairs_of(old_pfn).0 & pairs_of(new_pfn).1 != 0
 }
 
-/// The pairs that the frame's node is the old one of, and those that it is the new one of. Copied by the helper, so that
-/// the verifier does not know them. Where it does, it decides [`wants_frames`] when the program is loaded, and on 6.1 did
-/// so for all frames as for those of one node: no copy on write passed `--nodes 1:0`.
+/// The pairs whose old node holds the frame, and those whose new node does. A helper copies them, so that the verifier
+/// does not know their values. If it knew them, it would decide [`wants_frames`] when the program is loaded; on 6.1 it
+/// then decided for all frames as for those of one node, and no copy on write passed `--nodes 1:0`.
 #[inline(always)]
 fn pairs_of(pfn: u64) -> (u32, u32) {
     let mut pairs = (&raw const FILTER.elsewhere).cast::<u32>();
@@ -224,8 +225,8 @@ fn pairs_of(pfn: u64) -> (u32, u32) {
     (pairs as u32, (pairs >> 32) as u32)
 }
 
-/// The task's v2 cgroup, or one above it, is wanted: `task->cgroups->dfl_cgrp->ancestors[..=level]` (`struct cgroup`,
-/// include/linux/cgroup-defs.h, 6.1 to 7.3), by `kn->id`, the directory's inode number.
+/// Whether the task's v2 cgroup, or one above it, is wanted: `task->cgroups->dfl_cgrp->ancestors[..=level]`
+/// (`struct cgroup`, include/linux/cgroup-defs.h, 6.1 to 7.3), by `kn->id`, the directory's inode number.
 #[inline(always)]
 fn in_wanted_cgroup(task: u64) -> bool {
     let css_set: u64 = kernel::read(task, config!(task_cgroups));
@@ -252,8 +253,8 @@ fn in_wanted_cgroup(task: u64) -> bool {
 fn matches(names: *const Names, comm: [u8; COMM_LEN]) -> bool {
     let leaves = |byte: u8| {
         let mut index = u64::from(byte);
-        // For the verifier of 6.1, which loses sight of a byte that stands among others in a register; in assembly
-        // because the compiler knows a byte's bounds, and would leave the mask out.
+        // The verifier of 6.1 does not track the bounds of a byte that shares a register with others. The mask is in
+        // assembly because the compiler knows a byte's bounds, and would drop it.
         // SAFETY: masks a register.
         unsafe { asm!("{index} &= 255", index = inout(reg) index) };
         // SAFETY: a valid static of 256 entries.

@@ -8,11 +8,11 @@ use aya_ebpf::helpers::{
 };
 use tracer_common::{arch, config::Config, names::COMM_LEN};
 
-/// Overridden by user space before loading, then frozen.
+/// User space overrides it before loading; then it is frozen.
 #[unsafe(no_mangle)]
 pub static CONFIG: Config = Config::UNSET;
 
-/// A field of [`CONFIG`]; volatile, or the compiler would fold the zeros of the object in.
+/// A field of [`CONFIG`]. The read is volatile: otherwise the compiler would use the zeros of the object.
 macro_rules! config {
     ($field:ident) => {
         // SAFETY: a valid static.
@@ -54,8 +54,8 @@ pub fn read<T: Default>(base: u64, offset: u32) -> T {
     unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const T) }.unwrap_or_default()
 }
 
-/// As [`read`], a word and without a branch, of which the verifier would follow both ways: the helper fills what it cannot
-/// read with zeros (`bpf_probe_read_kernel_common`, 6.1 to 7.3).
+/// Reads a word as [`read`] does, but without a branch, of which the verifier would follow both ways: the helper fills
+/// a word that it cannot read with zeros (`bpf_probe_read_kernel_common`, 6.1 to 7.3).
 #[inline(always)]
 pub fn peek(base: u64, offset: u32) -> u64 {
     let mut word = MaybeUninit::<u64>::uninit();
@@ -83,7 +83,7 @@ pub fn folio_order(folio: u64) -> u8 {
     read(folio, config!(folio_order))
 }
 
-/// Frame of a `struct folio` or a `struct page`; 0 where it is not known where they lie.
+/// Frame of a `struct folio` or a `struct page`; 0 where the address of the memory map is not known.
 #[inline(always)]
 pub fn folio_pfn(folio: u64) -> u64 {
     let base = config!(vmemmap_base);
@@ -93,7 +93,7 @@ pub fn folio_pfn(folio: u64) -> u64 {
     (folio - base) >> (config!(page_struct_shift) & 63)
 }
 
-/// The `struct page` of a frame; 0 where it is not known where they lie.
+/// The `struct page` of a frame; 0 where the address of the memory map is not known.
 #[inline(always)]
 pub fn page_of(pfn: u64) -> u64 {
     match config!(vmemmap_base) {
@@ -105,7 +105,7 @@ pub fn page_of(pfn: u64) -> u64 {
 /// `PAGE_MAPPING_KSM`, since 6.16 `FOLIO_MAPPING_KSM` (include/linux/page-flags.h): both low bits of `mapping`.
 const MAPPING_KSM: u64 = 3;
 
-/// Whether a frame holds a page that KSM shares: never one inside a large folio.
+/// Whether a frame holds a page that KSM shares. Such a page is never inside a large folio.
 #[inline(always)]
 pub fn is_ksm(pfn: u64) -> bool {
     let page = page_of(pfn);
@@ -126,7 +126,7 @@ pub fn is_swapped_anon(folio: u64) -> bool {
         && flags >> (config!(pg_swapcache) & 63) & 1 != 0
 }
 
-/// Whether a super block is of hugetlbfs.
+/// Whether a super block belongs to hugetlbfs.
 #[inline(always)]
 pub fn is_hugetlbfs(sb: u64) -> bool {
     /// include/uapi/linux/magic.h.
@@ -141,8 +141,8 @@ pub fn head_of(page: u64) -> u64 {
     if head & 1 == 0 { page } else { head - 1 }
 }
 
-/// The index of the page at a VMA's begin. Since 7.3 anonymous pages have an offset of their own, which differs in a private
-/// mapping of a file (`vma_start_anon_pgoff`, include/linux/mm.h).
+/// The index of the page at a VMA's start. Since 7.3 anonymous pages have an offset of their own, which differs in a
+/// private mapping of a file (`vma_start_anon_pgoff`, include/linux/mm.h).
 #[inline(always)]
 pub fn first_index(vma: u64, anon: bool) -> u64 {
     if anon && config!(vma_anon_pgoff_lo) != 0 {
@@ -153,15 +153,15 @@ pub fn first_index(vma: u64, anon: bool) -> u64 {
     }
 }
 
-/// Where an anonymous page that is not of KSM lies in a VMA, by its index (`linear_page_index`,
-/// include/linux/pagemap.h). `index`: of the page, in base pages.
+/// The address of an anonymous page in a VMA, by its index (`linear_page_index`, include/linux/pagemap.h); not for KSM
+/// pages. `index`: of the page, in base pages.
 #[inline(always)]
 pub fn address_in(vma: u64, index: u64) -> u64 {
     let start: u64 = read(vma, config!(vma_start));
     start + arch::bytes(index.wrapping_sub(first_index(vma, true)))
 }
 
-/// How many arguments the hooked function has.
+/// The number of arguments of the hooked function.
 #[inline(always)]
 pub fn arg_count(ctx: &impl aya_ebpf::EbpfContext) -> i64 {
     // SAFETY: the context of a fentry or fexit program.
@@ -180,8 +180,8 @@ pub fn migration_source(arg: u64) -> u64 {
 
 /// Argument `n` of a hook's context as a plain number.
 ///
-/// Read with a helper: a direct load would give the verifier a typed pointer, on which it allows
-/// little arithmetic.
+/// It is read with a helper: a direct load would give the verifier a typed pointer, on which it allows little
+/// arithmetic.
 #[inline(always)]
 pub fn arg(ctx: &impl aya_ebpf::EbpfContext, n: u32) -> u64 {
     read(ctx.as_ptr() as u64, n * 8)

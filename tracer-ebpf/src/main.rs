@@ -1,4 +1,4 @@
-//! The BPF programs: kernel hooks in, wire events out.
+//! The BPF programs: they turn the kernel's hooks into wire events.
 //! One hook family per file under `probes`; everything that is sent goes through `emit`.
 #![no_std]
 #![no_main]

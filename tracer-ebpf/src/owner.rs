@@ -1,5 +1,5 @@
 //! Who owns an address space, and whether moves of its pages are wanted.
-//! Input: `struct mm_struct` of the running kernel; who left one, from the hooks on processes.
+//! Input: `struct mm_struct` of the running kernel; the processes that leave one, from the hooks on processes.
 
 use aya_ebpf::{btf_maps::LruHashMap, macros::btf_map};
 
@@ -10,7 +10,7 @@ use crate::{
     kernel::{comm, config, current, read},
 };
 
-/// Who owned an address space last.
+/// The last owner of an address space.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 struct LastOwner {
@@ -30,8 +30,8 @@ pub struct Owner {
     /// 0: not known.
     pub tgid: u32,
     pub exiting: bool,
-    /// What it fulfilled when it left, bits of `membership`: by now another process may have its number, or it runs
-    /// another program. 0 of one that has not left.
+    /// Conditions that it fulfilled when it left, bits of `membership`: by now another process may have its number, or
+    /// it may run another program. 0: it has not left.
     pub fulfilled: u32,
 }
 
@@ -46,28 +46,28 @@ impl Owner {
         }
     }
 
-    /// Whether moves of its pages outside migrate_pages by the current task are wanted. Asked where such a move begins:
-    /// what is asked for each of its extents must be short, for the verifier's sake.
+    /// Whether moves of its pages outside migrate_pages by the current task are wanted. It is checked where such a move
+    /// begins: the checks for each extent must be short for the verifier.
     #[inline(always)]
     pub fn is_wanted_outside(self) -> bool {
         let (tgid, _) = current();
         self.is_wanted() && filter::wants_actor(tgid, comm())
     }
 
-    /// Bits of `mapping_flags` that say so of an owner who leaves.
+    /// Bits of `mapping_flags` that mark an exiting owner.
     #[inline(always)]
     pub fn flags(self) -> u8 {
         if self.exiting { mapping_flags::OWNER_EXITING } else { 0 }
     }
 }
 
-/// `mm->owner->tgid`, or who owned it last.
+/// The owner of `mm`: `mm->owner->tgid`, or the last owner.
 #[inline(always)]
 pub fn of_mm(mm: u64) -> Owner {
     let task: u64 = read(mm, config!(mm_owner));
     if task != 0 {
-        // Between copy_signal and the assignment of its own tgid (kernel/fork.c, copy_process), a task
-        // that is being forked still bears its parent's: it has no number to be reported by.
+        // Between copy_signal and the assignment of its own tgid (kernel/fork.c, copy_process), a task that is being
+        // forked still has its parent's: it has no number to be reported by.
         let leader: u64 = read(task, config!(task_group_leader));
         let signal: u64 = read(task, config!(task_signal));
         let own = leader == task || read::<u64>(leader, config!(task_signal)) == signal;

@@ -1,4 +1,4 @@
-//! Who maps a folio, by its reverse mapping, read without its locks: what is found is a likelihood to be checked.
+//! Finds who maps a folio in its reverse mapping, read without its locks: a result is likely, and has to be checked.
 //! Input: folios and VMAs from the probes.
 
 use core::ffi::c_void;
@@ -12,7 +12,7 @@ use crate::{
     owner, walk,
 };
 
-/// Steps in one reverse mapping; it may have as many VMAs as there are processes.
+/// Most steps in one reverse mapping; it may have as many VMAs as there are processes.
 pub const MOST_STEPS: u32 = 256;
 
 /// `PAGE_MAPPING_ANON` and `PAGE_MAPPING_FLAGS`, include/linux/page-flags.h, 6.1 to 7.3.
@@ -25,16 +25,16 @@ pub fn is_anon(folio: u64) -> bool {
     kernel::read::<u64>(folio, config!(folio_mapping)) & ANON != 0
 }
 
-/// Where a folio is mapped, as far as its reverse mapping says.
+/// A mapping of a folio, according to its reverse mapping.
 #[derive(Clone, Copy, Default)]
 pub struct Found {
     pub place: Place,
-    /// Base pages from there on that are the folio's and in the VMA.
+    /// Base pages of the folio from there on that lie in the VMA.
     pub pages: u32,
 }
 
 impl Found {
-    /// Whether somebody is known to map it, and wanted.
+    /// Whether a known process maps it, and is wanted.
     #[inline(always)]
     pub fn is_wanted(self) -> bool {
         let Place { vaddr, owner_tgid, .. } = self.place;
@@ -42,8 +42,8 @@ impl Found {
     }
 }
 
-/// What the index of a folio is to be shifted by to count base pages: that of hugetlb counts huge pages before 6.7
-/// (`linear_page_index`, include/linux/pagemap.h). `vma`: one that maps it.
+/// The shift that turns the index of a folio into base pages: before 6.7 the index of a hugetlb folio counts huge pages
+/// (`linear_page_index`, include/linux/pagemap.h). `vma`: one that maps the folio.
 #[inline(always)]
 fn index_shift(vma: u64, order: u8) -> u32 {
     /// include/linux/mm.h, 6.1 to 6.6.
@@ -55,14 +55,14 @@ fn index_shift(vma: u64, order: u8) -> u32 {
     }
 }
 
-/// Base pages from an address to the end of a folio that begins there, or to that of its VMA.
+/// Base pages from an address to the end of a folio that begins there, or to the end of its VMA if that is nearer.
 #[inline(always)]
 fn pages_to(end: u64, vaddr: u64, order: u8) -> u32 {
     let (folio, vma) = (1 << (order & 31), arch::pages(end.wrapping_sub(vaddr)) as u32);
     if vma < folio { vma } else { folio }
 }
 
-/// Where the VMA maps the folio; nobody where it does not cover its first page.
+/// The place at which the VMA maps the folio; empty if the VMA does not cover the folio's first page.
 #[inline(always)]
 pub fn place_in(folio: u64, vma: u64) -> Found {
     let order = kernel::folio_order(folio);
@@ -86,7 +86,7 @@ pub fn place_in(folio: u64, vma: u64) -> Found {
     }
 }
 
-/// The address behind the last page of the folio that the VMA may map. `vma`: one that maps some of it.
+/// The address after the last page of the folio that the VMA may map. `vma`: one that maps some of it.
 #[inline(always)]
 pub fn end_in(folio: u64, vma: u64) -> u64 {
     let order = kernel::folio_order(folio);
@@ -101,13 +101,13 @@ pub fn end_in(folio: u64, vma: u64) -> u64 {
     if of_folio < of_vma { of_folio } else { of_vma }
 }
 
-/// The VMAs of a reverse mapping: an interval tree, by its node at the root.
+/// The VMAs of a reverse mapping: an interval tree, given by its root node.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Tree {
     /// `struct rb_node *`; 0: none.
     root: u64,
-    /// 1: of anonymous memory.
+    /// 1: the tree is of anonymous memory.
     anon: u32,
     order: u32,
 }
@@ -140,7 +140,7 @@ impl Tree {
     }
 }
 
-/// Where the VMA at the root of the folio's reverse mapping maps it: the only one, for most folios.
+/// The place at which the VMA at the root of the folio's reverse mapping maps it. Most folios have no other VMA.
 #[inline(always)]
 pub fn first_place(folio: u64) -> Found {
     let tree = Tree::of(folio);
@@ -150,8 +150,8 @@ pub fn first_place(folio: u64) -> Found {
     place_in(folio, tree.vma(tree.root))
 }
 
-/// A walk through a reverse mapping. Nothing keeps the tree from changing meanwhile: the walk may miss, or go astray, but
-/// it ends.
+/// A walk through a reverse mapping. Nothing keeps the tree from changing meanwhile: the walk may miss VMAs, or leave
+/// the tree, but it ends.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Search {
@@ -159,21 +159,21 @@ struct Search {
     pfn: u64,
     tree: Tree,
     node: u64,
-    /// The node before.
+    /// The previous node.
     from: u64,
     found: Found,
 }
 
-/// Key: `struct folio *`. On the stack, every combination of what a step may leave behind would be one more that the
-/// verifier looks at.
+/// Key: `struct folio *`. If a search were on the stack, the verifier would check every combination of the values that
+/// a step may leave behind.
 #[btf_map]
 static SEARCHES: LruHashMap<u64, Search, 1024> = LruHashMap::new();
 
-/// Where a wanted process maps the folio; nobody where none was found. And the steps that it took: two or three for each
-/// VMA.
+/// A place at which a wanted process maps the folio, empty if none was found; and the number of steps taken, two or
+/// three for each VMA.
 #[inline(always)]
 pub fn search(mut folio: u64) -> (Found, u64) {
-    /// Not on the stack, which has 512 bytes for all calls together.
+    /// An empty search. It is not on the stack, which has 512 bytes for all calls together.
     static BEGIN: Search = Search {
         index: 0,
         pfn: 0,
@@ -193,7 +193,7 @@ pub fn search(mut folio: u64) -> (Found, u64) {
             pages: 0,
         },
     };
-    // By value it would be copied.
+    // By value it would be copied to the stack.
     let begin: &Search = &BEGIN;
     let _ = SEARCHES.insert(folio, begin, 0);
     let Some(search) = SEARCHES.get_ptr_mut(folio) else {
@@ -213,8 +213,8 @@ pub fn search(mut folio: u64) -> (Found, u64) {
     (found.unwrap_or_default(), made as u64)
 }
 
-/// One step from node to node, `struct rb_node` (include/linux/rbtree_types.h, 6.1 to 7.3): the parent with two bits of
-/// its own, the right child, the left child.
+/// Makes one step from node to node. `struct rb_node` (include/linux/rbtree_types.h, 6.1 to 7.3) holds the parent with
+/// two bits of its own, the right child, and the left child.
 #[inline(never)]
 extern "C" fn step(_index: u64, folio: &mut u64) -> i64 {
     let Some(search) = SEARCHES.get_ptr_mut(*folio) else {
@@ -245,7 +245,7 @@ extern "C" fn step(_index: u64, folio: &mut u64) -> i64 {
     0
 }
 
-/// Whether a wanted process maps the folio by this VMA.
+/// Whether a wanted process maps the folio through this VMA.
 #[inline(always)]
 fn look(search: &mut Search, vma: u64) -> bool {
     let (start, end) = (
@@ -259,7 +259,7 @@ fn look(search: &mut Search, vma: u64) -> bool {
         return false;
     }
     let mm = kernel::peek(vma, config!(vma_mm));
-    // One that is being forked, or exits, is asked about when it is something else.
+    // Unlike `owner::of_mm`, this does not handle a process that is being forked or exits.
     let owner_tgid = kernel::peek(kernel::peek(mm, config!(mm_owner)), config!(task_tgid)) as u32;
     let pages = pages_to(end, vaddr, search.tree.order as u8);
     if !filter::wants(owner_tgid) || !filter::wants_address(vaddr, pages) || !walk::maps(mm, vaddr, search.pfn) {

@@ -1,4 +1,4 @@
-//! What is known of a task while it migrates: its calls, the folio in hand, the extent of mappings.
+//! The state of a task while it migrates: its calls, the folio in hand, the extent of mappings.
 //! Input: `probes/migrate` opens and closes calls, the backends' probes fill them.
 
 use core::arch::asm;
@@ -16,16 +16,16 @@ use tracer_common::{
 
 use crate::counters;
 
-/// Tasks alive that have ever migrated. Not a map that evicts: a call in progress must not vanish. A task beyond this
-/// number has its calls counted as lost.
+/// Most living tasks that have ever migrated. The map does not evict: a call in progress must not vanish. The calls of
+/// a task beyond this number are counted as lost.
 const MAX_TASKS: usize = 1 << 16;
 
-/// Key: tid. Memory is taken as tasks come, and given back when they exit.
+/// Key: tid. Memory is allocated when a task is inserted, and freed when it exits.
 #[btf_map]
 static TASKS: HashMap<u32, Task, MAX_TASKS, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
-/// 1 when the run has ended: set by user space before it detaches the hooks, one after the other, which takes seconds. With
-/// some of them gone, what a call that is under way does would be misread.
+/// 1 when the run has ended. User space sets it before it detaches the hooks one after the other, which takes seconds.
+/// While some hooks are gone, a call in progress would be misread.
 #[btf_map]
 static STOPPED: Array<u32, 1> = Array::new();
 
@@ -51,18 +51,18 @@ pub fn entry(tid: u32) -> Option<&'static mut Task> {
     TASKS.get_ptr_mut(tid).map(|p| unsafe { &mut *p })
 }
 
-/// Makes room for the task; false when there is none.
+/// Makes room for the task. Returns false if there is none.
 #[inline(always)]
 #[allow(
     clippy::needless_borrows_for_generic_args,
-    reason = "by value the task would be copied to the stack, which it does not fit"
+    reason = "by value the task would be copied to the stack, where it does not fit"
 )]
 pub fn create(tid: u32) -> bool {
-    // Built by the map from a zeroed static: a `Task` is larger than a BPF stack likes.
+    // The map copies a zeroed static: a `Task` is too large for a BPF stack.
     TASKS.insert(tid, &EMPTY_TASK, u64::from(BPF_NOEXIST)).is_ok()
 }
 
-/// The task is gone; its number may come back as somebody else.
+/// Forgets a task that is gone; another task may get its number.
 #[inline(always)]
 pub fn forget(tid: u32) {
     if let Some(task) = get(tid) {
@@ -87,8 +87,8 @@ pub fn innermost(task: &mut Task) -> Option<&mut Call> {
     Some(call(task, depth - 1))
 }
 
-/// The call at a depth, counted from 0. The mask is for the verifier, which cannot follow how the
-/// depth was compared; in assembly because the compiler can, and would leave it out.
+/// The call at a depth, counted from 0. The mask is for the verifier, which cannot follow how the depth was compared.
+/// It is in assembly because the compiler can, and would drop it.
 #[inline(always)]
 fn call(task: &mut Task, depth: u32) -> &mut Call {
     let mut index = u64::from(depth);
@@ -98,16 +98,16 @@ fn call(task: &mut Task, depth: u32) -> &mut Call {
     unsafe { task.calls.get_unchecked_mut(index as usize) }
 }
 
-/// A call begins at that place of the stack: gives up the calls that cannot be open any more, whose end was missed. Else
-/// each of them would cost a level for good.
+/// Gives up the calls that cannot be open any more when a call begins at that place of the stack: their ends were
+/// missed. Otherwise each of them would take a level for ever.
 #[inline(always)]
 pub fn give_up_ended(task: &mut Task, stack: u64) {
     let open = nesting::still_open(task.depth, MAX_DEPTH, stack, |depth| task.calls[depth as usize].stack);
     give_up(task, open);
 }
 
-/// Gives up the calls within that many outer ones: counts them as lost, and the pages of their events, which no other
-/// counter will have.
+/// Gives up all but the outermost `outer` calls: counts them as lost, and the pages of their events, which no other
+/// counter will include.
 #[inline(always)]
 fn give_up(task: &mut Task, outer: u32) {
     if outer != task.depth {
@@ -117,7 +117,8 @@ fn give_up(task: &mut Task, outer: u32) {
     }
 }
 
-/// Enters a call: the place for it, in which another one was before. None, and counted, when it is nested too deep.
+/// Enters a call. Returns its place, which still holds an old call; None, and counts a lost call, if it is nested too
+/// deep.
 #[inline(always)]
 pub fn push(task: &mut Task) -> Option<&mut Call> {
     let depth = task.depth;
@@ -129,7 +130,7 @@ pub fn push(task: &mut Task) -> Option<&mut Call> {
     Some(call(task, depth))
 }
 
-/// Leaves the innermost call. None when its beginning was not seen or not kept.
+/// Leaves the innermost call. Returns None if its beginning was not seen or not kept.
 #[inline(always)]
 pub fn pop(task: &mut Task) -> Option<&mut Call> {
     let depth = task.depth;
@@ -143,6 +144,6 @@ pub fn pop(task: &mut Task) -> Option<&mut Call> {
     Some(call(task, depth - 1))
 }
 
-/// Under its plain name: a mangled one holds a hash of the build's folder, and the object would differ by it.
+/// Has a plain name, because a mangled one holds a hash of the build's folder, by which the object would differ.
 #[unsafe(no_mangle)]
 static EMPTY_TASK: Task = Task::NONE;

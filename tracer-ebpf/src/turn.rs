@@ -1,7 +1,9 @@
-//! Programs that come twice, for kernels that may preempt a task inside one: until the task goes on, the kernel runs
-//! that program for nobody else on the CPU (`__bpf_prog_enter_recur`, kernel/bpf/trampoline.c; `__bpf_trace_run`,
-//! kernel/trace/bpf_trace.c, where tracepoints are preemptible: 7.x). Of two copies one still runs.
+//! Programs that are attached twice, for kernels that may preempt a task inside one.
 //! Input: both copies of every program that `twice` declares.
+//!
+//! Until the preempted task goes on, the kernel skips the program for other tasks on the CPU (`__bpf_prog_enter_recur`,
+//! kernel/bpf/trampoline.c; `__bpf_trace_run`, kernel/trace/bpf_trace.c, where tracepoints are preemptible: 7.x). The
+//! other copy still runs.
 
 use aya_ebpf::{EbpfContext, btf_maps::LruHashMap, macros::btf_map};
 use tracer_common::counter::Counter;
@@ -11,17 +13,17 @@ use crate::{
     kernel::{self, config},
 };
 
-/// Tasks that have run any program of late; user space gives the map its size where programs come twice.
+/// Tasks that have run a program recently; user space sets the map's size where programs are attached twice.
 const MAX_TASKS: usize = 1;
 
-/// The program that a task ran last, for what, and which copy of it.
+/// The program that a task ran last, its arguments, and the copy that ran.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Turn {
     /// 0: both copies have had their turn.
     program: u32,
     again: u32,
-    /// Tells apart what the same program runs for, several times in a row.
+    /// Distinguishes several runs of the same program in a row.
     arguments: [u64; 2],
 }
 
@@ -29,8 +31,8 @@ struct Turn {
 #[btf_map]
 static TURNS: LruHashMap<u32, Turn, MAX_TASKS> = LruHashMap::new();
 
-/// Whether this copy is to do the work: the other one, right before it, has not. `again`: the second copy, which comes
-/// second.
+/// Whether this copy does the work: it does, unless the other one has done it right before. `again`: this is the second
+/// copy, which runs after the first.
 #[inline(always)]
 pub fn comes(ctx: &impl EbpfContext, program: u32, again: bool) -> bool {
     if config!(twice) == 0 {
@@ -69,8 +71,8 @@ pub const fn number(name: &str) -> u32 {
     hash
 }
 
-/// Declares the two programs of a function of this module: one of its name, and a second copy. `if`: a function of the
-/// context that says whether there is anything to do, which saves most runs the look whose turn it is.
+/// Declares the two programs of a function of this module: one with its name, and a second copy. `if`: a function of
+/// the context that returns whether there is anything to do. It saves most runs the look-up of the last turn.
 macro_rules! twice {
     (#[$attach:meta] $name:ident, $again:ident: $context:ty) => {
         $crate::turn::twice!(#[$attach] $name, $again: $context, if |_| true);

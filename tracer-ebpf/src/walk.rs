@@ -5,8 +5,8 @@ use tracer_common::arch;
 
 use crate::kernel::{config, peek, read};
 
-/// The PMD entry of an address; 0: no such page table. Nothing keeps the tables from changing meanwhile but the
-/// kernel code that called.
+/// The PMD entry of an address; 0: there is no such page table. Only the kernel code that the hook is in keeps the
+/// tables from changing meanwhile.
 #[inline(always)]
 pub fn pmd_entry(mm: u64, address: u64) -> u64 {
     let base = config!(page_offset_base);
@@ -25,8 +25,8 @@ pub fn pmd_entry(mm: u64, address: u64) -> u64 {
     read(arch::entry_address(table, address, arch::PMD_SHIFT), 0)
 }
 
-/// Whether the address is mapped to this frame, by a PTE or a PMD. Unlocked and without a branch on the way: where a table
-/// is missing, what is read in its place is not the frame but for a strange chance.
+/// Whether the address is mapped to this frame, by a PTE or a PMD. The walk takes no lock and has no branch on the way:
+/// if a table is missing, the value read in its place is the frame only by an unlikely chance.
 #[inline(always)]
 pub fn maps(mm: u64, address: u64, pfn: u64) -> bool {
     let base = config!(page_offset_base);

@@ -1,4 +1,4 @@
-//! What differs between processor architectures: page size, page tables and their entries. One file for each.
+//! The differences between processor architectures: page size, page tables and their entries. Each has one file.
 //! Input: none. The programs run on the architecture that user space is built for.
 
 mod x86_64;

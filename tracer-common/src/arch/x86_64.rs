@@ -7,7 +7,7 @@
 
 /// Widest frame number that a migration entry can hold below 64 TiB of memory.
 ///
-/// Above it stand the young and dirty bits (`SWP_MIG_YOUNG_BIT`, include/linux/swapops.h), at
+/// The young and dirty bits (`SWP_MIG_YOUNG_BIT`, include/linux/swapops.h) stand above it, at
 /// `MAX_PHYSMEM_BITS - PAGE_SHIFT`: 34 with 4-level paging, 40 with 5-level paging.
 const MIGRATION_PFN_MASK: u64 = (1 << 34) - 1;
 
@@ -17,14 +17,14 @@ pub const PAGE_SHIFT: u32 = 12;
 const ENTRY_SHIFT: u32 = 3;
 /// Entries of a page table of any level.
 pub const TABLE_ENTRIES: usize = 1 << (PAGE_SHIFT - ENTRY_SHIFT);
-/// Bytes that an entry of the lowest level but one covers, log2; of the levels above it in the same way. The names are those
-/// of arch/x86/include/asm/pgtable_64_types.h.
+/// Bytes that an entry of a PMD table covers, log2. The levels have the names of
+/// arch/x86/include/asm/pgtable_64_types.h.
 pub const PMD_SHIFT: u32 = 21;
-/// Of a PUD.
+/// Bytes that an entry of a PUD table covers, log2.
 pub const PUD_SHIFT: u32 = 30;
-/// Of a P4D; the highest level where page tables have four.
+/// Bytes that an entry of a P4D table covers, log2. It is the highest level where page tables have four.
 pub const P4D_SHIFT: u32 = 39;
-/// Of a PGD where page tables have five levels.
+/// Bytes that an entry of a PGD covers where page tables have five levels, log2.
 pub const PGDIR_SHIFT: u32 = 48;
 /// Base pages of a PMD mapping, log2.
 pub const PMD_ORDER: u32 = PMD_SHIFT - PAGE_SHIFT;
@@ -36,35 +36,35 @@ pub const fn page_start(address: u64) -> u64 {
     address >> PAGE_SHIFT << PAGE_SHIFT
 }
 
-/// Bytes of so many base pages.
+/// Bytes of a number of base pages.
 #[inline(always)]
 #[must_use]
 pub const fn bytes(pages: u64) -> u64 {
     pages << PAGE_SHIFT
 }
 
-/// Whole base pages in so many bytes.
+/// Whole base pages in a number of bytes.
 #[inline(always)]
 #[must_use]
 pub const fn pages(bytes: u64) -> u64 {
     bytes >> PAGE_SHIFT
 }
 
-/// The index of an address's entry in a table of the level that covers `1 << shift` bytes by an entry.
+/// The index of an address's entry in a table whose entries cover `1 << shift` bytes each.
 #[inline(always)]
 #[must_use]
 pub const fn table_index(address: u64, shift: u32) -> u64 {
     address >> shift & (TABLE_ENTRIES as u64 - 1)
 }
 
-/// Where that entry of the table lies.
+/// The address of that entry of the table.
 #[inline(always)]
 #[must_use]
 pub const fn entry_address(table: u64, address: u64, shift: u32) -> u64 {
     table + (table_index(address, shift) << ENTRY_SHIFT)
 }
 
-/// Where a frame lies in the direct map, which begins at `page_offset_base`.
+/// The address of a frame in the direct map, which begins at `page_offset_base`.
 #[inline(always)]
 #[must_use]
 pub const fn direct_address(page_offset_base: u64, pfn: u64) -> u64 {
@@ -79,13 +79,13 @@ const PAGE_PSE: u64 = 1 << 7;
 const PAGE_PRESENT: u64 = 1;
 /// `_PAGE_PROTNONE`: mapped, but not to be accessed (NUMA hints).
 const PAGE_PROTNONE: u64 = 1 << 8;
-/// `_PAGE_SPECIAL` of a 4K entry: it maps the zero page, or a frame that is nobody's to move.
+/// `_PAGE_SPECIAL` of a 4K entry: it maps the zero page, or a frame that nobody may move.
 const PAGE_SPECIAL: u64 = 1 << 9;
 /// The lowest address of the kernel's half with 4-level paging; with 5-level paging the direct map is below it
 /// (Documentation/arch/x86/x86_64/mm.rst).
 const KERNEL_HALF_L4: u64 = 0xffff_8000_0000_0000;
 
-/// Whether page tables have five levels, by where the direct map begins.
+/// Whether page tables have five levels, judged by the address at which the direct map begins.
 #[inline(always)]
 #[must_use]
 pub const fn five_levels(page_offset_base: u64) -> bool {
@@ -110,13 +110,14 @@ pub const fn page_pfn(entry: u64, pfn_bits: u32) -> u64 {
     }
 }
 
-/// Types of swap entries at and above it are the kernel's own: migration, device memory, poison, markers
+/// Types of swap entries from this one on are the kernel's own: migration, device memory, poison, markers
 /// (`MAX_SWAPFILES`, include/linux/swap.h: at most 9 of the 32 are taken, 6.1 to 7.3).
 const SWAP_TYPES: u64 = 32 - 9;
 
-/// Where an entry that is not present has its type: the highest five bits (`__swp_type`, arch/x86/include/asm/pgtable_64.h).
+/// Lowest bit of the type of an entry that is not present; the type has the highest five bits (`__swp_type`,
+/// arch/x86/include/asm/pgtable_64.h).
 const SWAP_TYPE_SHIFT: u32 = 59;
-/// Where the kernel's own form has it (`SWP_TYPE_SHIFT`, include/linux/swapops.h), 6.1 to 7.3.
+/// Lowest bit of the type in the kernel's own form (`SWP_TYPE_SHIFT`, include/linux/swapops.h), 6.1 to 7.3.
 const KERNEL_SWAP_TYPE_SHIFT: u32 = 58;
 
 /// The offset of an entry that is not present, kept inverted against L1TF in bits 9 to 58 (`__swp_offset`,
@@ -129,7 +130,7 @@ const fn swap_offset(entry: u64) -> u64 {
 /// `SWP_OFFSET_FIRST_BIT`.
 const SWAP_OFFSET_FIRST_BIT: u32 = 9;
 
-/// `swp_entry_t.val` of an entry that is on swap; 0 for every other (slot 0 of an area is its header).
+/// `swp_entry_t.val` of an entry whose page is on swap; 0 for every other entry (slot 0 of an area is its header).
 #[inline(always)]
 #[must_use]
 pub const fn swap_entry(entry: u64) -> u64 {
@@ -159,7 +160,7 @@ pub const fn present_pfn(entry: u64, order: u32, pfn_bits: u32) -> u64 {
     ((entry >> PAGE_SHIFT) & ((1 << (pfn_bits & 63)) - 1)) >> order << order
 }
 
-/// Frame of the table that a present entry points to; of another entry anything.
+/// Frame of the table that a present entry points to. For another entry the result has no meaning.
 #[inline(always)]
 #[must_use]
 pub const fn table_pfn(entry: u64, pfn_bits: u32) -> u64 {

@@ -24,11 +24,11 @@ use crate::{
     walk,
 };
 
-/// Tasks that collapse at the same time; a collapse beyond it is counted as lost.
+/// Most tasks that collapse at the same time; the collapse of one more is counted as lost.
 const MAX_TASKS: usize = 1024;
 
-/// A task's collapse. The page table is read when the pages are isolated: by then it is cut off from the address
-/// space, its pages are locked, and what its entries hold is what the kernel copies.
+/// A task's collapse. The page table is read when the pages are isolated: by then it is cut off from the address space,
+/// its pages are locked, and the kernel copies the pages in its entries.
 #[repr(C)]
 struct Collapse {
     mm: u64,
@@ -41,7 +41,7 @@ struct Collapse {
     owner_tgid: u32,
     order: u32,
     flags: u32,
-    /// 1: the page table that the kernel put aside is another one.
+    /// 1: the page table that the kernel put aside is not `table`.
     other_table: u32,
     /// The extent of neighbouring old frames that is being gathered; its first page is counted from `address`.
     extent_first: u64,
@@ -54,7 +54,7 @@ struct Collapse {
 #[btf_map]
 static COLLAPSES: HashMap<u32, Collapse, MAX_TASKS, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
-/// A `Collapse` is larger than a BPF stack; under its plain name, as `state::EMPTY_TASK`.
+/// A `Collapse` is larger than a BPF stack. It has a plain name, as `state::EMPTY_TASK` has.
 #[unsafe(no_mangle)]
 static EMPTY_COLLAPSE: Collapse = Collapse {
     mm: 0,
@@ -78,8 +78,8 @@ fn get(tid: u32) -> Option<&'static mut Collapse> {
 }
 
 /// `int collapse_huge_page(struct mm_struct *mm, unsigned long address, int referenced, int unmapped,
-/// struct collapse_control *cc)`, 6.1 to 6.18, mm/khugepaged.c; since 7.2 with `unsigned int order`. Called with
-/// the mmap lock held, with which no page table goes away.
+/// struct collapse_control *cc)`, 6.1 to 6.18, mm/khugepaged.c; since 7.2 with `unsigned int order`. It is called with
+/// the mmap lock held, so that no page table goes away.
 #[inline(never)]
 fn collapse_begin(ctx: &FEntryContext) {
     let (mm, address) = (kernel::arg(ctx, 0), kernel::arg(ctx, 1));
@@ -107,8 +107,8 @@ fn collapse_begin(ctx: &FEntryContext) {
 }
 twice!(#[fentry(function = "collapse_huge_page")] collapse_begin, collapse_begin_again: FEntryContext);
 
-/// `TP_PROTO(struct page *page, int none_or_zero, ...)`, 6.1 to 7.3, include/trace/events/huge_memory.h. Also where
-/// isolation failed: then the collapse does, and its end drops what is read here.
+/// `TP_PROTO(struct page *page, int none_or_zero, ...)`, 6.1 to 7.3, include/trace/events/huge_memory.h. It is also
+/// called if isolation failed: then the collapse fails, and its end drops the entries read here.
 #[inline(never)]
 fn collapse_isolated(_ctx: &RawTracePointContext) {
     let (_, tid) = kernel::current();
@@ -128,8 +128,8 @@ fn collapse_isolated(_ctx: &RawTracePointContext) {
 twice!(#[raw_tracepoint(tracepoint = "mm_collapse_huge_page_isolate")] collapse_isolated, collapse_isolated_again: RawTracePointContext);
 
 /// `void pgtable_trans_huge_deposit(struct mm_struct *mm, pmd_t *pmdp, pgtable_t pgtable)`, 6.1 to 7.3,
-/// mm/pgtable-generic.c. In a collapse `pgtable` is the page of the table whose pages were copied: it must be the
-/// one that was read, though the mmap lock was let go in between.
+/// mm/pgtable-generic.c. In a collapse `pgtable` is the page of the table whose pages were copied: it is compared with
+/// the table that was read, because the mmap lock was released in between.
 #[inline(never)]
 fn collapse_deposits(ctx: &FEntryContext) {
     let (_, tid) = kernel::current();
@@ -158,7 +158,7 @@ fn collapse_end(ctx: &RawTracePointContext) {
 }
 twice!(#[raw_tracepoint(tracepoint = "mm_collapse_huge_page")] collapse_end, collapse_end_again: RawTracePointContext);
 
-/// Sends the extents of old frames. False where the old or the new frames are not known for certain.
+/// Sends the extents of old frames. Returns false if the old or the new frames are not known for certain.
 #[inline(always)]
 fn report(collapse: &mut Collapse, tgid: u32, tid: u32) -> bool {
     let new_pfn = new_frame(collapse);
@@ -172,14 +172,14 @@ fn report(collapse: &mut Collapse, tgid: u32, tid: u32) -> bool {
         tgid,
         tid,
     };
-    // One more step than pages: the last extent ends there.
+    // There is one more step than pages, in which the last extent ends.
     let steps = (1 << (report.collapse.order & 15)) + 1;
     // SAFETY: `step` has the signature that the helper wants, and `report` outlives the call.
     unsafe { bpf_loop(steps, step as *mut c_void, (&raw mut report).cast(), 0) };
     true
 }
 
-/// What a step of the loop needs.
+/// The context of a step of the loop.
 struct Report<'a> {
     at: u64,
     new_pfn: u64,
@@ -188,8 +188,8 @@ struct Report<'a> {
     tid: u32,
 }
 
-/// Adds one page to the extent, or sends the extent and begins another. Called by the kernel and not in a loop of ours, of
-/// which the verifier would follow all 513 turns.
+/// Adds one page to the extent, or sends the extent and begins another. The kernel calls it: the verifier
+/// would follow all 513 turns of a loop in the program.
 #[inline(never)]
 extern "C" fn step(page: u32, report: &mut Report) -> i64 {
     let page = u64::from(page);

@@ -40,7 +40,7 @@ static COMPACTING: HashMap<u32, Running, 1024, { BPF_F_NO_PREALLOC as usize }> =
 #[inline(never)]
 fn compaction_begin(_ctx: &RawTracePointContext) {
     let (tgid, tid) = kernel::current();
-    // Compaction is the business of whoever waits for it, as well as a reason for moves.
+    // Compaction concerns the process that waits for it, and is a reason for moves.
     let wanted = filter::wants_reason(REASON) && filter::wants(tgid) && filter::wants_actor(tgid, kernel::comm());
     if !wanted {
         return;
@@ -96,20 +96,21 @@ fn compaction_end(ctx: &RawTracePointContext) {
     let name: u64 = kernel::read(kernel::read(cc, config!(cc_zone)), config!(zone_name));
     // SAFETY: the helper checks the address and fails on one that cannot be read.
     let _ = unsafe { bpf_probe_read_kernel_str_bytes(name as *const u8, &mut event.zone) };
-    // It may be the first time that this thread is heard of.
+    // This may be the first event of this thread.
     lifecycle::send_current(ProcessChange::Actor, actor_tgid, actor_tid, 0);
     emit::compaction(event);
 }
 twice!(#[raw_tracepoint(tracepoint = "mm_compaction_end")] compaction_end, compaction_end_again: RawTracePointContext);
 
-/// `TP_PROTO(struct zone *zone, int order)`, 6.1 to 7.3: `compaction_deferred` lets an allocation or kcompactd go without.
+/// `TP_PROTO(struct zone *zone, int order)`, 6.1 to 7.3: `compaction_deferred` makes an allocation or kcompactd skip
+/// compaction.
 #[inline(never)]
 fn compaction_deferred(_ctx: &RawTracePointContext) {
     counters::add(Counter::CompactionDeferred, 1);
 }
 twice!(#[raw_tracepoint(tracepoint = "mm_compaction_deferred")] compaction_deferred, compaction_deferred_again: RawTracePointContext);
 
-/// A call of migrate_pages has ended: adds it to the compaction that it is part of, if any.
+/// Adds a call of migrate_pages that has ended to the compaction that it is part of, if any.
 #[inline(always)]
 pub fn count(tid: u32, moved: u64, failed: u64) {
     if let Some(running) = COMPACTING.get_ptr_mut(tid) {

@@ -1,6 +1,6 @@
-//! Pages copied because they are written to and not the writer's alone: copy on write, and KSM pages unmerged.
-//! Input: mm/memory.c's `do_wp_page`, of hugetlb the copying itself, and the mapping of the copy. On the path of page
-//! faults: few instructions where there is nothing to copy.
+//! Pages copied because they are written to while others share them: copy on write, and KSM pages unmerged.
+//! Input: mm/memory.c's `do_wp_page`, hugetlb's copying, and the mapping of the copy.
+//! The programs are on the path of page faults: they take few instructions where there is nothing to copy.
 
 use aya_ebpf::{
     btf_maps::HashMap,
@@ -22,7 +22,7 @@ use crate::{
     walk,
 };
 
-/// Tasks in a write fault at the same time; a fault beyond it is counted as lost.
+/// Most tasks in a write fault at the same time; the fault of one more is counted as lost.
 const MAX_TASKS: usize = 1 << 13;
 
 /// A write fault on a page that may have to be copied.
@@ -32,7 +32,7 @@ struct Fault {
     vma: u64,
     address: u64,
     old_pfn: u64,
-    /// Of hugetlb the folio of the copy, which was made before; [`SPLITTING`]; else 0.
+    /// For hugetlb the folio of the copy, which was made before; [`SPLITTING`]; else 0.
     copy: u64,
     begun: u64,
     owner_tgid: u32,
@@ -42,7 +42,8 @@ struct Fault {
     pad: u8,
 }
 
-/// [`Fault::copy`] while the huge page that maps the address is split, which comes before the copy. No folio is there.
+/// [`Fault::copy`] while the huge page that maps the address is split, which comes before the copy. No folio has this
+/// address.
 const SPLITTING: u64 = 1;
 
 /// `VM_FAULT_FALLBACK`, include/linux/mm_types.h, 6.1 to 7.3: the fault goes on with base pages.
@@ -52,8 +53,8 @@ const FALLBACK: u32 = 0x800;
 #[btf_map]
 static FAULTS: HashMap<u32, Fault, MAX_TASKS> = HashMap::new();
 
-/// `vm_fault_t do_huge_pmd_wp_page(struct vm_fault *vmf)`, 6.1 to 7.3, mm/huge_memory.c: a huge page without write permission
-/// is written to. Where it is not the writer's alone it is split, and the same fault goes on with `do_wp_page`
+/// `vm_fault_t do_huge_pmd_wp_page(struct vm_fault *vmf)`, 6.1 to 7.3, mm/huge_memory.c: a huge page without write
+/// permission is written to. If others share it, it is split, and the same fault goes on with `do_wp_page`
 /// (`__handle_mm_fault`, mm/memory.c): the write waits from here on.
 #[inline(never)]
 fn split_begin(ctx: &FEntryContext) {
@@ -75,12 +76,12 @@ fn split_begin(ctx: &FEntryContext) {
         pad: 0,
     };
     let (_, tid) = kernel::current();
-    // Without room the copy is counted as lost, which needs room, too.
+    // Without room here, the copy finds none either, and is counted as lost.
     let _ = FAULTS.insert(tid, splitting, 0);
 }
 twice!(#[fentry(function = "do_huge_pmd_wp_page")] split_begin, split_begin_again: FEntryContext);
 
-/// It was not split: the fault is over, or begins anew.
+/// The huge page was not split: the fault is over, or begins anew.
 #[inline(never)]
 fn split_end(_ctx: &FExitContext) {
     let (_, tid) = kernel::current();
@@ -90,7 +91,7 @@ twice!(#[fexit(function = "do_huge_pmd_wp_page")] split_end, split_end_again: FE
     kernel::arg(ctx, 1) as u32 & FALLBACK == 0
 });
 
-/// When the write to this page began to wait: with the split of a huge page, or now.
+/// When the write to this page began to wait: at the split of a huge page, or now.
 #[inline(always)]
 fn begun(vma: u64, address: u64) -> u64 {
     let (_, tid) = kernel::current();
@@ -138,8 +139,8 @@ fn copy_begin(ctx: &FEntryContext) {
 twice!(#[fentry(function = "do_wp_page")] copy_begin, copy_begin_again: FEntryContext);
 
 /// `int copy_user_large_folio(struct folio *dst, struct folio *src, unsigned long addr_hint,
-/// struct vm_area_struct *vma)`, 6.12 to 7.3, mm/memory.c; `copy_user_huge_page` with pages on 6.1. hugetlb's only: also
-/// for fork and userfaultfd, but then nothing is mapped there yet.
+/// struct vm_area_struct *vma)`, 6.12 to 7.3, mm/memory.c; `copy_user_huge_page` with pages on 6.1. Only hugetlb calls
+/// it. It also copies for fork and userfaultfd, but then nothing is mapped there yet.
 #[inline(never)]
 fn huge_copy_begin(ctx: &FEntryContext) {
     let (dst, src, vma) = (kernel::arg(ctx, 0), kernel::arg(ctx, 1), kernel::arg(ctx, 3));
@@ -171,8 +172,8 @@ fn huge_copy_begin(ctx: &FEntryContext) {
 }
 twice!(#[fentry(function = "copy_user_large_folio")] huge_copy_begin, huge_copy_begin_again: FEntryContext);
 
-/// `void hugetlb_add_new_anon_rmap(struct folio *folio, struct vm_area_struct *vma, unsigned long address)`, 6.12 to 7.3,
-/// mm/rmap.c; `hugepage_add_new_anon_rmap` with a page on 6.1. As `copy_mapped`.
+/// `void hugetlb_add_new_anon_rmap(struct folio *folio, struct vm_area_struct *vma, unsigned long address)`, 6.12 to
+/// 7.3, mm/rmap.c; `hugepage_add_new_anon_rmap` with a page on 6.1. It reports as `copy_mapped` does.
 #[inline(never)]
 fn huge_copy_mapped(ctx: &FEntryContext) {
     report(
@@ -192,7 +193,7 @@ fn remember(fault: Fault) {
     }
 }
 
-/// The task is gone, perhaps after a copy of a hugetlb page that came too late to be mapped.
+/// Forgets a task that is gone, perhaps after a copy of a hugetlb page that came too late to be mapped.
 #[inline(always)]
 pub fn forget(tid: u32) {
     if config!(kinds) & kinds::COW != 0 {
@@ -200,17 +201,17 @@ pub fn forget(tid: u32) {
     }
 }
 
-/// `void folio_add_new_anon_rmap(struct folio *folio, struct vm_area_struct *vma, unsigned long address, ...)`, 6.12
-/// to 7.3, mm/rmap.c; `page_add_new_anon_rmap` with a page on 6.1. Within a write fault it maps the copy: the entry
-/// was compared before, under its lock, and is set right after. A fault that need not copy, or came too late, does not
-/// come here.
+/// `void folio_add_new_anon_rmap(struct folio *folio, struct vm_area_struct *vma, unsigned long address, ...)`, 6.12 to
+/// 7.3, mm/rmap.c; `page_add_new_anon_rmap` with a page on 6.1. Within a write fault it maps the copy: the entry was
+/// compared before, under its lock, and is set right after. A fault that need not copy, or comes too late, does
+/// not reach this hook.
 #[inline(never)]
 fn copy_mapped(ctx: &FEntryContext) {
     report(kernel::arg(ctx, 0), 0, kernel::arg(ctx, 1), kernel::arg(ctx, 2));
 }
 twice!(#[fentry(function = "folio_add_new_anon_rmap")] copy_mapped, copy_mapped_again: FEntryContext);
 
-/// The fault is over: what it has not mapped by now it never will.
+/// The fault is over: a copy that is not mapped by now never will be.
 #[inline(never)]
 fn copy_end(_ctx: &FExitContext) {
     let (_, tid) = kernel::current();
@@ -218,7 +219,7 @@ fn copy_end(_ctx: &FExitContext) {
 }
 twice!(#[fexit(function = "do_wp_page")] copy_end, copy_end_again: FExitContext);
 
-/// Reports the copy, if it is what the fault of this task waits for.
+/// Reports the folio, if it is the copy that the fault of this task waits for.
 #[inline(always)]
 fn report(folio: u64, copy: u64, vma: u64, address: u64) {
     let (tgid, tid) = kernel::current();

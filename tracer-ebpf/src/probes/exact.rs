@@ -29,21 +29,21 @@ struct Unmapping {
     vma: u64,
 }
 
-/// When it began; thrown out by the least recently used when no restore ever comes (the VMA was
-/// unmapped or moved meanwhile).
+/// When each unmapping began. The map evicts the least recently used entry: some restores never come, because the VMA
+/// was unmapped or moved meanwhile.
 #[btf_map]
 static UNMAPPED_AT: LruHashMap<Unmapping, u64, 32768> = LruHashMap::new();
 
-/// `bool try_to_migrate_one(struct folio *folio, struct vm_area_struct *vma, unsigned long address,
-/// void *arg)`, 6.1 to 7.3, mm/rmap.c. Once per folio and VMA, before its entries are cleared. `arg`: `enum ttu_flags`.
+/// `bool try_to_migrate_one(struct folio *folio, struct vm_area_struct *vma, unsigned long address, void *arg)`, 6.1 to
+/// 7.3, mm/rmap.c. Called once per folio and VMA, before its entries are cleared. `arg`: `enum ttu_flags`.
 #[inline(never)]
 fn unmapping(ctx: &FEntryContext) {
-    // A split outside migrate_pages comes here too; nobody would ever remove its entry.
+    // A split outside migrate_pages reaches this hook too; its entry would never be removed.
     let (_, tid) = kernel::current();
     if state::wanted_call(tid).is_none() {
         return;
     }
-    // One within it is no begin of a move: what is left of the folio may move later, or never be tried.
+    // A split inside migrate_pages begins no move: the rest of the folio may move later, or never be tried.
     if kernel::arg(ctx, 3) as u32 & config!(ttu_sync) != 0 {
         return;
     }
@@ -61,8 +61,8 @@ fn unmapping(ctx: &FEntryContext) {
 }
 twice!(#[fentry(function = "try_to_migrate_one")] unmapping, unmapping_again: FEntryContext);
 
-/// The same function returns. False: the mapping stays, and with it the folio where it is, since none of the others is
-/// looked for any more (`rmap_walk`, mm/rmap.c). The folio may be pinned, or the mapping's lock be held (hugetlb).
+/// The return of the same function. False: the mapping stays, and the folio stays where it is, since the walk ends
+/// there (`rmap_walk`, mm/rmap.c). The folio may be pinned, or the mapping's lock be held (hugetlb).
 #[inline(never)]
 fn unmapping_ended(ctx: &FExitContext) {
     let (folio, vma) = (kernel::arg(ctx, 0), kernel::arg(ctx, 1));
@@ -92,7 +92,7 @@ fn folio_moved(ctx: &FExitContext) {
     }
     unmapped::finish_folio(call);
     failure::moved_after_all(call, src);
-    // The copy's order: the source may already be stripped of it.
+    // The order is the copy's: the source may have lost it already.
     let order = kernel::folio_order(dst);
     call.folio = Folio {
         src,
@@ -108,10 +108,9 @@ fn folio_moved(ctx: &FExitContext) {
 }
 twice!(#[fexit(function = "move_to_new_folio")] folio_moved, folio_moved_again: FExitContext);
 
-/// `bool remove_migration_pte(struct folio *dst, struct vm_area_struct *vma, unsigned long addr,
-/// void *arg)`, 6.1 to 7.3, mm/migrate.c. Once per VMA that may map the folio; opens the window.
-/// Where source and destination are the same, a failed or split folio is put back: no move, but it tells where the folio
-/// is mapped.
+/// `bool remove_migration_pte(struct folio *dst, struct vm_area_struct *vma, unsigned long addr, void *arg)`, 6.1 to
+/// 7.3, mm/migrate.c. Called once per VMA that may map the folio; opens the window. If source and destination are the
+/// same, a failed or split folio is put back: this is no move, but shows a place at which the folio is mapped.
 #[inline(never)]
 fn restoring(ctx: &FEntryContext) {
     let (_, tid) = kernel::current();
@@ -171,7 +170,7 @@ fn restoring(ctx: &FEntryContext) {
 }
 twice!(#[fentry(function = "remove_migration_pte")] restoring, restoring_again: FEntryContext);
 
-/// When the unmapping of the folio began in the VMA, which is over with this; 0: not seen.
+/// Takes the time at which the unmapping of the folio from the VMA began; 0: not seen.
 #[inline(always)]
 fn take_unmapped_at(key: Unmapping) -> u64 {
     // SAFETY: a u64 of the map, read once.
@@ -214,7 +213,7 @@ fn huge_mapping_restored(ctx: &RawTracePointContext) {
 }
 twice!(#[raw_tracepoint(tracepoint = "remove_migration_pmd")] huge_mapping_restored, huge_mapping_restored_again: RawTracePointContext);
 
-/// The window closes; its extent goes out.
+/// Closes the window, and sends its extent.
 #[inline(never)]
 fn restored(_ctx: &FExitContext) {
     let (_, tid) = kernel::current();
@@ -227,9 +226,8 @@ fn restored(_ctx: &FExitContext) {
 }
 twice!(#[fexit(function = "remove_migration_pte")] restored, restored_again: FExitContext);
 
-/// `void migrate_folio_done(struct folio *src, enum migrate_reason reason)`, 6.1 to 7.3, mm/migrate.c.
-/// Also called for a folio that was freed before its turn came, and that the kernel counts as a
-/// success all the same.
+/// `void migrate_folio_done(struct folio *src, enum migrate_reason reason)`, 6.1 to 7.3, mm/migrate.c. Also called for
+/// a folio that was freed before its turn came; the kernel counts it as a success.
 #[inline(never)]
 fn folio_done(ctx: &FEntryContext) {
     let src = kernel::arg(ctx, 0);
@@ -246,7 +244,7 @@ fn folio_done(ctx: &FEntryContext) {
         call.released += 1 << (order & 31);
         order
     };
-    // Not called for hugetlb, which the kernel does not count as THP either.
+    // The kernel does not call it for hugetlb, which it does not count as THP either.
     call.thps += u64::from(u32::from(order) >= config!(thp_order));
 }
 twice!(#[fentry(function = "migrate_folio_done")] folio_done, folio_done_again: FEntryContext);
@@ -282,7 +280,7 @@ fn extend(task: &mut Task, tid: u32, addr: u64, new_pfn: u64, pages: u32) {
         call.folio.mapped = 1;
         call.folio.unowned |= unowned;
     }
-    // After the books: what is filtered out is booked too.
+    // This follows the counts: a mapping that is filtered out is counted too.
     if task.window.wanted == 0 || !filter::wants_address(addr, pages) {
         return;
     }

@@ -1,5 +1,4 @@
-//! Folios that a call could not move: what was seen to go wrong is kept by folio, and told when the call ends. Exact
-//! backend.
+//! Folios that a call could not move: problems are kept by folio, and reported when the call ends. Exact backend.
 //! Input: the other probes; fexit of the functions that find the target of a move, or that refuse one.
 
 use core::ffi::c_void;
@@ -24,14 +23,14 @@ use crate::{
     turn::twice,
 };
 
-/// Folios of one call that are told; more are counted as cut off.
+/// Most folios of one call that are reported; a call with more is counted as cut off.
 const MOST: u32 = 1 << 16;
 
-/// What was seen of a folio that did not move at once.
+/// The problems that were seen with a folio that did not move at once.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Trouble {
-    /// When the call began: what an earlier call left is stale.
+    /// When the call began: an entry of an earlier call is stale.
     call: u64,
     places: [Place; FAILED_MAPPINGS],
     attempts: u32,
@@ -40,13 +39,13 @@ struct Trouble {
     expected_refs: i32,
     /// Bits of `failure_flags`.
     seen: u32,
-    /// The folio's order then: what is left of it after a split is another folio.
+    /// The folio's order at that time: the rest of it after a split is another folio.
     order: u32,
     /// One of its mappings is wanted.
     wanted: u32,
 }
 
-/// Not on the stack, which has 512 bytes for all calls together.
+/// An empty entry. It is not on the stack, which has 512 bytes for all calls together.
 static NOTHING: Trouble = Trouble {
     call: 0,
     places: [Place {
@@ -67,7 +66,7 @@ static NOTHING: Trouble = Trouble {
 #[btf_map]
 static TROUBLE: LruHashMap<u64, Trouble, 16384> = LruHashMap::new();
 
-/// 1 where `migrate_enter` is attached, so that failures can be told of; set by user space.
+/// 1 if `migrate_enter` is attached, so that failures can be reported; user space sets it.
 #[btf_map]
 static LISTS_SEEN: Array<u32, 1> = Array::new();
 
@@ -81,7 +80,7 @@ fn lists_are_seen() -> bool {
 fn trouble(call: &mut Call, folio: u64) -> Option<&'static mut Trouble> {
     call.troubled = 1;
     if TROUBLE.get_ptr(folio).is_none() {
-        // By value it would be copied.
+        // By value it would be copied to the stack.
         let nothing: &Trouble = &NOTHING;
         TROUBLE.insert(folio, nothing, 0).ok()?;
     }
@@ -98,7 +97,7 @@ fn trouble(call: &mut Call, folio: u64) -> Option<&'static mut Trouble> {
     Some(trouble)
 }
 
-/// `move_to_new_folio` gave an error.
+/// Records that `move_to_new_folio` returned an error.
 #[inline(always)]
 pub fn not_copied(call: &mut Call, src: u64, errno: i32) {
     if let Some(trouble) = trouble(call, src) {
@@ -109,7 +108,7 @@ pub fn not_copied(call: &mut Call, src: u64, errno: i32) {
     }
 }
 
-/// A folio that had been in trouble was moved.
+/// Forgets the problems of a folio that moved after all.
 #[inline(always)]
 pub fn moved_after_all(call: &Call, folio: u64) {
     if call.troubled != 0 {
@@ -117,7 +116,7 @@ pub fn moved_after_all(call: &Call, folio: u64) {
     }
 }
 
-/// `try_to_migrate_one` could not unmap the folio from the VMA, where it begins at that address.
+/// Records that `try_to_migrate_one` could not unmap the folio from the VMA, where it begins at that address.
 #[inline(always)]
 pub fn still_mapped(call: &mut Call, folio: u64, vma: u64, vaddr: u64) {
     let owner = owner::of_mm(kernel::vma_mm(vma));
@@ -128,25 +127,25 @@ pub fn still_mapped(call: &mut Call, folio: u64, vma: u64, vaddr: u64) {
     }
 }
 
-/// A mapping of the folio stays, or was put back where it was: from that address on, up to `end` at most.
-/// `wanted`: its owner is.
+/// Records a mapping of the folio that stays, or was put back where it was: from that address on, up to `end` at most.
+/// `wanted`: its owner is wanted.
 #[inline(always)]
 pub fn mapped_by(call: &mut Call, folio: u64, owner_tgid: u32, wanted: bool, vaddr: u64, end: u64) {
     let Some(trouble) = trouble(call, folio) else {
         return;
     };
-    // A KSM page lies elsewhere than its index says, but is always a base page.
+    // A KSM page does not lie where its index says, but is always a base page.
     let pages = if trouble.order == 0 {
         1
     } else {
         arch::pages(end.wrapping_sub(vaddr)) as u32
     };
-    // There is not room for everybody's.
+    // There is no room for the mappings of every process.
     if !wanted || !filter::wants_address(vaddr, pages) {
         return;
     }
     trouble.wanted = 1;
-    // Its process is being forked or torn down: nobody to be told, and 0 is a place that is free.
+    // The process is being forked or torn down: there is no owner to report, and 0 marks a free place.
     if owner_tgid == 0 {
         return;
     }
@@ -161,7 +160,7 @@ pub fn mapped_by(call: &mut Call, folio: u64, owner_tgid: u32, wanted: bool, vad
             };
             return;
         }
-        // Put back after each attempt.
+        // The mapping was put back after an earlier attempt too.
         if place.owner_tgid == owner_tgid && place.vaddr == vaddr {
             return;
         }
@@ -169,9 +168,9 @@ pub fn mapped_by(call: &mut Call, folio: u64, owner_tgid: u32, wanted: bool, vad
     }
 }
 
-/// References to a folio that is isolated and unmapped, as `folio_expected_refs` counts them (mm/migrate.c): the caller's,
-/// one for each page in the page cache or the swap cache, one for private data. Before 6.7 hugetlb has one in the page cache
-/// (`migrate_huge_page_move_mapping`, the same file).
+/// References to a folio that is isolated and unmapped, as `folio_expected_refs` counts them (mm/migrate.c): the
+/// caller's, one for each page in the page cache or the swap cache, one for private data. Before 6.7 a hugetlb folio
+/// has one in the page cache (`migrate_huge_page_move_mapping`, the same file).
 #[inline(always)]
 fn expected_refs(folio: u64) -> i32 {
     let flags: u64 = kernel::read(folio, config!(folio_flags));
@@ -193,7 +192,7 @@ fn references(folio: u64) -> i32 {
     kernel::read::<u32>(folio, config!(folio_refcount)) as i32
 }
 
-/// Whether a folio of the page cache is of hugetlbfs.
+/// Whether a folio of the page cache belongs to hugetlbfs.
 #[inline(always)]
 fn of_hugetlbfs(folio: u64) -> bool {
     let mapping: u64 = kernel::read(folio, config!(folio_mapping));
@@ -201,7 +200,7 @@ fn of_hugetlbfs(folio: u64) -> bool {
     kernel::is_hugetlbfs(kernel::read(inode, config!(inode_sb)))
 }
 
-/// The function that finds a page for the copy returned.
+/// Handles the return of the function that finds a page for the copy.
 #[inline(always)]
 fn target(src: u64, found: u64) {
     let (_, tid) = kernel::current();
@@ -209,7 +208,7 @@ fn target(src: u64, found: u64) {
         return;
     };
     if found != 0 {
-        // The second look, on other nodes, or the next folio: the call goes on.
+        // This was the second search, on other nodes, or is for the next folio: the call goes on.
         if call.no_memory != 0 {
             call.no_memory = 0;
             if let Some(trouble) = trouble(call, src)
@@ -234,7 +233,7 @@ const ENOMEM: i32 = 12;
 const NO_TARGET: u32 = failure_flags::NO_TARGET as u32;
 
 /// `struct folio *alloc_migration_target(struct folio *src, unsigned long private)`, 6.12 to 7.3; of pages on 6.1;
-/// mm/migrate.c. Most system calls, offlining, soft offlining, longterm pins.
+/// mm/migrate.c. Used by most system calls, offlining, soft offlining and longterm pins.
 #[inline(never)]
 fn target_found(ctx: &FExitContext) {
     target(kernel::arg(ctx, 0), kernel::arg(ctx, 2));
@@ -242,7 +241,7 @@ fn target_found(ctx: &FExitContext) {
 twice!(#[fexit(function = "alloc_migration_target")] target_found, target_found_again: FExitContext);
 
 /// `struct folio *alloc_migration_target_by_mpol(struct folio *src, unsigned long private)`, 6.12 to 7.3; `new_page` on
-/// 6.1; mm/mempolicy.c. mbind.
+/// 6.1; mm/mempolicy.c. Used by mbind.
 #[inline(never)]
 fn policy_target_found(ctx: &FExitContext) {
     target(kernel::arg(ctx, 0), kernel::arg(ctx, 2));
@@ -250,14 +249,15 @@ fn policy_target_found(ctx: &FExitContext) {
 twice!(#[fexit(function = "alloc_migration_target_by_mpol")] policy_target_found, policy_target_found_again: FExitContext);
 
 /// `struct folio *alloc_misplaced_dst_folio(struct folio *src, unsigned long data)`, 6.12 to 7.3;
-/// `alloc_misplaced_dst_page` on 6.1; mm/migrate.c. NUMA balancing.
+/// `alloc_misplaced_dst_page` on 6.1; mm/migrate.c. Used by NUMA balancing.
 #[inline(never)]
 fn misplaced_target_found(ctx: &FExitContext) {
     target(kernel::arg(ctx, 0), kernel::arg(ctx, 2));
 }
 twice!(#[fexit(function = "alloc_misplaced_dst_folio")] misplaced_target_found, misplaced_target_found_again: FExitContext);
 
-/// `struct folio *compaction_alloc(struct folio *src, unsigned long data)`, 6.12 to 7.3; of pages on 6.1; mm/compaction.c.
+/// `struct folio *compaction_alloc(struct folio *src, unsigned long data)`, 6.12 to 7.3; of pages on 6.1;
+/// mm/compaction.c. Used by compaction.
 #[inline(never)]
 fn compaction_target_found(ctx: &FExitContext) {
     target(kernel::arg(ctx, 0), kernel::arg(ctx, 2));
@@ -265,7 +265,7 @@ fn compaction_target_found(ctx: &FExitContext) {
 twice!(#[fexit(function = "compaction_alloc")] compaction_target_found, compaction_target_found_again: FExitContext);
 
 /// `struct folio *alloc_demote_folio(struct folio *src, unsigned long private)`, 6.18 to 7.3; `alloc_migrate_folio` on
-/// 6.12, `alloc_demote_page` on 6.1; mm/vmscan.c. Demotion.
+/// 6.12, `alloc_demote_page` on 6.1; mm/vmscan.c. Used by demotion.
 #[inline(never)]
 fn demotion_target_found(ctx: &FExitContext) {
     target(kernel::arg(ctx, 0), kernel::arg(ctx, 2));
@@ -273,8 +273,8 @@ fn demotion_target_found(ctx: &FExitContext) {
 twice!(#[fexit(function = "alloc_demote_folio")] demotion_target_found, demotion_target_found_again: FExitContext);
 
 /// `int migrate_misplaced_folio_prepare(struct folio *folio, struct vm_area_struct *vma, int node)`, 6.12 to 7.3,
-/// mm/migrate.c: a hint fault wanted to move the folio, and it was not even isolated. On 6.1 that is part of
-/// `int migrate_misplaced_page(struct page *page, struct vm_area_struct *vma, int node)`, which returns 0 for it, and also
+/// mm/migrate.c. It fails if a hint fault wanted to move the folio and could not even isolate it. On 6.1 this is part
+/// of `int migrate_misplaced_page(struct page *page, struct vm_area_struct *vma, int node)`, which then returns 0, as
 /// for a page that migrate_pages could not move.
 #[inline(never)]
 fn misplaced(ctx: &FExitContext) {
@@ -305,7 +305,7 @@ fn misplaced(ctx: &FExitContext) {
         reason,
         ..FolioFailed::default()
     };
-    // The kernel was about to move it for this very VMA.
+    // The kernel was about to move the folio for this VMA.
     let found = rmap::place_in(folio, vma);
     event.places[0] = Place {
         inferred: 0,
@@ -323,14 +323,14 @@ struct Walk {
     pages: u64,
     /// Steps that may still be made through reverse mappings.
     steps: u32,
-    /// The folio looked at last.
+    /// The folio visited last.
     folio: u64,
     reason: u8,
     mode: u8,
     no_memory: bool,
 }
 
-/// A call that nobody looks into has failed to move so many base pages.
+/// Counts the base pages that a filtered-out call failed to move.
 #[inline(always)]
 pub fn filtered_out(call: &Call, failed: u64) {
     if failed != 0 && (call.from != 0 || lists_are_seen()) {
@@ -339,11 +339,12 @@ pub fn filtered_out(call: &Call, failed: u64) {
     }
 }
 
-/// Tells of every folio that the call left on its list. Returns the last one. `failed`: base pages, by the kernel's count.
+/// Reports every folio that the call left on its list. Returns the last one. `failed`: base pages, by the kernel's
+/// count.
 #[inline(always)]
 pub fn tell(call: &Call, failed: u64) -> u64 {
     if call.from == 0 {
-        // The kernel skipped `migrate_enter`: which folios they were, nobody knows.
+        // The kernel skipped `migrate_enter`: it is not known which folios failed.
         if lists_are_seen() {
             counters::add(Counter::FailedPages, failed);
             counters::add(Counter::LostFailures, 1);
@@ -393,7 +394,8 @@ extern "C" fn tell_next(_index: u64, walk: *mut c_void) -> u64 {
     0
 }
 
-/// What a folio's failure has of its call, in a number: a global function takes no more than five.
+/// The properties of a call that the failure of a folio needs, passed as one number: a global function takes no more
+/// than five arguments.
 struct How {
     reason: u8,
     mode: u8,
@@ -424,10 +426,11 @@ impl From<u64> for How {
     }
 }
 
-/// Tells of a folio that the call that began then left on its list. Returns how many steps its reverse mapping took.
+/// Reports a folio that the call that began at `begun` left on its list. Returns how many steps its reverse mapping
+/// took.
 ///
-/// By its name a global function: the verifier looks into it once, for any arguments, and not once for each state in
-/// which the loop comes to it, which would be some 100,000 instructions more (Documentation/bpf/verifier.rst).
+/// Its plain name makes it a global function: the verifier checks it once, for any arguments. Otherwise it would check
+/// it for each state in which the loop calls it: some 100,000 instructions more (Documentation/bpf/verifier.rst).
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn tell_folio(folio: u64, begun: u64, how: u64) -> u64 {
@@ -469,7 +472,8 @@ pub extern "C" fn tell_folio(folio: u64, begun: u64, how: u64) -> u64 {
     steps
 }
 
-/// Sends the failure if the filter lets it through, with what is the same for all. `wanted`: by who maps it.
+/// Fills in the fields that all failures share, and sends the failure if the filter lets it through. `wanted`: its
+/// mappings pass the filter.
 #[inline(always)]
 fn send(folio: u64, mut event: FolioFailed, wanted: bool) {
     event.order = kernel::folio_order(folio);
@@ -488,8 +492,8 @@ fn send(folio: u64, mut event: FolioFailed, wanted: bool) {
     event.cpu = unsafe { bpf_get_smp_processor_id() } as u16;
     event.at = kernel::now();
     event.flags = kernel::read(folio, config!(folio_flags));
-    // Of a large folio, or a page with a type, it is something else: user space knows. Of a base page there are no such
-    // pins. To ask here which it is would double what the verifier has to look at.
+    // A large folio, or a page with a type, has something else in `_mapcount`, and a base page has no `_pincount`; user
+    // space handles this. A check here would double the states that the verifier follows.
     event.mappings = kernel::read::<u32>(folio, config!(folio_mapcount)).wrapping_add(1);
     event.refs_left = references(folio);
     if config!(folio_pincount) != 0 {
@@ -500,7 +504,7 @@ fn send(folio: u64, mut event: FolioFailed, wanted: bool) {
     emit::failure(event);
 }
 
-/// Whether a mapping is wanted, or memory whose owner is not known.
+/// Whether a mapping is wanted, or memory without a known owner.
 #[inline(always)]
 fn wants_place(found: rmap::Found) -> bool {
     filter::wants_unowned() || found.is_wanted()

@@ -1,4 +1,4 @@
-//! Pages that give way to an identical one: KSM. The way back is a copy, see `copy`.
+//! Pages that KSM replaces by an identical one. Unmerging is a copy: see `copy`.
 //! Input: mm/ksm.c's `try_to_merge_one_page`.
 
 use aya_ebpf::{macros::fexit, programs::FExitContext};
@@ -12,9 +12,9 @@ use crate::{
 };
 
 /// `int try_to_merge_one_page(struct vm_area_struct *vma, struct page *page, struct page *kpage)`, 6.1 to 7.3,
-/// mm/ksm.c. 0: `vma` maps `kpage` (the zero page with `use_zero_pages`) where it mapped `page`; without `kpage`,
-/// `page` itself has become a KSM page where it is. The caller still holds `page`, which is a base page by then and
-/// keeps its index.
+/// mm/ksm.c. Returns 0 if `vma` maps `kpage` (the zero page with `use_zero_pages`) in place of `page`. Without `kpage`,
+/// `page` itself has become a KSM page in place. The caller still holds `page`, which is a base page by then and keeps
+/// its index.
 #[inline(never)]
 fn ksm_merged(ctx: &FExitContext) {
     let (vma, page, kpage) = (kernel::arg(ctx, 0), kernel::arg(ctx, 1), kernel::arg(ctx, 2));

@@ -1,4 +1,4 @@
-//! Processes made, renamed, moved to other cgroups and ended: who is wanted follows, numbers that come back are new.
+//! Processes that are created, renamed, moved to other cgroups or end: keeps up to date which of them are wanted.
 //! Input: tracepoints `sched:sched_process_fork`, `_exec`, `_exit`, `_free`, `task:task_rename`,
 //! `cgroup:cgroup_attach_task`; fentry `mm_update_next_owner`.
 
@@ -31,13 +31,14 @@ fn forked(ctx: &RawTracePointContext) {
     let (parent_tgid, _) = kernel::current();
     let tgid: u32 = kernel::read(child, config!(task_tgid));
     let tid: u32 = kernel::read(child, config!(task_pid));
-    // Who had this number may have migrated pages while it exited.
+    // The task that had this number before may have migrated pages while it exited.
     state::forget(tid);
     if tgid != tid {
         return;
     }
     let comm = kernel::read(child, config!(task_comm));
-    // Its cgroup may be another one than its parent's (CLONE_INTO_CGROUP). What had this number before is forgotten.
+    // Its cgroup may be another one than its parent's (CLONE_INTO_CGROUP). The bits of a process that had this number
+    // before are forgotten.
     let membership = filter::judge(filter::inherited(parent_tgid), child, comm);
     if !filter::wants_everybody() {
         if !set(tgid, membership) {
@@ -71,7 +72,7 @@ fn execed(ctx: &RawTracePointContext) {
     if old_tid != tid {
         state::forget(old_tid);
     }
-    // Its name, and what it fulfils by that, were told when it was renamed.
+    // Its name, and the conditions that it fulfils by its name, were handled when it was renamed.
     let membership = filter::fulfils(tgid);
     if filter::wants_everybody() || membership != 0 || state::get(tid).is_some() {
         send_current(ProcessChange::Exec, tgid, tid, membership);
@@ -103,11 +104,11 @@ fn renamed(ctx: &RawTracePointContext) {
 twice!(#[raw_tracepoint(tracepoint = "task_rename")] renamed, renamed_again: RawTracePointContext);
 
 /// `TP_PROTO(struct cgroup *dst_cgrp, const char *path, struct task_struct *task, bool threadgroup)`, 6.1 to 7.3,
-/// include/trace/events/cgroup.h. The task is there by then (`cgroup_attach_task`, kernel/cgroup/cgroup.c).
+/// include/trace/events/cgroup.h. The task is in its new cgroup by then (`cgroup_attach_task`, kernel/cgroup/cgroup.c).
 #[inline(never)]
 fn regrouped(ctx: &RawTracePointContext) {
     let task: u64 = ctx.arg(2);
-    // A process is where its leader is; other threads may be in cgroups below.
+    // A process is in its leader's cgroup; other threads may be in cgroups below.
     let leader: u64 = kernel::read(task, config!(task_group_leader));
     let tgid: u32 = kernel::read(leader, config!(task_tgid));
     let comm = kernel::read(leader, config!(task_comm));
@@ -118,9 +119,9 @@ fn regrouped(ctx: &RawTracePointContext) {
 }
 twice!(#[raw_tracepoint(tracepoint = "cgroup_attach_task")] regrouped, regrouped_again: RawTracePointContext);
 
-/// `TP_PROTO(struct task_struct *p)`, with `bool group_dead` since 6.16. For the last thread,
-/// `signal->live` is 0 by then (`do_exit`, kernel/exit.c). Since 6.16 its memory is given back after this
-/// (`exit_mm`), before 6.16 ahead of it: so the process is not forgotten yet.
+/// `TP_PROTO(struct task_struct *p)`, with `bool group_dead` since 6.16. For the last thread, `signal->live` is 0 by
+/// then (`do_exit`, kernel/exit.c). Since 6.16 its memory is freed after this (`exit_mm`), before 6.16 ahead of it: so
+/// the process is not forgotten yet.
 #[inline(never)]
 fn exited(ctx: &RawTracePointContext) {
     let task: u64 = ctx.arg(0);
@@ -137,10 +138,10 @@ fn exited(ctx: &RawTracePointContext) {
 twice!(#[raw_tracepoint(tracepoint = "sched_process_exit")] exited, exited_again: RawTracePointContext);
 
 /// `TP_PROTO(struct task_struct *p)`, 6.1 to 7.3, include/trace/events/sched.h. A task that nobody waits for any more
-/// is freed, in an RCU callback some time after its number was given back (`release_task`, `delayed_put_task_struct`,
-/// kernel/exit.c): another process may have the number by now. Such a callback is not preempted, and may come between
-/// the two copies of what the current task runs: once. A leader goes last of its process, and keeps
-/// its number in `pid` and `tgid`.
+/// is freed, in an RCU callback some time after its number was released (`release_task`, `delayed_put_task_struct`,
+/// kernel/exit.c): another process may have the number by now. Such a callback is not preempted, and may run between
+/// the two copies of a program of the current task: so this program is attached once. A leader is freed last of its
+/// process, and keeps its number in `pid` and `tgid`.
 #[raw_tracepoint(tracepoint = "sched_process_free")]
 pub fn freed(ctx: RawTracePointContext) -> i32 {
     let task: u64 = ctx.arg(0);
@@ -152,15 +153,15 @@ pub fn freed(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// `void mm_update_next_owner(struct mm_struct *mm)`, 6.1 to 7.3, kernel/exit.c: the current task is
-/// about to leave `mm`, whose owner may become nobody.
+/// `void mm_update_next_owner(struct mm_struct *mm)`, 6.1 to 7.3, kernel/exit.c: the current task is about to leave
+/// `mm`, which may have no owner then.
 #[inline(never)]
 fn owner_leaves(ctx: &FEntryContext) {
     owner::remember(kernel::arg(ctx, 0));
 }
 twice!(#[fentry(function = "mm_update_next_owner")] owner_leaves, owner_leaves_again: FEntryContext);
 
-/// Judges a process again; what it fulfilled before, and what it fulfils now.
+/// Judges a process again. Returns the conditions that it fulfilled before, and those that it fulfils now.
 #[inline(always)]
 fn change(tgid: u32, leader: u64, comm: [u8; 16]) -> (u32, u32) {
     let had = filter::fulfils(tgid);
@@ -171,7 +172,7 @@ fn change(tgid: u32, leader: u64, comm: [u8; 16]) -> (u32, u32) {
     (had, has)
 }
 
-/// False, and counted, where there is no room for one more process.
+/// Sets the conditions that a process fulfils. Returns false, and counts a lost target, if there is no room.
 #[inline(always)]
 fn set(tgid: u32, membership: u32) -> bool {
     let room = filter::set(tgid, membership);
@@ -181,7 +182,7 @@ fn set(tgid: u32, membership: u32) -> bool {
     room
 }
 
-/// Tells user space the current task's name.
+/// Sends the current task's name to user space.
 #[inline(always)]
 pub fn send_current(change: ProcessChange, tgid: u32, tid: u32, membership: u32) {
     send(change, tgid, tid, kernel::comm(), membership);

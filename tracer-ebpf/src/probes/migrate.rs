@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// `int migrate_pages(struct list_head *from, ...)`, 6.1 to 7.3, mm/migrate.c: seven arguments, more than an fentry
-/// program of 6.1 may have. Its first act is the tracepoint below.
+/// program of 6.1 may have. Its first action is the tracepoint below.
 #[kprobe]
 pub fn migrate_enter(ctx: ProbeContext) -> u32 {
     if let Some(task) = task(&ctx) {
@@ -31,7 +31,7 @@ pub fn migrate_enter(ctx: ProbeContext) -> u32 {
     0
 }
 
-/// The current task's state, made if there is none; None: there is no room.
+/// The current task's state, created if there is none. Returns None if there is no room.
 #[inline(always)]
 fn task(ctx: &impl EbpfContext) -> Option<&'static mut Task> {
     let (tgid, tid) = kernel::current();
@@ -87,7 +87,7 @@ twice!(#[raw_tracepoint(tracepoint = "mm_migrate_pages_start")] migrate_begin, m
 /// `TP_PROTO(unsigned long succeeded, unsigned long failed, unsigned long thp_succeeded, unsigned long thp_failed,
 /// unsigned long thp_split, ..., enum migrate_mode mode, int reason)`, 5.15 to 7.3, include/trace/events/migrate.h.
 /// migrate_pages has just added them to `pgmigrate_success` and `_fail`, and to `thp_migration_success`, `_fail` and
-/// `_split` (mm/migrate.c); `succeeded` is the truth that the sums of this call must meet.
+/// `_split` (mm/migrate.c); `succeeded` is the number that the sums of this call must match.
 #[inline(never)]
 fn migrate_end(ctx: &RawTracePointContext) {
     let (succeeded, failed): (u64, u64) = (ctx.arg(0), ctx.arg(1));
@@ -111,7 +111,7 @@ fn migrate_end(ctx: &RawTracePointContext) {
         return;
     };
     if call.wanted == 0 {
-        // Nobody looked into it: its moves are filtered out whoever owns them.
+        // The call was not examined: its moves are filtered out for every owner.
         counters::add(Counter::MovedPages, succeeded);
         counters::add(Counter::FilteredPages, succeeded);
         counters::add(Counter::ThpMoved, ctx.arg(2));

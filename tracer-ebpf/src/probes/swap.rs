@@ -1,4 +1,4 @@
-//! Pages that leave for swap, and those that come back. Anonymous memory: what has an entry in the page table.
+//! Pages that leave for swap, and those that come back: anonymous memory, which has an entry in the page table.
 //! Input: mm/rmap.c's `try_to_unmap_one` and mm/memory.c's `do_swap_page`, and the mappings that change within them.
 
 use core::ffi::c_void;
@@ -23,12 +23,12 @@ use crate::{
     turn::twice,
 };
 
-/// Tasks that unmap, or fault, at the same time; one more is counted as lost.
+/// Most tasks that unmap, or fault, at the same time; one more is counted as lost.
 const MAX_TASKS: usize = 1 << 13;
 
-/// Swap entries whose departure is remembered; user space gives the map this size where swap is asked for. A slot that
-/// is used again is overwritten, whoever's page takes it, so that none is stale. Without room the page comes back from an
-/// unknown frame.
+/// Swap entries whose departure is remembered; user space sets the map's size where swap is requested. A slot that is
+/// used again is overwritten, whichever process uses it, so that no entry is stale. Without room the page comes back
+/// from an unknown frame.
 const MAX_SWAPPED: usize = 1;
 
 /// A folio being unmapped from a VMA.
@@ -43,7 +43,7 @@ struct Leaving {
     order: u8,
     /// 0: it is not reported.
     wanted: u8,
-    /// 0: nobody asked for its owner's pages. It only takes slots that another page had.
+    /// 0: its owner is not wanted. It only takes slots that another page had.
     owner_wanted: u8,
 }
 
@@ -69,7 +69,7 @@ static LEAVING: HashMap<u32, Leaving, MAX_TASKS> = HashMap::new();
 #[btf_map]
 static RETURNING: HashMap<u32, Returning, MAX_TASKS> = HashMap::new();
 
-/// The frame that a page had when it left. Key: `swp_entry_t.val`; shared by all who map the page.
+/// The frame that a page had when it left. Key: `swp_entry_t.val`; shared by all processes that map the page.
 #[btf_map]
 static SWAPPED: HashMap<u64, u64, MAX_SWAPPED, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
@@ -101,7 +101,7 @@ twice!(#[fentry(function = "try_to_unmap_one")] swap_out_begin, swap_out_begin_a
 
 /// `void folio_remove_rmap_ptes(struct folio *folio, struct page *page, int nr_pages, struct vm_area_struct *vma)`,
 /// 6.12 to 7.3, mm/rmap.c; `page_remove_rmap(struct page *page, struct vm_area_struct *vma, bool compound)` on 6.1.
-/// Within `try_to_unmap_one`: the entries of these pages have just become swap entries.
+/// Called within `try_to_unmap_one`: the entries of these pages have just become swap entries.
 #[inline(never)]
 fn swap_out_unmapped(ctx: &FEntryContext) {
     let (tgid, tid) = kernel::current();
@@ -111,7 +111,7 @@ fn swap_out_unmapped(ctx: &FEntryContext) {
     // SAFETY: a live value of the map, which only this task writes.
     let leaving = unsafe { *leaving };
     let single = kernel::arg_count(ctx) == 3;
-    // A huge page is split before it goes: not yet.
+    // A huge page is split before it leaves: it does not leave yet.
     if single && kernel::arg(ctx, 2) as u8 != 0 {
         return;
     }
@@ -124,7 +124,7 @@ fn swap_out_unmapped(ctx: &FEntryContext) {
     if vma != leaving.vma || index >> (leaving.order & 31) != 0 {
         return;
     }
-    // A KSM page lies elsewhere than its index says, but is always a base page.
+    // A KSM page does not lie where its index says, but is always a base page.
     let vaddr = if leaving.order == 0 {
         leaving.address
     } else {
@@ -135,7 +135,7 @@ fn swap_out_unmapped(ctx: &FEntryContext) {
     let mut departure = Departure {
         entry: kernel::read::<u64>(leaving.folio, config!(folio_swap)) + index,
         old_pfn,
-        // With BPF_EXIST it takes no room from those who were asked for.
+        // With BPF_EXIST it takes no room from processes that are wanted.
         flags: if leaving.owner_wanted != 0 {
             0
         } else {
@@ -174,7 +174,7 @@ twice!(#[fexit(function = "try_to_unmap_one")] swap_out_end, swap_out_end_again:
 struct Departure {
     entry: u64,
     old_pfn: u64,
-    /// Of `bpf_map_update_elem`.
+    /// Flags of `bpf_map_update_elem`.
     flags: u64,
 }
 
@@ -186,7 +186,7 @@ extern "C" fn remember(page: u32, departure: &mut Departure) -> i64 {
         .insert(entry, departure.old_pfn + page, departure.flags)
         .is_err()
     {
-        // There was none, or there is no memory for the new one: rather none than that of the page before.
+        // There was no entry, or there is no memory for the new one: no frame is better than that of the page before.
         let _ = SWAPPED.remove(entry);
     }
     0
@@ -198,7 +198,7 @@ fn swap_in_begin(ctx: &FEntryContext) {
     let vmf = kernel::arg(ctx, 0);
     let vma = kernel::read(vmf, config!(fault_vma));
     let owner = owner::of_mm(kernel::vma_mm(vma));
-    // A migration entry, or another that is none of swap's.
+    // 0: a migration entry, or another one that is not swap's.
     let entry = arch::swap_entry(kernel::read(vmf, config!(fault_pte)));
     if entry == 0 || !owner.is_wanted_outside() {
         return;
@@ -252,7 +252,7 @@ fn swap_in_end(_ctx: &FExitContext) {
 }
 twice!(#[fexit(function = "do_swap_page")] swap_in_end, swap_in_end_again: FExitContext);
 
-/// Pages on their way back, from the first on.
+/// Pages that come back, from the first on.
 struct Arrival {
     returning: Returning,
     address: u64,
@@ -292,7 +292,7 @@ fn came_back(page: u64, pages: u32, vma: u64, address: u64) {
     unsafe { bpf_loop(pages, report as *mut c_void, (&raw mut arrival).cast(), 0) };
 }
 
-/// A page that is still in the frame that it had, in the swap cache, has not moved.
+/// Reports a page that came back. A page that is still in its old frame, in the swap cache, has not moved.
 #[inline(never)]
 extern "C" fn report(page: u32, arrival: &mut Arrival) -> i64 {
     let page = u64::from(page);

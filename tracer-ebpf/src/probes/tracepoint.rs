@@ -1,5 +1,5 @@
-//! The tracepoint backend: mappings by address, owners left to user space. Needs no fentry.
-//! Input: tracepoints `set_migration_pte`, `set_migration_pmd` and their `remove_` twins.
+//! The tracepoint backend: it reports mappings by address, leaves owners to user space, and needs no fentry.
+//! Input: tracepoints `set_migration_pte`, `set_migration_pmd` and their `remove_` counterparts.
 
 use aya_ebpf::{
     btf_maps::LruHashMap,
@@ -19,7 +19,7 @@ use crate::{
     turn::twice,
 };
 
-/// Different frames in flight at one address of different address spaces, in one task.
+/// Most frames in flight at one address of different address spaces, in one task.
 const SLOTS: usize = 4;
 
 #[repr(C)]
@@ -41,13 +41,13 @@ struct Unmapped {
     mappings: u64,
 }
 
-/// Oldest first; slots empty from the front.
+/// The frames in flight at an address, oldest first; slots empty from the front.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct InFlight {
     slots: [Unmapped; SLOTS],
-    /// Several frames have been in flight here since the entry was made: which of them an arrival left is a guess,
-    /// also for the last one.
+    /// 1: several frames have been in flight here since the entry was made. The old frame of each arrival is then a
+    /// guess, even of the last one.
     contested: u64,
 }
 
@@ -128,7 +128,7 @@ fn remember(addr: u64, pfn: u64) {
     let found = unsafe { &mut *found };
     let slots = &mut found.slots;
     if slots[0].at < task.began() {
-        // Left over: what was unmapped there in an earlier call never came back (munmap, exit).
+        // Left over: the frames unmapped there in an earlier call never came back (munmap, exit).
         *slots = [fresh, FREE, FREE, FREE];
         found.contested = 0;
         return;
@@ -147,7 +147,7 @@ fn remember(addr: u64, pfn: u64) {
         i += 1;
     }
     found.contested = 1;
-    // Its restore will find no start, or another's.
+    // The restore of this mapping will find no start, or that of another.
 }
 
 #[inline(always)]
@@ -178,7 +178,7 @@ fn restored(addr: u64, new_pfn: u64, order: u32, thps: u64) {
         return;
     }
 
-    // The same frame again: a move that failed was undone.
+    // The same frame is restored: a move that failed was undone.
     let mut undone = false;
     let mut at = 0;
     while at < SLOTS {
@@ -216,8 +216,8 @@ fn restored(addr: u64, new_pfn: u64, order: u32, thps: u64) {
     let wanted = filter::wants_order(order as u8)
         && filter::wants_address(addr, pages as u32)
         && filter::wants_frames(old.pfn, new_pfn);
-    // A page of several mappings comes once for each: new frames already in the extent are not counted again. The
-    // first mapping that is wanted makes it one that is reported.
+    // A page with several mappings is restored once for each: new frames already in the extent are not counted again.
+    // The first wanted mapping makes the page count as reported.
     let [first, end] = call.frames;
     let mut is_first = new_pfn < first || new_pfn >= end;
     if is_first {

@@ -12,8 +12,8 @@ use crate::{
     kernel::{self, config},
 };
 
-/// `PAGE_MAPPING_FLAGS`, include/linux/page-flags.h: one is set in the mapping of a folio that is of no file (anonymous,
-/// KSM, or movable by a driver).
+/// `PAGE_MAPPING_FLAGS`, include/linux/page-flags.h: at least one is set in the mapping of a folio that belongs to no
+/// file (anonymous, KSM, or movable by a driver).
 const NO_FILE: u64 = 3;
 
 #[repr(C)]
@@ -24,12 +24,12 @@ struct FileKey {
     pad: u32,
 }
 
-/// Where a name was read: an inode number may be used again, and a renamed file keeps its dentry.
+/// Identifies a name: an inode number may be used again, and a renamed file keeps its dentry.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq)]
 struct Name {
     alias: u64,
-    /// `d_name.hash_len`: of the name and of the directory (`hash_name`, fs/namei.c).
+    /// `d_name.hash_len`: the hash of the name and the directory (`hash_name`, fs/namei.c).
     hash: u64,
 }
 
@@ -37,7 +37,7 @@ struct Name {
 #[btf_map]
 static NAMED: LruHashMap<FileKey, Name, 4096> = LruHashMap::new();
 
-/// The file of a folio that is locked and has moved. Only page cache is looked at, and only where it will be reported.
+/// The file of a folio that is locked and has moved. Only page cache is examined, and only if it will be reported.
 #[inline(always)]
 pub fn file_of(folio: u64) -> File {
     if !filter::wants_unowned() {
@@ -53,7 +53,7 @@ pub fn file_of(folio: u64) -> File {
     }
 }
 
-/// The folio in hand of a call is done with: books it, and reports it where none of its mappings was restored.
+/// Counts the folio in hand of a call, which is finished, and reports it if none of its mappings was restored.
 #[inline(always)]
 pub fn finish_folio(call: &mut Call) {
     if let Some(folio) = call.finish_folio()
@@ -63,8 +63,8 @@ pub fn finish_folio(call: &mut Call) {
     }
 }
 
-/// Reports a folio none of whose mappings was restored; false: it is filtered out. A function of its own: several programs
-/// end with it, and its events would not fit on their stacks beside theirs.
+/// Reports a folio without a restored mapping; false: it is filtered out. It is not inlined: several programs end with
+/// it, and its events would not fit on their stacks beside theirs.
 #[inline(never)]
 fn report(folio: &Folio, reason: u8) -> bool {
     let (old_pfn, new_pfn) = (kernel::folio_pfn(folio.src), kernel::folio_pfn(folio.dst));
@@ -100,7 +100,7 @@ fn report(folio: &Folio, reason: u8) -> bool {
     true
 }
 
-/// Sends the file's name when it comes up first, or is another one.
+/// Sends the file's name if it is new or has changed.
 #[inline(always)]
 fn name(inode: u64, dev: u32, ino: u64) {
     let alias: u64 = kernel::read(inode, config!(inode_dentry));
@@ -113,7 +113,7 @@ fn name(inode: u64, dev: u32, ino: u64) {
         alias,
         hash: kernel::read(dentry, config!(dentry_hash)),
     };
-    // SAFETY: a value of the map; what is torn by another CPU differs, and the name is sent once more.
+    // SAFETY: a value of the map; a value torn by another CPU differs, and the name is sent once more.
     if NAMED.get_ptr(key).is_some_and(|known| unsafe { *known } == name) {
         return;
     }

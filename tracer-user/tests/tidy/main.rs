@@ -43,9 +43,6 @@ const BPF_ROOMS: &[&str] = &[
 /// Violations that are still to be mended, as the checks print them. One that is mended is taken off this list.
 const KNOWN: &[&str] = &[];
 
-/// Folders whose comments have not been rewritten as sentences yet.
-const FRAGMENTS: [&str; 2] = ["tracer-common/", "tracer-ebpf/"];
-
 /// The only file under tests/ that imports the product's library.
 const PRODUCT: &str = "tests/src/product.rs";
 
@@ -111,15 +108,7 @@ fn names_say_what_a_file_is() {
 
 #[test]
 fn comments_are_sentences() {
-    let found = fragments(&tree());
-    let is_new = |path: &&String| !FRAGMENTS.iter().any(|folder| path.starts_with(folder));
-    assert_tidy("fragment", found.iter().filter(is_new).cloned());
-    for folder in FRAGMENTS {
-        assert!(
-            found.iter().any(|path| path.starts_with(folder)),
-            "{folder} has none any more"
-        );
-    }
+    assert_tidy("fragment", fragments(&tree()));
 }
 
 #[test]
