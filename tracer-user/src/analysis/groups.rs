@@ -445,7 +445,7 @@ mod tests {
                 for moved in moves {
                     tables.add(moved, &run);
                     let begins = folios.pages(moved) > 0;
-                    let thread = moved.actor.as_ref().map(|actor| actor.tid);
+                    let thread = moved.thread();
                     if moved.nth.is_none() {
                         numbers.remove(&thread);
                     } else if begins || !numbers.contains_key(&thread) {

@@ -7,7 +7,7 @@ use crate::{
     event::{residence::Residence, task::Task},
     kernel::names::Reason,
     proc::{kpage::PageFlags, maps::Vma},
-    units::{Nanos, NodeId, Order, Pfn, VirtAddr},
+    units::{Nanos, NodeId, Order, Pfn, Tid, VirtAddr},
 };
 
 /// A range of neighbouring pages in one VMA, of one folio before or after, that went to other frames.
@@ -58,6 +58,12 @@ pub struct Move {
 }
 
 impl Move {
+    /// The thread that moved it, if that is known.
+    #[must_use]
+    pub fn thread(&self) -> Option<Tid> {
+        self.actor.as_ref().map(|actor| actor.tid)
+    }
+
     /// The places of the page before and after.
     #[must_use]
     pub fn residences(&self) -> (Residence, Residence) {

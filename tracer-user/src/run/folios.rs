@@ -37,7 +37,7 @@ impl Folios {
         if nth > 1 {
             return 0;
         }
-        let by = (moved.at, moved.cpu, moved.actor.as_ref().map(|actor| actor.tid));
+        let by = (moved.at, moved.cpu, moved.thread());
         let end = moved.vaddr.plus_pages(moved.pages);
         if let Some(last) = &mut self.last
             && (last.by, last.end) == (by, moved.vaddr)

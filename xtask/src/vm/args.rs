@@ -18,56 +18,67 @@ const MATRIX: [(&str, Needed); 5] = [
     ("debian:7.3-cloud@experimental", Needed::No),
 ];
 
-/// The topics that a run of the required kernels leaves to each of them, in the order of [`MATRIX`]. Both kernels have the
-/// truth suite, and one of them each other topic that depends on the kernel. The rest runs on the machine itself, and in a
-/// run of all kernels: repeated here, it would take a slow machine beyond 50 minutes.
-pub const REQUIRED: [&[&str]; 2] = [
-    &[
-        "harness/",
-        "doctor/",
-        "moves/",
-        "kinds/",
-        "reasons/",
-        "unmapped/",
-        "failure/",
-        "compaction/",
-        "books/",
-        "cli/",
-        "command/",
-        "ending/",
-    ],
-    &[
-        "harness/",
-        "doctor/",
-        "moves/",
-        "kinds/",
-        "reasons/",
-        "unmapped/",
-        "churn/",
-        "outside/",
-        "failure/",
-        "compaction/",
-        "filters/",
-        "books/",
-        "pages/",
-    ],
+/// The topics that do not run on every kernel of the matrix, or not on both that CI requires.
+///
+/// Both required kernels have most of the truth suite, and one of them each other topic here. Topics that are not listed run
+/// on the machine itself, and on the required kernels in a run of all kernels: repeated in CI, they would take a slow
+/// machine beyond 50 minutes.
+pub const TOPICS: [Topic; 16] = [
+    Topic::new("harness/", [true, true]),
+    Topic::new("doctor/", [true, true]).of_kernels(),
+    Topic::new("moves/", [true, true]).of_truth(),
+    Topic::new("kinds/", [true, true]).of_truth(),
+    Topic::new("reasons/", [true, true]).of_truth(),
+    Topic::new("unmapped/", [true, true]).of_truth(),
+    Topic::new("churn/", [false, true]).of_truth(),
+    Topic::new("outside/", [false, true]).of_truth(),
+    Topic::new("failure/", [true, true]).of_truth(),
+    Topic::new("compaction/", [true, true]).of_truth(),
+    Topic::new("filters/", [false, true]).of_kernels(),
+    Topic::new("books/", [true, true]).of_kernels(),
+    Topic::new("cli/", [true, false]),
+    Topic::new("command/", [true, false]),
+    Topic::new("ending/", [true, false]),
+    Topic::new("pages/", [false, true]),
 ];
 
-/// The topics that depend on the kernel. If no test is named, the kernels that CI does not require run only these, with
-/// the same command line for all.
-pub const OF_KERNELS: [&str; 11] = [
-    "doctor/",
-    "moves/",
-    "kinds/",
-    "reasons/",
-    "unmapped/",
-    "churn/",
-    "outside/",
-    "failure/",
-    "compaction/",
-    "filters/",
-    "books/",
-];
+/// The cases of a file of `tests/src/cases/`.
+pub struct Topic {
+    /// The begin of the cases' names.
+    pub name: &'static str,
+    /// Whether each required kernel runs it in CI, in the order of [`MATRIX`].
+    pub required: [bool; 2],
+    /// It depends on the kernel. If no test is named, the kernels that CI does not require run only such topics.
+    pub of_kernels: bool,
+    /// Its cases compare tracer's reports with the facts of a workload.
+    pub of_truth: bool,
+}
+
+impl Topic {
+    const fn new(name: &'static str, required: [bool; 2]) -> Self {
+        Self {
+            name,
+            required,
+            of_kernels: false,
+            of_truth: false,
+        }
+    }
+
+    const fn of_kernels(self) -> Self {
+        Self {
+            of_kernels: true,
+            ..self
+        }
+    }
+
+    /// A topic of the truth depends on the kernel, too.
+    const fn of_truth(self) -> Self {
+        Self {
+            of_truth: true,
+            ..self.of_kernels()
+        }
+    }
+}
 
 /// Whether a run fails without a kernel.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::args::{Args, Needed, OF_KERNELS, REQUIRED};
+use super::args::{Args, Needed, TOPICS, Topic};
 use super::initramfs;
 use super::kernels::{self, Kernel, Spec};
 use super::qemu::{self, Machine, Outputs};
@@ -27,7 +27,7 @@ pub struct Lab {
     /// Kernels that are not available, with the reasons.
     pub missing: Vec<(Spec, Needed, String)>,
     /// The topics of kernels that do not run all of them, by the kernels' names.
-    narrowed: BTreeMap<String, &'static [&'static str]>,
+    narrowed: BTreeMap<String, Vec<String>>,
     /// The VMs that the chosen tests need for each kernel.
     pub shapes: Vec<Shape>,
     scratch: cache::Scratch,
@@ -59,13 +59,18 @@ impl Lab {
                     let out = File::create(&image).with_context(|| format!("create {}", image.display()))?;
                     initramfs::write(BufWriter::new(out), &tests, &tracer, &kernel.modules)
                         .context("write the initramfs")?;
-                    let topics = match needed {
-                        Needed::No => Some(&OF_KERNELS[..]),
-                        Needed::InCi if args.required => REQUIRED.get(number).copied(),
-                        Needed::InCi | Needed::Yes => None,
+                    let narrows = match needed {
+                        Needed::No => true,
+                        Needed::InCi => args.required,
+                        Needed::Yes => false,
                     };
-                    if let Some(topics) = topics.filter(|_| args.names.is_empty()) {
-                        lab.narrowed.insert(kernel.name.clone(), topics);
+                    let runs = |topic: &&Topic| match needed {
+                        Needed::No => topic.of_kernels,
+                        Needed::InCi | Needed::Yes => topic.required.get(number) == Some(&true),
+                    };
+                    if narrows && args.names.is_empty() {
+                        let topics = TOPICS.iter().filter(runs).map(|topic| topic.name.to_owned());
+                        lab.narrowed.insert(kernel.name.clone(), topics.collect());
                     }
                     lab.kernels.push(kernel);
                 }
@@ -96,11 +101,8 @@ impl Lab {
         let mut run = Run::new(&kernel.name, &dir, print);
         let started = Instant::now();
         let image = image_for(kernel, &self.scratch);
-        let names = self.narrowed.get(&kernel.name).map_or_else(
-            || args.names.clone(),
-            |topics| topics.iter().map(|&topic| topic.to_owned()).collect(),
-        );
-        if let Err(error) = boot(args, kernel, shape, &names, &image, &dir, |message| run.take(message)) {
+        let names = self.narrowed.get(&kernel.name).unwrap_or(&args.names);
+        if let Err(error) = boot(args, kernel, shape, names, &image, &dir, |message| run.take(message)) {
             run.fail(
                 &format!("(the {} VM)", shape.name()),
                 started.elapsed(),

@@ -4,20 +4,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use super::args::TOPICS;
 use super::results::Ended;
 use crate::results::tally::Verdict;
 
-/// The topics (files of `tests/src/cases/`) whose cases compare tracer's reports with the facts of a workload.
-const TRUTH: [&str; 8] = [
-    "moves/",
-    "kinds/",
-    "reasons/",
-    "unmapped/",
-    "churn/",
-    "outside/",
-    "failure/",
-    "compaction/",
-];
 /// The end of a case's name if it uses the tracepoint backend.
 const TRACEPOINT: &str = "_tracepoint";
 const NOT_RUN: &str = "its VM did not come that far";
@@ -76,7 +66,11 @@ fn rows(columns: &[Column]) -> Vec<&str> {
     let mut rows: Vec<&str> = Vec::new();
     for ended in columns.iter().flat_map(|column| &column.ended) {
         let name = ended.name.as_str();
-        if TRUTH.iter().any(|topic| name.starts_with(topic)) && !rows.contains(&name) {
+        if TOPICS
+            .iter()
+            .any(|topic| topic.of_truth && name.starts_with(topic.name))
+            && !rows.contains(&name)
+        {
             rows.push(name);
         }
     }

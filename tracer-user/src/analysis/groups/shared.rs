@@ -32,7 +32,7 @@ impl Shared {
     /// The folio of this move.
     pub fn folio(&mut self, moved: &Move) -> &mut Counted {
         let pages = self.folios.pages(moved);
-        let thread = moved.actor.as_ref().map(|actor| actor.tid);
+        let thread = moved.thread();
         if self.current.0 != thread {
             self.turn_to(thread);
         }

@@ -7,7 +7,7 @@ use super::{Layout, mover, nodes, owners, place, reason};
 use crate::{
     event::{Move, OwnerSource, Residence, Verdict},
     render::quantity::{Duration, PageSize},
-    units::{Nanos, Order, Pfn, Tid, VirtAddr},
+    units::{Nanos, Order, Pfn, VirtAddr},
 };
 
 /// A row holds at most this number of mappings of one folio; a folio with more has several rows.
@@ -51,7 +51,7 @@ impl Mapping {
             && first.ambiguous == moved.ambiguous
             && first.reason == moved.reason
             && (first.old_node, first.new_node) == (moved.old_node, moved.new_node)
-            && tid(first) == tid(moved)
+            && first.thread() == moved.thread()
             && first.owner_source == moved.owner_source
             && first.owner.as_ref().map(|owner| owner.tgid) == moved.owner.as_ref().map(|owner| owner.tgid)
             && first.vma.as_ref().map(|vma| vma.start) == moved.vma.as_ref().map(|vma| vma.start);
@@ -68,10 +68,6 @@ impl Mapping {
             Side::Below => (self.start, self.old_pfn, self.new_pfn) = (next.start, next.old_pfn, next.new_pfn),
         }
     }
-}
-
-fn tid(moved: &Move) -> Option<Tid> {
-    moved.actor.as_ref().map(|actor| actor.tid)
 }
 
 /// Moves shown as one row: neighbouring folios, each with all its mappings.
@@ -123,7 +119,7 @@ impl Row {
             && (moved.pages, moved.order) == (first.pages, first.order)
             && (moved.verdict, moved.ambiguous) == (first.verdict, first.ambiguous)
             && moved.reason == first.reason
-            && tid(moved) == tid(first)
+            && moved.thread() == first.thread()
             // The first mapping of a folio begins a move.
             && moved.nth != Some(1);
         if same {
