@@ -14,7 +14,7 @@ use super::args::{Args, Needed, TOPICS, Topic};
 use super::initramfs;
 use super::kernels::{self, Kernel, Spec};
 use super::qemu::{self, Machine, Outputs};
-use super::results::{Results, Run};
+use super::results::{GuestReport, Results};
 use super::shape::Shape;
 use super::watch::{self, Limits};
 use crate::host::{cache, process, programs};
@@ -98,18 +98,18 @@ impl Lab {
     /// Runs one VM, whose files get a directory of that name. Any problem counts as a failed test, too.
     pub fn run(&self, args: &Args, kernel: &Kernel, shape: Shape, name: &str, print: &dyn Fn(&str)) -> Results {
         let dir = args.keep.as_deref().unwrap_or(self.scratch.path()).join(name);
-        let mut run = Run::new(&kernel.name, &dir, print);
+        let mut report = GuestReport::new(&kernel.name, &dir, print);
         let started = Instant::now();
         let image = image_for(kernel, &self.scratch);
         let names = self.narrowed.get(&kernel.name).unwrap_or(&args.names);
-        if let Err(error) = boot(args, kernel, shape, names, &image, &dir, |message| run.take(message)) {
-            run.fail(
+        if let Err(error) = boot(args, kernel, shape, names, &image, &dir, |message| report.take(message)) {
+            report.fail(
                 &format!("(the {} VM)", shape.name()),
                 started.elapsed(),
                 &format!("{error:#}"),
             );
         }
-        run.finish()
+        report.finish()
     }
 }
 
