@@ -9,7 +9,7 @@ use anyhow::{Result, bail, ensure};
 use crate::case::{Case, Env, Needs, Outcome};
 use crate::cases::moves::ensure_same;
 use crate::tracer::lines::MoveLine;
-use crate::tracer::trace::Tracing;
+use crate::tracer::trace::{Trace, Tracing};
 use crate::truth::{Report, Reports};
 use crate::worker::Worker;
 use crate::workloads::mover::{MTHP, mthp_order};
@@ -190,11 +190,9 @@ pub fn check(env: &Env, scenario: &Scenario, backend: &str) -> Result<Outcome> {
         worker.pid()
     };
     let tracing = Tracing::start(&env.tracer, &["-p", &pid.to_string(), "--backend", backend])?;
-    worker.send("mark")?;
-    worker.read_line(SOON)?;
+    worker.mark(SOON)?;
     let asked = Instant::now();
-    worker.send("move")?;
-    let truth = Reports::parse(&worker.read_line(SOON)?)?;
+    let truth = Reports::parse(&worker.request("move", SOON)?)?;
     let took = asked.elapsed();
     let trace = tracing.finish()?;
     let truth = if scenario.of_youngest {
@@ -317,12 +315,9 @@ fn again(env: &Env, call: &str, moves: u64, backend: &str) -> Result<Outcome> {
     let mut worker = Worker::spawn("mover", &["shared_by_six", call, "1"])?;
     worker.wait_ready(SOON)?;
     let pid = worker.youngest_child()?;
-    let tracing = Tracing::start(&env.tracer, &["-p", &pid.to_string(), "--backend", backend])?;
-    worker.send("mark")?;
-    worker.read_line(SOON)?;
-    worker.send("move")?;
-    let truth = Reports::parse(&worker.read_line(SOON)?)?.only_of(pid)?;
-    let trace = tracing.finish()?;
+    let args = ["-p", &pid.to_string(), "--backend", backend];
+    let (truth, trace) = Trace::during(&env.tracer, &args, &mut worker, "move", SOON)?;
+    let truth = truth.only_of(pid)?;
     let [(_, report)] = &truth.0[..] else {
         bail!("one process was expected")
     };
@@ -350,15 +345,8 @@ fn ring_overflow(env: &Env) -> Result<Outcome> {
     let mut worker = Worker::spawn("mover", &["base", "move_pages", "8"])?;
     let pid = worker.pid();
     worker.wait_ready(SOON)?;
-    let tracing = Tracing::start(
-        &env.tracer,
-        &["-p", &pid.to_string(), "--ring-size", "4K", "--backend", "exact"],
-    )?;
-    worker.send("mark")?;
-    worker.read_line(SOON)?;
-    worker.send("move")?;
-    let truth = Reports::parse(&worker.read_line(SOON)?)?;
-    let trace = tracing.finish()?;
+    let args = ["-p", &pid.to_string(), "--ring-size", "4K", "--backend", "exact"];
+    let (truth, trace) = Trace::during(&env.tracer, &args, &mut worker, "move", SOON)?;
     let [(_, truth)] = &truth.0[..] else {
         bail!("one process was expected")
     };
