@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, memfd_create};
+use tracer_tests_report::shape::Shape;
 
 use crate::case::{Case, Env, Needs, Outcome};
 use crate::cases::kinds::ensure_one_first;
 use crate::cases::moves::{balance_eagerly, ensure_same};
-use crate::here::Shape;
 use crate::machine::memory::Memory;
 use crate::machine::numa;
 use crate::tracer::lines::{Check, MoveLine};

@@ -4,10 +4,10 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
+use tracer_tests_report::shape::Shape;
 
 use crate::case::{Case, Env, Needs, Outcome};
 use crate::cases::kinds::{Moving, Scenario, check};
-use crate::here::Shape;
 
 /// Fewer moves than this prove little, if the kernel decides the number.
 const ENOUGH: Moving = Moving::AtLeast(256);

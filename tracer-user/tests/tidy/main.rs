@@ -48,6 +48,7 @@ const CRATES: &[&str] = &[
     "tracer-user/src",
     "xtask/src",
     "tests/src",
+    "tests/report/src",
 ];
 
 /// The folders of the product's crates.

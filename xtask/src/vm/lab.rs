@@ -9,17 +9,17 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use tracer_tests_report::read::Message;
+use tracer_tests_report::shape::Shape;
+use tracer_tests_report::tally::Tally;
 
 use super::args::{Args, Needed, TOPICS, Topic};
 use super::initramfs;
 use super::kernels::{self, Kernel, Spec};
 use super::qemu::{self, Machine, Outputs};
 use super::results::{GuestReport, Results};
-use super::shape::Shape;
 use super::watch::{self, Limits};
 use crate::host::{cache, process, programs};
-use crate::results::report::Message;
-use crate::results::tally::Tally;
 
 /// The parts of VMs.
 pub struct Lab {

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::results::report::{Message, result_line};
-use crate::results::tally::{Tally, Verdict};
+use tracer_tests_report::read::Message;
+use tracer_tests_report::tally::{Tally, Verdict, result_line};
 
 /// The results of one VM's tests.
 #[derive(Default)]
