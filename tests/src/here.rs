@@ -3,36 +3,7 @@
 
 use std::fs;
 
-/// The shape of a VM. `cargo xtask vm` boots one VM for each shape that the chosen cases need; `xtask/src/vm/shape.rs`
-/// describes the shapes under the same names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
-    /// As given on the command line of `cargo xtask vm`; by default two nodes with a CPU each.
-    Plain,
-    /// The upper part of each node is ZONE_MOVABLE.
-    Movable,
-    /// Node 1 is slower and has no CPU; it starts at 4 GiB and has more than 2 GiB.
-    Tiered,
-}
-
-impl Shape {
-    pub const ALL: [Self; 3] = [Self::Plain, Self::Movable, Self::Tiered];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Plain => "plain",
-            Self::Movable => "movable",
-            Self::Tiered => "tiered",
-        }
-    }
-
-    /// The shape of this VM, by `tracer.shape=` on the kernel's command line.
-    fn of_this_vm() -> Option<Self> {
-        let cmdline = fs::read_to_string("/proc/cmdline").ok()?;
-        let name = option(&cmdline, "tracer.shape")?;
-        Self::ALL.into_iter().find(|shape| shape.name() == name)
-    }
-}
+use tracer_tests_report::shape::Shape;
 
 /// PID 1 sets this for all other processes.
 pub const IN_VM: &str = "TRACER_TESTS_IN_VM";
@@ -51,12 +22,18 @@ impl Here {
         let in_vm = std::env::var_os(IN_VM).is_some();
         Self {
             in_vm,
-            shape: in_vm.then(Shape::of_this_vm).flatten().unwrap_or(Shape::Plain),
+            shape: in_vm.then(shape_of_this_vm).flatten().unwrap_or(Shape::Plain),
             root: rustix::process::geteuid().is_root(),
             nodes: nodes_with_memory(),
             release: rustix::system::uname().release().to_string_lossy().into_owned(),
         }
     }
+}
+
+/// The shape of this VM, by `tracer.shape=` on the kernel's command line.
+fn shape_of_this_vm() -> Option<Shape> {
+    let cmdline = fs::read_to_string("/proc/cmdline").ok()?;
+    option(&cmdline, "tracer.shape")?.parse().ok()
 }
 
 /// The number of nodes with memory. A kernel without NUMA has no such file, and one node. `has_memory`:

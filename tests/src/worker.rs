@@ -65,6 +65,23 @@ impl Worker {
         writeln!(stdin, "{line}").with_context(|| format!("send {line:?} to workload {}", self.name))
     }
 
+    /// Sends the workload its next order, and returns the answer.
+    pub fn request(&mut self, order: &str, timeout: Duration) -> Result<String> {
+        self.send(order)?;
+        self.read_line(timeout)
+    }
+
+    /// Makes the workload record the frames of its pages, with which its next report compares.
+    pub fn mark(&mut self, timeout: Duration) -> Result<()> {
+        let line = self.request("mark", timeout)?;
+        ensure!(
+            line == "marked",
+            "workload {} said {line:?} instead of marked",
+            self.name
+        );
+        Ok(())
+    }
+
     /// The workload's next line, without its newline.
     pub fn read_line(&mut self, timeout: Duration) -> Result<String> {
         match self.lines.recv_timeout(timeout) {

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
+use tracer_tests_report::tally::Tally;
 
 use crate::host::{cache, process};
-use crate::results::tally::Tally;
 
 /// The version that reads the lock files of the cargo in use.
 const VERSION: &str = "0.20.2";

@@ -10,10 +10,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Error, Result, bail, ensure};
+use tracer_tests_report::tally::{Tally, Verdict};
 
 use crate::host::apt::{self, Apt};
 use crate::host::{cache, process};
-use crate::results::tally::{Tally, Verdict};
 
 #[path = "../../tracer-user/bpf/digest.rs"]
 pub mod digest;
@@ -433,7 +433,7 @@ mod tests {
         assert!(without_hashes(Vec::new()).is_empty());
     }
     use super::{Record, compare};
-    use crate::results::tally::Verdict;
+    use tracer_tests_report::tally::Verdict;
 
     fn record(compiler: &str, object: &str) -> Record {
         Record {

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
+use tracer_tests_report::tally::{Tally, Verdict};
 
 use crate::host::programs::{self, Programs};
 use crate::host::{apt, cache, process};
-use crate::results::tally::{Tally, Verdict};
 
 /// The packages that are installed. Each has a function of its name in tests/python/read_exports.py.
 const READERS: [(&str, &str); 6] = [

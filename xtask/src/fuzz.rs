@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result};
+use tracer_tests_report::tally::{Tally, Verdict};
 
 use crate::host::{apt, cache, process};
-use crate::results::tally::{Tally, Verdict};
 
 /// Compiles the fuzzer's coverage into the project's code. cargo-fuzz passes the same to rustc, except for unstable
 /// flags.

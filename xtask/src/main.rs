@@ -13,7 +13,6 @@ mod ebpf;
 mod exports;
 mod fuzz;
 mod host;
-mod results;
 mod test;
 mod vm;
 

@@ -7,10 +7,10 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
+use tracer_tests_report::read::{Message, Reader};
+use tracer_tests_report::tally::{Tally, Verdict};
 
 use crate::host::{cache, process, programs};
-use crate::results::report::{Message, Reader};
-use crate::results::tally::{Tally, Verdict};
 use crate::{deny, ebpf, exports, fuzz, vm};
 
 /// Each reader is given made-up bytes for this long.
@@ -184,7 +184,7 @@ fn end_to_end() -> Result<Tally> {
 
     let mut reader = Reader::default();
     reader.feed(&fs::read(&report).context("read the report")?);
-    while let Some(message) = reader.next()? {
+    while let Some(message) = reader.message()? {
         if let Message::Closing { tally } = message {
             return Ok(tally);
         }

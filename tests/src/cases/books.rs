@@ -10,16 +10,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, memfd_create};
+use tracer_tests_report::shape::Shape;
 
 use crate::case::{Case, Env, Needs, Outcome};
 use crate::cases::kinds::ensure_one_first;
 use crate::cases::moves::{balance_eagerly, ensure_same};
-use crate::here::Shape;
 use crate::machine::memory::Memory;
 use crate::machine::numa;
 use crate::tracer::lines::{Check, MoveLine};
 use crate::tracer::trace::{Trace, Tracing};
-use crate::truth::{Report, Reports, vmstat};
+use crate::truth::{Report, vmstat};
 use crate::worker::Worker;
 use crate::workloads::zram;
 
@@ -105,8 +105,7 @@ fn everything_at_once(env: &Env) -> Result<bool> {
     punched.wait_ready(SOON)?;
     let tracing = Tracing::start(&env.tracer, &["-a", "--strict", "--backend", "exact"])?;
     for worker in movers.iter_mut().chain([&mut balanced]) {
-        worker.send("mark")?;
-        worker.read_line(SOON)?;
+        worker.mark(SOON)?;
     }
     balance_eagerly()?;
     let moved = move_at_once(&mut movers, &mut balanced);
@@ -288,12 +287,8 @@ fn shared_by_eleven(env: &Env) -> Result<Outcome> {
         worker.wait_ready(SOON)?;
         let youngest = worker.youngest_child()?.to_string();
         let of: &[&str] = if everybody { &["-a"] } else { &["-p", &youngest] };
-        let tracing = Tracing::start(&env.tracer, &[of, &["--backend", "tracepoint"]].concat())?;
-        worker.send("mark")?;
-        worker.read_line(SOON)?;
-        worker.send("move")?;
-        let truth = Reports::parse(&worker.read_line(SOON)?)?;
-        let trace = tracing.finish()?;
+        let args = [of, &["--backend", "tracepoint"]].concat();
+        let (truth, trace) = Trace::during(&env.tracer, &args, &mut worker, "move", SOON)?;
         worker.exit(SOON)?;
         ensure!(truth.0.len() == 11, "{} processes map the pages", truth.0.len());
         let moves = truth.0.iter().flat_map(|(_, report)| report.moves.0.values());
@@ -329,12 +324,8 @@ fn shared_by_eleven(env: &Env) -> Result<Outcome> {
 fn pinned(env: &Env) -> Result<Outcome> {
     let mut worker = Worker::spawn("mover", &["base", "move_pinned", "0"])?;
     worker.wait_ready(SOON)?;
-    let tracing = Tracing::start(&env.tracer, &["-a", "--strict", "--backend", "exact"])?;
-    worker.send("mark")?;
-    worker.read_line(SOON)?;
-    worker.send("move")?;
-    worker.read_line(SOON)?;
-    let trace = tracing.finish()?;
+    let args = ["-a", "--strict", "--backend", "exact"];
+    let (_, trace) = Trace::during(&env.tracer, &args, &mut worker, "move", SOON)?;
     trace.ensure_exact_books()?;
     let failed = find(&trace.summary.books.checks, "pgmigrate_fail")?;
     ensure!(failed.kernel >= 16 && failed.difference == 0, "{failed:?}");
@@ -391,8 +382,7 @@ fn zram(env: &Env) -> Result<Outcome> {
     let pid = worker.pid();
     worker.wait_ready(SOON)?;
     let tracing = Tracing::start(&env.tracer, &["-a", "--strict", "--backend", "exact"])?;
-    worker.send("offline")?;
-    let truth = Report::parse(&worker.read_line(SOON)?)?;
+    let truth = Report::parse(&worker.request("offline", SOON)?)?;
     let trace = tracing.finish()?;
     worker.exit(SOON)?;
     ensure_same(&trace, pid, &truth)?;

@@ -168,8 +168,7 @@ fn churn_once(env: &Env, scratch: &Path, one_tree: bool, ordeal: &Ordeal) -> Res
     let pid = worker.pid().to_string();
     let target: &[&str] = if one_tree { &["-p", &pid] } else { &["-a"] };
     let tracing = Tracing::start(&env.tracer, &[target, &["--backend", ordeal.backend]].concat())?;
-    worker.send("go")?;
-    let answer = worker.read_line(LONG)?;
+    let answer = worker.request("go", LONG)?;
     let families: Result<Vec<u32>, _> = answer.split(' ').map(str::parse).collect();
     let mut others = families.with_context(|| format!("no process numbers: {answer:?}"))?;
     others.push(worker.pid());
@@ -233,12 +232,10 @@ fn exiting(env: &Env, asked: Asked, heir: &[&str], backend: &str) -> Result<Outc
         Asked::Heir => &["--comm", "heir"],
     };
     let tracing = Tracing::start(&env.tracer, &[target, &["--backend", backend]].concat())?;
-    worker.send("move")?;
-    let half = worker.read_line(SOON)?;
+    let half = worker.request("move", SOON)?;
     ensure!(half == "half", "{half}");
     thread::sleep(ASKING);
-    worker.send("end")?;
-    let truth = Report::parse(&worker.read_line(SOON)?)?;
+    let truth = Report::parse(&worker.request("end", SOON)?)?;
     let trace = tracing.finish()?;
     let pages = truth.range().step_by(rustix::param::page_size()).count();
     ensure!(

@@ -185,15 +185,13 @@ fn proactive(env: &Env, backend: &str) -> Result<bool> {
     worker.wait_ready(SOON)?;
     // The workload's requests for huge pages have woken kcompactd.
     settle()?;
-    worker.send("mark")?;
-    worker.read_line(SOON)?;
+    worker.mark(SOON)?;
     let marked = now();
     proactiveness.change("100")?;
     thread::sleep(MENDING);
     proactiveness.change("0")?;
     settle()?;
-    worker.send("look")?;
-    let truth = Report::parse(&worker.read_line(SOON)?)?;
+    let truth = Report::parse(&worker.request("look", SOON)?)?;
     let mut trace = tracing.finish()?;
     let pid = worker.pid();
     worker.exit(SOON)?;

@@ -9,7 +9,7 @@ use anyhow::{Result, bail, ensure};
 use crate::case::{Case, Env, Needs, Outcome};
 use crate::cases::moves::ensure_same;
 use crate::tracer::lines::MoveLine;
-use crate::tracer::trace::Tracing;
+use crate::tracer::trace::{Trace, Tracing};
 use crate::truth::{Report, Reports};
 use crate::worker::Worker;
 use crate::workloads::mover::{MTHP, mthp_order};
@@ -18,7 +18,7 @@ const SOON: Duration = Duration::from_mins(1);
 const NEEDS: Needs = Needs { nodes: 2, ..Needs::VM };
 
 /// The pages, the call that moves them, and the expected events.
-pub struct Kind {
+pub struct Scenario {
     pub pages: &'static str,
     pub call: &'static str,
     pub mib: usize,
@@ -56,7 +56,7 @@ impl Moving {
     }
 }
 
-impl Kind {
+impl Scenario {
     pub const BASE: Self = Self {
         pages: "base",
         call: "move_pages",
@@ -107,20 +107,20 @@ pub const AGAIN: &[Case] = &[
 ];
 
 macro_rules! kinds {
-    ($($name:ident: $what:literal, $kind:expr;)*) => {
+    ($($name:ident: $what:literal, $scenario:expr;)*) => {
         pub const CASES: &[Case] = &[
             $(
                 Case {
                     name: concat!("kinds/", stringify!($name)),
                     what: $what,
                     needs: NEEDS,
-                    run: |env| check(env, &$kind, "exact"),
+                    run: |env| check(env, &$scenario, "exact"),
                 },
                 Case {
                     name: concat!("kinds/", stringify!($name), "_tracepoint"),
                     what: concat!($what, ", tracepoint backend"),
                     needs: NEEDS,
-                    run: |env| check(env, &$kind, "tracepoint"),
+                    run: |env| check(env, &$scenario, "tracepoint"),
                 },
             )*
         ];
@@ -128,78 +128,85 @@ macro_rules! kinds {
 }
 
 kinds! {
-    move_pages: "move_pages(2) of base pages", Kind::BASE;
+    move_pages: "move_pages(2) of base pages", Scenario::BASE;
     move_pages_mthp: "move_pages(2) of folios of each order between base pages and huge pages",
-        Kind {
+        Scenario {
             pages: "mthp", mib: 2 * MTHP.len(), order: mthp_order,
-            since: Some(("anonymous folios of such orders came with 6.8", (6, 12))), ..Kind::BASE
+            since: Some(("anonymous folios of such orders came with 6.8", (6, 12))), ..Scenario::BASE
         };
-    move_pages_thp: "move_pages(2) of huge pages", Kind { pages: "thp", order: |_| 9, ..Kind::BASE };
+    move_pages_thp: "move_pages(2) of huge pages", Scenario { pages: "thp", order: |_| 9, ..Scenario::BASE };
     move_pages_pte_mapped_thp: "move_pages(2) of huge pages in three VMAs each",
-        Kind { pages: "pte_mapped_thp", order: |_| 9, runs: 3, ..Kind::BASE };
+        Scenario { pages: "pte_mapped_thp", order: |_| 9, runs: 3, ..Scenario::BASE };
     move_pages_thp_fork_shared: "move_pages(2) of huge pages that two processes share by fork",
-        Kind { pages: "thp_fork_shared", order: |_| 9, runs: 2, ..Kind::BASE };
+        Scenario { pages: "thp_fork_shared", order: |_| 9, runs: 2, ..Scenario::BASE };
     move_pages_thp_file_shared: "move_pages(2) of huge pages of tmpfs that two processes map",
-        Kind { pages: "thp_file_shared", order: |_| 9, runs: 2, ..Kind::BASE };
-    move_pages_hugetlb: "move_pages(2) of hugetlb pages", Kind { pages: "hugetlb", order: |_| 9, ..Kind::BASE };
+        Scenario { pages: "thp_file_shared", order: |_| 9, runs: 2, ..Scenario::BASE };
+    move_pages_hugetlb: "move_pages(2) of hugetlb pages", Scenario { pages: "hugetlb", order: |_| 9, ..Scenario::BASE };
     move_pages_hugetlb_shared: "move_pages(2) of hugetlb pages of a file",
-        Kind { pages: "hugetlb_shared", order: |_| 9, ..Kind::BASE };
+        Scenario { pages: "hugetlb_shared", order: |_| 9, ..Scenario::BASE };
     move_pages_fork_shared: "move_pages(2) of pages that two processes share by fork",
-        Kind { pages: "fork_shared", runs: 2, ..Kind::BASE };
+        Scenario { pages: "fork_shared", runs: 2, ..Scenario::BASE };
     move_pages_one_of_six: "move_pages(2) of pages that six processes share by fork; only the last is requested",
-        Kind { pages: "shared_by_six", mib: 1, of_youngest: true, ..Kind::BASE };
+        Scenario { pages: "shared_by_six", mib: 1, of_youngest: true, ..Scenario::BASE };
     move_pages_file_shared: "move_pages(2) of tmpfs pages that two processes map",
-        Kind { pages: "file_shared", runs: 2, ..Kind::BASE };
+        Scenario { pages: "file_shared", runs: 2, ..Scenario::BASE };
     move_pages_file_twice: "move_pages(2) of tmpfs pages that one process maps twice: a line for each address",
-        Kind { pages: "file_twice", runs: 2, ..Kind::BASE };
+        Scenario { pages: "file_twice", runs: 2, ..Scenario::BASE };
     move_pages_prot_none: "move_pages(2) of pages in a mapping that was made PROT_NONE",
-        Kind {
+        Scenario {
             pages: "prot_none",
             // include/linux/mm.h, `gup_can_follow_protnone`.
-            since: Some(("from 6.1 to 6.5 move_pages finds no page in a PROT_NONE mapping", (6, 12))), ..Kind::BASE
+            since: Some(("from 6.1 to 6.5 move_pages finds no page in a PROT_NONE mapping", (6, 12))), ..Scenario::BASE
         };
-    mbind: "mbind(2)", Kind { call: "mbind", reason: "mempolicy_mbind", ..Kind::BASE };
+    mbind: "mbind(2)", Scenario { call: "mbind", reason: "mempolicy_mbind", ..Scenario::BASE };
     mbind_prot_none: "mbind(2) of pages in a mapping that was made PROT_NONE",
-        Kind { pages: "prot_none", call: "mbind", reason: "mempolicy_mbind", ..Kind::BASE };
+        Scenario { pages: "prot_none", call: "mbind", reason: "mempolicy_mbind", ..Scenario::BASE };
     mbind_thp_prot_none: "the same with huge pages",
-        Kind { pages: "thp_prot_none", order: |_| 9, call: "mbind", reason: "mempolicy_mbind", ..Kind::BASE };
-    migrate_pages: "migrate_pages(2)", Kind { call: "migrate_pages", ..Kind::BASE };
+        Scenario { pages: "thp_prot_none", order: |_| 9, call: "mbind", reason: "mempolicy_mbind", ..Scenario::BASE };
+    migrate_pages: "migrate_pages(2)", Scenario { call: "migrate_pages", ..Scenario::BASE };
     soft_offline: "MADV_SOFT_OFFLINE of base pages",
-        Kind { call: "soft_offline", mib: 1, reason: "memory_failure", nodes: (0, 0), ..Kind::BASE };
+        Scenario { call: "soft_offline", mib: 1, reason: "memory_failure", nodes: (0, 0), ..Scenario::BASE };
     pinned: "pages that are pinned do not move, and no move is reported",
-        Kind { call: "move_pinned", mib: 0, moving: Moving::Exactly(0), ..Kind::BASE };
+        Scenario { call: "move_pinned", mib: 0, moving: Moving::Exactly(0), ..Scenario::BASE };
 }
 
-pub fn check(env: &Env, kind: &Kind, backend: &str) -> Result<Outcome> {
-    if let Some((lack, _)) = kind.since.filter(|(_, first)| env.version() < *first) {
+pub fn check(env: &Env, scenario: &Scenario, backend: &str) -> Result<Outcome> {
+    if let Some((lack, _)) = scenario.since.filter(|(_, first)| env.version() < *first) {
         return Ok(Outcome::NotApplicable(lack.into()));
     }
     let mut worker = Worker::spawn(
         "mover",
-        &[kind.pages, kind.call, &kind.mib.to_string(), &kind.nodes.0.to_string()],
+        &[
+            scenario.pages,
+            scenario.call,
+            &scenario.mib.to_string(),
+            &scenario.nodes.0.to_string(),
+        ],
     )?;
     worker.wait_ready(SOON)?;
-    let pid = if kind.of_youngest {
+    let pid = if scenario.of_youngest {
         worker.youngest_child()?
     } else {
         worker.pid()
     };
     let tracing = Tracing::start(&env.tracer, &["-p", &pid.to_string(), "--backend", backend])?;
-    worker.send("mark")?;
-    worker.read_line(SOON)?;
+    worker.mark(SOON)?;
     let asked = Instant::now();
-    worker.send("move")?;
-    let truth = Reports::parse(&worker.read_line(SOON)?)?;
+    let truth = Reports::parse(&worker.request("move", SOON)?)?;
     let took = asked.elapsed();
     let trace = tracing.finish()?;
-    let truth = if kind.of_youngest { truth.only_of(pid)? } else { truth };
+    let truth = if scenario.of_youngest {
+        truth.only_of(pid)?
+    } else {
+        truth
+    };
     let traced: Vec<u32> = truth.0.iter().map(|(pid, _)| *pid).collect();
     trace.ensure_only(&traced)?;
     for (pid, report) in &truth.0 {
         let pages = ((report.end - report.start) as usize) / rustix::param::page_size();
         let moved = report.moves.len();
         ensure!(
-            kind.moving.fits(moved, pages),
+            scenario.moving.fits(moved, pages),
             "{moved} of {pages} pages of {pid} moved: nothing is proven"
         );
         ensure_same(&trace, *pid, report)?;
@@ -210,8 +217,8 @@ pub fn check(env: &Env, kind: &Kind, backend: &str) -> Result<Outcome> {
             line.reason == "compaction" && actor.starts_with("kcompactd")
         });
         for line in moves {
-            ensure!(line.reason == kind.reason, "reason: {line:?}");
-            match kind.actor {
+            ensure!(line.reason == scenario.reason, "reason: {line:?}");
+            match scenario.actor {
                 None => ensure!(line.actor_pid == worker.pid(), "actor: {line:?}"),
                 Some(start) => {
                     let name = line.actor_comm.as_deref().unwrap_or_default();
@@ -221,7 +228,7 @@ pub fn check(env: &Env, kind: &Kind, backend: &str) -> Result<Outcome> {
             let again = daemons.iter().any(|other| other.vaddr.0 == line.vaddr.0);
             ensure!(line.verdict == "confirmed" || again, "verdict: {line:?}");
             if backend == "exact" {
-                let order = (kind.order)(line.vaddr.0 - report.start);
+                let order = (scenario.order)(line.vaddr.0 - report.start);
                 ensure!(line.order == order, "order, not {order}: {line:?}");
                 ensure!(
                     line.owner_source.as_deref() == Some("kernel"),
@@ -234,7 +241,7 @@ pub fn check(env: &Env, kind: &Kind, backend: &str) -> Result<Outcome> {
                     "blackout, of a move that took {took:?}: {line:?}"
                 );
             }
-            let (from, to) = kind.nodes;
+            let (from, to) = scenario.nodes;
             ensure!(
                 (line.old_node, line.new_node) == (Some(from), Some(to)),
                 "nodes: {line:?}"
@@ -243,8 +250,8 @@ pub fn check(env: &Env, kind: &Kind, backend: &str) -> Result<Outcome> {
     }
     if backend == "exact" {
         trace.ensure_exact_books()?;
-        if !kind.of_youngest {
-            ensure_numbered(&trace.moves, &truth, kind.reason, kind.runs)?;
+        if !scenario.of_youngest {
+            ensure_numbered(&trace.moves, &truth, scenario.reason, scenario.runs)?;
         }
     } else {
         trace.ensure_sound()?;
@@ -308,12 +315,9 @@ fn again(env: &Env, call: &str, moves: u64, backend: &str) -> Result<Outcome> {
     let mut worker = Worker::spawn("mover", &["shared_by_six", call, "1"])?;
     worker.wait_ready(SOON)?;
     let pid = worker.youngest_child()?;
-    let tracing = Tracing::start(&env.tracer, &["-p", &pid.to_string(), "--backend", backend])?;
-    worker.send("mark")?;
-    worker.read_line(SOON)?;
-    worker.send("move")?;
-    let truth = Reports::parse(&worker.read_line(SOON)?)?.only_of(pid)?;
-    let trace = tracing.finish()?;
+    let args = ["-p", &pid.to_string(), "--backend", backend];
+    let (truth, trace) = Trace::during(&env.tracer, &args, &mut worker, "move", SOON)?;
+    let truth = truth.only_of(pid)?;
     let [(_, report)] = &truth.0[..] else {
         bail!("one process was expected")
     };
@@ -341,15 +345,8 @@ fn ring_overflow(env: &Env) -> Result<Outcome> {
     let mut worker = Worker::spawn("mover", &["base", "move_pages", "8"])?;
     let pid = worker.pid();
     worker.wait_ready(SOON)?;
-    let tracing = Tracing::start(
-        &env.tracer,
-        &["-p", &pid.to_string(), "--ring-size", "4K", "--backend", "exact"],
-    )?;
-    worker.send("mark")?;
-    worker.read_line(SOON)?;
-    worker.send("move")?;
-    let truth = Reports::parse(&worker.read_line(SOON)?)?;
-    let trace = tracing.finish()?;
+    let args = ["-p", &pid.to_string(), "--ring-size", "4K", "--backend", "exact"];
+    let (truth, trace) = Trace::during(&env.tracer, &args, &mut worker, "move", SOON)?;
     let [(_, truth)] = &truth.0[..] else {
         bail!("one process was expected")
     };

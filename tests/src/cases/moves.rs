@@ -152,16 +152,14 @@ fn compact_once(env: &Env, backend: &str, mib: u64) -> Result<usize> {
     let pid = worker.pid();
     worker.wait_ready(SOON)?;
     let tracing = Tracing::start(&env.tracer, &["-p", &pid.to_string(), "--backend", backend])?;
-    worker.send("mark")?;
-    worker.read_line(SOON)?;
+    worker.mark(SOON)?;
     // One pass may stop early if others contend for the zone's lock.
     let mut truth = None;
     for _ in 0..10 {
         // Large folios of the page cache are the most likely to find no room.
         fs::write("/proc/sys/vm/drop_caches", "1").context("drop the page cache")?;
         fs::write("/proc/sys/vm/compact_memory", "1").context("compact memory")?;
-        worker.send("look")?;
-        let seen = Report::parse(&worker.read_line(SOON)?)?;
+        let seen = Report::parse(&worker.request("look", SOON)?)?;
         let enough = seen.moves.len() > ENOUGH;
         truth = Some(seen);
         if enough {
@@ -227,10 +225,8 @@ fn balance_once(env: &Env, pages: &str, backend: &str) -> Result<Outcome> {
     let pid = worker.pid();
     worker.wait_ready(SOON)?;
     let tracing = Tracing::start(&env.tracer, &["-p", &pid.to_string(), "--backend", backend])?;
-    worker.send("mark")?;
-    worker.read_line(SOON)?;
-    worker.send("balance")?;
-    let truth = Report::parse(&worker.read_line(SOON)?)?;
+    worker.mark(SOON)?;
+    let truth = Report::parse(&worker.request("balance", SOON)?)?;
     let trace = tracing.finish()?;
     let pages = (64 << 20) / rustix::param::page_size();
     ensure!(

@@ -4,10 +4,10 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
+use tracer_tests_report::shape::Shape;
 
 use crate::case::{Case, Env, Needs, Outcome};
-use crate::cases::kinds::{Kind, Moving, check};
-use crate::here::Shape;
+use crate::cases::kinds::{Moving, Scenario, check};
 
 /// Fewer moves than this prove little, if the kernel decides the number.
 const ENOUGH: Moving = Moving::AtLeast(256);
@@ -51,30 +51,32 @@ macro_rules! reasons {
 
 reasons! {
     soft_offline_thp: "a page of a huge page is retired: the huge page is split, then one page moves", NEEDS,
-        |env, backend| check(env, &Kind {
+        |env, backend| check(env, &Scenario {
             pages: "thp", call: "soft_offline_middles", reason: "memory_failure", nodes: (0, 0),
-            moving: Moving::Exactly(4), ..Kind::BASE
+            moving: Moving::Exactly(4), ..Scenario::BASE
         }, backend);
     cpuset: "a control group gets other nodes, and its processes' pages follow", NEEDS,
-        |env, backend| check(env, &Kind { call: "change_cpuset", actor: Some("kworker"), ..Kind::BASE }, backend);
+        |env, backend| check(env, &Scenario {
+            call: "change_cpuset", actor: Some("kworker"), ..Scenario::BASE
+        }, backend);
     damon: "DAMON's migrate_cold", NEEDS,
-        |env, backend| check(env, &Kind {
+        |env, backend| check(env, &Scenario {
             call: "damon_migrate", reason: "damon", actor: Some("kdamond"), moving: ENOUGH,
-            since: Some(("DAMON's migrate_cold came with 6.11", (6, 12))), ..Kind::BASE
+            since: Some(("DAMON's migrate_cold came with 6.11", (6, 12))), ..Scenario::BASE
         }, backend);
     hot_remove: "a memory block is taken offline", MOVABLE,
-        |env, backend| check(env, &Kind {
-            call: "offline", mib: MORE_THAN_ELSEWHERE, reason: "memory_hotplug", moving: ENOUGH, ..Kind::BASE
+        |env, backend| check(env, &Scenario {
+            call: "offline", mib: MORE_THAN_ELSEWHERE, reason: "memory_hotplug", moving: ENOUGH, ..Scenario::BASE
         }, backend);
     longterm_pin: "pages that leave a movable zone to be pinned for long", MOVABLE,
-        |env, backend| check(env, &Kind {
-            call: "pin_for_long", reason: "longterm_pin", nodes: (0, 0), ..Kind::BASE
+        |env, backend| check(env, &Scenario {
+            call: "pin_for_long", reason: "longterm_pin", nodes: (0, 0), ..Scenario::BASE
         }, backend);
     demotion: "reclaim demotes to a node without CPUs", TIERED, demotion;
     contig_range: "a gigabyte is emptied to become a page", TIERED,
-        |env, backend| check(env, &Kind {
+        |env, backend| check(env, &Scenario {
             pages: "thp", call: "gigantic_page", mib: 2200, reason: "contig_range", order: |_| 9, nodes: (1, 1),
-            moving: ENOUGH, ..Kind::BASE
+            moving: ENOUGH, ..Scenario::BASE
         }, backend);
 }
 
@@ -97,12 +99,12 @@ fn demotion(env: &Env, backend: &str) -> Result<Outcome> {
         ));
     }
     ensure!(tiers == 2, "{tiers} memory tiers, not two: the HMAT was not heard");
-    let kind = Kind {
+    let scenario = Scenario {
         call: "demote",
         mib: 32,
         reason: "demotion",
         moving: ENOUGH,
-        ..Kind::BASE
+        ..Scenario::BASE
     };
-    check(env, &kind, backend)
+    check(env, &scenario, backend)
 }

@@ -132,10 +132,8 @@ fn moves(env: &Env, backend: &str) -> Result<Outcome> {
     let pid = worker.pid();
     let target = ["-p", &pid.to_string(), "--backend", backend].map(str::to_owned);
     let recording = Tracing::start_as(&env.tracer, &["record", "-o", &path], &target)?;
-    worker.send("mark")?;
-    worker.read_line(SOON)?;
-    worker.send("move")?;
-    let truth = Reports::parse(&worker.read_line(SOON)?)?;
+    worker.mark(SOON)?;
+    let truth = Reports::parse(&worker.request("move", SOON)?)?;
     let (status, said) = recording.finish_silently()?;
     worker.exit(SOON)?;
     ensure!(status.success(), "{status}: {said}");
@@ -178,10 +176,8 @@ fn nodes(env: &Env) -> Result<Outcome> {
     let recording = Tracing::start_as(&env.tracer, &["record", "-o", &text], &all)?;
     let mut truth = Vec::new();
     for mover in &mut movers {
-        mover.send("mark")?;
-        mover.read_line(SOON)?;
-        mover.send("move")?;
-        truth.extend(Reports::parse(&mover.read_line(SOON)?)?.0);
+        mover.mark(SOON)?;
+        truth.extend(Reports::parse(&mover.request("move", SOON)?)?.0);
     }
     fs::write("/sys/devices/system/node/node1/compact", "1").context("compact a node")?;
     let (status, said) = recording.finish_silently()?;

@@ -40,8 +40,7 @@ fn page_cache(env: &Env, backend: &str) -> Result<Outcome> {
     let (major, minor) = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
     let place = (format!("{major:02x}:{minor:02x}"), metadata.ino());
     let tracing = Tracing::start(&env.tracer, &["-a", "--backend", backend])?;
-    worker.send("move")?;
-    let answer = worker.read_line(SOON)?;
+    let answer = worker.request("move", SOON)?;
     let trace = tracing.finish()?;
     worker.exit(SOON)?;
     let (unmapped, report) = answer.split_once(' ').context("two answers")?;

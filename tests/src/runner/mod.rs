@@ -1,9 +1,7 @@
 //! Runs the chosen cases one after the other, each in a process group of its own with a time limit.
 //! Input: the command line and the catalogue; output: stdout and the report.
 
-mod report;
 pub mod run_one;
-mod tally;
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
@@ -13,12 +11,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
+use tracer_tests_report::is_plain_name;
+use tracer_tests_report::shape::Shape;
+use tracer_tests_report::tally::{Tally, Verdict, result_line};
+use tracer_tests_report::write::Writer;
 
-use self::report::Report;
-use self::tally::{Tally, Verdict};
-use crate::case::{Case, Outcome, Site, is_plain_name};
+use crate::case::{Case, Outcome, Site};
 use crate::cases::{self, bad_ends};
-use crate::here::{Here, Shape};
+use crate::here::Here;
 
 /// The interval of reports that the runner is alive; it is far below any sensible limit on silence.
 const TICK: Duration = Duration::from_secs(5);
@@ -57,7 +57,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let chosen = choose(&args.names, &here)?;
     let exe = std::env::current_exe().context("find this program")?;
     let tracer = args.tracer.clone().unwrap_or_else(|| exe.with_file_name("tracer"));
-    let mut report = Report::open(args.report.as_deref())?;
+    let mut report = Writer::open(args.report.as_deref())?;
     let scratch = std::env::temp_dir().join(format!("tracer-tests.{}", std::process::id()));
 
     let mut tally = Tally::default();
@@ -83,18 +83,14 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         };
         tally.add(verdict);
         let took = started.elapsed();
-        print_line(case.name, verdict, took, &detail);
+        println!("{}", result_line(case.name, verdict, took, &detail));
         report.end(case.name, verdict, took, &detail)?;
     }
     report.closing(&tally)?;
-    println!("{} not applicable here", tally.not_applicable);
-    println!(
-        "{} passed, {} failed, {} skipped",
-        tally.passed, tally.failed, tally.skipped
-    );
+    println!("{}", tally.aside());
+    println!("{tally}");
     let strict = std::env::var("CI").is_ok_and(|value| value == "true");
-    let bad = tally.failed > 0 || (strict && tally.skipped > 0);
-    Ok(ExitCode::from(u8::from(bad)))
+    Ok(ExitCode::from(u8::from(tally.is_bad(strict))))
 }
 
 fn is_hidden(case: &Case) -> bool {
@@ -146,7 +142,7 @@ pub fn shapes(names: &[String]) -> Result<ExitCode> {
 }
 
 /// Runs one case in a process of its own, and returns its verdict and the reason.
-fn run(case: &Case, exe: &Path, tracer: &Path, scratch: &Path, report: &mut Report) -> Result<(Verdict, String)> {
+fn run(case: &Case, exe: &Path, tracer: &Path, scratch: &Path, report: &mut Writer) -> Result<(Verdict, String)> {
     let output_path = scratch.join("output");
     let output = File::create(&output_path).context("create the output file")?;
     let mut child = Command::new(exe)
@@ -217,7 +213,7 @@ fn judge(status: Option<ExitStatus>, timeout: Duration, reason: String, output: 
 }
 
 /// Sends the files that the case left in its outbox, in the order of their names.
-fn deliver(case: &Case, outbox: &Path, keep: Option<&Path>, report: &mut Report) -> Result<()> {
+fn deliver(case: &Case, outbox: &Path, keep: Option<&Path>, report: &mut Writer) -> Result<()> {
     let Ok(entries) = fs::read_dir(outbox) else {
         return Ok(());
     };
@@ -240,23 +236,6 @@ fn deliver(case: &Case, outbox: &Path, keep: Option<&Path>, report: &mut Report)
         }
     }
     Ok(())
-}
-
-fn print_line(name: &str, verdict: Verdict, took: Duration, detail: &str) {
-    let end = match verdict {
-        Verdict::Passed => format!("ok ({:.1} s)", took.as_secs_f64()),
-        Verdict::Failed => format!("FAILED ({:.1} s)", took.as_secs_f64()),
-        Verdict::Skipped => format!("skipped ({detail})"),
-        Verdict::NotApplicable => format!("n/a ({detail})"),
-    };
-    println!(
-        "{name} {:.<width$} {end}",
-        "",
-        width = 36_usize.saturating_sub(name.len())
-    );
-    if verdict == Verdict::Failed {
-        detail.lines().for_each(|line| println!("    {line}"));
-    }
 }
 
 #[cfg(test)]

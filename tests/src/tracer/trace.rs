@@ -13,8 +13,8 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::lines::{BooksLine, CompactionLine, FailureLine, Line, MoveLine, SummaryLine, Unattributed, UnmappedLine};
-use crate::truth::{Move, Moves};
-use crate::worker;
+use crate::truth::{Move, Moves, Reports};
+use crate::worker::{self, Worker};
 
 /// The longest time for attaching: a verifier under software emulation is slow.
 const ATTACH: Duration = Duration::from_secs(200);
@@ -138,6 +138,21 @@ impl Drop for Tracing {
 }
 
 impl Trace {
+    /// Runs `tracer --json ARGS` while a workload records its frames and carries out an order. Returns the workload's
+    /// answer and the trace.
+    pub fn during(
+        tracer: &Path,
+        args: &[&str],
+        worker: &mut Worker,
+        order: &str,
+        timeout: Duration,
+    ) -> Result<(Reports, Self)> {
+        let tracing = Tracing::start(tracer, args)?;
+        worker.mark(timeout)?;
+        let truth = Reports::parse(&worker.request(order, timeout)?)?;
+        Ok((truth, tracing.finish()?))
+    }
+
     /// Reads the lines of `tracer --json`.
     pub fn read(text: &str, stderr: String, status: ExitStatus) -> Result<Self> {
         let mut moves = Vec::new();

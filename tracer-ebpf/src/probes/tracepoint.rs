@@ -22,9 +22,10 @@ use crate::{
 /// Most frames in flight at one address of different address spaces, in one task.
 const SLOTS: usize = 4;
 
+/// A virtual address in one task.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Place {
+struct FlightKey {
     addr: u64,
     tid: u32,
     pad: u32,
@@ -52,7 +53,7 @@ struct InFlight {
 }
 
 #[btf_map]
-static IN_FLIGHT: LruHashMap<Place, InFlight, 32768> = LruHashMap::new();
+static IN_FLIGHT: LruHashMap<FlightKey, InFlight, 32768> = LruHashMap::new();
 
 const FREE: Unmapped = Unmapped {
     pfn: 0,
@@ -110,7 +111,7 @@ fn remember(addr: u64, pfn: u64) {
         Some(call) if call.wanted != 0 => {}
         _ => return, // not migrate_pages, or filtered out
     }
-    let key = Place { addr, tid, pad: 0 };
+    let key = FlightKey { addr, tid, pad: 0 };
     let fresh = Unmapped {
         pfn,
         at: kernel::now(),
@@ -163,7 +164,7 @@ fn restored(addr: u64, new_pfn: u64, order: u32, thps: u64) {
     if call.wanted == 0 {
         return;
     }
-    let key = Place { addr, tid, pad: 0 };
+    let key = FlightKey { addr, tid, pad: 0 };
     let Some(found) = IN_FLIGHT.get_ptr_mut(key) else {
         // A split inside migrate_pages restores entries that no tracepoint announced.
         counters::add(Counter::UnpairedMappings, 1);

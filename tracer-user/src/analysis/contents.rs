@@ -6,7 +6,7 @@ use crate::{
     cells,
     recording::{
         VERSION,
-        block::Kind,
+        block::BlockKind,
         contents::{Contents, EventCounts, RunContents},
         header::Begin,
     },
@@ -53,7 +53,7 @@ pub fn sections(contents: &Contents, name: &str) -> Vec<Section> {
             " of compaction"
         ],
     ));
-    let blocks = Kind::ALL.iter().zip(&contents.blocks).map(|(kind, blocks)| {
+    let blocks = BlockKind::ALL.iter().zip(&contents.blocks).map(|(kind, blocks)| {
         let (count, bytes) = (Cell::Number(blocks.blocks), Cell::Bytes(blocks.packed_bytes));
         cells![count, " ", kind.name(), " (", bytes, ")"]
     });

@@ -20,7 +20,7 @@ use crate::{
 };
 pub use blackouts::Blackouts;
 use keys::Common;
-pub use keys::{Key, Run, Value};
+pub use keys::{Key, RunFacts, Value};
 use shared::Shared;
 
 /// The sums of a group.
@@ -90,7 +90,7 @@ impl Tables {
     }
 
     /// Adds a move.
-    pub fn add(&mut self, moved: &Move, run: &Run) {
+    pub fn add(&mut self, moved: &Move, run: &RunFacts) {
         let goes_on = self.last.as_ref().is_some_and(|last| last.is_of(moved));
         if !goes_on {
             self.last = Some(Common::from(moved));
@@ -102,7 +102,7 @@ impl Tables {
     }
 
     /// Adds a move of a folio that no process maps.
-    pub fn add_unmapped(&mut self, moved: &UnmappedMove, run: &Run) {
+    pub fn add_unmapped(&mut self, moved: &UnmappedMove, run: &RunFacts) {
         self.last = None;
         for table in &mut self.tables {
             table.add_unmapped(moved, run);
@@ -163,13 +163,13 @@ fn page(vaddr: VirtAddr) -> usize {
 
 /// A group with its values.
 #[derive(Clone, Copy, Debug)]
-pub struct Row<'g> {
+pub struct GroupRow<'g> {
     groups: &'g Groups,
     /// The index of its sums.
     place: usize,
 }
 
-impl Row<'_> {
+impl GroupRow<'_> {
     /// The group's values, one for each key.
     pub fn values(&self) -> impl Iterator<Item = Value> {
         let values = self.groups.of(self.place / self.groups.each());
@@ -215,7 +215,7 @@ impl Groups {
 
     /// Adds a move. `goes_on`: it differs from the last move only in its address and time.
     /// `pages` returns how many of its pages a group has not counted yet.
-    fn add(&mut self, moved: &Move, run: &Run, goes_on: bool, pages: impl FnOnce(Option<usize>) -> u64) {
+    fn add(&mut self, moved: &Move, run: &RunFacts, goes_on: bool, pages: impl FnOnce(Option<usize>) -> u64) {
         let first = self.address.map_or(VirtAddr(0), |_| first(moved.vaddr));
         let second = self.second.map_or(0, |_| run.second(moved.at));
         if !goes_on || (first, second) != (self.last.1, self.last.2) {
@@ -232,7 +232,7 @@ impl Groups {
     }
 
     /// Adds a move of a folio that no process maps, unless the groups have addresses.
-    fn add_unmapped(&mut self, moved: &UnmappedMove, run: &Run) {
+    fn add_unmapped(&mut self, moved: &UnmappedMove, run: &RunFacts) {
         self.wanted.clear();
         for key in &self.keys {
             let Some(value) = key.of_unmapped(moved, run) else {
@@ -257,7 +257,7 @@ impl Groups {
     }
 
     /// The block of a move, which is made if it is new; None if there is no room for it.
-    fn block(&mut self, moved: &Move, run: &Run) -> Option<usize> {
+    fn block(&mut self, moved: &Move, run: &RunFacts) -> Option<usize> {
         self.wanted.clear();
         self.wanted.extend(self.keys.iter().map(|key| key.of(moved, run)));
         if let Some(Value::Address(_, vaddr)) = self.address.and_then(|key| self.wanted.get_mut(key)) {
@@ -311,11 +311,11 @@ impl Groups {
 
     /// Every group: the first `most` are sorted, the rest follow in any order.
     #[must_use]
-    pub fn sorted(&self, by: Sort, most: usize) -> Vec<Row<'_>> {
+    pub fn sorted(&self, by: Sort, most: usize) -> Vec<GroupRow<'_>> {
         let used = (0..self.sums.len()).filter(|place| self.sums[*place].events > 0);
-        let mut rows: Vec<Row<'_>> = used.map(|place| Row { groups: self, place }).collect();
-        let order = |a: &Row<'_>, b: &Row<'_>| {
-            let size = |row: &Row<'_>| match by {
+        let mut rows: Vec<GroupRow<'_>> = used.map(|place| GroupRow { groups: self, place }).collect();
+        let order = |a: &GroupRow<'_>, b: &GroupRow<'_>| {
+            let size = |row: &GroupRow<'_>| match by {
                 Sort::Pages => row.group().pages,
                 Sort::Events => row.group().events,
                 Sort::Blackout => row.group().blackouts.longest().unwrap_or_default().0,
@@ -408,7 +408,7 @@ mod tests {
     #[test]
     fn what_nobody_maps_is_in_every_table_but_that_of_addresses() {
         let mut tables = Tables::new(Key::ALL.map(|key| vec![key]));
-        let run = Run {
+        let run = RunFacts {
             begun: Nanos(0),
             host: Arc::from("db-1"),
         };
@@ -438,7 +438,7 @@ mod tests {
             let mut next = 0;
             let mut expected = vec![BTreeMap::new(); tables.tables.len()];
             for (moves, host) in runs.iter().zip(["db-1", "db-2", "db-1"]) {
-                let run = Run { begun: Nanos(0), host: Arc::from(host) };
+                let run = RunFacts { begun: Nanos(0), host: Arc::from(host) };
                 tables.begin_run();
                 // Numbers the folio that each thread is moving.
                 let (mut folios, mut numbers) = (Folios::default(), BTreeMap::new());
@@ -467,7 +467,7 @@ mod tests {
                 }
             }
             for (table, expected) in tables.tables.iter().zip(expected) {
-                let sums = |row: &Row<'_>| {
+                let sums = |row: &GroupRow<'_>| {
                     let group = row.group();
                     (group.events, group.pages, group.mappings, group.blackouts.longest())
                 };

@@ -27,7 +27,7 @@ pub use page::nodes;
 pub(super) use page::refused;
 
 /// The result of one run.
-struct Outcome {
+struct RunResult {
     header: Header,
     losses: Losses,
     so_far: SoFar,
@@ -37,7 +37,7 @@ struct Outcome {
     summary: Option<Summary>,
 }
 
-impl Outcome {
+impl RunResult {
     fn new(header: Header) -> Self {
         Self {
             header,
@@ -142,7 +142,7 @@ struct Runs {
     live: bool,
     /// Whether the events were selected before they are added.
     selected: bool,
-    outcomes: Vec<Outcome>,
+    results: Vec<RunResult>,
     /// The index of the run whose events are being added.
     current: usize,
 }
@@ -153,14 +153,14 @@ pub(super) fn new(asked: &Question) -> Option<Box<dyn Analysis>> {
     Some(Box::new(Runs {
         live: asked.occasion != Occasion::Report,
         selected: asked.selection.filters(),
-        outcomes: Vec::new(),
+        results: Vec::new(),
         current: 0,
     }))
 }
 
 impl Runs {
-    fn current(&mut self) -> Option<&mut Outcome> {
-        self.outcomes.get_mut(self.current)
+    fn current(&mut self) -> Option<&mut RunResult> {
+        self.results.get_mut(self.current)
     }
 
     /// Called after the last event of the run.
@@ -182,10 +182,10 @@ impl Runs {
 
 impl Analysis for Runs {
     fn begin(&mut self, header: &Header) {
-        let known = self.outcomes.iter().position(|run| run.header.same_run(header));
-        self.current = known.unwrap_or(self.outcomes.len());
+        let known = self.results.iter().position(|run| run.header.same_run(header));
+        self.current = known.unwrap_or(self.results.len());
         if known.is_none() {
-            self.outcomes.push(Outcome::new(header.clone()));
+            self.results.push(RunResult::new(header.clone()));
         }
     }
 
@@ -208,7 +208,7 @@ impl Analysis for Runs {
     }
 
     fn end(&mut self, summary: &Summary) {
-        if self.outcomes.is_empty() {
+        if self.results.is_empty() {
             // The run ended before it began.
             self.begin(&Header::unknown());
         }
@@ -231,25 +231,22 @@ impl Analysis for Runs {
         if asked.audience == Audience::Programs {
             let columns = COLUMNS.map(|key| Column::name().key(key));
             let mut section = Section::table("recordings", columns.to_vec());
-            for run in &self.outcomes {
+            for run in &self.results {
                 section.row(run.values(input));
             }
             return vec![section];
         }
         if self.live {
-            let last = self.outcomes.last();
+            let last = self.results.last();
             return last.map_or_else(Vec::new, |run| run.page(asked.occasion));
         }
-        let name = |run: &Outcome| input.parts.name_of(&run.header).to_owned();
-        let warnings = self
-            .outcomes
-            .iter()
-            .flat_map(|run| run.warnings(&name(run), asked.rows));
+        let name = |run: &RunResult| input.parts.name_of(&run.header).to_owned();
+        let warnings = self.results.iter().flat_map(|run| run.warnings(&name(run), asked.rows));
         let mut sections = vec![Section::notes(warnings.collect())];
         if asked.by.is_empty() {
-            for run in &self.outcomes {
+            for run in &self.results {
                 let mut page = run.page(asked.occasion);
-                if let Some(head) = page.first_mut().filter(|_| self.outcomes.len() > 1) {
+                if let Some(head) = page.first_mut().filter(|_| self.results.len() > 1) {
                     head.title = cells![name(run)];
                 }
                 sections.extend(page);

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use crate::{
-    analysis::groups::{Key, Run, Value},
+    analysis::groups::{Key, RunFacts, Value},
     escape::Printable,
     event::{Event, Move, Reason, Verdict, failure::Failure, unmapped::UnmappedMove},
     render::{quantity::Counted, text::words},
@@ -107,7 +107,7 @@ pub struct Selection {
     until: Option<Nanos>,
     conditions: Vec<Condition>,
     /// The run whose events are being checked.
-    run: Run,
+    run: RunFacts,
     /// Events that were checked.
     looked_at: u64,
     /// The number of selected events.
@@ -124,7 +124,7 @@ impl Selection {
     /// Makes a selection, before any run has begun.
     #[must_use]
     pub fn new(pids: Vec<u32>, since: Option<Nanos>, until: Option<Nanos>, conditions: Vec<Condition>) -> Self {
-        let run = Run {
+        let run = RunFacts {
             begun: Nanos(0),
             host: Arc::default(),
         };
@@ -141,7 +141,7 @@ impl Selection {
 
     /// Called before the events of a run.
     pub fn begin(&mut self, header: &Header) {
-        self.run = Run::from(header);
+        self.run = RunFacts::from(header);
     }
 
     /// Whether some events are left out.
@@ -185,7 +185,7 @@ impl Selection {
     }
 
     /// Whether all conditions hold. Each is checked with its value, whatever the results of the others.
-    fn conditions_hold(&mut self, value: impl Fn(Key, &Run) -> Option<Value>) -> bool {
+    fn conditions_hold(&mut self, value: impl Fn(Key, &RunFacts) -> Option<Value>) -> bool {
         let mut all = true;
         for condition in &mut self.conditions {
             all &= condition.holds(value(condition.key, &self.run));

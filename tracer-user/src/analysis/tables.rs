@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::{
     analysis::{
-        groups::{DETAILED, Group, Groups, Key, Row, Run, Sort, Tables as Sums, time_line},
+        groups::{DETAILED, Group, GroupRow, Groups, Key, RunFacts, Sort, Tables as Sums, time_line},
         question::{Analysis, Audience, Input, Occasion, Question},
     },
     cells,
@@ -19,7 +19,7 @@ use crate::{
 const TABLES: [Key; 5] = [Key::Process, Key::Vma, Key::Actor, Key::Address, Key::Second];
 
 struct Tables {
-    run: Run,
+    run: RunFacts,
     sums: Sums,
 }
 
@@ -31,7 +31,7 @@ pub(super) fn new(asked: &Question) -> Option<Box<dyn Analysis>> {
         vec![asked.by.clone()]
     };
     (asked.occasion == Occasion::Report).then(|| {
-        let run = Run {
+        let run = RunFacts {
             begun: Nanos(0),
             host: Arc::from("unknown"),
         };
@@ -42,7 +42,7 @@ pub(super) fn new(asked: &Question) -> Option<Box<dyn Analysis>> {
 
 impl Analysis for Tables {
     fn begin(&mut self, header: &Header) {
-        self.run = Run::from(header);
+        self.run = RunFacts::from(header);
         self.sums.begin_run();
     }
 
@@ -132,7 +132,7 @@ fn table(groups: &Groups, sort: Sort, most: usize, from: usize, rest: bool) -> S
     }
     let (count, mut group) = left_out;
     group.merge(&groups.others);
-    let shown = sorted.iter().take(most).map(Row::group);
+    let shown = sorted.iter().take(most).map(GroupRow::group);
     if rest && shown.chain([&group]).any(|group| group.blackouts.are_cut()) {
         section.notes.push(Note::about(
             "note",
@@ -210,7 +210,7 @@ mod tests {
     };
 
     fn sums_by(keys: &[Key]) -> Sums {
-        let run = Run {
+        let run = RunFacts {
             begun: Nanos(3_000_000_000),
             host: Arc::from("db-1"),
         };
@@ -243,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_time_line_is_whole() {
-        let run = Run {
+        let run = RunFacts {
             begun: Nanos(0),
             host: Arc::from("db-1"),
         };
@@ -270,7 +270,7 @@ mod tests {
         let mut sums = Sums::new([vec![Key::Process, Key::Reason]]);
         let mut pages = Vec::new();
         for host in ["db-1", "db-2"] {
-            let run = Run {
+            let run = RunFacts {
                 begun: Nanos(0),
                 host: Arc::from(host),
             };

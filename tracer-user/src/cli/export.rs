@@ -29,7 +29,7 @@ use crate::{
         json::JsonLines,
         partitions::{Layout, Partitions},
         perfetto::Perfetto,
-        table::{Kind, Table},
+        table::{Table, TableKind},
     },
 };
 
@@ -66,7 +66,7 @@ pub struct Args {
 
     /// The rows of csv and parquet [default: moves]
     #[arg(long, value_name = "KIND", value_enum)]
-    pub kind: Option<Kind>,
+    pub kind: Option<TableKind>,
 
     /// The frames of folded stacks, outermost first (comma-separated) [default: process,vma,reason]
     #[arg(long, value_name = "KEY", value_delimiter = ',', value_enum)]
@@ -100,7 +100,7 @@ pub enum Format {
     Perfetto,
 }
 
-impl ValueEnum for Kind {
+impl ValueEnum for TableKind {
     fn value_variants<'a>() -> &'a [Self] {
         &Self::ALL
     }
@@ -121,7 +121,7 @@ impl ValueEnum for Kind {
 struct Taken<'a> {
     open: Box<dyn Fn() -> io::Result<Box<dyn Export>> + 'a>,
     export: Option<Box<dyn Export>>,
-    left_out: BTreeMap<Kind, u64>,
+    left_out: BTreeMap<TableKind, u64>,
 }
 
 impl Taken<'_> {
@@ -143,7 +143,7 @@ impl Sink for Taken<'_> {
         if export.takes(event) {
             return export.event(event);
         }
-        *self.left_out.entry(Kind::of(event)).or_default() += 1;
+        *self.left_out.entry(TableKind::of(event)).or_default() += 1;
         Ok(())
     }
 
@@ -239,7 +239,7 @@ impl Args {
     /// The table. A data set names the host in its directories, not in a column.
     fn table(&self) -> Table {
         Table {
-            kind: self.kind.unwrap_or(Kind::Moves),
+            kind: self.kind.unwrap_or(TableKind::Moves),
             host: !self.partition,
         }
     }
@@ -285,7 +285,7 @@ impl Format {
 }
 
 /// Reports the events that have no place in the format.
-fn tell(left_out: &BTreeMap<Kind, u64>) {
+fn tell(left_out: &BTreeMap<TableKind, u64>) {
     let counts: Vec<String> = left_out
         .iter()
         .map(|(kind, count)| format!("{count} {}", kind.name()))

@@ -32,7 +32,7 @@ use crate::{
         process, zones,
     },
     render::pages::{
-        Format, Tally, Who,
+        Format, ProcessCounts, Who,
         csv::Csv,
         help,
         json::Json,
@@ -245,7 +245,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     } else {
         chosen.show(&machine, &filter, Text::new(out, rows, width, args.rows))
     };
-    unless_unread(shown).map(|tally| ExitCode::from(u8::from(!tally.complete())))
+    unless_unread(shown).map(|counts| ExitCode::from(u8::from(!counts.complete())))
 }
 
 /// Ignores the error that the reader of the output is gone.
@@ -393,8 +393,8 @@ impl Chosen {
         Ok(Self { processes, by_number })
     }
 
-    fn show(self, machine: &Machine, filter: &Filter, mut format: impl Format) -> anyhow::Result<Tally> {
-        let mut tally = Tally::default();
+    fn show(self, machine: &Machine, filter: &Filter, mut format: impl Format) -> anyhow::Result<ProcessCounts> {
+        let mut counts = ProcessCounts::default();
         let mut all = Sums::default();
         let total = self.processes.iter().map(|who| mapped(who.tgid)).sum();
         let mut meter = Meter::new(total, true);
@@ -403,9 +403,9 @@ impl Chosen {
             match one(who, machine, filter, &mut format, &mut meter) {
                 Ok((walked, sums)) => {
                     if walked.ended {
-                        tally.ended += 1;
+                        counts.ended += 1;
                     } else {
-                        tally.whole += 1;
+                        counts.whole += 1;
                     }
                     all.merge(&sums);
                 }
@@ -413,21 +413,21 @@ impl Chosen {
                     return Err(source.into());
                 }
                 Err(error) if lonely => return Err(hint(error)),
-                Err(WalkError::Ended(_)) => tally.ended += usize::from(self.by_number),
+                Err(WalkError::Ended(_)) => counts.ended += usize::from(self.by_number),
                 Err(error) => {
                     if self.by_number {
                         log::warn!("{error}");
                     }
-                    tally.unreadable += 1;
+                    counts.unreadable += 1;
                 }
             }
         }
         drop(meter);
-        if tally.whole + tally.ended == 0 {
-            bail!("none of {} processes may be read: run with sudo", tally.unreadable);
+        if counts.whole + counts.ended == 0 {
+            bail!("none of {} processes may be read: run with sudo", counts.unreadable);
         }
-        format.finish(&tally, &all)?;
-        Ok(tally)
+        format.finish(&counts, &all)?;
+        Ok(counts)
     }
 }
 

@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use crate::{
     cli::{
         error::Refused,
-        status::Status,
+        status::StatusLine,
         trace::{self, Output},
         values,
     },
@@ -108,7 +108,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         } else {
             Printable(&args.output.to_string_lossy()).to_string()
         };
-        let status = Status::new(name, files.total(), args.trace.quiet);
+        let status = StatusLine::new(name, files.total(), args.trace.quiet);
         Ok(Output {
             sinks: vec![Box::new(Writer::new(files)?), Box::new(status)],
             to_stdout,

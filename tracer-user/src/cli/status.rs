@@ -20,7 +20,7 @@ use crate::{
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Shows the status of a recording.
-pub struct Status {
+pub struct StatusLine {
     /// The name of the output.
     name: String,
     bytes: Arc<AtomicU64>,
@@ -33,7 +33,7 @@ pub struct Status {
     shown: (Instant, u64),
 }
 
-impl Status {
+impl StatusLine {
     /// The status of a recording that is written to `name`.
     pub fn new(name: String, bytes: Arc<AtomicU64>, quiet: bool) -> Self {
         Self {
@@ -52,7 +52,7 @@ impl Status {
     }
 }
 
-impl Sink for Status {
+impl Sink for StatusLine {
     fn event(&mut self, _event: &Event) -> io::Result<()> {
         self.events += 1;
         Ok(())

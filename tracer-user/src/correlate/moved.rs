@@ -126,14 +126,14 @@ enum Answer {
 
 /// Base pages whose events lack something.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Missing {
+pub(super) struct Incomplete {
     /// Pages without an owner.
     pub owner: u64,
     /// Pages with an owner whose page table was not read.
     pub verdict: u64,
 }
 
-impl Missing {
+impl Incomplete {
     fn count(&mut self, moving: &Moving, part: Part) {
         match moving.owner {
             None => self.owner += part.pages,
@@ -153,9 +153,9 @@ impl Moves {
         spaces: &mut Spaces,
         machine: Machine<'_>,
         out: &mut Vec<Event>,
-    ) -> Missing {
+    ) -> Incomplete {
         self.answer(moves, ask, processes, spaces);
-        let mut missing = Missing::default();
+        let mut missing = Incomplete::default();
         for (moving, answer) in moves.iter().zip(&self.answers) {
             let owner = moving.owner.filter(|&life| ask && !processes.ended(life));
             let vma = owner.and_then(|life| spaces.vma(life.tgid, VirtAddr(moving.raw.vaddr)));

@@ -18,7 +18,7 @@ pub struct BtfDamage {
 
 /// `BTF_KIND_*`: the kinds that are looked up by name, and the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum TypeKind {
     Struct,
     Union,
     Enum,
@@ -48,7 +48,7 @@ pub enum Passed {
 #[derive(Clone, Copy)]
 struct Type<'a> {
     name: u32,
-    kind: Kind,
+    kind: TypeKind,
     /// Bit 31 of `info`: for structures, members carry bit-field sizes.
     flag: bool,
     /// `size` of a structure, or the `type` that this one refers to: the kernel, too, keeps both in one field.
@@ -109,10 +109,10 @@ impl Btf {
     #[must_use]
     pub fn member(&self, path: &str) -> Option<u32> {
         let mut names = path.split('.');
-        let mut ty = self.find(names.next()?, Kind::Struct)?;
+        let mut ty = self.find(names.next()?, TypeKind::Struct)?;
         let mut bits = 0u32;
         for (depth, name) in names.enumerate() {
-            if depth > 0 && !matches!(ty.kind, Kind::Struct | Kind::Union) {
+            if depth > 0 && !matches!(ty.kind, TypeKind::Struct | TypeKind::Union) {
                 return None;
             }
             let (offset, id) = self.named_member(ty, name, 0)?;
@@ -125,13 +125,13 @@ impl Btf {
     /// Size of a structure in bytes.
     #[must_use]
     pub fn size(&self, structure: &str) -> Option<u32> {
-        Some(self.find(structure, Kind::Struct)?.size_or_target)
+        Some(self.find(structure, TypeKind::Struct)?.size_or_target)
     }
 
     /// The constants of an enumeration, in their order.
     #[must_use]
     pub fn constants(&self, enumeration: &str) -> Option<Vec<(&str, u32)>> {
-        let ty = self.find(enumeration, Kind::Enum)?;
+        let ty = self.find(enumeration, TypeKind::Enum)?;
         let (constants, _) = ty.tail.as_chunks::<8>();
         Some(
             constants
@@ -144,8 +144,8 @@ impl Btf {
     /// The names of a function's parameters; None if there is no such function.
     #[must_use]
     pub fn parameters(&self, function: &str) -> Option<Vec<&str>> {
-        let prototype = self.by_id(self.find(function, Kind::Func)?.size_or_target)?;
-        if prototype.kind != Kind::FuncProto {
+        let prototype = self.by_id(self.find(function, TypeKind::Func)?.size_or_target)?;
+        if prototype.kind != TypeKind::FuncProto {
             return None;
         }
         let (parameters, _) = prototype.tail.as_chunks::<8>();
@@ -156,9 +156,12 @@ impl Btf {
     /// function whose first argument is the private data. None if there is no such tracepoint.
     #[must_use]
     pub fn tracepoint_arguments(&self, name: &str) -> Option<Vec<Passed>> {
-        let pointer = self.by_id(self.find(&format!("btf_trace_{name}"), Kind::Typedef)?.size_or_target)?;
+        let pointer = self.by_id(
+            self.find(&format!("btf_trace_{name}"), TypeKind::Typedef)?
+                .size_or_target,
+        )?;
         let prototype = self.by_id(pointer.size_or_target)?;
-        if pointer.kind != Kind::Pointer || prototype.kind != Kind::FuncProto {
+        if pointer.kind != TypeKind::Pointer || prototype.kind != TypeKind::FuncProto {
             return None;
         }
         let (parameters, _) = prototype.tail.as_chunks::<8>();
@@ -173,8 +176,8 @@ impl Btf {
 
     fn passed(&self, id: Option<u32>) -> Passed {
         match id.and_then(|id| self.resolve(id)).map(|ty| ty.kind) {
-            Some(Kind::Pointer) => Passed::Pointer,
-            Some(Kind::Number | Kind::Enum) => Passed::Number,
+            Some(TypeKind::Pointer) => Passed::Pointer,
+            Some(TypeKind::Number | TypeKind::Enum) => Passed::Number,
             _ => Passed::Other,
         }
     }
@@ -193,7 +196,7 @@ impl Btf {
                 return (self.string(name)? == wanted && !bit_field).then_some((offset, id));
             }
             let inner = self.resolve(id)?;
-            if depth >= MAX_NESTING || !matches!(inner.kind, Kind::Struct | Kind::Union) {
+            if depth >= MAX_NESTING || !matches!(inner.kind, TypeKind::Struct | TypeKind::Union) {
                 return None;
             }
             let (inside, id) = self.named_member(inner, wanted, depth + 1)?;
@@ -205,7 +208,7 @@ impl Btf {
     fn resolve(&self, mut id: u32) -> Option<Type<'_>> {
         for _ in 0..MAX_NESTING {
             let ty = self.by_id(id)?;
-            if !matches!(ty.kind, Kind::Alias | Kind::Typedef) {
+            if !matches!(ty.kind, TypeKind::Alias | TypeKind::Typedef) {
                 return Some(ty);
             }
             id = ty.size_or_target;
@@ -214,7 +217,7 @@ impl Btf {
     }
 
     /// The first definition with that kind and name; a forward declaration is not a definition.
-    fn find(&self, name: &str, kind: Kind) -> Option<Type<'_>> {
+    fn find(&self, name: &str, kind: TypeKind) -> Option<Type<'_>> {
         self.types
             .iter()
             .filter_map(|&at| self.at(at as usize))
@@ -243,18 +246,18 @@ impl Btf {
     }
 }
 
-fn kind(info: u32) -> Kind {
+fn kind(info: u32) -> TypeKind {
     match info >> 24 & 0x1f {
-        1 | 19 => Kind::Number,
-        4 => Kind::Struct,
-        5 => Kind::Union,
-        6 => Kind::Enum,
-        2 => Kind::Pointer,
-        8 => Kind::Typedef,
-        9..=11 | 18 => Kind::Alias,
-        12 => Kind::Func,
-        13 => Kind::FuncProto,
-        _ => Kind::Other,
+        1 | 19 => TypeKind::Number,
+        4 => TypeKind::Struct,
+        5 => TypeKind::Union,
+        6 => TypeKind::Enum,
+        2 => TypeKind::Pointer,
+        8 => TypeKind::Typedef,
+        9..=11 | 18 => TypeKind::Alias,
+        12 => TypeKind::Func,
+        13 => TypeKind::FuncProto,
+        _ => TypeKind::Other,
     }
 }
 

@@ -80,7 +80,7 @@ pub struct Sources {
 
 /// Frames of one node, from `start` to before `end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Span {
+struct NodeSpan {
     start: u64,
     end: u64,
     node: NodeId,
@@ -97,7 +97,7 @@ struct Listing {
 #[derive(Clone, Debug)]
 pub struct Topology {
     nodes: Vec<Node>,
-    spans: Vec<Span>,
+    spans: Vec<NodeSpan>,
     listing: Listing,
 }
 
@@ -312,7 +312,7 @@ impl Claims {
 }
 
 /// Sweeps over all claims from the lowest frame to the highest, and merges neighbours of one node.
-fn resolve(zones: &[Zone], nodes: &[NodeDir], block_pages: u64) -> Vec<Span> {
+fn resolve(zones: &[Zone], nodes: &[NodeDir], block_pages: u64) -> Vec<NodeSpan> {
     let mut edges = Vec::new();
     let mut claim = |start: u64, pages: u64, node, by_block| {
         let end = start.saturating_add(pages);
@@ -335,7 +335,7 @@ fn resolve(zones: &[Zone], nodes: &[NodeDir], block_pages: u64) -> Vec<Span> {
     edges.sort_unstable();
 
     let (mut by_zone, mut by_block) = (Claims::default(), Claims::default());
-    let mut spans: Vec<Span> = Vec::new();
+    let mut spans: Vec<NodeSpan> = Vec::new();
     let mut from = 0;
     for (at, node, is_block, opens) in edges {
         let owner = match by_block.0.len() {
@@ -346,7 +346,7 @@ fn resolve(zones: &[Zone], nodes: &[NodeDir], block_pages: u64) -> Vec<Span> {
         if let Some(node) = owner.filter(|_| from < at) {
             match spans.last_mut() {
                 Some(last) if last.end == from && last.node == node => last.end = at,
-                _ => spans.push(Span {
+                _ => spans.push(NodeSpan {
                     start: from,
                     end: at,
                     node,

@@ -21,11 +21,11 @@ pub struct Feed<'s> {
     sink: &'s mut dyn Sink,
     /// Whether the sink computes its own sums.
     own_sums: bool,
-    run: Option<Run>,
+    run: Option<OpenRun>,
 }
 
 /// The run that is being fed.
-struct Run {
+struct OpenRun {
     header: Header,
     totals: Totals,
     /// Events that were lost in its intervals.
@@ -55,7 +55,7 @@ impl<'s> Feed<'s> {
     /// The errors of the sink.
     pub fn begin(&mut self, header: &Header) -> io::Result<()> {
         self.sink.begin(header)?;
-        self.run = Some(Run {
+        self.run = Some(OpenRun {
             header: header.clone(),
             totals: Totals::default(),
             lost: 0,
@@ -140,7 +140,7 @@ impl<'s> Feed<'s> {
     /// # Errors
     /// The errors of the sink.
     pub fn abandon(&mut self, kept: Kept) -> io::Result<()> {
-        let Some(Run { totals, lost, .. }) = self.run.take() else {
+        let Some(OpenRun { totals, lost, .. }) = self.run.take() else {
             return Ok(());
         };
         self.sink.abandon(&Unfinished {

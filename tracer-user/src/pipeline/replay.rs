@@ -204,7 +204,7 @@ mod tests {
         event::Event,
         made_up,
         recording::{
-            block::{BlockHeader, HEADER, Kind, MAGIC, Packer, Span, Unpacker},
+            block::{BlockHeader, BlockKind, HEADER, MAGIC, Packer, Span, Unpacker},
             writer::Writer,
         },
         run::{header::Header, totals::Totals},
@@ -321,7 +321,7 @@ mod tests {
         let mut marks = (0..file.len()).filter(|at| file[*at..].starts_with(&MAGIC));
         let events = marks.find(|at| {
             let header = BlockHeader::parse(file[*at..].first_chunk().unwrap()).unwrap();
-            header.kind == Some(Kind::Events)
+            header.kind == Some(BlockKind::Events)
         });
         let at = events.unwrap();
         file[if mark { at } else { at + HEADER }] ^= 1;

@@ -19,7 +19,7 @@ pub const MAX_ROWS: u32 = 1 << 18;
 
 /// The kind of a block's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum BlockKind {
     /// How the run was made, as JSON. First in each file.
     Header,
     /// Events in columns.
@@ -30,7 +30,7 @@ pub enum Kind {
     End,
 }
 
-impl Kind {
+impl BlockKind {
     /// All that this version knows.
     pub const ALL: [Self; 4] = [Self::Header, Self::Events, Self::Interval, Self::End];
 
@@ -59,7 +59,7 @@ impl Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockHeader {
     /// None: a kind that this version does not know.
-    pub kind: Option<Kind>,
+    pub kind: Option<BlockKind>,
     /// The version of the format.
     pub version: u16,
     /// Counts the blocks of a file from 0, so that a missing block shows.
@@ -87,7 +87,7 @@ impl BlockHeader {
         }
         let number = u16::from_le_bytes([body[4], body[5]]);
         let header = Self {
-            kind: Kind::ALL.into_iter().find(|kind| kind.number() == number),
+            kind: BlockKind::ALL.into_iter().find(|kind| kind.number() == number),
             version: u16::from_le_bytes([body[6], body[7]]),
             sequence: word(body, 8),
             rows: word(body, 12),
@@ -142,7 +142,7 @@ impl Packer {
     /// A payload longer than [`MAX_PAYLOAD`].
     pub fn pack(
         &mut self,
-        kind: Kind,
+        kind: BlockKind,
         sequence: u32,
         span: Span,
         payload: &[u8],
@@ -232,7 +232,7 @@ mod tests {
         let mut out = b"before".to_vec();
         Packer::new()
             .unwrap()
-            .pack(Kind::Events, 7, span, payload, &mut out)
+            .pack(BlockKind::Events, 7, span, payload, &mut out)
             .unwrap();
         out.split_off(6)
     }
@@ -249,7 +249,10 @@ mod tests {
         for payload in [&b""[..], b"columns", &vec![0; 100_000]] {
             let bytes = block(payload);
             let (header, unpacked) = read(&bytes).unwrap();
-            assert_eq!((header.kind, header.sequence, header.rows), (Some(Kind::Events), 7, 3));
+            assert_eq!(
+                (header.kind, header.sequence, header.rows),
+                (Some(BlockKind::Events), 7, 3)
+            );
             assert_eq!((header.first, header.last), (Nanos(1), Nanos(u64::MAX)));
             assert_eq!(unpacked.as_deref(), Ok(payload));
         }

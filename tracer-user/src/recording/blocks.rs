@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     recording::{
-        block::{self, Kind, MAX_JSON, Packer, Span},
+        block::{self, BlockKind, MAX_JSON, Packer, Span},
         header::{Begin, End, Finished},
         rows::Batch,
         store::Store,
@@ -89,7 +89,7 @@ impl<S: Store> Blocks<S> {
     pub fn events(&mut self, batch: &mut Batch) -> io::Result<()> {
         self.content.clear();
         let span = batch.finish(&mut self.content);
-        self.pack(Kind::Events, span)?;
+        self.pack(BlockKind::Events, span)?;
         self.repeat_header()
     }
 
@@ -103,11 +103,11 @@ impl<S: Store> Blocks<S> {
             first: interval.account.begin,
             last: interval.account.end,
         };
-        self.json(Kind::Interval, span, interval)?;
+        self.json(BlockKind::Interval, span, interval)?;
         self.repeat_header()
     }
 
-    fn json(&mut self, kind: Kind, span: Span, value: &impl Serialize) -> io::Result<()> {
+    fn json(&mut self, kind: BlockKind, span: Span, value: &impl Serialize) -> io::Result<()> {
         self.content.clear();
         serde_json::to_writer(&mut self.content, value)?;
         if self.content.len() > MAX_JSON {
@@ -156,7 +156,7 @@ impl<S: Store> Blocks<S> {
             unwritten,
             finished,
         };
-        self.json(Kind::End, Span::default(), &end)
+        self.json(BlockKind::End, Span::default(), &end)
     }
 
     /// Called after the last block.
@@ -175,7 +175,7 @@ impl<S: Store> Blocks<S> {
             first: at,
             last: at,
         };
-        let written = self.json(Kind::Header, span, &begin);
+        let written = self.json(BlockKind::Header, span, &begin);
         self.begin = Some(begin);
         self.since_header = 0;
         written
@@ -188,7 +188,7 @@ impl<S: Store> Blocks<S> {
         self.header()
     }
 
-    fn pack(&mut self, kind: Kind, span: Span) -> io::Result<()> {
+    fn pack(&mut self, kind: BlockKind, span: Span) -> io::Result<()> {
         self.block.clear();
         self.packer
             .pack(kind, self.count, span, &self.content, &mut self.block)?;

@@ -188,13 +188,13 @@ impl<'a> Reader<'a> {
 }
 
 #[derive(Clone, Copy)]
-struct Reading<'a> {
+struct ColumnReader<'a> {
     bytes: Reader<'a>,
     last: u64,
     run: u64,
 }
 
-impl Reading<'_> {
+impl ColumnReader<'_> {
     fn begin_run(&mut self) -> Result<(), Damage> {
         self.last = self.bytes.number()?;
         self.run = self.bytes.number()?;
@@ -208,7 +208,7 @@ impl Reading<'_> {
 /// Rows of `N` numbers that are being read. Columns of runs are read only when a run ends: in most rows none does.
 pub struct Rows<'a, const N: usize> {
     codecs: &'static [Codec; N],
-    columns: [Reading<'a>; N],
+    columns: [ColumnReader<'a>; N],
     /// The other columns, by number; the first `varying_count` entries are used.
     varying: [usize; N],
     varying_count: usize,
@@ -230,7 +230,7 @@ impl<'a, const N: usize> Rows<'a, N> {
         if left > most {
             return Err(Damage("it has more rows than it says"));
         }
-        let mut columns = [Reading {
+        let mut columns = [ColumnReader {
             bytes: Reader(&[]),
             last: 0,
             run: 0,

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::{
     event::Event,
     recording::{
-        block::Kind,
+        block::BlockKind,
         header::{Begin, End, Finished},
         parts::Parts,
         reader::{Item, Missing, RecordingFile},
@@ -131,7 +131,7 @@ impl Contents {
                 let starts = |run: &RunContents| run.begin.as_ref().is_none_or(|known| known.same_file(begin));
                 let run = self.run(starts);
                 run.begin.get_or_insert_with(|| begin.as_ref().clone());
-                Kind::Header
+                BlockKind::Header
             }
             Item::Events => {
                 let run = self.run(|_| true);
@@ -141,13 +141,13 @@ impl Contents {
                         run.count(event);
                     }
                 }
-                Kind::Events
+                BlockKind::Events
             }
-            Item::Interval(_) => Kind::Interval,
+            Item::Interval(_) => BlockKind::Interval,
             Item::End(end) => {
                 self.parts.end(end);
                 self.run(|_| true).end = Some(end.as_ref().clone());
-                Kind::End
+                BlockKind::End
             }
             Item::Unknown => return,
             Item::Missing(missing) => {

@@ -93,7 +93,7 @@ pub fn survey<R: Read>(input: R, recording: usize, mut missing: impl FnMut(&Miss
 
 /// A run and its pieces that were given, in order.
 #[derive(Debug)]
-pub struct Run {
+pub struct RunPieces {
     /// Its files; at least one.
     pieces: Vec<Piece>,
 }
@@ -108,7 +108,7 @@ pub enum Note {
 }
 
 /// Groups pieces into runs, ordered by the time at which the runs began, and reports problems to `note`.
-pub fn arrange(mut pieces: Vec<Piece>, mut note: impl FnMut(Note)) -> Vec<Run> {
+pub fn arrange(mut pieces: Vec<Piece>, mut note: impl FnMut(Note)) -> Vec<RunPieces> {
     let began = |header: &Header| header.clock_offset.saturating_add(header.begun.0.into());
     let identity = |header: &Header| (began(header), header.host.clone(), header.boot_id.clone());
     // Between two pieces of one part, the one with an end is used, else the longer one. A run without a header comes
@@ -117,7 +117,7 @@ pub fn arrange(mut pieces: Vec<Piece>, mut note: impl FnMut(Note)) -> Vec<Run> {
         let size = Reverse(piece.to - piece.from);
         (piece.header().map(identity), piece.parts().0, piece.end.is_none(), size)
     });
-    let mut runs: Vec<Run> = Vec::new();
+    let mut runs: Vec<RunPieces> = Vec::new();
     for piece in pieces {
         let same_run = |last: &Piece| match (last.header(), piece.header()) {
             (Some(last), Some(this)) => last.same_run(this),
@@ -128,7 +128,7 @@ pub fn arrange(mut pieces: Vec<Piece>, mut note: impl FnMut(Note)) -> Vec<Run> {
             .and_then(|run| Some((run.pieces.last()?.clone(), run)))
             .filter(|(last, _)| same_run(last));
         match run {
-            None => runs.push(Run { pieces: vec![piece] }),
+            None => runs.push(RunPieces { pieces: vec![piece] }),
             Some((last, _)) if piece.parts().0 <= last.parts().1 => note(Note::Twice(piece, last)),
             Some((last, run)) => {
                 if piece.parts().0 > last.parts().1.saturating_add(1) {
@@ -158,7 +158,7 @@ pub enum MergeError {
 /// # Errors
 /// [`MergeError`].
 pub fn write<R: Read + Seek, S: Store>(
-    run: &Run,
+    run: &RunPieces,
     recordings: &mut [R],
     key: Option<&Key>,
     out: &mut Blocks<S>,

@@ -6,7 +6,7 @@ use std::io::{self, BufRead as _, BufReader, Read};
 use crate::{
     recording::{
         Damage, VERSION,
-        block::{BlockHeader, HEADER, Kind, MAGIC, MAX_JSON, MAX_PAYLOAD, Unpacker},
+        block::{BlockHeader, BlockKind, HEADER, MAGIC, MAX_JSON, MAX_PAYLOAD, Unpacker},
         header::{Begin, End},
         rows::{self, Step},
     },
@@ -72,7 +72,7 @@ fn json<T: serde::de::DeserializeOwned>(content: &[u8]) -> Result<T, Damage> {
 
 /// The position and header of a block in the file, for `info`.
 #[derive(Clone, Copy, Debug)]
-pub struct Place {
+pub struct BlockPlace {
     /// Its begin, bytes from the start of the file.
     pub at: u64,
     /// Its header.
@@ -115,7 +115,7 @@ pub struct RecordingFile<R> {
     /// The damage that was found while reading them. The next item reports it.
     broken: Option<Damage>,
     /// The last block that was found, valid or not.
-    pub place: Option<Place>,
+    pub place: Option<BlockPlace>,
 }
 
 impl<R: Read> RecordingFile<R> {
@@ -215,7 +215,7 @@ impl<R: Read> RecordingFile<R> {
         if header.version > VERSION {
             return Err(ReadError::Newer(header.version));
         }
-        let begins = header.sequence == 0 && header.kind == Some(Kind::Header) && self.state != State::Foreign;
+        let begins = header.sequence == 0 && header.kind == Some(BlockKind::Header) && self.state != State::Foreign;
         if begins && self.state != State::Ended {
             return Ok(Some(self.no_end()));
         }
@@ -225,8 +225,8 @@ impl<R: Read> RecordingFile<R> {
         }
         let damaged = self.state == State::Damaged;
         self.state = State::Whole;
-        self.place = Some(Place { at: self.at, header });
-        let rows = (header.kind == Some(Kind::Events)).then(|| u64::from(header.rows));
+        self.place = Some(BlockPlace { at: self.at, header });
+        let rows = (header.kind == Some(BlockKind::Events)).then(|| u64::from(header.rows));
         let expected = std::mem::replace(&mut self.sequence, header.sequence.wrapping_add(1));
         if header.sequence != expected && !damaged {
             self.sequence = header.sequence;
@@ -257,19 +257,19 @@ impl<R: Read> RecordingFile<R> {
         let block = &self.buffer[self.start..self.start + HEADER + header.packed];
         let packed = &block[HEADER..];
         let kind = match header.kind {
-            Some(Kind::Events) if self.undecoded => return header.check(packed).map(|()| Item::Events),
+            Some(BlockKind::Events) if self.undecoded => return header.check(packed).map(|()| Item::Events),
             None => return header.check(packed).map(|()| Item::Unknown),
             Some(kind) => kind,
         };
         self.unpacker.unpack(header, packed, &mut self.content)?;
         Ok(match kind {
-            Kind::Header => Item::Begin(json(&self.content)?),
-            Kind::Events => {
+            BlockKind::Header => Item::Begin(json(&self.content)?),
+            BlockKind::Events => {
                 self.unread = header.rows;
                 Item::Events
             }
-            Kind::Interval => Item::Interval(json(&self.content)?),
-            Kind::End => {
+            BlockKind::Interval => Item::Interval(json(&self.content)?),
+            BlockKind::End => {
                 let end: Box<End> = json(&self.content)?;
                 self.state = State::Ended;
                 if end.unwritten == 0 {

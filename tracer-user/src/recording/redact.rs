@@ -16,7 +16,7 @@ use crate::{
     recording::header::Begin,
     run::header::{Header, MissingHook},
 };
-use frames::Frames;
+use frames::StandIns;
 pub use key::Key;
 
 /// Names that the kernel gives to mappings without a file.
@@ -40,7 +40,7 @@ const HIDDEN: &str = "(redacted)";
 /// Redacts a run.
 pub struct Redactor<'k> {
     key: &'k Key,
-    frames: Frames<'k>,
+    frames: StandIns<'k>,
     /// The mappings of a block by address, with their stand-ins.
     vmas: HashMap<*const Vma, (Arc<Vma>, Arc<Vma>)>,
 }
@@ -51,7 +51,7 @@ impl<'k> Redactor<'k> {
     pub fn new(key: &'k Key, header: &Header) -> Self {
         Self {
             key,
-            frames: Frames::new(key, &header.frames),
+            frames: StandIns::new(key, &header.frames),
             vmas: HashMap::new(),
         }
     }
@@ -324,7 +324,7 @@ mod tests {
     #[test]
     fn keys_differ() {
         let (one, other) = (Key::new().unwrap(), Key::new().unwrap());
-        let frame = |key| Frames::new(key, &[]).stand_in(Pfn(0x1f_03a0));
+        let frame = |key| StandIns::new(key, &[]).stand_in(Pfn(0x1f_03a0));
         assert_ne!(frame(&one), frame(&other));
         assert_eq!(frame(&one), frame(&one));
     }

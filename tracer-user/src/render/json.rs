@@ -100,7 +100,7 @@ fn values<M: SerializeMap>(map: &mut M, section: &Section, row: &Row) -> Result<
         match (column.key, cell) {
             (None, _) => {}
             (Some(_), Cell::Process(..) | Cell::Nodes(..) | Cell::Address(..)) => parts(map, column.prefix, cell)?,
-            (Some(key), cell) => map.serialize_entry(key, &Value(cell))?,
+            (Some(key), cell) => map.serialize_entry(key, &CellValue(cell))?,
         }
     }
     Ok(())
@@ -127,9 +127,9 @@ fn parts<M: SerializeMap>(map: &mut M, prefix: &str, cell: &Cell) -> Result<(), 
 }
 
 /// A value under one key.
-struct Value<'a>(&'a Cell);
+struct CellValue<'a>(&'a Cell);
 
-impl Serialize for Value<'_> {
+impl Serialize for CellValue<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.0 {
             Cell::Text(text) => serializer.serialize_str(text),
@@ -163,7 +163,7 @@ impl Serialize for Value<'_> {
             Cell::Verdict(verdict) => serializer.serialize_str(verdict.name()),
             Cell::Order(order) => serializer.serialize_u8(order.0),
             Cell::Backend(backend) => serializer.serialize_str(backend.name()),
-            Cell::List(cells) => serializer.collect_seq(cells.iter().map(Value)),
+            Cell::List(cells) => serializer.collect_seq(cells.iter().map(CellValue)),
             Cell::Section(section) => Whole(section).serialize(serializer),
         }
     }

@@ -28,7 +28,7 @@ pub struct Who {
 
 /// How many processes were shown, and how many could not be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct ProcessCounts {
     /// Processes that were shown completely.
     pub whole: usize,
     /// Processes that ended before or while they were read.
@@ -37,7 +37,7 @@ pub struct Tally {
     pub unreadable: usize,
 }
 
-impl Tally {
+impl ProcessCounts {
     /// Whether every process was shown completely.
     pub fn complete(&self) -> bool {
         self.ended + self.unreadable == 0
@@ -74,5 +74,5 @@ pub trait Format {
     ///
     /// # Errors
     /// The errors of the writer.
-    fn finish(&mut self, tally: &Tally, sums: &Sums) -> io::Result<()>;
+    fn finish(&mut self, counts: &ProcessCounts, sums: &Sums) -> io::Result<()>;
 }

@@ -10,8 +10,8 @@ use crate::{
     run::header::Header,
     sink::{
         Sink,
-        export::{Export, Run},
-        table::{Cell, Kind, Table},
+        export::{Export, RunColumns},
+        table::{Cell, Table, TableKind},
     },
 };
 
@@ -19,7 +19,7 @@ use crate::{
 pub struct Csv<W: Write> {
     writer: csv::Writer<W>,
     table: Table,
-    run: Run,
+    run: RunColumns,
     /// A value as text.
     scratch: Vec<u8>,
 }
@@ -36,7 +36,7 @@ impl<W: Write> Csv<W> {
         Ok(Self {
             writer,
             table,
-            run: Run::default(),
+            run: RunColumns::default(),
             scratch: Vec::new(),
         })
     }
@@ -75,7 +75,7 @@ fn text<'a>(cell: &'a Cell<'_>, scratch: &'a mut Vec<u8>) -> io::Result<&'a [u8]
 
 impl<W: Write> Sink for Csv<W> {
     fn begin(&mut self, header: &Header) -> io::Result<()> {
-        self.run = Run::from(header);
+        self.run = RunColumns::from(header);
         Ok(())
     }
 
@@ -97,7 +97,7 @@ impl<W: Write> Sink for Csv<W> {
 
 impl<W: Write> Export for Csv<W> {
     fn takes(&self, event: &Event) -> bool {
-        Kind::of(event) == self.table.kind
+        TableKind::of(event) == self.table.kind
     }
 
     fn close(&mut self) -> io::Result<()> {
@@ -112,11 +112,11 @@ mod tests {
     use super::*;
     use crate::{made_up, units::VirtAddr};
 
-    fn exported(kind: Kind, events: &[Event]) -> String {
+    fn exported(kind: TableKind, events: &[Event]) -> String {
         let mut out = Vec::new();
         let mut csv = Csv::new(&mut out, Table { kind, host: true }).unwrap();
         csv.begin(&made_up::header()).unwrap();
-        for event in events.iter().filter(|event| Kind::of(event) == kind) {
+        for event in events.iter().filter(|event| TableKind::of(event) == kind) {
             assert!(csv.takes(event));
             csv.event(event).unwrap();
         }
@@ -130,7 +130,7 @@ mod tests {
     fn every_table() {
         let mut events = made_up::others();
         events.extend([made_up::moved(), made_up::unknown(), made_up::compared()].map(Event::Move));
-        let all: Vec<String> = Kind::ALL.iter().map(|kind| exported(*kind, &events)).collect();
+        let all: Vec<String> = TableKind::ALL.iter().map(|kind| exported(*kind, &events)).collect();
         insta::assert_snapshot!("every_table", all.join("\n"));
     }
 
@@ -140,7 +140,7 @@ mod tests {
         let owner = moved.owner.as_mut().unwrap();
         owner.comm = Some(Arc::from("a\"b,c\n\x1b[31m\\"));
         moved.vaddr = VirtAddr(0xffff_ffff_ff60_0000);
-        let csv = exported(Kind::Moves, &[Event::Move(moved)]);
+        let csv = exported(TableKind::Moves, &[Event::Move(moved)]);
         assert_eq!(csv.lines().count(), 2, "{csv}");
         assert!(csv.contains(r#","a""b,c\x0a\x1b[31m\\","#), "{csv}");
         assert!(csv.contains(",-10485760,"), "{csv}");

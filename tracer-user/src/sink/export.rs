@@ -19,7 +19,7 @@ pub trait Export: Sink {
 
 /// The columns of a run, which are the same in all its rows. None: the recording has lost the value.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Run {
+pub struct RunColumns {
     /// Boot id and begin: the same for every file and every export of the run, and different for every other run.
     pub id: Option<String>,
     /// uname -n.
@@ -32,7 +32,7 @@ pub struct Run {
     clock_offset: Option<i128>,
 }
 
-impl From<&Header> for Run {
+impl From<&Header> for RunColumns {
     fn from(header: &Header) -> Self {
         if header.same_run(&Header::unknown()) {
             return Self::default();
@@ -48,7 +48,7 @@ impl From<&Header> for Run {
     }
 }
 
-impl Run {
+impl RunColumns {
     /// The time of `at`, microseconds since 1970 in UTC; None: the clock is not known, or the time is after the year
     /// 9999.
     #[must_use]
@@ -66,19 +66,19 @@ mod tests {
 
     #[test]
     fn what_is_lost_is_not_invented() {
-        let run = Run::from(&made_up::header());
+        let run = RunColumns::from(&made_up::header());
         assert_eq!(
             run.id.as_deref(),
             Some("d4f5bc26-54ad-4aa4-9b2e-0d1a5fbf5e0c-124101100")
         );
         assert_eq!(run.time(Nanos(5_000_001_999)), Some(1_700_000_005_000_001));
         assert_eq!(run.time(Nanos(u64::MAX)), Some(20_146_744_073_709_551));
-        assert_eq!(Run::from(&Header::unknown()), Run::default());
-        assert_eq!(Run::default().time(Nanos(1)), None);
+        assert_eq!(RunColumns::from(&Header::unknown()), RunColumns::default());
+        assert_eq!(RunColumns::default().time(Nanos(1)), None);
         let late = Header {
             clock_offset: i128::from(i64::MAX) * 1000,
             ..made_up::header()
         };
-        assert_eq!(Run::from(&late).time(Nanos(0)), None);
+        assert_eq!(RunColumns::from(&late).time(Nanos(0)), None);
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    analysis::groups::{Key, Run, Sort, Tables},
+    analysis::groups::{Key, RunFacts, Sort, Tables},
     event::Event,
     render::text::words,
     run::header::Header,
@@ -20,7 +20,7 @@ use crate::{
 pub struct Folded<W> {
     writer: W,
     tables: Tables,
-    run: Run,
+    run: RunFacts,
 }
 
 impl<W: Write> Folded<W> {
@@ -29,7 +29,7 @@ impl<W: Write> Folded<W> {
         Self {
             writer,
             tables: Tables::new([keys]),
-            run: Run {
+            run: RunFacts {
                 begun: Nanos(0),
                 host: Arc::default(),
             },
@@ -39,7 +39,7 @@ impl<W: Write> Folded<W> {
 
 impl<W: Write> Sink for Folded<W> {
     fn begin(&mut self, header: &Header) -> io::Result<()> {
-        self.run = Run::from(header);
+        self.run = RunFacts::from(header);
         self.tables.begin_run();
         Ok(())
     }

@@ -23,8 +23,8 @@ use crate::{
     run::header::Header,
     sink::{
         Sink,
-        export::{Export, Run},
-        table::{Cell, Kind, Table, Type},
+        export::{Export, RunColumns},
+        table::{Cell, Table, TableKind, Type},
     },
 };
 
@@ -124,7 +124,7 @@ impl Texts {
 pub struct Parquet<W: Write + Send> {
     writer: SerializedFileWriter<W>,
     table: Table,
-    run: Run,
+    run: RunColumns,
     held: Vec<Held>,
     texts: Texts,
     rows: usize,
@@ -142,7 +142,7 @@ impl<W: Write + Send> Parquet<W> {
         Ok(Self {
             writer,
             table,
-            run: Run::default(),
+            run: RunColumns::default(),
             held: columns.iter().map(|(_, kind)| Held::new(*kind)).collect(),
             texts: Texts::default(),
             rows: 0,
@@ -204,7 +204,7 @@ fn io_error(error: ParquetError) -> io::Error {
 
 impl<W: Write + Send> Sink for Parquet<W> {
     fn begin(&mut self, header: &Header) -> io::Result<()> {
-        self.run = Run::from(header);
+        self.run = RunColumns::from(header);
         Ok(())
     }
 
@@ -233,7 +233,7 @@ impl<W: Write + Send> Sink for Parquet<W> {
 
 impl<W: Write + Send> Export for Parquet<W> {
     fn takes(&self, event: &Event) -> bool {
-        Kind::of(event) == self.table.kind
+        TableKind::of(event) == self.table.kind
     }
 
     fn close(&mut self) -> io::Result<()> {
@@ -306,8 +306,8 @@ mod tests {
     fn what_is_written_is_read() {
         let mut events = made_up::others();
         events.extend([made_up::moved(), made_up::unknown(), made_up::compared()].map(Event::Move));
-        let run = Run::from(&made_up::header());
-        for (kind, host) in Kind::ALL.into_iter().zip([true, true, false, false]) {
+        let run = RunColumns::from(&made_up::header());
+        for (kind, host) in TableKind::ALL.into_iter().zip([true, true, false, false]) {
             let table = Table { kind, host };
             let mut expected = Vec::new();
             for event in &events {
@@ -335,7 +335,7 @@ mod tests {
     #[test]
     fn many_rows_are_several_groups() {
         let table = Table {
-            kind: Kind::Moves,
+            kind: TableKind::Moves,
             host: true,
         };
         let at = |page: u64| {
@@ -364,7 +364,7 @@ mod tests {
     #[test]
     fn a_broken_pipe_is_told_as_one() {
         let table = Table {
-            kind: Kind::Moves,
+            kind: TableKind::Moves,
             host: true,
         };
         let told =

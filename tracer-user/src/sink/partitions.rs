@@ -12,8 +12,8 @@ use crate::{
     run::{header::Header, kept::Unfinished, summary::Summary},
     sink::{
         Sink,
-        export::{Export, Run},
-        table::Kind,
+        export::{Export, RunColumns},
+        table::TableKind,
     },
 };
 
@@ -24,41 +24,41 @@ const DAY: i64 = 86_400_000_000;
 const UNKNOWN: &str = "__HIVE_DEFAULT_PARTITION__";
 
 /// Makes a file's format.
-pub type Format = Box<dyn Fn(Writer) -> io::Result<Box<dyn Export>>>;
+pub type MakeFormat = Box<dyn Fn(Writer) -> io::Result<Box<dyn Export>>>;
 
 /// The layout of a data set.
 pub struct Layout {
     /// The directory.
     pub root: PathBuf,
     /// The kind of its rows.
-    pub kind: Kind,
+    pub kind: TableKind,
     /// The extension of its files.
     pub extension: &'static str,
     /// Whether existing files are replaced.
     pub force: bool,
     /// The format of each file. It has no column of the host, which the directory names.
-    pub format: Format,
+    pub format: MakeFormat,
 }
 
 /// Writes the runs of recordings into a data set. The files of a run appear when the run has ended.
 pub struct Partitions {
     layout: Layout,
     header: Header,
-    run: Run,
-    parts: Vec<Part>,
+    run: RunColumns,
+    parts: Vec<Partition>,
     /// The error for the first existing file, and the number of existing files.
     kept: Option<(io::Error, usize)>,
 }
 
 /// The rows of one day of a run.
-struct Part {
+struct Partition {
     /// Days since 1970, in UTC; None: unknown.
     day: Option<i64>,
     /// None: its file exists already.
     open: Option<(Draft, Box<dyn Export>)>,
 }
 
-impl Part {
+impl Partition {
     fn end(self) -> io::Result<()> {
         let Some((draft, mut export)) = self.open else {
             return Ok(());
@@ -74,13 +74,13 @@ impl Partitions {
         Self {
             layout,
             header: Header::unknown(),
-            run: Run::default(),
+            run: RunColumns::default(),
             parts: Vec::new(),
             kept: None,
         }
     }
 
-    fn begin_part(&mut self, day: Option<i64>, first: &Event) -> io::Result<Part> {
+    fn begin_part(&mut self, day: Option<i64>, first: &Event) -> io::Result<Partition> {
         let Layout {
             root,
             extension,
@@ -106,18 +106,18 @@ impl Partitions {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 let (first, count) = self.kept.take().unwrap_or((error, 0));
                 self.kept = Some((first, count + 1));
-                return Ok(Part { day, open: None });
+                return Ok(Partition { day, open: None });
             }
             other => other?,
         };
         let mut export = format(draft.writer()?)?;
         export.begin(&self.header)?;
         let open = Some((draft, export));
-        Ok(Part { day, open })
+        Ok(Partition { day, open })
     }
 
     fn end_run(&mut self) -> io::Result<()> {
-        self.parts.drain(..).try_for_each(Part::end)
+        self.parts.drain(..).try_for_each(Partition::end)
     }
 }
 
@@ -146,7 +146,7 @@ fn safe(text: &str) -> String {
 impl Sink for Partitions {
     fn begin(&mut self, header: &Header) -> io::Result<()> {
         self.header = header.clone();
-        self.run = Run::from(header);
+        self.run = RunColumns::from(header);
         Ok(())
     }
 
@@ -180,7 +180,7 @@ impl Sink for Partitions {
 
 impl Export for Partitions {
     fn takes(&self, event: &Event) -> bool {
-        Kind::of(event) == self.layout.kind
+        TableKind::of(event) == self.layout.kind
     }
 
     fn close(&mut self) -> io::Result<()> {
@@ -213,7 +213,7 @@ mod tests {
     };
 
     fn data_set(root: &Path, force: bool) -> Partitions {
-        let kind = Kind::Moves;
+        let kind = TableKind::Moves;
         Partitions::new(Layout {
             root: root.to_owned(),
             kind,

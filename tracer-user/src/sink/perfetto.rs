@@ -30,22 +30,22 @@ use crate::{
     run::{header::Header, intervals::Interval, kept::Unfinished, summary::Summary},
     sink::{
         Sink,
-        export::{Export, Run},
-        table::{self, Kind},
+        export::{Export, RunColumns},
+        table::{self, TableKind},
     },
     units::Nanos,
 };
 
 use packets::{About, Packets, Side};
 use rates::Rate;
-use tracks::{Found, Place, Tracks};
+use tracks::{Subject, TrackRef, Tracks};
 
 /// Writes a trace.
 pub struct Perfetto<W> {
     packets: Packets<W>,
     tracks: Tracks,
     moved: Rate,
-    run: Run,
+    run: RunColumns,
     begun: Nanos,
     /// The prefix of this run's names: its host.
     prefix: String,
@@ -62,7 +62,7 @@ impl<W: Write> Perfetto<W> {
             packets: Packets::new(writer),
             tracks: Tracks::default(),
             moved: Rate::default(),
-            run: Run::default(),
+            run: RunColumns::default(),
             begun: Nanos(0),
             prefix: String::new(),
             runs: 0,
@@ -82,8 +82,8 @@ impl<W: Write> Perfetto<W> {
         let begin = moved.blackout.map(|blackout| moved.at.since(blackout));
         let lane = match begin {
             Some(begin) => {
-                self.track(Place::Moves(owner), above, "moves", true)?;
-                self.lane(Place::Moves(owner), above, "moves", begin, moved.at)?
+                self.track(Subject::Moves(owner), above, "moves", true)?;
+                self.lane(Subject::Moves(owner), above, "moves", begin, moved.at)?
             }
             None => None,
         };
@@ -91,7 +91,7 @@ impl<W: Write> Perfetto<W> {
             if let (Some(begin), Some(lane)) = (begin, lane) {
                 self.packets.slice(lane, begin, moved.at, about, Side::Owner, flow)?;
             } else {
-                let track = self.track(Place::Instants(owner), above, "moves as instants", true)?;
+                let track = self.track(Subject::Instants(owner), above, "moves as instants", true)?;
                 self.packets.instant(track, moved.at, about, Side::Owner, flow)?;
             }
         }
@@ -113,7 +113,7 @@ impl<W: Write> Perfetto<W> {
         let about = self.about(event, &moving(Some(&failure.reason), &what))?;
         for (place, about) in failure.places.iter().zip(&about) {
             let above = self.process(Some(&place.owner))?;
-            let track = self.track(Place::Failures(place.owner.tgid), above, "not moved", true)?;
+            let track = self.track(Subject::Failures(place.owner.tgid), above, "not moved", true)?;
             self.packets.instant(track, failure.at, about, Side::Owner, None)?;
         }
         self.did(&failure.actor, failure.at, &about, None)
@@ -123,8 +123,8 @@ impl<W: Write> Perfetto<W> {
         let about = self.about(event, &format!("compact {}", Printable(&run.zone)))?;
         let begin = run.at.since(run.duration);
         let (above, _) = self.work(&run.actor)?;
-        let place = Place::Work(run.actor.tgid, run.actor.tid);
-        let Some(lane) = self.lane(place, above, &work(&run.actor), begin, run.at)? else {
+        let subject = Subject::Work(run.actor.tgid, run.actor.tid);
+        let Some(lane) = self.lane(subject, above, &work(&run.actor), begin, run.at)? else {
             return self.did(&run.actor, run.at, &about, None);
         };
         about
@@ -137,7 +137,7 @@ impl<W: Write> Perfetto<W> {
         self.packets.make_room()?;
         let mut found = Vec::with_capacity(1);
         table::rows(event, Vec::with_capacity(32), |cells| {
-            found.push(self.packets.about(Kind::of(event), name, cells));
+            found.push(self.packets.about(TableKind::of(event), name, cells));
             Ok(())
         })?;
         Ok(found)
@@ -158,16 +158,16 @@ impl<W: Write> Perfetto<W> {
             ..*actor
         };
         let above = self.process(Some(&process))?;
-        let place = Place::Work(actor.tgid, actor.tid);
-        let track = self.track(place, above, &work(actor), actor.comm.is_some())?;
+        let subject = Subject::Work(actor.tgid, actor.tid);
+        let track = self.track(subject, above, &work(actor), actor.comm.is_some())?;
         Ok((above, track))
     }
 
     /// The track above all tracks of a process.
     fn process(&mut self, task: Option<&Task>) -> io::Result<u64> {
         let comm = task.and_then(|task| task.comm.as_deref());
-        let place = Place::Process(task.map(|task| task.tgid));
-        let track = self.tracks.find(place, comm.is_some());
+        let subject = Subject::Process(task.map(|task| task.tgid));
+        let track = self.tracks.find(subject, comm.is_some());
         if track.new {
             let prefix = &self.prefix;
             match task {
@@ -184,19 +184,19 @@ impl<W: Write> Perfetto<W> {
     }
 
     /// A track below another one; `named`: `name` is more than a number.
-    fn track(&mut self, place: Place, above: u64, name: &str, named: bool) -> io::Result<u64> {
-        let track = self.tracks.find(place, named);
+    fn track(&mut self, subject: Subject, above: u64, name: &str, named: bool) -> io::Result<u64> {
+        let track = self.tracks.find(subject, named);
         self.describe(track, above, name)
     }
 
     /// The track or a lane beside it with room from `begin` to `end`; None: there is none.
-    fn lane(&mut self, place: Place, above: u64, name: &str, begin: Nanos, end: Nanos) -> io::Result<Option<u64>> {
-        let lane = self.tracks.lane(place, begin, end);
+    fn lane(&mut self, subject: Subject, above: u64, name: &str, begin: Nanos, end: Nanos) -> io::Result<Option<u64>> {
+        let lane = self.tracks.lane(subject, begin, end);
         // Lanes have the same name and parent: Perfetto shows them as one track with several rows.
         lane.map(|lane| self.describe(lane, above, name)).transpose()
     }
 
-    fn describe(&mut self, track: Found, above: u64, name: &str) -> io::Result<u64> {
+    fn describe(&mut self, track: TrackRef, above: u64, name: &str) -> io::Result<u64> {
         if track.new {
             self.packets.track(track.uuid, Some(above), name)?;
         }
@@ -205,12 +205,12 @@ impl<W: Write> Perfetto<W> {
 
     fn count(&mut self, at: Nanos, pages: u64) -> io::Result<()> {
         let steps = self.moved.add(at, pages);
-        self.steps(Place::Moved, "pages moved in a second", "pages", &steps)
+        self.steps(Subject::Moved, "pages moved in a second", "pages", &steps)
     }
 
-    fn steps(&mut self, place: Place, name: &str, unit: &str, steps: &[(Nanos, u64)]) -> io::Result<()> {
+    fn steps(&mut self, subject: Subject, name: &str, unit: &str, steps: &[(Nanos, u64)]) -> io::Result<()> {
         let above = self.above_counters()?;
-        let track = self.tracks.find(place, true);
+        let track = self.tracks.find(subject, true);
         if track.new {
             self.packets.counter(track.uuid, above, name, unit)?;
         }
@@ -219,7 +219,7 @@ impl<W: Write> Perfetto<W> {
     }
 
     fn above_counters(&mut self) -> io::Result<u64> {
-        let track = self.tracks.find(Place::Run, true);
+        let track = self.tracks.find(Subject::Run, true);
         if track.new {
             self.packets
                 .track(track.uuid, None, &format!("{}tracer", self.prefix))?;
@@ -232,7 +232,7 @@ impl<W: Write> Perfetto<W> {
         if steps.is_empty() {
             return Ok(());
         }
-        self.steps(Place::Moved, "pages moved in a second", "pages", &steps)
+        self.steps(Subject::Moved, "pages moved in a second", "pages", &steps)
     }
 }
 
@@ -251,7 +251,7 @@ fn work(actor: &Task) -> String {
 
 impl<W: Write> Sink for Perfetto<W> {
     fn begin(&mut self, header: &Header) -> io::Result<()> {
-        let run = Run::from(header);
+        let run = RunColumns::from(header);
         if self.runs > 0 && run.id.is_some() && run == self.run {
             // The run goes on in another file of its rotation.
             return Ok(());
@@ -287,7 +287,7 @@ impl<W: Write> Sink for Perfetto<W> {
         let rate = (u128::from(*lost) * 1_000_000_000).div_ceil(nanos);
         let rate = u64::try_from(rate).unwrap_or(u64::MAX);
         let steps = [(account.begin, rate), (account.end, 0)];
-        self.steps(Place::Lost, "events lost in a second", "events", &steps)
+        self.steps(Subject::Lost, "events lost in a second", "events", &steps)
     }
 
     fn abandon(&mut self, _unfinished: &Unfinished) -> io::Result<()> {

@@ -6,7 +6,7 @@ mod columns;
 
 use std::{borrow::Cow, io};
 
-use crate::{escape::Printable, event::Event, sink::export::Run};
+use crate::{escape::Printable, event::Event, sink::export::RunColumns};
 
 pub use cell::{Cell, Type};
 use columns::{
@@ -15,7 +15,7 @@ use columns::{
 
 /// The kind of rows in a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum TableKind {
     /// Runs of pages that moved.
     Moves,
     /// Folios that moved and are not mapped.
@@ -26,7 +26,7 @@ pub enum Kind {
     Compactions,
 }
 
-impl Kind {
+impl TableKind {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Moves, Self::Unmapped, Self::Failures, Self::Compactions];
 
@@ -71,7 +71,7 @@ impl Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Table {
     /// The kind of its rows.
-    pub kind: Kind,
+    pub kind: TableKind,
     /// Whether there is a column of the host; else the path of the file names it.
     pub host: bool,
 }
@@ -88,8 +88,13 @@ impl Table {
     ///
     /// # Errors
     /// The errors of `take`.
-    pub fn rows(self, event: &Event, run: &Run, take: impl FnMut(&[Cell<'_>]) -> io::Result<()>) -> io::Result<()> {
-        if Kind::of(event) != self.kind {
+    pub fn rows(
+        self,
+        event: &Event,
+        run: &RunColumns,
+        take: impl FnMut(&[Cell<'_>]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        if TableKind::of(event) != self.kind {
             return Ok(());
         }
         let when = When::new(event.at(), run);
@@ -185,12 +190,12 @@ mod tests {
 
     #[test]
     fn rows_have_the_columns_of_their_table() {
-        let run = Run::from(&made_up::header());
+        let run = RunColumns::from(&made_up::header());
         let events = made_up::others()
             .into_iter()
             .chain([Event::Move(made_up::moved()), Event::Move(made_up::unknown())]);
         let events: Vec<Event> = events.collect();
-        for (kind, host) in Kind::ALL.into_iter().zip([true, false, true, false]) {
+        for (kind, host) in TableKind::ALL.into_iter().zip([true, false, true, false]) {
             let table = Table { kind, host };
             let columns = table.columns();
             let names: BTreeSet<&str> = columns.iter().map(|(name, _)| *name).collect();
@@ -217,7 +222,7 @@ mod tests {
         };
         failure.places.extend_from_within(..);
         let table = Table {
-            kind: Kind::Failures,
+            kind: TableKind::Failures,
             host: true,
         };
         let place = table.columns().iter().position(|(name, _)| *name == "place").unwrap();
@@ -229,7 +234,9 @@ mod tests {
             places.push(nth);
             Ok(())
         };
-        table.rows(&Event::Failure(failure), &Run::default(), take).unwrap();
+        table
+            .rows(&Event::Failure(failure), &RunColumns::default(), take)
+            .unwrap();
         assert_eq!(places, [Some(1), Some(2)]);
     }
 }

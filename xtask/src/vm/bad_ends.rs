@@ -5,12 +5,12 @@ use std::fmt::Write as _;
 use std::thread;
 
 use anyhow::{Context, Result, anyhow};
+use tracer_tests_report::shape::Shape;
+use tracer_tests_report::tally::{Tally, Verdict};
 
 use super::args::Args;
 use super::lab::Lab;
 use super::results::Results;
-use super::shape::Shape;
-use crate::results::tally::{Tally, Verdict};
 
 /// No test takes as long. It is enough time for three kernels to boot at once, silently, on two slow CPUs.
 const SILENCE: u64 = 45;
@@ -132,8 +132,8 @@ fn judge(ordeal: &Ordeal, results: &Results) -> Vec<(String, Option<String>)> {
 #[cfg(test)]
 mod tests {
     use super::{ORDEALS, Results, judge};
-    use crate::results::tally::{Tally, Verdict};
     use crate::vm::results::Ended;
+    use tracer_tests_report::tally::{Tally, Verdict};
 
     #[test]
     fn only_a_failure_with_its_reason_will_do() {

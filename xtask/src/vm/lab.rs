@@ -9,17 +9,17 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use tracer_tests_report::read::Message;
+use tracer_tests_report::shape::Shape;
+use tracer_tests_report::tally::Tally;
 
 use super::args::{Args, Needed, TOPICS, Topic};
 use super::initramfs;
 use super::kernels::{self, Kernel, Spec};
 use super::qemu::{self, Machine, Outputs};
-use super::results::{Results, Run};
-use super::shape::Shape;
+use super::results::{GuestReport, Results};
 use super::watch::{self, Limits};
 use crate::host::{cache, process, programs};
-use crate::results::report::Message;
-use crate::results::tally::Tally;
 
 /// The parts of VMs.
 pub struct Lab {
@@ -98,18 +98,18 @@ impl Lab {
     /// Runs one VM, whose files get a directory of that name. Any problem counts as a failed test, too.
     pub fn run(&self, args: &Args, kernel: &Kernel, shape: Shape, name: &str, print: &dyn Fn(&str)) -> Results {
         let dir = args.keep.as_deref().unwrap_or(self.scratch.path()).join(name);
-        let mut run = Run::new(&kernel.name, &dir, print);
+        let mut report = GuestReport::new(&kernel.name, &dir, print);
         let started = Instant::now();
         let image = image_for(kernel, &self.scratch);
         let names = self.narrowed.get(&kernel.name).unwrap_or(&args.names);
-        if let Err(error) = boot(args, kernel, shape, names, &image, &dir, |message| run.take(message)) {
-            run.fail(
+        if let Err(error) = boot(args, kernel, shape, names, &image, &dir, |message| report.take(message)) {
+            report.fail(
                 &format!("(the {} VM)", shape.name()),
                 started.elapsed(),
                 &format!("{error:#}"),
             );
         }
-        run.finish()
+        report.finish()
     }
 }
 

@@ -6,11 +6,11 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use anyhow::Result;
+use tracer_tests_report::tally::Tally;
 
 use super::args::Args;
 use super::lab::Lab;
 use super::table::{self, Column};
-use crate::results::tally::Tally;
 
 /// Runs the tests on every kernel, `jobs` VMs at a time, and prints which tests ran and what was proven on each kernel.
 pub fn run(args: &Args) -> Result<Tally> {

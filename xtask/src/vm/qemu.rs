@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use tracer_tests_report::shape::Shape;
 
-use super::shape::{Mebibytes, Shape};
+use super::shape::{Layout, Mebibytes};
 use crate::host::apt;
 use crate::host::process::{self, Guard};
 
@@ -77,7 +78,7 @@ impl Machine<'_> {
             "-no-reboot",
         ])
         .args(["-accel", self.accel, "-cpu", "max"])
-        .args(self.shape.layout(self.nodes, self.per_node).arguments())
+        .args(Layout::of(self.shape, self.nodes, self.per_node).arguments())
         .args([
             "-serial",
             &serial(&outputs.console),
@@ -98,7 +99,7 @@ impl Machine<'_> {
     /// The kernel's command line. A panic ends the VM (`panic=-1` restarts at once, which `-no-reboot` turns into an
     /// exit), and an oops panics. Up to 6.4, memfd_secret(2) is switched on only here (mm/secretmem.c).
     fn command_line(&self) -> String {
-        let layout = self.shape.layout(self.nodes, self.per_node);
+        let layout = Layout::of(self.shape, self.nodes, self.per_node);
         let (nodes, shape) = (layout.nodes.len(), self.shape.name());
         let mut line = format!(
             "console=ttyS0 panic=-1 oops=panic quiet secretmem.enable=1 tracer.nodes={nodes} tracer.shape={shape}"

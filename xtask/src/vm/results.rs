@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::results::report::{Message, result_line};
-use crate::results::tally::{Tally, Verdict};
+use tracer_tests_report::read::Message;
+use tracer_tests_report::tally::{Tally, Verdict, result_line};
 
 /// The results of one VM's tests.
 #[derive(Default)]
@@ -25,7 +25,7 @@ pub struct Ended {
 }
 
 /// One VM's results so far.
-pub struct Run<'a> {
+pub struct GuestReport<'a> {
     release: String,
     dir: &'a Path,
     /// Tests that the guest has announced and not ended.
@@ -36,7 +36,7 @@ pub struct Run<'a> {
     results: Results,
 }
 
-impl<'a> Run<'a> {
+impl<'a> GuestReport<'a> {
     /// A VM that has reported nothing yet. Files of its tests are written to `dir`, results go as lines to `print`.
     pub fn new(kernel: &str, dir: &'a Path, print: &'a dyn Fn(&str)) -> Self {
         Self {

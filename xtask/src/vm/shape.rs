@@ -1,8 +1,10 @@
 //! The shapes of VMs, as arguments of QEMU and words of the kernel's command line.
-//! Input: the shapes' names from `tracer-tests shapes`; `tests/src/here.rs` describes their purposes.
+//! Input: the shapes that `tracer-tests shapes` names.
 
 use std::fmt::Write as _;
 use std::str::FromStr;
+
+use tracer_tests_report::shape::Shape;
 
 /// Mebibytes, written as `512`, `512M` or `1G`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,91 +22,6 @@ impl FromStr for Mebibytes {
         size.filter(|size| *size > 0)
             .map(Self)
             .ok_or_else(|| "expected a size such as 512M or 1G".to_owned())
-    }
-}
-
-/// A kind of machine that some tests need.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
-    Plain,
-    Movable,
-    Tiered,
-}
-
-impl Shape {
-    const ALL: [Self; 3] = [Self::Plain, Self::Movable, Self::Tiered];
-
-    /// The name on the kernel's command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Plain => "plain",
-            Self::Movable => "movable",
-            Self::Tiered => "tiered",
-        }
-    }
-
-    /// The machine. `nodes` of `per_node` each are requested on the command line, and apply to the plain shape.
-    pub fn layout(self, nodes: u32, per_node: Mebibytes) -> Layout {
-        let small = 512;
-        match self {
-            Self::Plain => Layout {
-                // There is one CPU per node, but there are at least two: many tests need a second one.
-                nodes: (0..nodes)
-                    .map(|node| Node {
-                        mib: per_node.0,
-                        cpus: if nodes == 1 { vec![0, 1] } else { vec![node] },
-                    })
-                    .collect(),
-                machine: "pc",
-                more: &[],
-                words: "",
-            },
-            // The kernel gives each node its share (mm/mm_init.c, `find_zone_movable_pfns_for_nodes`). Two memory
-            // blocks of 128 MiB in it are whole; the upper one has memory that was taken at boot. With a random place,
-            // the kernel itself could be put into them.
-            Self::Movable => Layout {
-                nodes: (0..2)
-                    .map(|cpu| Node {
-                        mib: small,
-                        cpus: vec![cpu],
-                    })
-                    .collect(),
-                machine: "pc",
-                more: &[],
-                words: "movablecore=600M nokaslr",
-            },
-            // Memory that does not fit below `max-ram-below-4g` is at 4 GiB: all of node 1, where two whole gigabytes
-            // are aligned. The kernel's own memory there is at one end, so at least one of the two has none of it.
-            Self::Tiered => Layout {
-                nodes: vec![
-                    Node {
-                        mib: small,
-                        cpus: vec![0, 1],
-                    },
-                    Node {
-                        mib: 5 * small,
-                        cpus: Vec::new(),
-                    },
-                ],
-                machine: "pc,hmat=on,max-ram-below-4g=512M",
-                more: &[
-                    "hmat-lb,initiator=0,target=0,hierarchy=memory,data-type=access-latency,latency=10",
-                    "hmat-lb,initiator=0,target=0,hierarchy=memory,data-type=access-bandwidth,bandwidth=10G",
-                    "hmat-lb,initiator=0,target=1,hierarchy=memory,data-type=access-latency,latency=100",
-                    "hmat-lb,initiator=0,target=1,hierarchy=memory,data-type=access-bandwidth,bandwidth=1G",
-                ],
-                words: "nokaslr",
-            },
-        }
-    }
-}
-
-impl FromStr for Shape {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        let found = Self::ALL.into_iter().find(|shape| shape.name() == name);
-        found.ok_or_else(|| format!("{name:?} is no shape of a VM"))
     }
 }
 
@@ -127,6 +44,61 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// The machine. `nodes` of `per_node` each are requested on the command line, and apply to the plain shape.
+    pub fn of(shape: Shape, nodes: u32, per_node: Mebibytes) -> Self {
+        let small = 512;
+        match shape {
+            Shape::Plain => Self {
+                // There is one CPU per node, but there are at least two: many tests need a second one.
+                nodes: (0..nodes)
+                    .map(|node| Node {
+                        mib: per_node.0,
+                        cpus: if nodes == 1 { vec![0, 1] } else { vec![node] },
+                    })
+                    .collect(),
+                machine: "pc",
+                more: &[],
+                words: "",
+            },
+            // The kernel gives each node its share (mm/mm_init.c, `find_zone_movable_pfns_for_nodes`). Two memory
+            // blocks of 128 MiB in it are whole; the upper one has memory that was taken at boot. With a random place,
+            // the kernel itself could be put into them.
+            Shape::Movable => Self {
+                nodes: (0..2)
+                    .map(|cpu| Node {
+                        mib: small,
+                        cpus: vec![cpu],
+                    })
+                    .collect(),
+                machine: "pc",
+                more: &[],
+                words: "movablecore=600M nokaslr",
+            },
+            // Memory that does not fit below `max-ram-below-4g` is at 4 GiB: all of node 1, where two whole gigabytes
+            // are aligned. The kernel's own memory there is at one end, so at least one of the two has none of it.
+            Shape::Tiered => Self {
+                nodes: vec![
+                    Node {
+                        mib: small,
+                        cpus: vec![0, 1],
+                    },
+                    Node {
+                        mib: 5 * small,
+                        cpus: Vec::new(),
+                    },
+                ],
+                machine: "pc,hmat=on,max-ram-below-4g=512M",
+                more: &[
+                    "hmat-lb,initiator=0,target=0,hierarchy=memory,data-type=access-latency,latency=10",
+                    "hmat-lb,initiator=0,target=0,hierarchy=memory,data-type=access-bandwidth,bandwidth=10G",
+                    "hmat-lb,initiator=0,target=1,hierarchy=memory,data-type=access-latency,latency=100",
+                    "hmat-lb,initiator=0,target=1,hierarchy=memory,data-type=access-bandwidth,bandwidth=1G",
+                ],
+                words: "nokaslr",
+            },
+        }
+    }
+
     /// The arguments of QEMU.
     pub fn arguments(&self) -> Vec<String> {
         let cpus: usize = self.nodes.iter().map(|node| node.cpus.len()).sum();
@@ -164,7 +136,7 @@ impl Layout {
 
 #[cfg(test)]
 mod tests {
-    use super::{Mebibytes, Shape};
+    use super::{Layout, Mebibytes, Shape};
 
     #[test]
     fn sizes_are_read() {
@@ -176,7 +148,7 @@ mod tests {
 
     #[test]
     fn every_node_has_a_cpu_and_every_cpu_a_node() {
-        let plain = |nodes| Shape::Plain.layout(nodes, Mebibytes(512)).arguments();
+        let plain = |nodes| Layout::of(Shape::Plain, nodes, Mebibytes(512)).arguments();
         assert!(plain(1).contains(&"node,nodeid=0,cpus=0,cpus=1,memdev=m0".to_owned()));
         assert!(plain(2).contains(&"node,nodeid=1,cpus=1,memdev=m1".to_owned()));
         assert_eq!(plain(4)[..6], ["-machine", "pc", "-smp", "4", "-m", "2048"]);
@@ -184,13 +156,7 @@ mod tests {
 
     #[test]
     fn memory_without_a_cpu_says_who_is_near() {
-        let tiered = Shape::Tiered.layout(2, Mebibytes(1)).arguments();
+        let tiered = Layout::of(Shape::Tiered, 2, Mebibytes(1)).arguments();
         assert!(tiered.contains(&"node,nodeid=1,initiator=0,memdev=m1".to_owned()));
-    }
-
-    #[test]
-    fn names_come_back() {
-        assert!(Shape::ALL.iter().all(|shape| shape.name().parse() == Ok(*shape)));
-        assert!("round".parse::<Shape>().is_err());
     }
 }

@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use tracer_tests_report::tally::Verdict;
+
 use super::args::TOPICS;
 use super::results::Ended;
-use crate::results::tally::Verdict;
 
 /// The end of a case's name if it uses the tracepoint backend.
 const TRACEPOINT: &str = "_tracepoint";

@@ -9,10 +9,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use tracer_tests_report::read::{Message, Reader};
 
 use super::qemu::Outputs;
 use crate::host::process::Guard;
-use crate::results::report::{Message, Reader};
 
 const POLL: Duration = Duration::from_millis(50);
 /// Time after the first sign of a crash, for the rest of the kernel's message.
@@ -67,7 +67,7 @@ pub fn watch(
         }
         reader.feed(&reported);
         while let Some(message) = reader
-            .next()
+            .message()
             .map_err(|error| with_console(&format!("{error:#}"), outputs))?
         {
             closed |= matches!(message, Message::Closing { .. });

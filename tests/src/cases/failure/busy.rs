@@ -19,8 +19,7 @@ fn traced(env: &Env, workload: &str, args: &[&str]) -> Result<(Vec<u64>, Trace)>
     let mut worker = Worker::spawn(workload, args)?;
     worker.wait_ready(SOON)?;
     let tracing = Tracing::start(&env.tracer, &["-a", "--backend", "exact"])?;
-    worker.send("go")?;
-    let answer = worker.read_line(SOON)?;
+    let answer = worker.request("go", SOON)?;
     let trace = tracing.finish()?;
     worker.exit(SOON)?;
     let numbers: Result<Vec<u64>, _> = answer.split(' ').map(str::parse).collect();

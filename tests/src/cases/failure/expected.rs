@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 
 use crate::case::Env;
 use crate::tracer::lines::FailureLine;
-use crate::tracer::trace::{Trace, Tracing};
+use crate::tracer::trace::Trace;
 use crate::truth::{Report, Reports};
 use crate::worker::Worker;
 
@@ -76,12 +76,8 @@ pub fn traced(env: &Env, mover: &[&str], of_youngest: bool) -> Result<(u32, Repo
     let pid = worker.pid();
     worker.wait_ready(SOON)?;
     let asked = if of_youngest { worker.youngest_child()? } else { pid };
-    let tracing = Tracing::start(&env.tracer, &["-p", &asked.to_string(), "--backend", "exact"])?;
-    worker.send("mark")?;
-    worker.read_line(SOON)?;
-    worker.send("move")?;
-    let truth = Reports::parse(&worker.read_line(SOON)?)?;
-    let trace = tracing.finish()?;
+    let args = ["-p", &asked.to_string(), "--backend", "exact"];
+    let (truth, trace) = Trace::during(&env.tracer, &args, &mut worker, "move", SOON)?;
     worker.exit(SOON)?;
     let truth = if of_youngest { truth.only_of(asked)? } else { truth };
     Ok((pid, truth, trace))

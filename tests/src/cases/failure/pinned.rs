@@ -121,14 +121,12 @@ pub fn thp_address(env: &Env) -> Result<Outcome> {
     let mut worker = Worker::spawn("changing", &["pinned", "huge"])?;
     let pid = worker.pid().to_string();
     worker.wait_ready(SOON)?;
-    worker.send("where")?;
-    let range = Report::parse(&worker.read_line(SOON)?)?.range();
+    let range = Report::parse(&worker.request("where", SOON)?)?.range();
     let middle = range.start + HUGE as u64 / 2;
     let address = format!("{middle:#x}-{:#x}", middle + rustix::param::page_size() as u64);
     let args = ["-p", &pid, "--address", &address, "--backend", "exact"];
     let tracing = Tracing::start(&env.tracer, &args)?;
-    worker.send("move move_pinned 1")?;
-    let truth = Report::parse(&worker.read_line(SOON)?)?;
+    let truth = Report::parse(&worker.request("move move_pinned 1", SOON)?)?;
     let trace = tracing.finish()?;
     worker.exit(SOON)?;
     ensure!(truth.moves.len() == 0, "pinned pages moved: {truth:?}");

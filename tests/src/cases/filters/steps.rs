@@ -47,8 +47,7 @@ impl Changing {
     }
 
     pub fn order(&mut self, order: &str) -> Result<String> {
-        self.worker.send(order)?;
-        self.worker.read_line(SOON)
+        self.worker.request(order, SOON)
     }
 
     pub fn rename(&mut self, name: &str) -> Result<()> {

@@ -9,7 +9,7 @@ use super::exact::{SOON, ensure_exact, kinds};
 use crate::case::{Env, Outcome};
 use crate::cases::moves::ensure_same;
 use crate::machine::memory::HUGE;
-use crate::tracer::trace::{Trace, Tracing};
+use crate::tracer::trace::Trace;
 use crate::truth::{Report, Reports};
 use crate::worker::Worker;
 use crate::workloads::copy;
@@ -105,12 +105,7 @@ fn copied(env: &Env, what: &str) -> Result<(Trace, Reports)> {
     let mut worker = Worker::spawn("copy", &[what])?;
     let pid = worker.pid().to_string();
     worker.wait_ready(SOON)?;
-    let tracing = Tracing::start(&env.tracer, &kinds(&pid, "cow"))?;
-    worker.send("mark")?;
-    worker.read_line(SOON)?;
-    worker.send("write")?;
-    let truth = Reports::parse(&worker.read_line(SOON)?)?;
-    let trace = tracing.finish()?;
+    let (truth, trace) = Trace::during(&env.tracer, &kinds(&pid, "cow"), &mut worker, "write", SOON)?;
     for line in &trace.moves {
         ensure!(line.reason == "cow", "reason: {line:?}");
         ensure!(Some(line.actor_pid) == line.pid, "actor: {line:?}");

@@ -20,10 +20,8 @@ pub fn kinds<'a>(pid: &'a str, kinds: &'a str) -> [&'a str; 6] {
 
 /// Makes the workload record its pages, then act.
 pub fn act(worker: &mut Worker, order: &str) -> Result<Report> {
-    worker.send("mark")?;
-    worker.read_line(SOON)?;
-    worker.send(order)?;
-    Report::parse(&worker.read_line(SOON)?)
+    worker.mark(SOON)?;
+    Report::parse(&worker.request(order, SOON)?)
 }
 
 /// Checks that the moves equal the truth and belong to this process, that their reasons are these, and that nothing is

@@ -37,8 +37,7 @@ pub fn ksm(env: &Env) -> Result<Outcome> {
     ];
     for (order, wanted, reason, pages) in steps {
         let tracing = Tracing::start(&env.tracer, &kinds(&pid.to_string(), wanted))?;
-        worker.send(order)?;
-        let truth = Report::parse(&worker.read_line(SOON)?)?;
+        let truth = Report::parse(&worker.request(order, SOON)?)?;
         let trace = tracing.finish()?;
         println!("{order}:");
         ensure!(
@@ -73,12 +72,9 @@ impl Pair {
     fn step(&mut self, actor: usize, order: &str) -> Result<Reports> {
         let [one, two] = &mut self.0;
         let (actor, witness) = if actor == 0 { (one, two) } else { (two, one) };
-        witness.send("wait")?;
-        ensure!(witness.read_line(SOON)? == "waiting", "does not wait");
-        actor.send(order)?;
-        let acted = Report::parse(&actor.read_line(SOON)?)?;
-        witness.send("done")?;
-        let seen = Report::parse(&witness.read_line(SOON)?)?;
+        ensure!(witness.request("wait", SOON)? == "waiting", "does not wait");
+        let acted = Report::parse(&actor.request(order, SOON)?)?;
+        let seen = Report::parse(&witness.request("done", SOON)?)?;
         Ok(Reports(vec![(actor.pid(), acted), (witness.pid(), seen)]))
     }
 
@@ -134,12 +130,8 @@ pub fn ksm_forked(env: &Env, backend: &str) -> Result<Outcome> {
     }
     let mut worker = Worker::spawn("ksm", &["forked"])?;
     worker.wait_ready(SOON)?;
-    let tracing = Tracing::start(&env.tracer, &["-p", &worker.pid().to_string(), "--backend", backend])?;
-    worker.send("mark")?;
-    worker.read_line(SOON)?;
-    worker.send("move")?;
-    let truth = Reports::parse(&worker.read_line(SOON)?)?;
-    let trace = tracing.finish()?;
+    let args = ["-p", &worker.pid().to_string(), "--backend", backend];
+    let (truth, trace) = Trace::during(&env.tracer, &args, &mut worker, "move", SOON)?;
     ensure_moved(&trace, &truth)?;
     if backend == "exact" {
         trace.ensure_exact_books()?;

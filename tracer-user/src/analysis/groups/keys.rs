@@ -74,7 +74,7 @@ impl Key {
 
     /// The value of this key for a move.
     #[must_use]
-    pub fn of(self, moved: &Move, run: &Run) -> Value {
+    pub fn of(self, moved: &Move, run: &RunFacts) -> Value {
         match self {
             Self::Process => moved.owner.as_ref().map_or(Value::Nothing, Value::process),
             Self::Comm => {
@@ -104,7 +104,7 @@ impl Key {
 
     /// The value for a move of a folio that no process maps; None if it has none.
     #[must_use]
-    pub fn of_unmapped(self, moved: &UnmappedMove, run: &Run) -> Option<Value> {
+    pub fn of_unmapped(self, moved: &UnmappedMove, run: &RunFacts) -> Option<Value> {
         Some(match self {
             Self::Process | Self::Comm | Self::Vma | Self::Verdict => Value::Nobody,
             Self::Reason => Value::Reason(moved.reason.clone()),
@@ -128,21 +128,21 @@ impl Key {
 
 /// The values that all events of a run have in common.
 #[derive(Clone, Debug)]
-pub struct Run {
+pub struct RunFacts {
     /// The time at which the run began.
     pub begun: Nanos,
     /// The machine of the run.
     pub host: Arc<str>,
 }
 
-impl Run {
+impl RunFacts {
     /// Whole seconds from the begin of the run.
     pub(super) fn second(&self, at: Nanos) -> u64 {
         at.since(self.begun).0 / 1_000_000_000
     }
 }
 
-impl From<&Header> for Run {
+impl From<&Header> for RunFacts {
     fn from(header: &Header) -> Self {
         Self {
             begun: header.begun,

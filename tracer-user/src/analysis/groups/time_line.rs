@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
-use super::{Group, Row, Value};
+use super::{Group, GroupRow, Value};
 
 /// The possible lengths of a stretch, in seconds.
 const STEPS: [u64; 17] = [
@@ -13,7 +13,7 @@ const STEPS: [u64; 17] = [
 /// Joins groups whose only key is the second into at most `most` stretches of one length. The longest possible stretch
 /// is a day.
 #[must_use]
-pub fn stretches(seconds: &[Row<'_>], most: usize) -> Vec<(Value, Group)> {
+pub fn stretches(seconds: &[GroupRow<'_>], most: usize) -> Vec<(Value, Group)> {
     let begins = |step: u64| {
         seconds.iter().filter_map(move |row| match row.values().next() {
             Some(Value::Seconds(second, _)) => Some((second - second % step, row.group())),

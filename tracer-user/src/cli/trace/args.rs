@@ -39,7 +39,7 @@ pub struct Args {
     /// Which moves to show (comma-separated or repeated); all but move need the exact backend. move includes pages that
     /// could not be moved, and runs of compaction [default: move,collapse]
     #[arg(long, value_enum, value_name = "KIND", value_delimiter = ',')]
-    pub kinds: Vec<Kind>,
+    pub kinds: Vec<MoveKind>,
 
     /// End after this many seconds (fractions allowed); a COMMAND goes on, and tracer waits for its end
     #[arg(short, long, value_name = "SECONDS", value_parser = values::seconds, allow_negative_numbers = true)]
@@ -136,7 +136,7 @@ impl BackendChoice {
 
 /// A kind of page moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Kind {
+pub enum MoveKind {
     /// Through the kernel's migrate_pages: compaction, NUMA balancing and the like
     Move,
     /// Base pages copied into a huge page, by khugepaged or MADV_COLLAPSE
@@ -149,7 +149,7 @@ pub enum Kind {
     Swap,
 }
 
-impl Kind {
+impl MoveKind {
     /// The kind as a set.
     pub fn set(self) -> Kinds {
         match self {

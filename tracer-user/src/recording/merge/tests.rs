@@ -9,7 +9,7 @@ use crate::{
     made_up,
     pipeline::replay::replay,
     recording::{
-        block::{self, Kind},
+        block::{self, BlockKind},
         contents::Contents,
         header::Finished,
         writer::Writer,
@@ -155,7 +155,7 @@ fn files_of_a_rotation_are_one_run() {
     assert_eq!((end.events, end.unwritten), (605 * 8, 0));
     assert_eq!(run.events.sum(), 605 * 8);
     // Every 256th block is followed by the header, and no other.
-    assert_eq!(found.blocks[Kind::Header as usize].blocks, 2 + 2);
+    assert_eq!(found.blocks[BlockKind::Header as usize].blocks, 2 + 2);
     let concatenated = files.concat();
     assert_eq!(shown(&[&merged]), shown(&[&concatenated]));
     // One of the files is in it already.

@@ -353,7 +353,7 @@ fn events_that_are_not_as_many_as_the_block_says_are_read_as_far_as_can_be() {
         let mut changed = before.to_vec();
         let mut packer = Packer::new().unwrap();
         packer
-            .pack(Kind::Events, header.sequence, span, &content, &mut changed)
+            .pack(BlockKind::Events, header.sequence, span, &content, &mut changed)
             .unwrap();
         changed.extend(after);
         let found = read(&changed).unwrap();

@@ -26,14 +26,14 @@ const MAX_NODES: u32 = 1 << 10;
 const MOST: usize = 1 << 16;
 
 /// Finds stand-ins.
-pub struct Frames<'k> {
+pub struct StandIns<'k> {
     key: &'k Key,
     nodes: Vec<NodeFrames>,
     /// Stand-ins that were found so far, so that most frames need no hash.
     known: HashMap<(u64, u64), u64>,
 }
 
-impl<'k> Frames<'k> {
+impl<'k> StandIns<'k> {
     /// Stand-ins for the frames of a machine with these nodes.
     pub fn new(key: &'k Key, nodes: &[NodeFrames]) -> Self {
         Self {
@@ -122,8 +122,8 @@ mod tests {
         #[test]
         fn frames_keep_identity_neighbours_and_node(one in 0u64..0x20_0400, other in 0u64..0x20_0400) {
             let (key, nodes) = (Key([7; 32]), nodes());
-            let mut frames = Frames::new(&key, &nodes);
-            let stand_in = |frames: &mut Frames<'_>, pfn| frames.stand_in(Pfn(pfn)).unwrap();
+            let mut frames = StandIns::new(&key, &nodes);
+            let stand_in = |frames: &mut StandIns<'_>, pfn| frames.stand_in(Pfn(pfn)).unwrap();
             let (a, b) = (stand_in(&mut frames, one), stand_in(&mut frames, other));
             prop_assert_eq!(a == b, one == other);
             prop_assert_eq!(a, stand_in(&mut frames, one));
@@ -140,7 +140,7 @@ mod tests {
         fn no_frame_makes_it_panic(pfn in any::<u64>(), first in any::<u64>(), end in any::<u64>(), node in any::<u32>()) {
             let span = NodeFrames { first: Pfn(first), end: Pfn(end), node: NodeId(node) };
             let key = Key([7; 32]);
-            let mut frames = Frames::new(&key, &[span]);
+            let mut frames = StandIns::new(&key, &[span]);
             prop_assert_eq!(frames.stand_in(Pfn(pfn)).is_none(), pfn >= 1 << NODE_SHIFT);
             prop_assert!(frames.table().len() <= 1);
         }

@@ -7,7 +7,7 @@ use crate::{
     escape,
     recording::{
         VERSION,
-        block::Kind,
+        block::BlockKind,
         contents::{Blocks, Contents, EventCounts, RunContents},
         header::Begin,
     },
@@ -86,7 +86,7 @@ pub fn contents(contents: &Contents) -> String {
         events: missing.events,
         what: missing.what,
     });
-    let blocks = Kind::ALL
+    let blocks = BlockKind::ALL
         .iter()
         .zip(contents.blocks)
         .map(|(kind, blocks)| BlocksObject {

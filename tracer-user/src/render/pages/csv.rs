@@ -11,7 +11,7 @@ use crate::pages::sums::Sums;
 use crate::pages::walk::Walked;
 use crate::proc::maps::Vma;
 use crate::proc::page_flags;
-use crate::render::pages::{Format, Tally, Who};
+use crate::render::pages::{Format, ProcessCounts, Who};
 
 /// Writes rows under one heading.
 pub struct Csv<W: Write> {
@@ -170,7 +170,7 @@ impl<W: Write> Format for Csv<W> {
         Ok(())
     }
 
-    fn finish(&mut self, _: &Tally, _: &Sums) -> io::Result<()> {
+    fn finish(&mut self, _: &ProcessCounts, _: &Sums) -> io::Result<()> {
         self.out.flush()
     }
 }

@@ -14,7 +14,7 @@ use crate::pages::walk::Walked;
 use crate::proc::maps::Vma;
 use crate::proc::page_flags;
 use crate::proc::pagemap::SwapSlot;
-use crate::render::pages::{Format, Tally, Who};
+use crate::render::pages::{Format, ProcessCounts, Who};
 use crate::units::PAGE_SHIFT;
 
 /// Writes a line for each process and mapping, and for each extent if requested.
@@ -232,11 +232,11 @@ impl<W: Write> Format for Json<W> {
         })
     }
 
-    fn finish(&mut self, tally: &Tally, sums: &Sums) -> io::Result<()> {
+    fn finish(&mut self, counts: &ProcessCounts, sums: &Sums) -> io::Result<()> {
         self.line(&Line::Summary {
-            processes: tally.whole,
-            ended: tally.ended,
-            unreadable: tally.unreadable,
+            processes: counts.whole,
+            ended: counts.ended,
+            unreadable: counts.unreadable,
             counts: Counts::new(sums),
         })?;
         self.out.flush()

@@ -11,7 +11,7 @@ use crate::pages::map::{By, Cells, Shade};
 use crate::pages::sums::Sums;
 use crate::pages::walk::Walked;
 use crate::proc::maps::Vma;
-use crate::render::pages::{Format, Tally, Who};
+use crate::render::pages::{Format, ProcessCounts, Who};
 use crate::render::quantity::{Bytes, PageSize};
 use crate::units::PAGE_SHIFT;
 
@@ -150,7 +150,7 @@ impl<W: Write> Format for Map<W> {
         writeln!(self.out)
     }
 
-    fn finish(&mut self, tally: &Tally, _: &Sums) -> io::Result<()> {
+    fn finish(&mut self, counts: &ProcessCounts, _: &Sums) -> io::Result<()> {
         let words: Vec<String> = self
             .used
             .iter()
@@ -164,11 +164,11 @@ impl<W: Write> Format for Map<W> {
         if self.hidden {
             writeln!(self.out, "frames, nodes and page sizes are for root: run with sudo")?;
         }
-        if tally.unreadable > 0 {
+        if counts.unreadable > 0 {
             writeln!(
                 self.out,
                 "{} processes may not be read: run with sudo",
-                tally.unreadable
+                counts.unreadable
             )?;
         }
         self.out.flush()

@@ -12,7 +12,7 @@ use crate::pages::sums::Sums;
 use crate::pages::walk::Walked;
 use crate::proc::maps::Vma;
 use crate::proc::page_flags::{self, FIRST_INTERNAL};
-use crate::render::pages::{Format, Tally, Who};
+use crate::render::pages::{Format, ProcessCounts, Who};
 use crate::render::quantity::{Bytes, Count, PageSize};
 use crate::units::{NodeId, Order, PAGE_SHIFT};
 
@@ -226,26 +226,26 @@ impl<W: Write> Format for Text<W> {
         writeln!(self.out)
     }
 
-    fn finish(&mut self, tally: &Tally, sums: &Sums) -> io::Result<()> {
+    fn finish(&mut self, counts: &ProcessCounts, sums: &Sums) -> io::Result<()> {
         if self.rows == Rows::Processes {
             self.table.write(&mut self.out, "PROCESS", "processes", self.width)?;
             let all = format!(
                 "{}, {} present: a page that several map is counted for each",
-                processes(tally.whole),
+                processes(counts.whole),
                 Bytes(sums.in_state(State::Present) << PAGE_SHIFT)
             );
             self.note("all", &all)?;
         }
-        if tally.ended > 0 {
+        if counts.ended > 0 {
             self.note(
                 "ended",
-                &format!("{} ended before all of it was read", processes(tally.ended)),
+                &format!("{} ended before all of it was read", processes(counts.ended)),
             )?;
         }
-        if tally.unreadable > 0 {
+        if counts.unreadable > 0 {
             self.note(
                 "missing",
-                &format!("{} may not be read: run with sudo", processes(tally.unreadable)),
+                &format!("{} may not be read: run with sudo", processes(counts.unreadable)),
             )?;
         }
         if self.hidden {
@@ -633,12 +633,12 @@ ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0 [vsyscall]\n";
         }
         walked.changed = 2;
         text.end(&who, &walked, &all).unwrap();
-        let tally = Tally {
+        let counts = ProcessCounts {
             whole: 1,
             ended: 0,
             unreadable: 3,
         };
-        text.finish(&tally, &all).unwrap();
+        text.finish(&counts, &all).unwrap();
         drop(text);
         String::from_utf8(out).unwrap()
     }

@@ -15,7 +15,7 @@ const MOST: usize = 1 << 12;
 
 /// One mapping of neighbouring folios that moved together.
 #[derive(Clone, Debug)]
-struct Mapping {
+struct MovedMapping {
     first: Move,
     /// The lowest address, and the frames at it.
     start: VirtAddr,
@@ -31,7 +31,7 @@ enum Side {
     Above,
 }
 
-impl Mapping {
+impl MovedMapping {
     fn new(moved: &Move) -> Self {
         Self {
             start: moved.vaddr,
@@ -74,9 +74,9 @@ impl Mapping {
 #[derive(Clone, Debug)]
 pub struct Row {
     /// The mapping that was restored first; the row shows it.
-    shown: Mapping,
+    shown: MovedMapping,
     /// The other mappings in the order in which they were restored; the row counts them.
-    others: Vec<Mapping>,
+    others: Vec<MovedMapping>,
     /// Moves of the mapping that is shown, and their base pages.
     events: u64,
     pages: u64,
@@ -88,7 +88,7 @@ impl Row {
     #[must_use]
     pub fn new(moved: &Move) -> Self {
         Self {
-            shown: Mapping::new(moved),
+            shown: MovedMapping::new(moved),
             others: Vec::new(),
             events: 1,
             pages: moved.pages,
@@ -123,7 +123,7 @@ impl Row {
             // The first mapping of a folio begins a move.
             && moved.nth != Some(1);
         if same {
-            self.others.push(Mapping::new(moved));
+            self.others.push(MovedMapping::new(moved));
             self.blackout = self.blackout.max(moved.blackout);
         }
         same
@@ -151,7 +151,7 @@ impl Row {
     /// The row as text, without the last line's end. `time` is the clock time of its first move.
     #[must_use]
     pub fn text(&self, time: &str, layout: &Layout) -> String {
-        let Mapping {
+        let MovedMapping {
             first: moved,
             start,
             old_pfn,

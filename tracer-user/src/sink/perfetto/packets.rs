@@ -10,7 +10,7 @@ use std::{
 
 use super::{proto::Message, words::Words};
 use crate::{
-    sink::table::{Cell, Kind},
+    sink::table::{Cell, TableKind},
     units::{Nanos, Tgid},
 };
 
@@ -99,13 +99,13 @@ pub enum Side {
 
 /// The categories: the kinds, then the sides, in their order.
 fn categories() -> Vec<&'static str> {
-    let kinds = Kind::ALL.iter().map(|kind| kind.name());
+    let kinds = TableKind::ALL.iter().map(|kind| kind.name());
     kinds.chain(["owner", "actor"]).collect()
 }
 
 /// The description of an event, for its slice and its instants.
 pub struct About {
-    kind: Kind,
+    kind: TableKind,
     name: u64,
     annotations: Message,
 }
@@ -120,16 +120,16 @@ pub struct Packets<W> {
     /// The names of all columns.
     columns: Vec<&'static str>,
     /// The numbers, from 1, of the columns of each kind.
-    numbers: BTreeMap<Kind, Vec<u64>>,
+    numbers: BTreeMap<TableKind, Vec<u64>>,
     message: Message,
 }
 
 impl<W: Write> Packets<W> {
     pub fn new(writer: W) -> Self {
-        let names = |kind: Kind| kind.columns().into_iter().map(|(name, _)| name);
-        let columns: BTreeSet<&str> = Kind::ALL.into_iter().flat_map(names).collect();
+        let names = |kind: TableKind| kind.columns().into_iter().map(|(name, _)| name);
+        let columns: BTreeSet<&str> = TableKind::ALL.into_iter().flat_map(names).collect();
         let number = |name| columns.range(..=name).count() as u64;
-        let numbers = Kind::ALL
+        let numbers = TableKind::ALL
             .into_iter()
             .map(|kind| (kind, names(kind).map(number).collect()));
         Self {
@@ -175,7 +175,7 @@ impl<W: Write> Packets<W> {
     }
 
     /// A row of the kind's table as annotations; unknown values are left out.
-    pub fn about(&mut self, kind: Kind, name: &str, cells: &[Cell<'_>]) -> About {
+    pub fn about(&mut self, kind: TableKind, name: &str, cells: &[Cell<'_>]) -> About {
         let Self { words, numbers, .. } = self;
         let mut annotations = Message::default();
         let names = numbers.get(&kind).map_or(&[][..], |numbers| numbers);
@@ -327,7 +327,7 @@ impl About {
         };
         // Categories are numbered from 1 in the order of `categories`.
         event.number(event::CATEGORY, self.kind as u64 + 1);
-        event.number(event::CATEGORY, (Kind::ALL.len() + side as usize) as u64 + 1);
+        event.number(event::CATEGORY, (TableKind::ALL.len() + side as usize) as u64 + 1);
         event.number(event::NAME, self.name);
         if let Some(flow) = flow {
             event.fixed(field, flow);

@@ -14,7 +14,7 @@ const LANES: usize = 32;
 
 /// The subject of a track.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Place {
+pub enum Subject {
     /// The run, the parent of its counters.
     Run,
     /// Pages that moved per second.
@@ -33,7 +33,7 @@ pub enum Place {
     Work(Tgid, Tid),
 }
 
-impl Place {
+impl Subject {
     /// A stable number for the kind of subject, and the process and thread.
     fn key(self) -> (u8, Option<Tgid>, Tid) {
         let none = Tid(0);
@@ -52,7 +52,7 @@ impl Place {
 
 /// A track or lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct TrackRef {
     /// The track's id.
     pub uuid: u64,
     /// Whether it must be described first.
@@ -78,9 +78,9 @@ struct Lane {
 pub struct Tracks {
     /// Identifies the run.
     run: String,
-    recent: HashMap<Place, Track>,
+    recent: HashMap<Subject, Track>,
     /// Tracks that were not used since `recent` was last emptied.
-    older: HashMap<Place, Track>,
+    older: HashMap<Subject, Track>,
 }
 
 impl Tracks {
@@ -89,21 +89,21 @@ impl Tracks {
     }
 
     /// The track itself; `named`: its name is known now.
-    pub fn find(&mut self, place: Place, named: bool) -> Found {
-        let known = self.recent.contains_key(&place) || self.older.contains_key(&place);
-        let track = self.track(place);
+    pub fn find(&mut self, subject: Subject, named: bool) -> TrackRef {
+        let known = self.recent.contains_key(&subject) || self.older.contains_key(&subject);
+        let track = self.track(subject);
         let new = !known || named && !track.named;
         track.named |= named;
-        Found { uuid: track.uuid, new }
+        TrackRef { uuid: track.uuid, new }
     }
 
     /// The first lane of a track that is free from `begin` on; it is taken up to `end`. None: there is none.
-    pub fn lane(&mut self, place: Place, begin: Nanos, end: Nanos) -> Option<Found> {
-        let lanes = &mut self.track(place).lanes;
+    pub fn lane(&mut self, subject: Subject, begin: Nanos, end: Nanos) -> Option<TrackRef> {
+        let lanes = &mut self.track(subject).lanes;
         let taken = lanes.len();
         if let Some(lane) = lanes.iter_mut().find(|lane| lane.until <= begin) {
             lane.until = end;
-            return Some(Found {
+            return Some(TrackRef {
                 uuid: lane.uuid,
                 new: false,
             });
@@ -111,19 +111,19 @@ impl Tracks {
         if taken == LANES {
             return None;
         }
-        let uuid = uuid(&self.run, place, taken);
-        self.track(place).lanes.push(Lane { uuid, until: end });
-        Some(Found { uuid, new: true })
+        let uuid = uuid(&self.run, subject, taken);
+        self.track(subject).lanes.push(Lane { uuid, until: end });
+        Some(TrackRef { uuid, new: true })
     }
 
-    fn track(&mut self, place: Place) -> &mut Track {
-        if self.recent.len() >= REMEMBERED && !self.recent.contains_key(&place) {
+    fn track(&mut self, subject: Subject) -> &mut Track {
+        if self.recent.len() >= REMEMBERED && !self.recent.contains_key(&subject) {
             self.older = mem::take(&mut self.recent);
         }
         let Self { run, recent, older } = self;
-        recent.entry(place).or_insert_with(|| {
-            older.remove(&place).unwrap_or_else(|| {
-                let (uuid, until) = (uuid(run, place, 0), Nanos(0));
+        recent.entry(subject).or_insert_with(|| {
+            older.remove(&subject).unwrap_or_else(|| {
+                let (uuid, until) = (uuid(run, subject, 0), Nanos(0));
                 Track {
                     named: false,
                     uuid,
@@ -134,9 +134,9 @@ impl Tracks {
     }
 }
 
-/// An id that is the same for the same place of the same run in every export.
-fn uuid(run: &str, place: Place, lane: usize) -> u64 {
-    let (kind, tgid, tid) = place.key();
+/// An id that is the same for the same subject of the same run in every export.
+fn uuid(run: &str, subject: Subject, lane: usize) -> u64 {
+    let (kind, tgid, tid) = subject.key();
     let mut hash = Sha256::new();
     hash.update([kind, tgid.is_some().into()]);
     hash.update(tgid.unwrap_or_default().0.to_le_bytes());
@@ -156,46 +156,46 @@ mod tests {
     #[test]
     fn what_overlaps_is_in_another_lane() {
         let mut tracks = Tracks::new("run".to_owned());
-        let place = Place::Moves(Some(Tgid(1)));
-        let mut lane = |begin, end| tracks.lane(place, Nanos(begin), Nanos(end));
+        let subject = Subject::Moves(Some(Tgid(1)));
+        let mut lane = |begin, end| tracks.lane(subject, Nanos(begin), Nanos(end));
         let first = lane(10, 20).unwrap();
         let second = lane(15, 25).unwrap();
         assert!(!first.new && second.new && first.uuid != second.uuid);
         // A slice may begin where another one ends.
         assert_eq!(lane(20, 30), Some(first));
-        assert_eq!(lane(26, 40), Some(Found { new: false, ..second }));
+        assert_eq!(lane(26, 40), Some(TrackRef { new: false, ..second }));
         let more: HashSet<u64> = (2..LANES).map(|_| lane(5, 100).unwrap().uuid).collect();
         assert_eq!(more.len(), LANES - 2);
         assert_eq!(lane(5, 100), None);
         assert_eq!(lane(30, 100), Some(first));
-        assert_eq!(tracks.find(place, true).uuid, first.uuid);
+        assert_eq!(tracks.find(subject, true).uuid, first.uuid);
     }
 
     #[test]
     fn tracks_of_different_runs_are_different_ones() {
         let (mut one, mut other) = (Tracks::new("1".to_owned()), Tracks::new("2".to_owned()));
-        let places = [
-            Place::Run,
-            Place::Process(None),
-            Place::Process(Some(Tgid(0))),
-            Place::Process(Some(Tgid(7))),
-            Place::Work(Tgid(7), Tid(7)),
-            Place::Work(Tgid(7), Tid(8)),
+        let subjects = [
+            Subject::Run,
+            Subject::Process(None),
+            Subject::Process(Some(Tgid(0))),
+            Subject::Process(Some(Tgid(7))),
+            Subject::Work(Tgid(7), Tid(7)),
+            Subject::Work(Tgid(7), Tid(8)),
         ];
-        let ids: HashSet<u64> = places
+        let ids: HashSet<u64> = subjects
             .iter()
-            .flat_map(|place| [one.find(*place, true).uuid, other.find(*place, true).uuid])
+            .flat_map(|subject| [one.find(*subject, true).uuid, other.find(*subject, true).uuid])
             .collect();
-        assert_eq!(ids.len(), 2 * places.len());
+        assert_eq!(ids.len(), 2 * subjects.len());
     }
 
     #[test]
     fn a_name_that_comes_later_describes_it_again() {
         let mut tracks = Tracks::new(String::new());
-        let place = Place::Process(Some(Tgid(1)));
+        let subject = Subject::Process(Some(Tgid(1)));
         let new: Vec<bool> = [false, false, true, false, true]
             .iter()
-            .map(|named| tracks.find(place, *named).new)
+            .map(|named| tracks.find(subject, *named).new)
             .collect();
         assert_eq!(new, [true, false, true, false, false]);
     }
@@ -204,10 +204,10 @@ mod tests {
     fn only_so_many_are_remembered_and_those_in_use_are() {
         let mut tracks = Tracks::new(String::new());
         for tgid in 0..3 * u32::try_from(REMEMBERED).unwrap() {
-            tracks.find(Place::Process(Some(Tgid(tgid))), true);
-            assert_eq!(tracks.find(Place::Run, true).new, tgid == 0);
+            tracks.find(Subject::Process(Some(Tgid(tgid))), true);
+            assert_eq!(tracks.find(Subject::Run, true).new, tgid == 0);
         }
         assert!(tracks.recent.len() + tracks.older.len() <= 2 * REMEMBERED);
-        assert!(tracks.find(Place::Process(Some(Tgid(0))), true).new);
+        assert!(tracks.find(Subject::Process(Some(Tgid(0))), true).new);
     }
 }

@@ -11,7 +11,7 @@ use crate::{
         unmapped::{FilePlace, UnmappedMove},
     },
     proc::maps::Vma,
-    sink::{export::Run, table::cell::Type},
+    sink::{export::RunColumns, table::cell::Type},
     units::{Nanos, NodeId, Pfn},
 };
 
@@ -57,7 +57,7 @@ pub struct When {
 }
 
 impl When {
-    pub fn new(at: Nanos, run: &Run) -> Self {
+    pub fn new(at: Nanos, run: &RunColumns) -> Self {
         Self { at, time: run.time(at) }
     }
 }
@@ -106,9 +106,9 @@ const fn time<E>(name: &'static str, value: fn(&E) -> Option<i64>) -> Column<E> 
 
 pub const TIME: &[Column<When>] = &[time("time", |when| when.time), long("time_ns", |when| count(when.at.0))];
 
-pub const HOST: &[Column<Run>] = &[text("host", |run| borrowed(run.host.as_deref()))];
+pub const HOST: &[Column<RunColumns>] = &[text("host", |run| borrowed(run.host.as_deref()))];
 
-pub const RUN: &[Column<Run>] = &[
+pub const RUN: &[Column<RunColumns>] = &[
     text("boot_id", |run| borrowed(run.boot_id.as_deref())),
     text("recording_id", |run| borrowed(run.id.as_deref())),
     text("kernel", |run| borrowed(run.kernel.as_deref())),

@@ -76,10 +76,10 @@ pub struct Asked {
 /// The state of a task in the programs.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-struct State(Task);
+struct TaskState(Task);
 
 // SAFETY: integers only, so any bytes are a value.
-unsafe impl aya::Pod for State {}
+unsafe impl aya::Pod for TaskState {}
 
 /// Attached hooks and the mapped ring. Dropping it detaches everything: nothing is pinned, so the kernel does the same
 /// when the process dies in any way.
@@ -89,7 +89,7 @@ pub struct Capture {
     reader_sleeps: Array<MapData, u32>,
     counters: PerCpuArray<MapData, [u64; SLOTS]>,
     targets: BpfHashMap<MapData, u32, u32>,
-    tasks: BpfHashMap<MapData, u32, State>,
+    tasks: BpfHashMap<MapData, u32, TaskState>,
     /// 1: the programs are to leave calls of migrate_pages alone.
     stopped: Array<MapData, u32>,
     config: Config,
@@ -218,7 +218,7 @@ impl Capture {
     /// When the map cannot be read.
     pub fn under_way(&self) -> io::Result<UnderWay> {
         self.tasks.iter().try_fold(UnderWay::default(), |sum, task| {
-            let (_, State(task)) = task.map_err(io::Error::other)?;
+            let (_, TaskState(task)) = task.map_err(io::Error::other)?;
             Ok(UnderWay {
                 calls: sum.calls + u64::from(task.depth),
                 pages: sum.pages + task.unbooked(0),

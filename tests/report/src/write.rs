@@ -1,16 +1,5 @@
-//! Writes the results for `cargo xtask`, which may be on the other end of a serial line.
-//! Output: a file or a tty. `xtask/src/results/report.rs` is the reader, and its tests hold this format.
-//!
-//! The format is lines; some are followed by the announced number of raw bytes and a newline:
-//!
-//! ```text
-//! tracer-tests 1 RELEASE CASES
-//! begin NAME
-//! tick
-//! file NAME LENGTH HASH
-//! end NAME passed|failed|skipped|not-applicable MILLISECONDS LENGTH
-//! closing PASSED FAILED SKIPPED NOT-APPLICABLE
-//! ```
+//! Writes the results of cases as they end.
+//! Input: the results; output: a file or a tty, which may be a serial line.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -20,12 +9,17 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use rustix::termios;
 
-use super::tally::{Tally, Verdict};
+use crate::{
+    fnv1a,
+    tally::{Tally, Verdict},
+};
 
 /// The destination of results. Without one, every call does nothing.
-pub struct Report(Option<File>);
+pub struct Writer(Option<File>);
 
-impl Report {
+impl Writer {
+    /// Opens the file or tty; without a path, nothing is written.
+    ///
     /// # Errors
     /// When `path` cannot be opened, or is a tty that cannot be made raw.
     pub fn open(path: Option<&Path>) -> Result<Self> {
@@ -43,36 +37,53 @@ impl Report {
         Ok(Self(Some(file)))
     }
 
+    /// Writes the first line.
+    ///
+    /// # Errors
+    /// When it cannot be written.
     pub fn hello(&mut self, release: &str, cases: usize) -> io::Result<()> {
         self.write(format!("tracer-tests 1 {release} {cases}\n").as_bytes())
     }
 
+    /// Reports that a case begins.
+    ///
+    /// # Errors
+    /// When it cannot be written.
     pub fn begin(&mut self, name: &str) -> io::Result<()> {
         self.write(format!("begin {name}\n").as_bytes())
     }
 
-    /// Reports that the guest is alive while a long case is running.
+    /// Reports that the writer is alive while a long case is running.
+    ///
+    /// # Errors
+    /// When it cannot be written.
     pub fn tick(&mut self) -> io::Result<()> {
         self.write(b"tick\n")
     }
 
+    /// Sends a file of the running case.
+    ///
+    /// # Errors
+    /// When it cannot be written.
     pub fn file(&mut self, name: &str, data: &[u8]) -> io::Result<()> {
         self.write(format!("file {name} {} {:016x}\n", data.len(), fnv1a(data)).as_bytes())?;
         self.write(data)?;
         self.write(b"\n")
     }
 
+    /// Reports how a case ended.
+    ///
+    /// # Errors
+    /// When it cannot be written.
     pub fn end(&mut self, name: &str, verdict: Verdict, took: Duration, detail: &str) -> io::Result<()> {
-        let word = match verdict {
-            Verdict::Passed => "passed",
-            Verdict::Failed => "failed",
-            Verdict::Skipped => "skipped",
-            Verdict::NotApplicable => "not-applicable",
-        };
+        let word = verdict.word();
         self.write(format!("end {name} {word} {} {}\n{detail}\n", took.as_millis(), detail.len()).as_bytes())
     }
 
-    /// Writes the last line: a run without it did not end.
+    /// Writes the last line: a report without it did not end.
+    ///
+    /// # Errors
+    /// When it cannot be written.
     pub fn closing(&mut self, tally: &Tally) -> io::Result<()> {
         let Tally {
             passed,
@@ -93,18 +104,32 @@ impl Report {
     }
 }
 
-/// FNV-1a, 64 bits. It detects a damaged transfer; it need not resist attacks.
-fn fnv1a(data: &[u8]) -> u64 {
-    data.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
-    })
-}
-
 #[cfg(test)]
 mod tests {
-    /// The values are from the reference vectors of FNV-1a; the reader has the same test.
+    use std::{env, fs, process, time::Duration};
+
+    use super::Writer;
+    use crate::{
+        read::STREAM,
+        tally::{Tally, Verdict},
+    };
+
     #[test]
-    fn the_hash_is_fnv1a() {
-        assert_eq!(super::fnv1a(b"foobar"), 0x8594_4171_f739_67e8);
+    fn the_reader_reads_what_is_written() -> anyhow::Result<()> {
+        let path = env::temp_dir().join(format!("tracer-tests-report-{}", process::id()));
+        let mut writer = Writer::open(Some(&path))?;
+        writer.hello("6.1.0-56-amd64", 2)?;
+        writer.begin("a/b")?;
+        writer.tick()?;
+        writer.file("x.bin", b"foobar")?;
+        writer.end("a/b", Verdict::Failed, Duration::from_millis(1500), "why:\n\nso.")?;
+        writer.closing(&Tally {
+            not_applicable: 3,
+            ..Tally::of(Verdict::Failed)
+        })?;
+        let written = fs::read(&path)?;
+        fs::remove_file(&path)?;
+        assert_eq!(written, STREAM);
+        Ok(())
     }
 }

@@ -1,45 +1,65 @@
 //! Parses the guest's results as they arrive: lines, and raw bytes that some lines announce.
-//! Input: the output of `tests/src/runner/report.rs`, cut anywhere.
+//! Input: the output of `write`, cut anywhere.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::tally::{Tally, Verdict};
+use crate::{
+    fnv1a, is_plain_name,
+    tally::{Tally, Verdict},
+};
 
-/// One message of the guest.
+/// One message of a report.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Message {
+    /// The first one.
     Hello {
+        /// uname -r.
         release: String,
+        /// The number of cases that are to run.
         cases: usize,
     },
+    /// A case begins.
     Begin {
+        /// Its name.
         name: String,
     },
+    /// The writer is alive.
     Tick,
+    /// The running case sends a file.
     File {
+        /// Its plain name.
         name: String,
+        /// Its content.
         data: Vec<u8>,
     },
+    /// A case has ended.
     End {
+        /// Its name.
         name: String,
+        /// Its verdict.
         verdict: Verdict,
+        /// How long it ran.
         took: Duration,
+        /// The reason of the verdict, for a person.
         detail: String,
     },
+    /// The last one.
     Closing {
+        /// The writer's counts.
         tally: Tally,
     },
 }
 
-/// Splits the stream into messages.
+/// Splits a report into messages.
 #[derive(Default)]
 pub struct Reader {
     buffer: Vec<u8>,
 }
 
 impl Reader {
+    /// Takes the next bytes of the report.
     pub fn feed(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
     }
@@ -47,8 +67,8 @@ impl Reader {
     /// The next message, if it has arrived completely.
     ///
     /// # Errors
-    /// When the stream is not one that a guest of this version writes, or a file arrived damaged.
-    pub fn next(&mut self) -> Result<Option<Message>> {
+    /// When the bytes are not what a writer of this version writes, or a file arrived damaged.
+    pub fn message(&mut self) -> Result<Option<Message>> {
         let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') else {
             return Ok(None);
         };
@@ -101,7 +121,7 @@ impl Reader {
                 (
                     Message::End {
                         name: (*name).to_owned(),
-                        verdict: self::verdict(verdict)?,
+                        verdict: verdict.parse()?,
                         took,
                         detail,
                     },
@@ -139,61 +159,17 @@ fn number(text: &str) -> Result<usize> {
         .with_context(|| format!("{text:?} in the report is not a number"))
 }
 
-fn verdict(word: &str) -> Result<Verdict> {
-    Ok(match word {
-        "passed" => Verdict::Passed,
-        "failed" => Verdict::Failed,
-        "skipped" => Verdict::Skipped,
-        "not-applicable" => Verdict::NotApplicable,
-        _ => bail!("{word:?} in the report is not a verdict"),
-    })
-}
-
-/// The same rule as in the guest: such a name cannot leave the directory that it is joined to.
-fn is_plain_name(name: &str) -> bool {
-    !name.is_empty()
-        && !name.starts_with('.')
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
-}
-
-/// FNV-1a, 64 bits. It detects a damaged transfer; it need not resist attacks.
-fn fnv1a(data: &[u8]) -> u64 {
-    data.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
-    })
-}
-
-/// The line that a person reads, and the indented reason of a failure below it.
-pub fn result_line(name: &str, verdict: Verdict, took: Duration, detail: &str) -> String {
-    let end = match verdict {
-        Verdict::Passed => format!("ok ({:.1} s)", took.as_secs_f64()),
-        Verdict::Failed => format!("FAILED ({:.1} s)", took.as_secs_f64()),
-        Verdict::Skipped => format!("skipped ({detail})"),
-        Verdict::NotApplicable => format!("n/a ({detail})"),
-    };
-    let mut line = format!(
-        "{name} {:.<width$} {end}",
-        "",
-        width = 36_usize.saturating_sub(name.len())
-    );
-    if verdict == Verdict::Failed {
-        for reason in detail.lines() {
-            line.push_str("\n    ");
-            line.push_str(reason);
-        }
-    }
-    line
-}
+/// A report with each kind of message.
+#[cfg(test)]
+pub(crate) const STREAM: &[u8] =
+    b"tracer-tests 1 6.1.0-56-amd64 2\nbegin a/b\ntick\nfile x.bin 6 85944171f73967e8\nfoobar\n\
+    end a/b failed 1500 9\nwhy:\n\nso.\nclosing 0 1 0 3\n";
 
 #[cfg(test)]
 mod tests {
-    use super::{Message, Reader, Tally, Verdict, fnv1a};
     use std::time::Duration;
 
-    const STREAM: &[u8] = b"tracer-tests 1 6.1.0-56-amd64 2\nbegin a/b\ntick\nfile x.bin 6 85944171f73967e8\nfoobar\n\
-        end a/b failed 1500 9\nwhy:\n\nso.\nclosing 0 1 0 3\n";
+    use super::{Message, Reader, STREAM, Tally, Verdict};
 
     fn messages() -> Vec<Message> {
         vec![
@@ -230,20 +206,13 @@ mod tests {
             let mut got = Vec::new();
             for piece in STREAM.chunks(size) {
                 reader.feed(piece);
-                while let Some(message) = reader.next()? {
+                while let Some(message) = reader.message()? {
                     got.push(message);
                 }
             }
             assert_eq!(got, messages());
         }
         Ok(())
-    }
-
-    #[test]
-    fn a_failure_is_bad_and_in_ci_so_is_a_skip() {
-        let bad = |verdict, ci| Tally::of(verdict).is_bad(ci);
-        assert!(bad(Verdict::Failed, false) && bad(Verdict::Skipped, true));
-        assert!(!bad(Verdict::Skipped, false) && !bad(Verdict::NotApplicable, true) && !bad(Verdict::Passed, true));
     }
 
     #[test]
@@ -258,8 +227,7 @@ mod tests {
         for bytes in damaged {
             let mut reader = Reader::default();
             reader.feed(bytes);
-            assert!(reader.next().is_err(), "{}", String::from_utf8_lossy(bytes));
+            assert!(reader.message().is_err(), "{}", String::from_utf8_lossy(bytes));
         }
-        assert_eq!(fnv1a(b"foobar"), 0x8594_4171_f739_67e8);
     }
 }
