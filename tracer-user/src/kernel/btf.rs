@@ -1,8 +1,16 @@
 //! A reader of BTF, the kernel's description of its own types; it looks types up by name without copying them.
 //! Input: the bytes of /sys/kernel/btf/vmlinux (Documentation/bpf/btf.rst, include/uapi/linux/btf.h).
 
+use std::{hash::BuildHasher as _, ops::Range};
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+
 /// `BTF_MAGIC`.
 const MAGIC: u16 = 0xeb9f;
+/// `BTF_KIND_FWD`.
+const FORWARD: u32 = 7;
+/// `BTF_KIND_FUNC`.
+const FUNC: u32 = 12;
 /// Anonymous structures nest a few levels deep in the kernel; a damaged file may nest for ever.
 const MAX_NESTING: usize = 16;
 
@@ -17,7 +25,7 @@ pub struct BtfDamage {
 }
 
 /// `BTF_KIND_*`: the kinds that are looked up by name, and the rest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum TypeKind {
     Struct,
     Union,
@@ -47,7 +55,6 @@ pub enum Passed {
 /// One `struct btf_type` and the data that follows it.
 #[derive(Clone, Copy)]
 struct Type<'a> {
-    name: u32,
     kind: TypeKind,
     /// Bit 31 of `info`: for structures, members carry bit-field sizes.
     flag: bool,
@@ -57,12 +64,15 @@ struct Type<'a> {
     tail: &'a [u8],
 }
 
-/// BTF, indexed by type id.
+/// BTF, indexed by type id and by name.
 pub struct Btf {
     bytes: Vec<u8>,
     /// The offset of each type; id 0 is `void` and has no entry.
     types: Vec<u32>,
-    strings: std::ops::Range<usize>,
+    strings: Range<usize>,
+    /// The ids of the types that are looked up by name. The first definition with a name counts.
+    named: HashTable<u32>,
+    hasher: DefaultHashBuilder,
 }
 
 impl Btf {
@@ -100,7 +110,70 @@ impl Btf {
             types.push(u32::try_from(at).map_err(|_| damage("too large a file", at))?);
             at = next;
         }
-        Ok(Self { bytes, types, strings })
+        let mut btf = Self {
+            bytes,
+            types,
+            strings,
+            named: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+        };
+        btf.named = btf.names();
+        Ok(btf)
+    }
+
+    /// The ids of the types that have a name and a kind that is looked up by name.
+    fn names(&self) -> HashTable<u32> {
+        let mut named = HashTable::with_capacity(self.types.len());
+        for id in (1..).take(self.types.len()) {
+            let Some(name) = self.name(id) else { continue };
+            named
+                .entry(
+                    self.hasher.hash_one(name),
+                    |&known| self.name(known) == Some(name),
+                    |&known| self.hasher.hash_one(self.name(known).unwrap_or(name)),
+                )
+                .or_insert(id);
+        }
+        named
+    }
+
+    /// The kind of a type and its name. None: it is not looked up by name.
+    fn name(&self, id: u32) -> Option<(TypeKind, &[u8])> {
+        let at = *self.types.get((id as usize).checked_sub(1)?)? as usize;
+        let kind = kind(word(&self.bytes, at + 4)?);
+        if !matches!(
+            kind,
+            TypeKind::Struct | TypeKind::Enum | TypeKind::Func | TypeKind::Typedef
+        ) {
+            return None;
+        }
+        let name = self.string_bytes(word(&self.bytes, at)?)?;
+        (!name.is_empty()).then_some((kind, name))
+    }
+
+    /// BTF that has these functions under the ids that they have here, and nothing else: its other types are forward
+    /// declarations without a name. A reader that goes through all types to find a function compares few names in it.
+    pub fn only_functions<'a>(&self, names: impl Iterator<Item = &'a str>) -> Vec<u8> {
+        let mut ids: Vec<u32> = names.filter_map(|name| self.id(name, TypeKind::Func)).collect();
+        ids.sort_unstable();
+        let count = ids.last().copied().unwrap_or(0);
+        let (mut types, mut strings) = (Vec::with_capacity(12 * count as usize), vec![0]);
+        let mut ids = ids.into_iter().peekable();
+        for id in 1..=count {
+            let function = ids.next_if_eq(&id).and_then(|id| self.name(id));
+            while ids.next_if_eq(&id).is_some() {}
+            let (name, info) = match function {
+                Some((_, name)) => {
+                    let at = strings.len();
+                    strings.extend_from_slice(name);
+                    strings.push(0);
+                    (u32::try_from(at).unwrap_or(0), FUNC << 24)
+                }
+                None => (0, FORWARD << 24),
+            };
+            types.extend([name, info, 0].into_iter().flat_map(u32::to_ne_bytes));
+        }
+        file(&types, &strings)
     }
 
     /// Byte offset of a structure's member, named by a path through structures: `dentry.d_name.name`. A member of an
@@ -218,10 +291,15 @@ impl Btf {
 
     /// The first definition with that kind and name; a forward declaration is not a definition.
     fn find(&self, name: &str, kind: TypeKind) -> Option<Type<'_>> {
-        self.types
-            .iter()
-            .filter_map(|&at| self.at(at as usize))
-            .find(|ty| ty.kind == kind && self.string(ty.name) == Some(name))
+        self.by_id(self.id(name, kind)?)
+    }
+
+    fn id(&self, name: &str, kind: TypeKind) -> Option<u32> {
+        let wanted = (kind, name.as_bytes());
+        let id = self
+            .named
+            .find(self.hasher.hash_one(wanted), |&id| self.name(id) == Some(wanted))?;
+        Some(*id)
     }
 
     fn by_id(&self, id: u32) -> Option<Type<'_>> {
@@ -232,7 +310,6 @@ impl Btf {
         let info = word(&self.bytes, at + 4)?;
         let tail = at + 12;
         Some(Type {
-            name: word(&self.bytes, at)?,
             kind: kind(info),
             flag: info >> 31 != 0,
             size_or_target: word(&self.bytes, at + 8)?,
@@ -241,8 +318,12 @@ impl Btf {
     }
 
     fn string(&self, offset: u32) -> Option<&str> {
+        str::from_utf8(self.string_bytes(offset)?).ok()
+    }
+
+    fn string_bytes(&self, offset: u32) -> Option<&[u8]> {
         let strings = self.bytes.get(self.strings.clone())?.get(offset as usize..)?;
-        str::from_utf8(strings.split(|&byte| byte == 0).next()?).ok()
+        strings.split(|&byte| byte == 0).next()
     }
 }
 
@@ -255,7 +336,7 @@ fn kind(info: u32) -> TypeKind {
         2 => TypeKind::Pointer,
         8 => TypeKind::Typedef,
         9..=11 | 18 => TypeKind::Alias,
-        12 => TypeKind::Func,
+        FUNC => TypeKind::Func,
         13 => TypeKind::FuncProto,
         _ => TypeKind::Other,
     }
@@ -287,19 +368,23 @@ fn word16(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
-/// A BTF file with these types and strings.
-#[cfg(test)]
-#[expect(clippy::cast_possible_truncation, reason = "samples are small")]
-pub(super) fn file(types: &[u32], strings: &str) -> Vec<u8> {
-    let types: Vec<u8> = types.iter().flat_map(|word| word.to_ne_bytes()).collect();
-    let (type_len, str_len) = (types.len() as u32, strings.len() as u32);
-    let mut bytes = vec![0x9f, 0xeb, 1, 0];
-    for word in [24, 0, type_len, type_len, str_len] {
-        bytes.extend(u32::to_ne_bytes(word));
+/// A BTF file with these types and strings (`struct btf_header`).
+pub(super) fn file(types: &[u8], strings: &[u8]) -> Vec<u8> {
+    let len = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    let mut file = MAGIC.to_ne_bytes().to_vec();
+    file.extend([1, 0]);
+    for word in [24, 0, len(types), len(types), len(strings)] {
+        file.extend(u32::to_ne_bytes(word));
     }
-    bytes.extend(types);
-    bytes.extend(strings.as_bytes());
-    bytes
+    file.extend(types);
+    file.extend(strings);
+    file
+}
+
+/// The bytes of types that are written as words.
+#[cfg(test)]
+pub(super) fn words(types: &[u32]) -> Vec<u8> {
+    types.iter().flat_map(|word| word.to_ne_bytes()).collect()
 }
 
 #[cfg(test)]
@@ -330,7 +415,7 @@ mod tests {
             0, 2 << 24, 7,                                            // 9: pointer -> 7
             at("btf_trace_tp"), 8 << 24, 9,                           // 10: typedef -> 9
         ];
-        file(&types, STRINGS)
+        file(&words(&types), STRINGS.as_bytes())
     }
 
     #[test]
@@ -351,6 +436,17 @@ mod tests {
         Ok(())
     }
 
+    #[test]
+    fn only_the_functions_are_left_and_keep_their_ids() -> Result<(), BtfDamage> {
+        let btf = Btf::parse(sample())?;
+        let names = ["func", "absent", "func", "outer"];
+        let only = Btf::parse(btf.only_functions(names.into_iter()))?;
+        assert_eq!(only.id("func", TypeKind::Func), Some(8));
+        assert_eq!((only.types.len(), only.named.len()), (8, 1));
+        assert!(Btf::parse(btf.only_functions(std::iter::empty()))?.types.is_empty());
+        Ok(())
+    }
+
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(flips in proptest::collection::vec((0usize..300, any::<u8>()), 0..6), cut in 0usize..300) {
@@ -363,6 +459,7 @@ mod tests {
             bytes.truncate(cut.max(24));
             if let Ok(btf) = Btf::parse(bytes) {
                 let _ = (btf.member("outer.deep"), btf.constants("reason"), btf.parameters("func"), btf.size("outer"));
+                let _ = btf.only_functions(["func"].into_iter());
             }
         }
     }

@@ -15,7 +15,7 @@ use crate::{
     kernel::names::{KernelNames, Names},
     kernel::{
         btf::{Btf, BtfDamage, Passed},
-        hooks::{Attach, Hook},
+        hooks::{Attach, HOOKS, Hook},
     },
 };
 
@@ -147,6 +147,17 @@ impl KernelTypes {
         }
     }
 
+    /// BTF that has the functions of the catalogue alone, under the kernel's ids: what fentry and fexit programs are
+    /// loaded with.
+    #[must_use]
+    pub fn hooked_functions(&self) -> Vec<u8> {
+        let of_functions = HOOKS
+            .iter()
+            .filter(|hook| matches!(hook.attach, Attach::Fentry | Attach::Fexit));
+        self.0
+            .only_functions(of_functions.flat_map(|hook| hook.target.split('|')))
+    }
+
     /// The running kernel's names for its numbers.
     #[must_use]
     pub fn names(&self) -> KernelNames {
@@ -203,7 +214,7 @@ fn word(passed: Passed) -> &'static str {
 #[expect(clippy::cast_possible_truncation, reason = "the samples are small")]
 mod tests {
     use super::*;
-    use crate::kernel::{btf, hooks::HOOKS};
+    use crate::kernel::btf;
 
     const NUMBER: u32 = 1;
     const POINTER: u32 = 2;
@@ -228,7 +239,9 @@ mod tests {
                 0, POINTER,
         ];
         types.extend(arguments.iter().flat_map(|&ty| [0, ty]));
-        let types = KernelTypes(Btf::parse(btf::file(&types, &strings)).map_err(|damage| damage.to_string())?);
+        let types = btf::words(&types);
+        let types =
+            KernelTypes(Btf::parse(btf::file(&types, strings.as_bytes())).map_err(|damage| damage.to_string())?);
         let hook = HOOKS.iter().find(|hook| hook.target == tracepoint);
         types.check(hook.ok_or("no such hook")?)
     }

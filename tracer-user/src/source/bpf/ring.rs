@@ -8,7 +8,7 @@ use std::{
 };
 
 use aya::{
-    Btf, Ebpf, EbpfLoader,
+    Btf, Ebpf, EbpfLoader, Endianness,
     maps::{Array, HashMap as BpfHashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
     programs::{Program, ProgramError, raw_trace_point::RawTracePointLink},
 };
@@ -120,8 +120,8 @@ impl Capture {
         ring_bytes: RingBytes,
         lineage: &BTreeSet<Tgid>,
     ) -> Result<(Self, Vec<CaptureError>), CaptureError> {
-        let btf = Btf::from_sys_fs().map_err(|e| CaptureError::Object(chain(&e)))?;
-        let mut bpf = load(config, filter, ring_bytes, &btf)?;
+        let btf = functions(types)?;
+        let mut bpf = load(config, filter, ring_bytes)?;
         let logger = log::log_enabled!(log::Level::Info)
             .then(|| {
                 aya_log::EbpfLogger::init(&mut bpf).map_err(|e| log::warn!("no diagnostics from the BPF side: {e}"))
@@ -357,28 +357,42 @@ fn set_membership(targets: &mut BpfHashMap<MapData, u32, u32>, tgid: Tgid, bits:
     targets.insert(tgid.0, bits, 0).map_err(|e| map_error("TARGETS", &e))
 }
 
+/// The functions that programs attach to, in a form that the loader searches fast: it goes through all types for each
+/// program.
+pub(crate) fn functions(types: &KernelTypes) -> Result<Btf, CaptureError> {
+    Btf::parse(&types.hooked_functions(), Endianness::default()).map_err(|e| CaptureError::Object(chain(&e)))
+}
+
 /// Creates the maps and prepares the programs for loading. The log's verbosity decides which messages the BPF side
 /// writes.
-pub(crate) fn load(config: &Config, filter: &Filter, ring_bytes: RingBytes, btf: &Btf) -> Result<Ebpf, CaptureError> {
+pub(crate) fn load(config: &Config, filter: &Filter, ring_bytes: RingBytes) -> Result<Ebpf, CaptureError> {
     let verbosity: u8 = match log::max_level() {
         log::LevelFilter::Off => 0,
         level => level as u8,
     };
-    // The buckets of such a large map take memory even if they are not used.
-    let swapped = if config.kinds & kinds::SWAP == 0 {
-        1
-    } else {
-        MAX_SWAPPED
-    };
-    let turns = if config.twice == 0 { 1 } else { MAX_TURNS };
-    EbpfLoader::new()
-        .btf(Some(btf))
+    let mut loader = EbpfLoader::new();
+    // The kernel allocates a map's memory, or at least its buckets, when it creates the map. None: the object's size.
+    let (swap, cow) = (config.kinds & kinds::SWAP != 0, config.kinds & kinds::COW != 0);
+    let sizes = [
+        ("SWAPPED", swap, Some(MAX_SWAPPED)),
+        ("LEAVING", swap, None),
+        ("RETURNING", swap, None),
+        ("FAULTS", cow, None),
+        ("TURNS", config.twice != 0, Some(MAX_TURNS)),
+        ("TARGETS", filter.need != 0, None),
+    ];
+    for (map, used, entries) in sizes {
+        if let Some(entries) = if used { entries } else { Some(1) } {
+            loader.map_max_entries(map, entries);
+        }
+    }
+    // The object does not refer to the kernel's types: it has no CO-RE relocations.
+    loader
+        .btf(None)
         .override_global("CONFIG", config.as_bytes(), true)
         .override_global("FILTER", filter.as_bytes(), true)
         .override_global(aya_log::LEVEL, &verbosity, false)
         .map_max_entries("RING", ring_bytes.0)
-        .map_max_entries("SWAPPED", swapped)
-        .map_max_entries("TURNS", turns)
         .load(object::BYTES)
         .map_err(|e| CaptureError::Object(chain(&e)))
 }

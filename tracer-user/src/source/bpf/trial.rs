@@ -1,7 +1,6 @@
 //! Tests which hooks the kernel accepts: loads and attaches the real programs one by one, and detaches each again.
 //! Input: the embedded object, the offsets from the kernel's BTF; nothing is recorded.
 
-use aya::Btf;
 use tracer_common::{
     config::Config,
     filter::{Filter, MAX_ACTORS, MAX_CGROUPS, MAX_RANGES, MAX_SPANS, membership},
@@ -49,12 +48,12 @@ pub struct Tried {
 /// # Errors
 /// [`CaptureError::Object`] when the kernel refuses even the maps: then no hook was tried.
 pub fn every_hook(types: &KernelTypes, config: &Config) -> Result<Vec<Tried>, CaptureError> {
-    let btf = Btf::from_sys_fs().map_err(|e| CaptureError::Object(attach::chain(&e)))?;
+    let btf = ring::functions(types)?;
     let config = &Config {
         kinds: Kinds::ALL.bits(),
         ..*config
     };
-    let mut bpf = ring::load(config, &NOTHING, RingBytes::DEFAULT, &btf)?;
+    let mut bpf = ring::load(config, &NOTHING, RingBytes::DEFAULT)?;
     let outcomes = HOOKS.iter().map(|hook| {
         let refusal = attach::attach(&mut bpf, hook, types, config, &btf).err();
         if let Err(error) = attach::take_off(&mut bpf, hook) {
