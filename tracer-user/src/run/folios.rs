@@ -47,7 +47,7 @@ pub struct Seen<'f, T> {
     pub pages: u64,
     /// Whether no event of this folio came before.
     pub begins: bool,
-    /// What is kept for the folio; if it begins, that of an earlier folio.
+    /// The value that is kept for the folio; if it begins, that of an earlier folio.
     pub kept: &'f mut T,
 }
 
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn a_folio_without_its_first_event_counts_as_well() {
-        // Of three folios, the second and third mapping are selected.
+        // Three folios move, and their second and third mappings are selected.
         let events = [
             (2, 1, 11, 7),
             (3, 1, 11, 7),
