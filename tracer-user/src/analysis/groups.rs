@@ -303,7 +303,7 @@ impl Groups {
         usize::from(self.implied && machines.all(|machine| Some(machine) == first))
     }
 
-    /// The most runs of pages that one group has.
+    /// The most events that one group has.
     #[must_use]
     pub fn most_events(&self) -> u64 {
         self.sums.iter().map(|group| group.events).max().unwrap_or_default()
@@ -358,7 +358,7 @@ fn of(values: &[Value], keys: usize, block: usize) -> &[Value] {
 pub enum Sort {
     /// Most pages first.
     Pages,
-    /// Most runs of pages first.
+    /// Most events first.
     Events,
     /// Longest blackout first.
     Blackout,
