@@ -107,6 +107,24 @@ fn expect(name: &str, path: &str, output: &Output) {
     settings.bind(|| insta::assert_snapshot!(format!("{file}-{name}"), all));
 }
 
+/// A folio counts for each process that maps it, also where the report has none of its other mappings.
+#[test]
+fn a_selected_process_has_the_pages_of_its_row() {
+    for path in recordings() {
+        let json = |arguments: &[&str]| -> Value {
+            serde_json::from_str(&shown(&[&["report", "--json"], arguments, &[&path]].concat(), b"")).unwrap()
+        };
+        let all = json(&["--by", "process"]);
+        for row in all["tables"][0]["rows"].as_array().unwrap() {
+            let Some(pid) = row["pid"].as_u64() else { continue };
+            let selected = json(&["--pid", &pid.to_string()]);
+            let totals = &selected["recordings"][0]["totals"];
+            assert_eq!(totals["pages"], row["pages"], "{pid} in {path}");
+            assert_eq!(totals["mappings"], row["mappings"], "{pid} in {path}");
+        }
+    }
+}
+
 #[test]
 fn every_report_of_every_recording() {
     for path in recordings() {

@@ -83,16 +83,19 @@ pub fn unproven(books: &Books) -> Vec<Cell> {
     }
 }
 
-/// The books of a run that does not say how it ended, as far as they go; `later` if its first files are not here.
-pub(super) fn so_far(so_far: &SoFar, begun: Nanos, later: bool) -> Note {
-    let mut words = if later {
-        cells!["from ", so_far.from.since(begun), " to "]
+/// The books of a run that does not say how it ended, as far as they go. They are `whole` unless files of the run are
+/// missing before the last interval.
+pub(super) fn so_far(so_far: &SoFar, begun: Nanos, whole: bool) -> Note {
+    let until = so_far.until.since(begun);
+    let mut words = if whole {
+        cells!["until ", until, " after the begin"]
     } else {
-        cells!["until "]
+        let intervals = Cell::Counted(so_far.totals.closed, "interval", "intervals");
+        let from = so_far.from.since(begun);
+        cells!["in ", intervals, " between ", from, " and ", until, " after the begin"]
     };
     words.extend(cells![
-        so_far.until.since(begun),
-        " after the begin the kernel counted ",
+        " the kernel counted ",
         so_far.kernel,
         ", tracer saw ",
         so_far.moved,
@@ -201,4 +204,29 @@ pub(super) fn filtered(unasked: &Unasked) -> Vec<Note> {
             )
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{made_up, render::text::plain, section::Section};
+
+    #[test]
+    fn intervals_that_are_not_here_are_in_no_sum() {
+        let mut intervals = SoFar::default();
+        intervals.add(&made_up::interval());
+        let text = |whole| plain(&[Section::notes(vec![so_far(&intervals, Nanos(0), whole)])]);
+        let sums = " after the begin the kernel counted 1,000, tracer saw 900; how it ended is not known\n";
+        let until = intervals.until;
+        assert_eq!(text(true), format!("books     until {}{sums}", nanos(until)));
+        let from = intervals.from;
+        let between = format!("between {} and {}", nanos(from), nanos(until));
+        assert_eq!(text(false), format!("books     in 1 interval {between}{sums}"));
+    }
+
+    fn nanos(at: Nanos) -> String {
+        plain(&[Section::notes(vec![Note::plain(cells![at])])])
+            .trim()
+            .to_owned()
+    }
 }

@@ -95,7 +95,7 @@ impl Tables {
         if !goes_on {
             self.last = Some(Common::from(moved));
         }
-        let folio = self.shared.folio(moved);
+        let mut folio = self.shared.folio(moved);
         for (number, table) in self.tables.iter_mut().enumerate() {
             table.add(moved, run, goes_on, |group| folio.pages(number, group));
         }
@@ -303,7 +303,7 @@ impl Groups {
         usize::from(self.implied && machines.all(|machine| Some(machine) == first))
     }
 
-    /// The most runs of pages that one group has.
+    /// The most events that one group has.
     #[must_use]
     pub fn most_events(&self) -> u64 {
         self.sums.iter().map(|group| group.events).max().unwrap_or_default()
@@ -358,7 +358,7 @@ fn of(values: &[Value], keys: usize, block: usize) -> &[Value] {
 pub enum Sort {
     /// Most pages first.
     Pages,
-    /// Most runs of pages first.
+    /// Most events first.
     Events,
     /// Longest blackout first.
     Blackout,
@@ -441,18 +441,16 @@ mod tests {
                 let run = RunFacts { begun: Nanos(0), host: Arc::from(host) };
                 tables.begin_run();
                 // Numbers the folio that each thread is moving.
-                let (mut folios, mut numbers) = (Folios::default(), BTreeMap::new());
+                let mut folios = Folios::<u32>::default();
                 for moved in moves {
                     tables.add(moved, &run);
-                    let begins = folios.pages(moved) > 0;
-                    let thread = moved.thread();
-                    if moved.nth.is_none() {
-                        numbers.remove(&thread);
-                    } else if begins || !numbers.contains_key(&thread) {
-                        numbers.insert(thread, (next, moved.order.pages().max(moved.pages)));
-                        next += 1;
-                    }
-                    let folio = numbers.get(&thread).copied();
+                    let folio = folios.folio(moved).map(|seen| {
+                        if seen.begins {
+                            next += 1;
+                            *seen.kept = next;
+                        }
+                        (*seen.kept, seen.pages)
+                    });
                     for (table, groups) in tables.tables.iter().zip(&mut expected) {
                         let values: Vec<Value> = table.keys().iter().map(|key| key.of(moved, &run)).collect();
                         let (sums, counted) = groups.entry(values).or_insert(((0, 0, 0, None), BTreeSet::new()));

@@ -57,7 +57,6 @@ pub fn examine(facts: &Facts) -> Health {
         remedies.push("see what the checks above lack".to_owned());
     }
     let [privileges, pid_namespace, btf, numa] = required;
-    let [exact, tracepoint] = hooks;
     let mut findings = vec![
         checks::kernel(facts),
         privileges,
@@ -65,13 +64,14 @@ pub fn examine(facts: &Facts) -> Health {
         checks::lockdown(facts.lockdown),
         checks::configuration(facts),
         btf,
-        exact,
-        tracepoint,
+    ];
+    findings.extend(hooks);
+    findings.extend([
         checks::bpf_settings(facts),
         checks::pagemap(facts),
         checks::frame_files(&facts.proc.frame_files),
         checks::counters(&facts.proc.vmstat),
-    ];
+    ]);
     findings.extend(checks::hidepid(facts));
     findings.push(numa);
     findings.push(checks::balancing(facts));

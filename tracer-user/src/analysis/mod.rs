@@ -27,7 +27,7 @@ pub use question::{Analysis, Audience, Input, Occasion, Question};
 pub use runs::nodes;
 
 /// Every analysis, in the order of their sections. A new analysis is a file beside this one and a line here.
-const ALL: [New; 4] = [missing::new, runs::new, tables::new, stuck::new];
+const ALL: &[New] = &[missing::new, runs::new, tables::new, stuck::new];
 
 /// Makes an analysis; None if it has no answer to the question.
 type New = fn(&Question) -> Option<Box<dyn Analysis>>;

@@ -94,7 +94,7 @@ pub enum Format {
     Csv,
     /// One table in columns, packed with zstd
     Parquet,
-    /// Folded stacks for flame graphs, weighted by pages
+    /// Folded stacks for flame graphs, weighted by mappings of pages
     Folded,
     /// A timeline of all events for ui.perfetto.dev
     Perfetto,

@@ -62,7 +62,7 @@ impl ValueEnum for Sort {
     fn to_possible_value(&self) -> Option<PossibleValue> {
         Some(match self {
             Self::Pages => PossibleValue::new("pages").help("Rows with the most pages first"),
-            Self::Events => PossibleValue::new("events").help("Rows with the most runs of pages first"),
+            Self::Events => PossibleValue::new("events").help("Rows with the most events first"),
             Self::Blackout => PossibleValue::new("blackout").help("Rows with the longest blackout first"),
             Self::Name => PossibleValue::new("name").help("Rows in the order of their keys"),
         })

@@ -88,10 +88,13 @@ pub fn pattern(text: &str) -> Result<String, String> {
 }
 
 /// A cgroup by its path, or as /proc/PID/cgroup prints it: `0::/system.slice/nginx.service`. Hierarchies of version 1
-/// have other numbers and are refused.
+/// have lines of their own with other numbers: alone they are refused.
 pub fn cgroup(text: &str) -> Result<String, String> {
-    if let Some(path) = text.trim_end().strip_prefix("0::") {
-        return Ok(path.to_owned());
+    if let Some(path) = text.lines().find_map(|line| line.strip_prefix("0::/")) {
+        return Ok(format!("/{path}"));
+    }
+    if text.is_empty() {
+        return Err("an empty path; that of the root is /".to_owned());
     }
     let mut fields = text.splitn(3, ':');
     let is_number = |field: &str| !field.is_empty() && field.bytes().all(|byte| byte.is_ascii_digit());
@@ -190,6 +193,7 @@ mod tests {
         for text in [
             "0::/system.slice/x.service",
             "0::/system.slice/x.service\n",
+            "9:memory:/x\n1:name=systemd:/x\n0::/system.slice/x.service\n",
             "/system.slice/x.service",
         ] {
             assert_eq!(cgroup(text).as_deref(), Ok("/system.slice/x.service"), "{text:?}");
@@ -198,7 +202,9 @@ mod tests {
         for text in ["0::/", "a:b:/c", "/sys/fs/cgroup/a:b"] {
             assert_eq!(cgroup(text).as_deref(), Ok(text.trim_start_matches("0::")));
         }
-        assert!(cgroup("12:memory:/user.slice").is_err());
+        for bad in ["12:memory:/user.slice", ""] {
+            assert!(cgroup(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -32,6 +32,27 @@ impl Backend {
         }
     }
 
+    /// A description for people.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Exact => "exact (fentry)",
+            Self::Tracepoint => "tracepoint (owners by pagemap)",
+        }
+    }
+
+    /// The loss where this backend does not work, nor a better one.
+    #[must_use]
+    pub const fn loses(self) -> &'static str {
+        match self {
+            Self::Exact => {
+                "owners from the kernel itself (the tracepoint backend asks pagemap a moment later); moves of page \
+                 cache that nobody maps"
+            }
+            Self::Tracepoint => "the backend that works where function hooks are refused",
+        }
+    }
+
     /// The facts that this backend can know.
     #[must_use]
     pub const fn coverage(self) -> Coverage {

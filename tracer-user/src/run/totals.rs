@@ -94,7 +94,7 @@ pub struct ReasonTotals {
 /// The sums of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Totals {
-    /// Moves of mapped pages, one for each run of neighbouring pages in each mapping.
+    /// Moves of mapped pages, one for each extent of neighbouring pages in each mapping.
     pub events: u64,
     /// Base pages that moved, once each, mapped or not.
     pub pages: u64,

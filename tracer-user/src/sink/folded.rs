@@ -1,4 +1,4 @@
-//! Folded stacks for flame graphs: `frame;frame;frame PAGES`, one frame for each key by which moves are grouped.
+//! Folded stacks for flame graphs: `frame;frame;frame MAPPINGS`, one frame for each key by which moves are grouped.
 //! Input: events; output: any writer.
 
 use std::{

@@ -27,7 +27,7 @@ use crate::{
             named,
         },
     },
-    run::{header::Header, intervals::Interval, kept::Unfinished, summary::Summary},
+    run::{folios::Folios, header::Header, intervals::Interval, kept::Unfinished, summary::Summary},
     sink::{
         Sink,
         export::{Export, RunColumns},
@@ -45,6 +45,8 @@ pub struct Perfetto<W> {
     packets: Packets<W>,
     tracks: Tracks,
     moved: Rate,
+    /// The folios that `moved` has counted.
+    counted: Folios,
     run: RunColumns,
     begun: Nanos,
     /// The prefix of this run's names: its host.
@@ -62,6 +64,7 @@ impl<W: Write> Perfetto<W> {
             packets: Packets::new(writer),
             tracks: Tracks::default(),
             moved: Rate::default(),
+            counted: Folios::default(),
             run: RunColumns::default(),
             begun: Nanos(0),
             prefix: String::new(),
@@ -98,7 +101,8 @@ impl<W: Write> Perfetto<W> {
         if let Some(actor) = &moved.actor {
             self.did(actor, moved.at, &about, flow)?;
         }
-        self.count(moved.at, moved.pages)
+        let pages = self.counted.pages(moved);
+        self.count(moved.at, pages)
     }
 
     fn unmapped(&mut self, event: &Event, moved: &UnmappedMove) -> io::Result<()> {

@@ -16,7 +16,6 @@ const ROOMS: &[&str] = &[
     "main",
     "cli",
     "session",
-    "top",
     "pipeline",
     "sink",
     "analysis",

@@ -284,18 +284,11 @@ pub(super) fn hooks(facts: &Facts, backend: Backend, usable: &[Backend]) -> Find
             .loses(losses.join("; "))
             .remedy(remedy(facts, &refused));
     }
-    match backend {
-        Backend::Exact => Finding::missing(name, found)
-            .loses(
-                "owners from the kernel itself (the tracepoint backend asks pagemap a moment later); \
-                 moves of page cache that nobody maps",
-            )
-            .remedy(remedy(facts, &refused)),
-        Backend::Tracepoint if usable.contains(&Backend::Exact) => {
-            Finding::note(name, found).loses("nothing while the exact backend works")
-        }
-        Backend::Tracepoint => Finding::missing(name, found)
-            .loses("the backend that works where function hooks are refused")
+    let mut better = Backend::ALL.into_iter().take_while(|other| *other != backend);
+    match better.find(|other| usable.contains(other)) {
+        Some(better) => Finding::note(name, found).loses(format!("nothing while the {better} backend works")),
+        None => Finding::missing(name, found)
+            .loses(backend.loses())
             .remedy(remedy(facts, &refused)),
     }
 }

@@ -102,9 +102,8 @@ pub(super) fn sums(header: &Header, unfinished: &Unfinished, so_far: &SoFar, occ
     sections.extend(sums::sections(totals, 0));
     let mut notes = Vec::new();
     if so_far.totals.closed > 0 && !selected {
-        let later = kept.part.as_ref().and_then(|part| part.files.first());
-        let later = later.is_some_and(|(first, _)| *first > 0);
-        notes.push(books::so_far(so_far, header.begun, later));
+        let whole = kept.part.as_ref().is_none_or(|part| matches!(part.files[..], [(0, _)]));
+        notes.push(books::so_far(so_far, header.begun, whole));
     }
     notes.extend(pagemap(totals));
     notes.extend(how(header));

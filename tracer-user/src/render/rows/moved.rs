@@ -1,4 +1,4 @@
-//! Rows of moves: one per move, or per run of neighbouring pages that moved together.
+//! Rows of moves: one per move, or per extent of neighbouring pages that moved together.
 //! Input: moves.
 
 use tracer_common::event::outside;

@@ -10,7 +10,7 @@ use crate::{
         quantity::{Bytes, Count, Duration, PageSize},
         rows::failure,
     },
-    run::backend::{Backend, BackendName},
+    run::backend::BackendName,
     section::Cell,
     units::Order,
 };
@@ -62,8 +62,7 @@ pub fn words(cell: &Cell) -> String {
         Cell::Cause(cause, reason) => failure::words(*cause, reason).to_owned(),
         Cell::Verdict(verdict) => verdict.words().to_owned(),
         Cell::Order(order) => page_size(*order),
-        Cell::Backend(BackendName::Known(Backend::Exact)) => "exact (fentry)".to_owned(),
-        Cell::Backend(BackendName::Known(Backend::Tracepoint)) => "tracepoint (owners by pagemap)".to_owned(),
+        Cell::Backend(BackendName::Known(backend)) => backend.words().to_owned(),
         Cell::Backend(BackendName::Other(name)) => Printable(name).to_string(),
         Cell::Others(Some(1)) => "1 other".to_owned(),
         Cell::Others(Some(count)) => format!("{} others", Count(*count)),

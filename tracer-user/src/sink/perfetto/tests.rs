@@ -277,3 +277,25 @@ fn names_that_mean_harm_and_names_that_are_too_many() {
     assert_eq!(lines.iter().filter(|line| line.contains("cleared")).count(), 2);
     assert!(lines.iter().all(|line| !line.contains('\u{1b}')));
 }
+
+#[test]
+fn the_counter_has_a_shared_page_once() {
+    let lines = lines(|perfetto| {
+        perfetto.begin(&made_up::header()).unwrap();
+        for nth in 1..=3 {
+            let nth = Some(nth);
+            perfetto
+                .event(&Event::Move(Move {
+                    nth,
+                    ..made_up::moved()
+                }))
+                .unwrap();
+        }
+        perfetto.finish(&made_up::summary()).unwrap();
+    });
+    let counted: Vec<_> = lines
+        .iter()
+        .filter_map(|line| line.split_once("(counter of pages) = "))
+        .collect();
+    assert_eq!(counted.first().map(|(_, pages)| *pages), Some("2"), "{counted:?}");
+}
