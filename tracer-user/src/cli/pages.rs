@@ -52,7 +52,7 @@ const WIDTH: usize = 120;
 const EXAMPLES: &str = "\
 Examples:
   sudo tracer pages -p 4711                      by mapping: size, present, swapped, by node, by page size, flags
-  sudo tracer pages -p 4711 --node 1 --each      each run of pages that is on node 1
+  sudo tracer pages -p 4711 --node 1 --each      each extent of pages that is on node 1
   sudo tracer pages -p 4711 --vma '[heap]'       is the heap where it was bound to
   sudo tracer pages -a                           every process, the largest first
   tracer pages -p $$                             without root: sizes and states, frames are hidden
@@ -88,7 +88,7 @@ pub struct Args {
     #[arg(long, value_name = "WHAT", value_enum, conflicts_with = "each")]
     pub by: Option<By>,
 
-    /// A row for each run of pages that have all properties in common
+    /// A row for each extent of pages that have all properties in common
     #[arg(long)]
     pub each: bool,
 

@@ -2,89 +2,43 @@
 //! command line.
 //! Input: a [`TraceConfig`]; the machine.
 
+mod bpf;
 pub mod command;
 pub mod config;
 pub mod filters;
+mod opened;
 pub mod privileges;
 pub mod targets;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    env, fs,
-    path::Path,
-};
+use std::{collections::BTreeSet, env, fs};
 
 use rustix::{
     system::uname,
     time::{ClockId, clock_gettime},
 };
-use tracer_common::filter::membership;
 
 use crate::{
-    correlate::{Correlator, processes::Processes},
     escape::Printable,
-    kernel::{
-        hooks::Hook,
-        kcore, preemption, release,
-        topology::{Topology, TopologyError},
-        types::{self, KernelTypes, TypesError},
-    },
+    kernel::{release, topology::Topology},
     run::{
         backend::Backend,
         clock::now,
-        coverage::Owners,
-        header::{Header, MissingHook, NodeFrames},
+        header::{Header, NodeFrames},
     },
     session::{
-        command::{CommandError, Held},
+        command::Held,
         config::{Scope, TraceConfig},
-        filters::{Compiled, FilterError},
+        opened::Opened,
         privileges::PrivilegeError,
-        targets::{Targets, TargetsError},
+        targets::Targets,
     },
-    source::{
-        Source,
-        bpf::{
-            self, Bpf,
-            attach::CaptureError,
-            ring::{Asked, Capture},
-        },
-    },
+    source::{self, Needs, Source},
     units::Tgid,
 };
 
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+pub use opened::OpenError;
 
-/// Why a session cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// This process may not trace.
-    #[error("{0}")]
-    Privileges(#[from] PrivilegeError),
-    /// The given processes cannot be traced.
-    #[error("{0}")]
-    Targets(#[from] TargetsError),
-    /// The program cannot be started.
-    #[error("{0}")]
-    Command(#[from] CommandError),
-    /// The kernel's types are not as required.
-    #[error("{0}")]
-    Types(#[from] TypesError),
-    /// The memory of the nodes is not known.
-    #[error("cannot determine the NUMA node of a frame")]
-    Topology(#[from] TopologyError),
-    /// The filters cannot be set.
-    #[error("{0}")]
-    Filters(#[from] FilterError),
-    /// No backend works.
-    #[error("{error}")]
-    Attach {
-        /// The last backend that was tried.
-        backend: Backend,
-        /// Its error.
-        error: CaptureError,
-    },
-}
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// A source that traces moves, and the facts about its run.
 pub struct Session {
@@ -104,61 +58,73 @@ impl Session {
     /// # Errors
     /// [`OpenError`], with everything detached again.
     pub fn open(config: &TraceConfig) -> Result<Self, OpenError> {
-        privileges::check(&bpf::NEEDS)?;
+        let candidates = permitted(config.candidates())?;
         let mut targets = match &config.scope {
             Scope::Processes(pids) => Some(Targets::resolve(pids, config.follow)?),
             Scope::Everybody | Scope::Command(_) | Scope::EverybodyWhile(_) => None,
         };
         let held = config.scope.command().map(command::hold).transpose()?;
-        let types = KernelTypes::read(Path::new(types::VMLINUX))?;
         let topology = Topology::read()?;
-        let names = types.names();
         let lineage = lineage(&config.scope, targets.as_ref(), held.as_ref());
-        let wanted = config
-            .filters
-            .compile(!lineage.is_empty(), config.follow, &names, &topology)?;
-
-        let (mut capture, fallbacks) = attach(config, &types, &topology, &wanted, &lineage)?;
-        drop(types); // the kernel's BTF: several MiB
-        // These are processes that existed before the hooks on processes, and children that were made between the scan
-        // of /proc and the attachment of the hook on fork.
-        let members = if wanted.filter.need == 0 {
-            BTreeMap::new()
-        } else {
-            targets::enrol(&mut capture, &wanted, &lineage)?
-        };
-        log_attached(&capture, &wanted, members.len());
+        let (frames, nodes) = (frames(&topology), topology.nodes().len());
+        let Opened {
+            source,
+            backend,
+            kinds,
+            fallbacks,
+            refused,
+            lineage,
+            filters,
+        } = bpf::open(config, &candidates, &lineage, topology)?;
         if let Some(targets) = &mut targets {
-            let lineage = members.iter().filter(|(_, bits)| **bits & membership::LINEAGE != 0);
-            targets.tgids = lineage.map(|(tgid, _)| *tgid).collect();
+            targets.tgids = lineage;
         }
-
         let header = Header {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             host: uname().nodename().to_string_lossy().into_owned(),
             boot_id: fs::read_to_string(BOOT_ID).unwrap_or_default().trim().to_owned(),
             command_line: env::args_os().map(|word| word.to_string_lossy().into_owned()).collect(),
             begun: now(),
-            frames: frames(&topology),
+            frames,
             kernel: release::release(),
-            nodes: topology.nodes().len(),
-            backend: capture.backend.into(),
-            kinds: capture.kinds.into(),
+            nodes,
+            backend: backend.into(),
+            kinds: kinds.into(),
             fallbacks,
-            refused: capture.refused.iter().map(MissingHook::from).collect(),
-            targets: describe(&config.scope, targets.as_ref(), held.as_ref()) + &wanted.words,
+            refused,
+            targets: describe(&config.scope, targets.as_ref(), held.as_ref()) + &filters,
             clock_offset: clock_offset(),
         };
-        let find_owners = capture.backend.coverage().owners == Owners::Pagemap;
-        let processes = Processes::new(wanted.filter.need, members);
-        let unowned = wanted.filter.need == 0 && wanted.filter.range_count == 0;
-        let correlator = Correlator::new(processes, topology, names, find_owners, unowned);
         Ok(Self {
             header,
-            source: Box::new(Bpf::new(capture, correlator)),
+            source,
             command: held,
             gone: targets.map(|targets| targets.describe_end()),
         })
+    }
+}
+
+/// The needs of a backend's source on this process.
+fn needs(backend: Backend) -> &'static Needs {
+    match backend {
+        Backend::Exact | Backend::Tracepoint => &source::bpf::NEEDS,
+    }
+}
+
+/// The candidates whose needs this process meets.
+fn permitted(candidates: Vec<Backend>) -> Result<Vec<Backend>, PrivilegeError> {
+    let mut refusal = None;
+    let mut permitted = candidates;
+    permitted.retain(|&backend| match privileges::check(needs(backend)) {
+        Ok(()) => true,
+        Err(error) => {
+            refusal = Some(error);
+            false
+        }
+    });
+    match refusal {
+        Some(error) if permitted.is_empty() => Err(error),
+        _ => Ok(permitted),
     }
 }
 
@@ -168,53 +134,6 @@ fn lineage(scope: &Scope, targets: Option<&Targets>, held: Option<&Held>) -> BTr
         Scope::Everybody | Scope::EverybodyWhile(_) => BTreeSet::new(),
         Scope::Processes(_) => targets.map(|targets| targets.tgids.clone()).unwrap_or_default(),
         Scope::Command(_) => held.map(|held| held.tgid).into_iter().collect(),
-    }
-}
-
-/// Attaches the best backend that works; returns it with the errors of better ones.
-fn attach(
-    config: &TraceConfig,
-    types: &KernelTypes,
-    topology: &Topology,
-    wanted: &Compiled,
-    lineage: &BTreeSet<Tgid>,
-) -> Result<(Capture, Vec<String>), OpenError> {
-    let mut of_kernel = types.config()?;
-    of_kernel.pfn_bits = topology.pfn_bits();
-    kcore::add_bases(&mut of_kernel);
-    of_kernel.twice = preemption::preempts().into();
-    of_kernel.kinds = config.kinds.bits();
-    let candidates = config.candidates();
-    let asked = Asked {
-        kinds: config.kinds,
-        must: config.must,
-    };
-    match Capture::start(
-        &candidates,
-        asked,
-        types,
-        &of_kernel,
-        &wanted.filter,
-        config.ring,
-        lineage,
-    ) {
-        Ok((capture, failures)) => Ok((capture, failures.iter().map(ToString::to_string).collect())),
-        Err(error) => Err(OpenError::Attach {
-            backend: candidates.last().copied().unwrap_or(Backend::Tracepoint),
-            error,
-        }),
-    }
-}
-
-/// Logs for `-v` the attached hooks, and the number of processes that fulfil a part of the filters.
-fn log_attached(capture: &Capture, wanted: &Compiled, members: usize) {
-    let refused = |hook: &Hook| capture.refused.iter().any(|refusal| std::ptr::eq(refusal.hook, hook));
-    for hook in capture.hooks().filter(|hook| !refused(hook)) {
-        log::info!("attached {}", hook.label());
-    }
-    match wanted.filter.need {
-        0 => log::info!("every process is traced"),
-        _ => log::info!("processes to trace at the start: {members}"),
     }
 }
 

@@ -119,7 +119,7 @@ fn counted(refs: Refs) -> String {
     format!("{held} references, {expected} expected")
 }
 
-/// The cause with its figures: `pinned: 3 references, 1 expected · tried 10 times`.
+/// The cause with its figures: `pinned: 3 references, 1 expected · tried in 10 passes`.
 fn story(failure: &Failure) -> String {
     let mut story = match failure.cause {
         Cause::Unknown => "cause unknown".to_owned(),
@@ -143,8 +143,8 @@ fn story(failure: &Failure) -> String {
     if failure.attempts > 0 {
         // Writing to a String cannot fail.
         let _ = match failure.attempts {
-            1 => write!(story, " · tried once"),
-            times => write!(story, " · tried {} times", Count(times.into())),
+            1 => write!(story, " · tried in 1 pass"),
+            passes => write!(story, " · tried in {} passes", Count(passes.into())),
         };
     }
     story
