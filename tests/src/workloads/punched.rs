@@ -35,7 +35,7 @@ fn run(args: &[String]) -> Result<()> {
     })
 }
 
-/// So many MiB of base pages, of which three of four were returned, with room above them.
+/// Base pages of that size in MiB, of which three of four were returned, with free memory above them.
 pub fn memory(mib: usize) -> Result<Memory> {
     // Compaction moves pages up, so pages at the top of the zone stay. The kernel hands out the top first: ballast
     // takes the top and leaves it free again.

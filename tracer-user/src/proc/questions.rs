@@ -1,5 +1,5 @@
-//! Questions about a process's memory. Whoever holds its mmap_lock holds up the answers, perhaps for ever, so a thread
-//! asks them and the caller waits until a deadline.
+//! Asks processes about their memory in a thread, with a deadline: whoever holds a process's mmap_lock holds up the
+//! answers, perhaps for ever.
 //! Input: /proc/PID/maps and /proc/PID/pagemap.
 
 use std::{
@@ -159,7 +159,7 @@ impl Questions {
     /// Reads the entries of pages, sorted by address, into `entries`.
     ///
     /// # Errors
-    /// Those of [`Pagemap::open`] and [`Pagemap::lookup`], and [`LookupError::Silent`].
+    /// The errors of [`Pagemap::open`] and [`Pagemap::lookup`], and [`LookupError::Silent`].
     pub fn entries(&mut self, tgid: Tgid, pages: &[VirtAddr], entries: &mut Vec<u64>) -> Result<(), LookupError> {
         let (mut wanted, words) = mem::take(&mut self.buffers);
         wanted.clear();
