@@ -64,7 +64,11 @@ pub fn hugetlb(env: &Env, pages: &str, expected: u32) -> Result<Outcome> {
     let [(_, report)] = &truth.0[..] else {
         bail!("one process was expected")
     };
-    ensure!(report.moves.len() == 0 && trace.moves.is_empty(), "moved: {report:?}");
+    ensure!(
+        report.moves.len() == 0 && trace.moves.is_empty(),
+        "moved: {report:?}; {:?}",
+        trace.moves
+    );
     trace.ensure_exact_books()?;
     let failures = ensure_failed(&trace, pid, report)?;
     let [failure] = &failures[..] else {
@@ -94,7 +98,8 @@ pub fn registered(env: &Env, pages: &str, refs: Option<(u32, u32)>) -> Result<Ou
     let (_, report) = truth.0.iter().find(|(owner, _)| *owner == pid).context("no report")?;
     ensure!(
         report.moves.len() == 0 && trace.moves.is_empty(),
-        "pinned pages moved: {report:?}"
+        "pinned pages moved: {report:?}; {:?}",
+        trace.moves
     );
     for failure in ensure_failed(&trace, pid, report)? {
         ensure!(failure.cause == "pinned" && failure.inferred, "cause: {failure:?}");
