@@ -9,15 +9,10 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::case::{Case, Env, Needs, Outcome};
-use crate::cases::moves::ensure_same;
-use crate::machine::fuse::{self, Unanswered};
-use crate::machine::provoke;
 use crate::product::{Tgid, children};
 use crate::tracer::bpf_objects::Loaded;
 use crate::tracer::environment::ignoring;
 use crate::tracer::invocation::{Program, SOON, run, tracer};
-use crate::tracer::trace::Tracing;
-use crate::truth::Report;
 use crate::worker::Worker;
 
 const ROOT: Needs = Needs {
@@ -73,12 +68,6 @@ pub const CASES: &[Case] = &[
         what: "a followed child keeps the run going; a child that is not followed does not",
         needs: ROOT,
         run: child_lives_on,
-    },
-    Case {
-        name: "ending/silent_process",
-        what: "a process whose mmap_lock is held for ever delays neither the end nor the owners of other pages",
-        needs: ROOT,
-        run: |env| Outcome::of_tries(5, "no page of the silent process moved", || silent_process(env)),
     },
 ];
 
@@ -223,42 +212,6 @@ fn child_lives_on(env: &Env) -> Result<Outcome> {
         );
     }
     Ok(Outcome::Passed)
-}
-
-/// Whether a page of the silent process moved, so that tracer asked for it.
-fn silent_process(env: &Env) -> Result<bool> {
-    const MIB: &str = "64";
-    ensure!(fuse::is_there()?, "this kernel has no FUSE");
-    // It is served here, and not by the process that waits for it: that one could not be killed.
-    let path = env.scratch.join("unanswered");
-    let file = Unanswered::mount(&path, 4096)?;
-    let mut silent = Worker::spawn("silent", &[path.to_str().context("its name")?, MIB])?;
-    silent.wait_ready(SOON)?;
-    let mut worker = Worker::spawn("punched", &[MIB])?;
-    worker.wait_ready(SOON)?;
-    let tracing = Tracing::start(&env.tracer, &["-a", "--backend", "tracepoint"])?;
-    worker.mark(SOON)?;
-    provoke::write("/proc/sys/vm/compact_memory", "1")?;
-    let truth = Report::parse(&worker.request("look", SOON)?)?;
-    let ended = Instant::now();
-    let trace = tracing.finish()?;
-    let took = ended.elapsed();
-    drop(file);
-    silent.exit(SOON)?;
-    println!("ended {took:?} after the signal; {:?}", trace.summary.lost);
-    ensure_same(&trace, worker.pid(), &truth)?;
-    worker.exit(SOON)?;
-    if !trace.stderr.contains("does not answer") {
-        return Ok(false);
-    }
-    let limit = Duration::from_secs(if env.in_vm { 20 } else { 5 });
-    ensure!(took < limit, "ended {took:?} after the signal");
-    ensure!(
-        trace.summary.lost.not_asked_pages + trace.summary.lost.unattributed_pages > 0,
-        "nothing says that pages of the silent process were not found: {:?}",
-        trace.summary.lost
-    );
-    Ok(true)
 }
 
 fn signal(pid: u32, signal: Signal) -> Result<()> {

@@ -25,7 +25,6 @@ mod protocol;
 mod punched;
 mod recorder;
 mod sharer;
-mod silent;
 pub mod states;
 pub mod swap;
 pub mod writeback;
@@ -59,7 +58,6 @@ pub const ALL: &[Workload] = &[
     pid_namespace::WORKLOAD,
     punched::WORKLOAD,
     recorder::WORKLOAD,
-    silent::WORKLOAD,
     states::WORKLOAD,
     swap::WORKLOAD,
     writeback::WORKLOAD,
