@@ -126,7 +126,6 @@ impl Correlator {
     /// Correlates one batch and appends its events to `out`, in the same order. With `ask` false no page table is read,
     /// because the caller has fallen behind the ring.
     pub fn batch(&mut self, batch: &[Raw], ask: bool, out: &mut Vec<Event>) {
-        self.spaces.begin();
         let begin = out.len();
         let mut rest = batch;
         while !rest.is_empty() {
@@ -149,8 +148,10 @@ impl Correlator {
     fn moves(&mut self, ask: bool, out: &mut Vec<Event>) {
         if let Some(owners) = &mut self.owners {
             let moves = &mut self.intake.moves;
-            let searched = ask && owners.find(moves, &mut self.processes, &mut self.spaces, &mut self.frames);
-            self.keep_wanted(searched);
+            if ask {
+                owners.find(moves, &mut self.processes, &mut self.spaces, &mut self.frames);
+            }
+            self.keep_wanted(ask);
         }
         let begin = out.len();
         let machine = Machine::new(&self.topology, &self.names);
