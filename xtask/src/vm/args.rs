@@ -34,7 +34,7 @@ pub const TOPICS: [Topic; 16] = [
     Topic::new("outside/", [false, true]).of_truth(),
     Topic::new("failure/", [true, true]).of_truth(),
     Topic::new("compaction/", [true, true]).of_truth(),
-    Topic::new("filters/", [false, true]).of_kernels(),
+    Topic::new("filters/", [true, false]).of_kernels(),
     Topic::new("books/", [true, true]).of_kernels(),
     Topic::new("cli/", [true, false]),
     Topic::new("command/", [true, false]),
