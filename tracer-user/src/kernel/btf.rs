@@ -156,12 +156,12 @@ impl Btf {
     pub fn only_functions<'a>(&self, names: impl Iterator<Item = &'a str>) -> Vec<u8> {
         let mut ids: Vec<u32> = names.filter_map(|name| self.id(name, TypeKind::Func)).collect();
         ids.sort_unstable();
+        ids.dedup();
         let count = ids.last().copied().unwrap_or(0);
         let (mut types, mut strings) = (Vec::with_capacity(12 * count as usize), vec![0]);
         let mut ids = ids.into_iter().peekable();
         for id in 1..=count {
             let function = ids.next_if_eq(&id).and_then(|id| self.name(id));
-            while ids.next_if_eq(&id).is_some() {}
             let (name, info) = match function {
                 Some((_, name)) => {
                     let at = strings.len();
