@@ -48,6 +48,9 @@ pub fn main(args: &Args) -> ExitCode {
     steps.step("dependencies", || deny::check(false));
 
     let (total, ci) = (steps.total, process::is_ci());
+    if !steps.failed.is_empty() {
+        println!("\nfailed in: {}", steps.failed.join(", "));
+    }
     if ci && total.skipped > 0 {
         println!("\nCI=true: what was skipped counts as failed");
     }
@@ -58,11 +61,12 @@ pub fn main(args: &Args) -> ExitCode {
 #[derive(Default)]
 struct Steps {
     total: Tally,
+    failed: Vec<&'static str>,
 }
 
 impl Steps {
     /// Runs a step. An error is a failure of the step; the steps after it run nevertheless.
-    fn step(&mut self, name: &str, run: impl FnOnce() -> Result<Tally>) {
+    fn step(&mut self, name: &'static str, run: impl FnOnce() -> Result<Tally>) {
         println!("\n== {name}");
         let started = Instant::now();
         let tally = run().unwrap_or_else(|error| {
@@ -71,6 +75,9 @@ impl Steps {
         });
         println!("{}", tally.aside());
         println!("== {name}: {tally} ({:.1} s)", started.elapsed().as_secs_f64());
+        if tally.failed > 0 {
+            self.failed.push(name);
+        }
         self.total = self.total.sum(tally);
     }
 }

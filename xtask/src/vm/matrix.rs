@@ -50,7 +50,7 @@ pub fn run(args: &Args) -> Result<Tally> {
         .into_iter()
         .map(|column| column.into_inner().unwrap_or_else(PoisonError::into_inner))
         .collect();
-    println!("\n{}", table::table(&columns));
+    println!("\n{}\n{}", table::table(&columns), table::failures(&columns));
     for kernel in &lab.kernels {
         println!("ran on {}", kernel.banner().unwrap_or_else(|| kernel.name.clone()));
     }

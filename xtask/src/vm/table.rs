@@ -11,7 +11,7 @@ use super::results::Ended;
 
 /// The end of a case's name if it uses the tracepoint backend.
 const TRACEPOINT: &str = "_tracepoint";
-const NOT_RUN: &str = "its VM did not come that far";
+const NOT_RUN: &str = "not among this VM's cases, or its VM ended before";
 
 /// The column of one kernel.
 pub struct Column {
@@ -62,6 +62,21 @@ pub fn table(columns: &[Column]) -> String {
     text
 }
 
+/// Every failure once more, with its kernel and its reason: results are far above, and a log may be kept in part.
+pub fn failures(columns: &[Column]) -> String {
+    let mut text = String::new();
+    for column in columns {
+        for ended in column.ended.iter().filter(|ended| ended.verdict == Verdict::Failed) {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "FAILED on {}: {}", short(&column.release), ended.name);
+            for reason in ended.detail.lines() {
+                let _ = writeln!(text, "    {reason}");
+            }
+        }
+    }
+    text
+}
+
 /// Every case of the truth that any kernel ran, in the order in which it ran.
 fn rows(columns: &[Column]) -> Vec<&str> {
     let mut rows: Vec<&str> = Vec::new();
@@ -98,7 +113,7 @@ fn line(text: &mut String, kind: &str, backend: &str, cells: impl Iterator<Item 
 
 #[cfg(test)]
 mod tests {
-    use super::{Column, Ended, Verdict, table};
+    use super::{Column, Ended, Verdict, failures, table};
 
     fn ended(name: &str, verdict: Verdict, detail: &str) -> Ended {
         Ended {
@@ -136,10 +151,11 @@ reasons/damon                    tracepoint  -               -
 - exists since 6.12
     reasons/damon: 6.1.0
     reasons/damon_tracepoint: 6.1.0
-- its VM did not come that far
+- not among this VM's cases, or its VM ended before
     reasons/damon_tracepoint: 6.12.117-cloud
 ";
         assert_eq!(table(&columns), expected);
+        assert_eq!(failures(&columns), "FAILED on 6.12.117-cloud: kinds/mbind\n    why\n");
     }
 
     #[test]

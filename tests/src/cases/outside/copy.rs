@@ -15,7 +15,16 @@ use crate::worker::Worker;
 use crate::workloads::copy;
 
 pub fn cow_fork(env: &Env, what: &str, pages: usize, order: u8) -> Result<Outcome> {
+    // How long a write waits is also up to what else the machine does.
+    Outcome::of_tries(5, "no blackout has the split in it", || {
+        fork_and_copy(env, what, pages, order)
+    })
+}
+
+/// Whether the blackouts show the split of huge pages, if there were any.
+fn fork_and_copy(env: &Env, what: &str, pages: usize, order: u8) -> Result<bool> {
     let (trace, truth) = copied(env, what)?;
+    let mut shows_split = true;
     for (pid, report) in &truth.0 {
         // Both processes write to one huge page. Each may have to copy pages that the other has copied already: the
         // huge page counts as shared while the other maps a page of it, and until 6.15 always.
@@ -31,19 +40,19 @@ pub fn cow_fork(env: &Env, what: &str, pages: usize, order: u8) -> Result<Outcom
             .find(|line| report.range().contains(&line.vaddr.0) && line.order != order);
         ensure!(of_another.is_none(), "order: {of_another:?}");
         if what == "thp" && !report.waits.is_empty() {
-            ensure_split_is_waited_for(&trace, *pid, report)?;
+            shows_split &= is_split_waited_for(&trace, *pid, report);
         }
     }
     // This run has no books of moves, and no event of another process may be reported.
     let pids: Vec<u32> = truth.0.iter().map(|(pid, _)| *pid).collect();
     trace.ensure_only(&pids)?;
     trace.ensure_sound()?;
-    Ok(Outcome::Passed)
+    Ok(shows_split)
 }
 
 /// The first write to a huge page also waits until that is split: most of what it waits longer than the others is part of
-/// the blackout. One of the writes shows it, whatever the machine does during another.
-fn ensure_split_is_waited_for(trace: &Trace, pid: u32, report: &Report) -> Result<()> {
+/// the blackout. Whether one of the writes shows it.
+fn is_split_waited_for(trace: &Trace, pid: u32, report: &Report) -> bool {
     let of_process = trace.moves.iter().filter(|line| line.pid == Some(pid));
     let times = of_process.filter_map(|line| {
         let waited = report.waits.get(&line.vaddr.0)?;
@@ -61,11 +70,7 @@ fn ensure_split_is_waited_for(trace: &Trace, pid: u32, report: &Report) -> Resul
         let (longer_waited, longer_dark) = (times.1.saturating_sub(waited), times.2.saturating_sub(blackout));
         longer_waited > 0 && 2 * longer_dark > longer_waited && times.2 <= times.1
     };
-    ensure!(
-        splits.iter().any(|times| holds(&times)),
-        "no blackout has the split in it"
-    );
-    Ok(())
+    splits.iter().any(|times| holds(&times))
 }
 
 pub fn cow_zero(env: &Env) -> Result<Outcome> {
