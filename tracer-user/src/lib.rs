@@ -2,7 +2,7 @@
 //! Input: the kernel's hooks, /proc and /sys, or a recording of them.
 //!
 //! The path of an event: kernel hook -> wire -> [`source`] -> [`decode`] -> [`correlate`] -> [`pipeline`]
-//! -> [`sink`]. [`analysis`] makes [`section`]s, [`render`] prints them. See docs/architecture.md.
+//! -> [`sink`]. [`analysis`] makes [`section`]s, [`render`] prints them, and [`words`] spells their values. See docs/architecture.md.
 
 pub mod analysis;
 pub mod cli;
@@ -25,3 +25,4 @@ pub mod session;
 pub mod sink;
 pub mod source;
 pub mod units;
+pub mod words;

@@ -180,7 +180,7 @@ pub fn unreadable(missing: &reader::Missing) -> Vec<Cell> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::render::text::sentence;
+    use crate::words::sentence;
 
     #[test]
     fn a_part_is_numbered_from_one() {

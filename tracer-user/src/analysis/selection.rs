@@ -7,10 +7,10 @@ use crate::{
     analysis::groups::{Key, RunFacts, Value},
     escape::Printable,
     event::{Event, Move, Reason, Verdict, failure::Failure, unmapped::UnmappedMove},
-    render::{quantity::Counted, text::words},
     run::header::Header,
     section::Cell,
     units::Nanos,
+    words::{quantity::Counted, spelled},
 };
 
 /// A key that must have a value, as tables show it.
@@ -61,7 +61,7 @@ impl Condition {
     }
 
     fn occurred(&self) -> impl Iterator<Item = String> {
-        self.occurred.iter().map(|value| words(&Cell::from(value.clone())))
+        self.occurred.iter().map(|value| spelled(&Cell::from(value.clone())))
     }
 }
 
@@ -248,7 +248,7 @@ fn is_called(value: &Value, text: &str) -> bool {
         Value::Address(_, vaddr) => vaddr.to_string() == text,
         Value::Nothing | Value::Nobody | Value::Reason(_) | Value::Nodes(..) | Value::Verdict(_) => false,
     };
-    or || words(&Cell::from(value.clone())) == text
+    or || spelled(&Cell::from(value.clone())) == text
 }
 
 #[cfg(test)]

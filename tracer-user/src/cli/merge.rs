@@ -21,7 +21,7 @@ use crate::{
         merge::{self, MergeError, Note, Piece},
         redact::Key,
     },
-    render::quantity::{Bytes, Counted},
+    words::quantity::{Bytes, Counted},
 };
 
 const EXAMPLES: &str = "\

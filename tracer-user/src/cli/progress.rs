@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::render::quantity::Bytes;
+use crate::words::quantity::Bytes;
 
 /// An operation that is done sooner has no line.
 const FIRST: Duration = Duration::from_secs(1);

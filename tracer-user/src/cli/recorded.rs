@@ -26,8 +26,9 @@ use crate::{
         reader::{Missing, ReadError, RecordingFile},
         set,
     },
-    render::{json, text},
+    render::json,
     sink::{Sink, selected::Selected},
+    words::sentence,
 };
 
 const CAT_EXAMPLES: &str = "\
@@ -154,7 +155,7 @@ impl Reading {
     pub fn end(&self) -> ExitCode {
         progress::clear();
         for missing in self.input.parts.runs().iter().filter_map(not_here) {
-            let _ = writeln!(io::stderr(), "tracer: not there: {}", text::sentence(&missing));
+            let _ = writeln!(io::stderr(), "tracer: not there: {}", sentence(&missing));
         }
         ExitCode::from(u8::from(!self.input.is_whole()))
     }
@@ -251,7 +252,7 @@ pub(super) fn complain(path: &Path, missing: &Missing) {
         io::stderr(),
         "tracer: {}: {}",
         name(path),
-        text::sentence(&unreadable_part(missing))
+        sentence(&unreadable_part(missing))
     );
 }
 

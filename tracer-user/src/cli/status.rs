@@ -12,9 +12,9 @@ use std::{
 
 use crate::{
     event::Event,
-    render::quantity::{Bytes, Counted},
     run::{intervals::Interval, summary::Summary},
     sink::Sink,
+    words::quantity::{Bytes, Counted},
 };
 
 const EVERY: Duration = Duration::from_secs(1);

@@ -24,7 +24,6 @@ use crate::{
     },
     kernel::hooks::Kinds,
     pipeline::{End, Pipeline},
-    render::text::{sentence, words},
     run::{
         backend::Backend,
         coverage::{Coverage, Owners},
@@ -38,6 +37,7 @@ use crate::{
     },
     sink::{Sink, several::Several},
     source::bpf::attach::CaptureError,
+    words::{sentence, spelled},
 };
 
 /// The destination of events.
@@ -255,8 +255,8 @@ fn greet(header: &Header, coverage: &Coverage, duration: Option<Duration>) {
         err,
         "tracer {version} · Linux {} · {} · {} · {} · {end}",
         header.kernel,
-        words(&nodes(header)),
-        words(&Cell::Backend(header.backend.clone())),
+        spelled(&nodes(header)),
+        spelled(&Cell::Backend(header.backend.clone())),
         header.targets
     );
 }

@@ -1,9 +1,7 @@
 //! Sections as text and as JSON, and the rows of events. This room does no analysis and no I/O of its own.
 //! Input: sections, events.
 
-pub mod clock;
 pub mod json;
 pub mod pages;
-pub mod quantity;
 pub mod rows;
 pub mod text;

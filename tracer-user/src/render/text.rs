@@ -1,16 +1,17 @@
 //! Sections as text: tables under their headings, sentences behind their labels, tones as colours.
 //! Input: sections; output: any writer, which strips the colours where there is no terminal.
 
-mod cell;
 mod lines;
 mod table;
 
 use std::io::{self, Write};
 
-use crate::section::{Note, Section};
+use crate::{
+    section::{Note, Section},
+    words::sentence,
+};
 use lines::line;
 
-pub use cell::{sentence, words};
 pub use lines::{HEADING, style};
 
 /// Columns of a label, including the space behind it.

@@ -15,9 +15,9 @@ use crate::{
     event::{KernelNames, Reason},
     kernel::topology::Topology,
     proc::cgroup::{Cgroup, CgroupError, Hierarchy},
-    render::quantity::Bytes,
     session::filters::values::{Actor, NodePair, Range},
     units::{NodeId, Order, PAGE_SHIFT},
+    words::quantity::Bytes,
 };
 
 /// The selection of moves: all filters that are given must match, each with any of its values.

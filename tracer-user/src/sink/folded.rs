@@ -9,11 +9,11 @@ use std::{
 use crate::{
     analysis::groups::{Key, RunFacts, Sort, Tables},
     event::Event,
-    render::text::words,
     run::header::Header,
     section::Cell,
     sink::{Sink, export::Export},
     units::Nanos,
+    words::spelled,
 };
 
 /// Sums up moves, and writes the sums at the end.
@@ -62,7 +62,7 @@ impl<W: Write> Export for Folded<W> {
             let from = groups.shown_from();
             for row in groups.sorted(Sort::Name, usize::MAX) {
                 // The separator of frames must not be in any of them.
-                let frame = |value| words(&Cell::from(value)).replace(';', "\\x3b");
+                let frame = |value| spelled(&Cell::from(value)).replace(';', "\\x3b");
                 let frames: Vec<String> = row.values().skip(from).map(frame).collect();
                 writeln!(self.writer, "{} {}", frames.join(";"), row.group().mappings)?;
             }

@@ -20,12 +20,9 @@ use crate::{
         failure::{Failure, cause_name},
         unmapped::UnmappedMove,
     },
-    render::{
-        quantity::Counted,
-        rows::{
-            moved::{folios, size},
-            named,
-        },
+    render::rows::{
+        moved::{folios, size},
+        named,
     },
     run::{folios::Folios, header::Header, intervals::Interval, kept::Unfinished, summary::Summary},
     sink::{
@@ -34,6 +31,7 @@ use crate::{
         table::{self, TableKind},
     },
     units::Nanos,
+    words::quantity::Counted,
 };
 
 use packets::{About, Packets, Side};

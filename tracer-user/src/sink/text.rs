@@ -11,7 +11,6 @@ use crate::{
     cells,
     event::{Event, Verdict},
     render::{
-        clock,
         rows::{Layout, compaction, failure, moved, unmapped},
         text,
     },
@@ -19,6 +18,7 @@ use crate::{
     section::{Note, Tone},
     sink::Sink,
     units::Nanos,
+    words::clock,
 };
 
 const NOT_MOVED: Style = AnsiColor::Red.on_default();

@@ -18,8 +18,9 @@ const ROOMS: &[&str] = &[
     "session",
     "pipeline",
     "sink",
-    "analysis",
     "render",
+    "analysis",
+    "words",
     "section",
     "source",
     "correlate",
@@ -94,6 +95,26 @@ fn rooms_import_only_rooms_beneath_them() {
         of("tracer-user/src", ROOMS)
             .into_iter()
             .chain(of("tracer-ebpf/src", BPF_ROOMS)),
+    );
+}
+
+/// No renderer analyses, no analysis formats: what holds with either of them on top holds for both.
+#[test]
+fn analysis_and_render_do_not_know_each_other() {
+    let tree = tree();
+    let mut order = ROOMS.to_vec();
+    let place = |name| {
+        ROOMS
+            .iter()
+            .position(|room| *room == name)
+            .expect("a room of the order")
+    };
+    order.swap(place("render"), place("analysis"));
+    let both = [ROOMS, &order];
+    assert_tidy(
+        "upward",
+        both.into_iter()
+            .flat_map(|order| upward(&Crate::of(&tree, "tracer-user/src"), order)),
     );
 }
 

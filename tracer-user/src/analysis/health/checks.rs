@@ -13,10 +13,10 @@ use crate::{
         topology::Node,
         vmstat::Vmstat,
     },
-    render::quantity::Bytes,
     run::backend::Backend,
     source::bpf::{attach::Refusal, trial::Tried},
     units::PAGE_SIZE,
+    words::quantity::Bytes,
 };
 
 /// The first kernel whose tracepoints report single mappings: `set_migration_pte`, `remove_migration_pte` and their

@@ -12,8 +12,8 @@ use crate::pages::sums::Sums;
 use crate::pages::walk::Walked;
 use crate::proc::maps::Vma;
 use crate::render::pages::{Format, ProcessCounts, Who};
-use crate::render::quantity::{Bytes, PageSize};
 use crate::units::PAGE_SHIFT;
+use crate::words::quantity::{Bytes, PageSize};
 
 /// Columns of the name and of everything before the cells.
 const NAME: usize = 16;

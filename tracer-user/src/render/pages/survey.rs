@@ -9,8 +9,8 @@ use crate::escape;
 use crate::pages::survey::{Frames, Groups};
 use crate::proc::page_flags;
 use crate::proc::zones::Zone;
-use crate::render::quantity::{Bytes, Count, PageSize};
 use crate::units::{NodeId, Order, PAGE_SHIFT};
+use crate::words::quantity::{Bytes, Count, PageSize};
 
 /// How frames are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,8 +13,8 @@ use crate::pages::walk::Walked;
 use crate::proc::maps::Vma;
 use crate::proc::page_flags::{self, FIRST_INTERNAL};
 use crate::render::pages::{Format, ProcessCounts, Who};
-use crate::render::quantity::{Bytes, Count, PageSize};
 use crate::units::{NodeId, Order, PAGE_SHIFT};
+use crate::words::quantity::{Bytes, Count, PageSize};
 
 /// At most this number of nodes have columns of their own; more nodes are summed up in the line above.
 const MOST_NODES: usize = 4;

@@ -7,7 +7,7 @@ use super::{Layout, NONE, actor, named, nodes};
 use crate::{
     escape::Printable,
     event::{Residence, compaction::Compaction},
-    render::quantity::{Count, Counted, Duration, PageSize},
+    words::quantity::{Count, Counted, Duration, PageSize},
 };
 
 /// The row as text, without the last line's end.

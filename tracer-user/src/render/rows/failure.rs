@@ -6,11 +6,14 @@ use std::fmt::Write as _;
 use super::{Layout, NONE, mover, nodes, owners, place, reason};
 use crate::{
     event::{
-        Reason, Residence,
+        Residence,
         failure::{Cause, Failure, Refs},
     },
-    render::quantity::{Count, PageSize},
     units::Nanos,
+    words::{
+        cause::cause,
+        quantity::{Count, PageSize},
+    },
 };
 
 /// Folios that could not be moved for the same reason, shown as one row.
@@ -91,29 +94,6 @@ impl Row {
     }
 }
 
-/// The cause in a few words.
-#[must_use]
-pub fn words(cause: Cause, reason: &Reason) -> &'static str {
-    // Compaction takes target pages from the end of the zone (its free scanner) and pages to move from the beginning
-    // (its other scanner). The run ends when they meet, however much memory is free. Before that, no page of a large
-    // folio's size may be left (mm/compaction.c, `compaction_alloc`, `compact_scanners_met`, 6.1 to 7.3).
-    let compaction = reason.name.as_deref() == Some("compaction");
-    match cause {
-        Cause::Unknown => "unknown",
-        Cause::References => "in use: extra references",
-        Cause::Error => "the copy failed",
-        Cause::NoTarget if compaction => "compaction's scanner found no free page for it",
-        Cause::NoTarget => "no free page on the target",
-        Cause::StillMapped => "a mapping was left",
-        Cause::Locked => "locked by somebody (inferred)",
-        Cause::Writeback => "under writeback (inferred)",
-        Cause::NotTried if compaction => "not tried: compaction's scanner had found no free page (inferred)",
-        Cause::NotTried => "not tried: no free page on the target (inferred)",
-        Cause::NumaRefused => "refused by NUMA balancing",
-        Cause::Pinned => "pinned by a device or direct I/O (inferred)",
-    }
-}
-
 fn counted(refs: Refs) -> String {
     let (held, expected) = (Count(refs.held.into()), Count(refs.expected.into()));
     format!("{held} references, {expected} expected")
@@ -129,16 +109,16 @@ fn story(failure: &Failure) -> String {
             None => "extra references".to_owned(),
         },
         Cause::Pinned if let Some(refs) = failure.refs => {
-            format!("{}: {}", words(failure.cause, &failure.reason), counted(refs))
+            format!("{}: {}", cause(failure.cause, &failure.reason), counted(refs))
         }
         Cause::Error | Cause::NumaRefused => match failure.errno {
             Some(errno) => {
                 let error = std::io::Error::from_raw_os_error(errno.cast_signed());
-                format!("{}: {error}", words(failure.cause, &failure.reason))
+                format!("{}: {error}", cause(failure.cause, &failure.reason))
             }
-            None => words(failure.cause, &failure.reason).to_owned(),
+            None => cause(failure.cause, &failure.reason).to_owned(),
         },
-        other => words(other, &failure.reason).to_owned(),
+        other => cause(other, &failure.reason).to_owned(),
     };
     if failure.attempts > 0 {
         // Writing to a String cannot fail.

@@ -6,8 +6,8 @@ use tracer_common::event::outside;
 use super::{Layout, mover, nodes, owners, place, reason};
 use crate::{
     event::{Move, OwnerSource, Residence, Verdict},
-    render::quantity::{Duration, PageSize},
     units::{Nanos, Order, Pfn, VirtAddr},
+    words::quantity::{Duration, PageSize},
 };
 
 /// A row holds at most this number of mappings of one folio; a folio with more has several rows.

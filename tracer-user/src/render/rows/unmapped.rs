@@ -8,8 +8,8 @@ use crate::{
         Residence,
         unmapped::{FilePlace, UnmappedMove},
     },
-    render::quantity::PageSize,
     units::{Nanos, PAGE_SIZE, Pfn},
+    words::quantity::PageSize,
 };
 
 /// Folios that no process maps, shown as one row.

@@ -5,8 +5,10 @@ use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
 
-use super::cell::sentence;
-use crate::section::{Note, Tone};
+use crate::{
+    section::{Note, Tone},
+    words::sentence,
+};
 
 /// The style of headings.
 pub const HEADING: Style = Style::new().bold();

@@ -6,13 +6,11 @@ use std::{
     io::{self, Write},
 };
 
-use super::{
-    cell::words,
-    lines::{HEADING, line, row_notes, style, wrap},
-};
+use super::lines::{HEADING, line, row_notes, style, wrap};
 use crate::{
     event::Residence,
     section::{Cell, Column, Row, Section, Unit},
+    words::spelled,
 };
 
 /// A column as it is shown. A column of sums by node pair is shown as one column for each pair.
@@ -28,7 +26,7 @@ impl Shown<'_> {
     fn heading(&self) -> String {
         let heading = self.column.heading.unwrap_or_default();
         self.pair
-            .map_or_else(|| heading.to_owned(), |(old, new)| words(&Cell::Nodes(old, new)))
+            .map_or_else(|| heading.to_owned(), |(old, new)| spelled(&Cell::Nodes(old, new)))
     }
 
     fn is_left(&self) -> bool {
@@ -107,7 +105,10 @@ fn width(columns: &[Shown<'_>], at: usize, rows: &[Row]) -> usize {
         .iter()
         .filter(|row| !goes_on(row))
         .filter_map(|row| shown.cell(row));
-    let widest = cells.map(|cell| words(&cell).chars().count()).max().unwrap_or_default();
+    let widest = cells
+        .map(|cell| spelled(&cell).chars().count())
+        .max()
+        .unwrap_or_default();
     let heading = shown.heading().chars().count();
     // A heading of numbers is aligned right; the extra column separates it from the number at its left.
     let heading = if shown.is_left() { heading } else { heading + 1 };
@@ -153,7 +154,7 @@ fn row(out: &mut dyn Write, columns: &[Shown<'_>], row: &Row) -> io::Result<()> 
         let more: usize = (at + 1..=at + after)
             .map(|at| gap(columns, at) + columns[at].width)
             .sum();
-        let mut written = words(cell);
+        let mut written = spelled(cell);
         if let Some(most) = shown.column.most {
             let mut lines = wrap(&written, most).into_iter();
             written = lines.next().unwrap_or_default();

@@ -1,19 +1,14 @@
-//! Values as people read them.
+//! Values as people read them: tables, sentences and conditions spell a value alike.
 //! Input: cells of sections.
+
+pub mod cause;
+pub mod clock;
+pub mod quantity;
 
 use jiff::tz::TimeZone;
 
-use crate::{
-    escape::Printable,
-    render::{
-        clock,
-        quantity::{Bytes, Count, Duration, PageSize},
-        rows::failure,
-    },
-    run::backend::BackendName,
-    section::Cell,
-    units::Order,
-};
+use self::quantity::{Bytes, Count, Duration, PageSize};
+use crate::{escape::Printable, run::backend::BackendName, section::Cell, units::Order};
 
 /// The longest bar, characters.
 const BAR: u64 = 40;
@@ -21,12 +16,12 @@ const BAR: u64 = 40;
 /// Words and values as one sentence.
 #[must_use]
 pub fn sentence(cells: &[Cell]) -> String {
-    cells.iter().map(words).collect()
+    cells.iter().map(spelled).collect()
 }
 
 /// A value in words.
 #[must_use]
-pub fn words(cell: &Cell) -> String {
+pub fn spelled(cell: &Cell) -> String {
     match cell {
         Cell::Text(text) => Printable(text).to_string(),
         Cell::Mark(word, _) => (*word).to_owned(),
@@ -59,7 +54,7 @@ pub fn words(cell: &Cell) -> String {
         Cell::Seconds(first, last) => format!("{first}-{last} s"),
         // A recording may hold any name.
         Cell::Reason(reason) => Printable(&reason.to_string()).to_string(),
-        Cell::Cause(cause, reason) => failure::words(*cause, reason).to_owned(),
+        Cell::Cause(cause, reason) => cause::cause(*cause, reason).to_owned(),
         Cell::Verdict(verdict) => verdict.words().to_owned(),
         Cell::Order(order) => page_size(*order),
         Cell::Backend(BackendName::Known(backend)) => backend.words().to_owned(),
@@ -67,7 +62,7 @@ pub fn words(cell: &Cell) -> String {
         Cell::Others(Some(1)) => "1 other".to_owned(),
         Cell::Others(Some(count)) => format!("{} others", Count(*count)),
         Cell::Others(None) => "all others".to_owned(),
-        Cell::List(cells) => cells.iter().map(words).collect::<Vec<_>>().join(", "),
+        Cell::List(cells) => cells.iter().map(spelled).collect::<Vec<_>>().join(", "),
         // Tables make rows and columns of these.
         Cell::Continued | Cell::ByNodes(_) | Cell::Histogram(_) | Cell::Section(_) => String::new(),
     }
