@@ -2,6 +2,7 @@
 //! Input: a path.
 
 mod directory;
+mod patience;
 
 use std::{
     ffi::{OsStr, OsString},
@@ -18,6 +19,7 @@ use rustix::{
 
 pub use directory::Directory;
 use directory::{hidden, is_trusted};
+pub use patience::Patience;
 
 use crate::escape::Printable;
 

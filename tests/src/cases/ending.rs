@@ -1,18 +1,26 @@
 //! Ways in which runs end: a signal, the clock, the target's exit, a reader that leaves, a kill; each ends completely.
 //! Input: a running tracer, and a workload if one is traced.
 
-use std::fs::File;
+use std::fs::{self, File};
+use std::io::{PipeWriter, Write as _};
 use std::process::Stdio;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::case::{Case, Env, Needs, Outcome};
+use crate::case::{Case, Env, Needs, Outcome, Site};
+use crate::cases::moves::ensure_same;
+use crate::machine::fuse::{self, Unanswered};
+use crate::machine::provoke;
 use crate::product::{Tgid, children};
 use crate::tracer::bpf_objects::Loaded;
 use crate::tracer::environment::ignoring;
 use crate::tracer::invocation::{Program, SOON, run, tracer};
+use crate::tracer::trace::Tracing;
+use crate::truth::Report;
 use crate::worker::Worker;
 
 const ROOT: Needs = Needs {
@@ -52,6 +60,12 @@ pub const CASES: &[Case] = &[
         run: reader_gone,
     },
     Case {
+        name: "ending/reader_stops",
+        what: "a reader that does not read holds up neither a signal nor -d; a second signal ends the run at once",
+        needs: ROOT,
+        run: reader_stops,
+    },
+    Case {
         name: "ending/disk_full",
         what: "output that cannot be written is an error",
         needs: ROOT,
@@ -68,6 +82,20 @@ pub const CASES: &[Case] = &[
         what: "a followed child keeps the run going; a child that is not followed does not",
         needs: ROOT,
         run: child_lives_on,
+    },
+    Case {
+        name: "ending/silent_process",
+        what: "a process whose mmap_lock is held for ever delays neither the end nor the owners of other pages",
+        needs: Needs {
+            site: Site::Host,
+            ..ROOT
+        },
+        run: |env| {
+            if !fuse::is_there()? {
+                return Ok(Outcome::NotApplicable("this kernel has no FUSE".to_owned()));
+            }
+            Outcome::of_tries(5, "no page of the silent process moved", || silent_process(env))
+        },
     },
 ];
 
@@ -184,6 +212,50 @@ fn target_ends(env: &Env) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
+fn reader_stops(env: &Env) -> Result<Outcome> {
+    // Emulation makes everything slow, detaching most of all.
+    let limit = Duration::from_secs(if env.in_vm { 20 } else { 3 });
+    let pid = std::process::id().to_string();
+    let started = |args: &[&str]| {
+        let (reader, writer) = std::io::pipe().context("make a pipe")?;
+        fill(&writer)?;
+        let mut command = tracer(env, &[&["-p", &pid], args].concat());
+        command.stdout(writer);
+        Ok::<_, anyhow::Error>((reader, Program::attached(command)?))
+    };
+    for (args, signals) in [(&["--json"][..], 1), (&["--json", "-d", "0.5"], 0), (&[], 1), (&[], 2)] {
+        let (reader, program) = started(args)?;
+        let loaded = Loaded::of(program.pid())?;
+        let begun = Instant::now();
+        for _ in 0..signals {
+            program.signal(Signal::INT)?;
+            thread::sleep(Duration::from_millis(50));
+        }
+        let ended = program.wait()?;
+        let took = begun.elapsed();
+        println!("{args:?} {signals} ended after {took:?}: {}", ended.stderr);
+        ensure!(took < limit, "{args:?} ended {took:?} after the signal");
+        if signals == 2 {
+            ended.ensure_code(128 + libc::SIGINT)?;
+        } else {
+            ended.ensure_code(2)?;
+            ensure!(ended.stderr.contains("does not read"), "{}", ended.stderr);
+        }
+        loaded.ensure_freed()?;
+        drop(reader);
+    }
+    Ok(Outcome::Passed)
+}
+
+/// Fills a pipe as far as it takes bytes without waiting.
+fn fill(mut pipe: &PipeWriter) -> Result<()> {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    while poll(&mut [PollFd::new(pipe, PollFlags::OUT)], Some(&now)).context("poll a pipe")? > 0 {
+        pipe.write_all(&[0; 4096]).context("fill a pipe")?;
+    }
+    Ok(())
+}
+
 fn child_lives_on(env: &Env) -> Result<Outcome> {
     for follow in [true, false] {
         let mut worker = Worker::spawn("idle", &["child"])?;
@@ -212,6 +284,61 @@ fn child_lives_on(env: &Env) -> Result<Outcome> {
         );
     }
     Ok(Outcome::Passed)
+}
+
+/// Whether a page of the silent process moved, so that tracer asked for it.
+fn silent_process(env: &Env) -> Result<bool> {
+    const MIB: &str = "64";
+    // It is dropped before the file: while the file does not answer, it cannot be killed.
+    let mut silent;
+    // It is served here, and not by the process that waits for it: that one could not end.
+    let path = env.scratch.join("unanswered");
+    let file = Unanswered::mount(&path, 4096)?;
+    silent = Worker::spawn("silent", &[path.to_str().context("its name")?, MIB])?;
+    silent.wait_ready(SOON)?;
+    silent.send("hold")?;
+    let begun = Instant::now();
+    while waiting_threads(silent.pid())? < 2 {
+        ensure!(begun.elapsed() < SOON, "nobody holds its mmap_lock");
+        thread::sleep(Duration::from_millis(50));
+    }
+    let mut worker = Worker::spawn("punched", &[MIB])?;
+    worker.wait_ready(SOON)?;
+    let tracing = Tracing::start(&env.tracer, &["-a", "--backend", "tracepoint"])?;
+    worker.mark(SOON)?;
+    // Compaction may wait for the page that never comes. It goes on when the file is gone.
+    let compaction = thread::spawn(|| provoke::write("/proc/sys/vm/compact_memory", "1"));
+    let started = Instant::now();
+    while !compaction.is_finished() && started.elapsed() < Duration::from_secs(3) {
+        thread::sleep(Duration::from_millis(50));
+    }
+    let ended = Instant::now();
+    let trace = tracing.finish()?;
+    let took = ended.elapsed();
+    let truth = Report::parse(&worker.request("look", SOON)?)?;
+    drop(file);
+    silent.exit(SOON)?;
+    let Ok(compacted) = compaction.join() else {
+        bail!("the compaction panicked")
+    };
+    compacted?;
+    println!("ended {took:?} after the signal; {:?}", trace.summary.lost);
+    ensure_same(&trace, worker.pid(), &truth)?;
+    worker.exit(SOON)?;
+    // Events that wait in the ring are reported first.
+    ensure!(took < SOON / 2, "ended {took:?} after the signal");
+    let lost = &trace.summary.lost;
+    Ok(trace.stderr.contains("does not answer") && lost.not_asked_pages + lost.unattributed_pages > 0)
+}
+
+/// The number of threads that sleep without being interruptible.
+fn waiting_threads(pid: u32) -> Result<usize> {
+    let mut waiting = 0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task")).context("list the threads")? {
+        let stat = fs::read_to_string(thread?.path().join("stat")).unwrap_or_default();
+        waiting += usize::from(stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('D')));
+    }
+    Ok(waiting)
 }
 
 fn signal(pid: u32, signal: Signal) -> Result<()> {

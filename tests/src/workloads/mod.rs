@@ -25,6 +25,7 @@ mod protocol;
 mod punched;
 mod recorder;
 mod sharer;
+mod silent;
 pub mod states;
 pub mod swap;
 pub mod writeback;
@@ -58,6 +59,7 @@ pub const ALL: &[Workload] = &[
     pid_namespace::WORKLOAD,
     punched::WORKLOAD,
     recorder::WORKLOAD,
+    silent::WORKLOAD,
     states::WORKLOAD,
     swap::WORKLOAD,
     writeback::WORKLOAD,

@@ -27,6 +27,16 @@ fn run(args: &[String]) -> Result<()> {
         set_name(&CString::new(name.as_str())?).context("change this process's name")?;
     }
     let mib: usize = mib.parse().context("parse MIB")?;
+    let memory = memory(mib)?;
+    let range = memory.addresses();
+    serve(&range, "look", |before| {
+        let after = Snapshot::take(range.clone())?;
+        Report::new(range.clone(), Moves::between(before, &after)?).to_line()
+    })
+}
+
+/// Base pages of that size in MiB, of which three of four were returned, with free memory above them.
+pub fn memory(mib: usize) -> Result<Memory> {
     // Compaction moves pages up, so pages at the top of the zone stay. The kernel hands out the top first: ballast
     // takes the top and leaves it free again.
     let mut ballast = Memory::base_pages((BALLAST * mib) << 20)?;
@@ -36,9 +46,5 @@ fn run(args: &[String]) -> Result<()> {
     drop(ballast);
     let page = rustix::param::page_size();
     memory.thin_out(4 * page, page)?;
-    let range = memory.addresses();
-    serve(&range, "look", |before| {
-        let after = Snapshot::take(range.clone())?;
-        Report::new(range.clone(), Moves::between(before, &after)?).to_line()
-    })
+    Ok(memory)
 }

@@ -177,6 +177,7 @@ fn own_frame() -> OwnFrame {
             _ => OwnFrame::Unreadable("a page in use is shown as absent".to_owned()),
         },
         Err(LookupError::Open { source, .. } | LookupError::Read(source)) => OwnFrame::Unreadable(source.to_string()),
+        Err(error @ LookupError::Silent(_)) => OwnFrame::Unreadable(error.to_string()),
         Err(LookupError::ProcessGone) => OwnFrame::Unreadable("No such file or directory (os error 2)".to_owned()),
     }
 }

@@ -216,7 +216,7 @@ impl Args {
                 let writer = BufWriter::with_capacity(1 << 16, draft.writer()?);
                 self.format.open(writer, self.table(), &self.by)
             }
-            None => self.format.open(view::stdout(), self.table(), &self.by),
+            None => self.format.open(view::stdout(None)?, self.table(), &self.by),
         };
         let mut taken = Taken {
             open: Box::new(open),

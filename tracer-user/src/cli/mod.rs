@@ -133,9 +133,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Some(Action::Pages(pages)) => pages::run(pages),
         Some(Action::Doctor(doctor)) => doctor::run(doctor),
         None if !args.stray.is_empty() => Err(unknown_action(&args.stray).into()),
-        None => trace::run(&args.trace, |_| {
+        None => trace::run(&args.trace, |_, ending| {
             Ok(trace::Output {
-                sinks: vec![args.view.sink()],
+                sinks: vec![args.view.sink(Some(ending))?],
                 to_stdout: true,
             })
         }),

@@ -226,7 +226,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let chosen = Chosen::of(args)?;
     let machine = Machine::open();
     known_nodes(&filter, &machine)?;
-    let out = view::stdout();
+    let out = view::stdout(None)?;
     let width = view::columns().unwrap_or(WIDTH);
     let by = args
         .by
@@ -279,7 +279,7 @@ fn physical(args: &Args, range: std::ops::Range<Pfn>, filter: &Filter) -> anyhow
         (false, true) => survey::Style::Csv,
         (false, false) => survey::Style::Text,
     };
-    let mut out = view::stdout();
+    let mut out = view::stdout(None)?;
     let mut groups = Groups::default();
     let mut written = Ok(());
     if args.each {

@@ -93,7 +93,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if to_stdout && std::io::IsTerminal::is_terminal(&std::io::stdout()) {
         return Err(Refused("a recording cannot be shown on a terminal: use a file or a pipe".to_owned()).into());
     }
-    trace::run(&args.trace, |_| {
+    trace::run(&args.trace, |_, ending| {
         let limit = args.max_size.map(|size| Limit {
             size,
             keep: args.rotate.unwrap_or(0),
@@ -102,7 +102,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             Files::stdout()?
         } else {
             Files::create(&args.output, args.force, limit, args.sync.into())?
-        };
+        }
+        .heeding(ending);
         let name = if to_stdout {
             "standard output".to_owned()
         } else {

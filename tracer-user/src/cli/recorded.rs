@@ -80,7 +80,7 @@ pub fn cat(args: &CatArgs) -> anyhow::Result<ExitCode> {
     let mut reading = Reading::new(progress);
     let selection = args.selection.selection()?;
     let files = &args.selection.files;
-    let mut sink = args.view.sink();
+    let mut sink = args.view.sink(None)?;
     let shown = if selection.filters() {
         let mut selected = Selected::new(sink.as_mut(), selection);
         let replayed = reading.replay(files, &mut selected);

@@ -4,7 +4,10 @@
 use std::{fs, future::pending, io};
 
 use rustix::process::Signal;
+use signal_hook::flag;
 use tokio::signal::unix::{Signal as Caught, SignalKind, signal};
+
+use crate::run::ending::Ending;
 
 /// The signals that end a run properly, and the signal for the COMMAND's end. They are caught before the greeting is
 /// shown.
@@ -19,13 +22,26 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Catches the signals: from now on they do not end the process by themselves.
-    pub fn catch() -> io::Result<Self> {
+    /// Catches the signals: from now on they do not end the process by themselves. A signal to end begins `ending` at
+    /// once, whatever the loop waits for. `second_ends`: the second one ends the process where it is.
+    pub fn catch(ending: &Ending, second_ends: bool) -> io::Result<Self> {
         let hangup = if ignores_hangup()? {
             None
         } else {
             Some(signal(SignalKind::hangup())?)
         };
+        let ends = [
+            Some(Signal::INT),
+            Some(Signal::TERM),
+            hangup.as_ref().map(|_| Signal::HUP),
+        ];
+        for signal in ends.into_iter().flatten().map(Signal::as_raw) {
+            // Actions run in the order of their registration: the first signal finds the flag unset.
+            if second_ends {
+                flag::register_conditional_shutdown(signal, 128 + signal, ending.flag())?;
+            }
+            flag::register(signal, ending.flag())?;
+        }
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,

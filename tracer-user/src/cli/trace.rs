@@ -8,7 +8,7 @@ use std::{
     io::{self, IsTerminal as _, Write as _},
     pin::pin,
     process::ExitCode,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -27,6 +27,7 @@ use crate::{
     run::{
         backend::Backend,
         coverage::{Coverage, Owners},
+        ending::Ending,
         header::Header,
         summary::Summary,
     },
@@ -55,7 +56,7 @@ const INTERRUPTED: u8 = 128 + 2;
 ///
 /// # Errors
 /// Any error before tracing starts. Later errors are reported and show in the exit code.
-pub fn run(args: &Args, open: impl FnOnce(&Header) -> anyhow::Result<Output>) -> anyhow::Result<ExitCode> {
+pub fn run(args: &Args, open: impl FnOnce(&Header, &Ending) -> anyhow::Result<Output>) -> anyhow::Result<ExitCode> {
     let session = Session::open(&args.config()?).map_err(hinted)?;
     let Session {
         header,
@@ -64,21 +65,33 @@ pub fn run(args: &Args, open: impl FnOnce(&Header) -> anyhow::Result<Output>) ->
         gone,
     } = session;
     let coverage = source.coverage();
+    let ending = Ending::default();
     // Opening a fifo waits for its reader: until then signals end the process by themselves.
-    let Output { sinks, to_stdout } = open(&header)?;
+    let Output { sinks, to_stdout } = open(&header, &ending)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let signals = {
         let _context = runtime.enter();
-        Signals::catch().context("cannot catch signals")?
+        // While a COMMAND runs, signals are for it.
+        Signals::catch(&ending, command.is_none()).context("cannot catch signals")?
     };
     let mut sink = Several(sinks);
-    let pipeline = Pipeline::begin(source, &mut sink, &header).context("cannot begin")?;
+    let pipeline = Pipeline::begin(source, &mut sink, &header, ending.clone()).context("cannot begin")?;
     if !args.quiet {
         greet(&header, &coverage, args.duration);
     }
     let running = command.map(Held::release).transpose()?;
+    if let Some(duration) = args.duration {
+        ending.is_due(Instant::now() + duration);
+    }
     let gone = gone.filter(|_| !args.quiet);
-    runtime.block_on(follow_through(args, pipeline, running, signals, (gone, to_stdout)))
+    runtime.block_on(follow_through(
+        args,
+        pipeline,
+        running,
+        signals,
+        &ending,
+        (gone, to_stdout),
+    ))
 }
 
 /// Runs the pipeline to its end, then waits for the COMMAND if there is one. `gone` reports that the targets have
@@ -88,6 +101,7 @@ async fn follow_through(
     mut pipeline: Pipeline<'_>,
     mut running: Option<Running>,
     mut signals: Signals,
+    ending: &Ending,
     (gone, to_stdout): (Option<String>, bool),
 ) -> anyhow::Result<ExitCode> {
     let stdout = io::stdout();
@@ -99,7 +113,10 @@ async fn follow_through(
         poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok() && fds[0].revents().contains(PollFlags::ERR)
     };
     let ran = pipeline
-        .run(asked_to_end(args.duration, running.as_mut(), &mut signals), reader_gone)
+        .run(
+            asked_to_end(args.duration, running.as_mut(), &mut signals, ending),
+            reader_gone,
+        )
         .await;
     if let (Ok(End::TargetsGone), Some(gone)) = (&ran, gone) {
         let _ = writeln!(io::stderr(), "tracer: {gone}");
@@ -159,7 +176,12 @@ fn judge(ran: io::Result<End>, finished: io::Result<Summary>, strict: bool) -> a
 }
 
 /// Waits until a signal, the duration or the COMMAND's end ends the run.
-async fn asked_to_end(duration: Option<Duration>, mut running: Option<&mut Running>, signals: &mut Signals) {
+async fn asked_to_end(
+    duration: Option<Duration>,
+    mut running: Option<&mut Running>,
+    signals: &mut Signals,
+    ending: &Ending,
+) {
     let clock = async {
         match duration {
             Some(duration) => tokio::time::sleep(duration).await,
@@ -180,7 +202,10 @@ async fn asked_to_end(duration: Option<Duration>, mut running: Option<&mut Runni
             caught = signals.next() => caught,
         };
         match (caught, &mut running) {
-            (Some(signal), Some(running)) => running.hear(signal),
+            (Some(signal), Some(running)) => {
+                ending.take_back();
+                running.hear(signal);
+            }
             (Some(_), None) => return,
             (None, _) => {}
         }

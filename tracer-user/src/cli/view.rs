@@ -1,13 +1,18 @@
 //! The presentation of events on standard output.
 //! Input: words of the command line; the terminal.
 
-use std::io::{self, BufWriter, IsTerminal as _, Write as _};
+use std::{
+    fs::File,
+    io::{self, BufWriter, IsTerminal as _, Write as _},
+};
 
 use clap::ValueEnum;
 use rustix::termios::tcgetwinsize;
 
 use crate::{
+    output::Patience,
     render::text,
+    run::ending::Ending,
     section::Section,
     sink::{
         Sink,
@@ -45,36 +50,49 @@ pub enum Color {
 }
 
 impl Args {
-    /// The sink that writes to standard output in the selected form.
-    pub fn sink(&self) -> Box<dyn Sink> {
+    /// The sink that writes to standard output in the selected form; `ending` is that of a live run.
+    ///
+    /// # Errors
+    /// As [`stdout`].
+    pub fn sink(&self, ending: Option<&Ending>) -> io::Result<Box<dyn Sink>> {
+        let out = stdout(ending)?;
         if self.json {
-            return Box::new(JsonLines::new(stdout()));
+            return Ok(Box::new(JsonLines::new(out)));
         }
         let choice = match self.color {
             Color::Auto => anstream::AutoStream::choice(&io::stdout()),
             Color::Always => anstream::ColorChoice::Always,
             Color::Never => anstream::ColorChoice::Never,
         };
-        let writer = anstream::AutoStream::new(io::stdout(), choice);
-        Box::new(Text::new(buffered(writer), !self.each, terminal()))
+        let writer = anstream::AutoStream::new(Box::new(out) as Box<dyn io::Write>, choice);
+        Ok(Box::new(Text::new(writer, !self.each, terminal())))
     }
 }
 
-/// Standard output, buffered for many small writes.
-pub fn stdout() -> BufWriter<Output<io::Stdout>> {
-    buffered(io::stdout())
+/// Standard output, buffered for many small writes. With the `ending` of a live run, it does not wait for long for its
+/// reader once the run is to end.
+///
+/// # Errors
+/// When there are too many open files.
+pub fn stdout(ending: Option<&Ending>) -> io::Result<BufWriter<Output>> {
+    // Not `io::Stdout`, which has a buffer of its own.
+    let file = File::from(rustix::io::dup(rustix::stdio::stdout())?);
+    let patience = ending.and_then(|ending| Patience::with(&file, ending));
+    Ok(BufWriter::with_capacity(1 << 16, Output { file, patience }))
 }
 
 /// Prints a complete answer. It is no error if the reader is gone.
 pub fn print(text: &str) -> anyhow::Result<()> {
-    ended(Output(io::stdout()).write_all(text.as_bytes()))
+    ended(stdout(None).and_then(|mut out| out.write_all(text.as_bytes()).and_then(|()| out.flush())))
 }
 
 /// Prints a complete answer for people. It is no error if the reader is gone.
 pub fn print_sections(sections: &[Section]) -> anyhow::Result<()> {
     let choice = anstream::AutoStream::choice(&io::stdout());
-    let mut out = buffered(anstream::AutoStream::new(io::stdout(), choice));
-    ended(text::write(&mut out, sections).and_then(|()| out.flush()))
+    ended(stdout(None).and_then(|out| {
+        let mut out = anstream::AutoStream::new(Box::new(out) as Box<dyn io::Write>, choice);
+        text::write(&mut out, sections).and_then(|()| out.flush())
+    }))
 }
 
 /// Ignores the error that the reader of the output is gone.
@@ -103,20 +121,23 @@ fn terminal() -> Option<Terminal> {
     })
 }
 
-fn buffered<W: io::Write>(writer: W) -> BufWriter<Output<W>> {
-    BufWriter::with_capacity(1 << 16, Output(writer))
+/// Standard output; its errors name it.
+pub struct Output {
+    file: File,
+    patience: Option<Patience>,
 }
 
-/// Standard output; its errors name it.
-pub struct Output<W>(W);
-
-impl<W: io::Write> io::Write for Output<W> {
+impl io::Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes).map_err(on_stdout)
+        let taken = match &mut self.patience {
+            Some(patience) => patience.wait(&self.file, bytes),
+            None => Ok(bytes),
+        };
+        taken.and_then(|bytes| self.file.write(bytes)).map_err(on_stdout)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush().map_err(on_stdout)
+        Ok(())
     }
 }
 

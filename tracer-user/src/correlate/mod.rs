@@ -18,6 +18,8 @@ mod strings;
 mod threads;
 mod unmapped;
 
+use std::time::Duration;
+
 use crate::{
     correlate::{
         frames::Frames,
@@ -108,6 +110,11 @@ impl Correlator {
         }
     }
 
+    /// Lets the questions of a batch wait for answers of processes for the time that `patience` returns, together.
+    pub fn wait(&mut self, patience: impl Fn() -> Duration + 'static) {
+        self.spaces.wait(patience);
+    }
+
     /// Ends the input: every page is complete.
     pub fn end(&mut self) {
         self.outcomes.end();
@@ -126,6 +133,7 @@ impl Correlator {
     /// Correlates one batch and appends its events to `out`, in the same order. With `ask` false no page table is read,
     /// because the caller has fallen behind the ring.
     pub fn batch(&mut self, batch: &[Raw], ask: bool, out: &mut Vec<Event>) {
+        self.spaces.begin();
         let begin = out.len();
         let mut rest = batch;
         while !rest.is_empty() {
@@ -148,10 +156,8 @@ impl Correlator {
     fn moves(&mut self, ask: bool, out: &mut Vec<Event>) {
         if let Some(owners) = &mut self.owners {
             let moves = &mut self.intake.moves;
-            if ask {
-                owners.find(moves, &mut self.processes, &mut self.spaces, &mut self.frames);
-            }
-            self.keep_wanted(ask);
+            let searched = ask && owners.find(moves, &mut self.processes, &mut self.spaces, &mut self.frames);
+            self.keep_wanted(searched);
         }
         let begin = out.len();
         let machine = Machine::new(&self.topology, &self.names);

@@ -85,8 +85,14 @@ impl Owned {
 impl Owners {
     /// Fills in the owners that can be found: first by pagemaps, which must have the new frame at the address; then
     /// backwards, from a later move of the batch that left the frame which this one entered; then forwards, from where
-    /// pages were before.
-    pub fn find(&mut self, moves: &mut [Moving], processes: &mut Processes, spaces: &mut Spaces, frames: &mut Frames) {
+    /// pages were before. Returns whether every process that may own one of them was searched.
+    pub fn find(
+        &mut self,
+        moves: &mut [Moving],
+        processes: &mut Processes,
+        spaces: &mut Spaces,
+        frames: &mut Frames,
+    ) -> bool {
         self.wanted.clear();
         let searched = moves.iter().filter(|moving| moving.owner.is_none());
         self.wanted.extend(searched.flat_map(|moving| {
@@ -94,11 +100,11 @@ impl Owners {
             iter::once(first).chain(is_huge(moving).then(|| last_page(moving).0))
         }));
         if self.wanted.is_empty() {
-            return;
+            return true;
         }
         self.wanted.sort_unstable();
         self.wanted.dedup();
-        self.holders.read(&self.wanted, processes, spaces);
+        let all = self.holders.read(&self.wanted, processes, spaces);
         self.by_pagemap(moves);
         self.backwards(moves);
         self.forwards(moves, processes, |pfn| frames.map_count(pfn));
@@ -106,6 +112,7 @@ impl Owners {
             let asked = unmapped_at(&moving.raw);
             moving.owner_task = moving.owner.map(|life| processes.living(life.tgid, asked).1);
         }
+        all
     }
 
     /// Each holder of the new frame owns one of the mappings that entered it: a page that is shared by fork comes once

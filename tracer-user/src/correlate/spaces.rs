@@ -1,8 +1,8 @@
-//! The address spaces of processes: their VMAs and their open pagemaps, read on first use.
+//! The address spaces of processes: their VMAs, read on first use, and their page tables.
 //! Input: /proc/PID/maps and /proc/PID/pagemap.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::HashMap,
     mem,
     sync::Arc,
     time::{Duration, Instant},
@@ -11,7 +11,8 @@ use std::{
 use crate::{
     proc::{
         maps::{AddressSpace, Vma},
-        pagemap::{Frame, LookupError, Pagemap},
+        pagemap::{Frame, LookupError},
+        questions::Questions,
     },
     units::{Tgid, VirtAddr},
 };
@@ -20,26 +21,39 @@ use crate::{
 const MAX_AGE: Duration = Duration::from_secs(1);
 /// After a miss, VMAs are read again at most this often.
 const RETRY: Duration = Duration::from_millis(50);
-/// The limit of open pagemaps. When it is reached, all are closed.
-const MAX_OPEN: usize = 512;
 /// The limit of remembered address spaces. When it is reached, all are forgotten.
 const MAX_SPACES: usize = 1 << 16;
 
-/// Known VMAs and open pagemaps, by process.
+/// Known VMAs by process, and questions to processes.
 #[derive(Default)]
 pub struct Spaces {
     /// The VMAs, with the time of reading.
     vmas: HashMap<Tgid, (AddressSpace, Instant)>,
-    pagemaps: HashMap<Tgid, Pagemap>,
+    questions: Questions,
     /// A buffer for the entry of one page.
     words: Vec<u64>,
 }
 
 impl Spaces {
+    /// Lets the questions of a batch wait for the time that `patience` returns, together.
+    pub fn wait(&mut self, patience: impl Fn() -> Duration + 'static) {
+        self.questions.wait(patience);
+    }
+
+    /// Begins a batch of look-ups, which wait for silent processes for a limited time together.
+    pub fn begin(&mut self) {
+        self.questions.begin();
+    }
+
+    /// Whether the process does not answer: what it has is not known.
+    pub fn is_silent(&self, tgid: Tgid) -> bool {
+        self.questions.is_silent(tgid)
+    }
+
     /// Forgets an address space, because the process has another one now, or has ended.
     pub fn forget(&mut self, tgid: Tgid) {
         self.vmas.remove(&tgid);
-        self.pagemaps.remove(&tgid);
+        self.questions.forget(tgid);
     }
 
     /// The VMA at an address; None if the address is not mapped, or the process is gone.
@@ -51,7 +65,7 @@ impl Spaces {
         }
     }
 
-    /// The VMAs of a process, read again if older than `max_age`. A process that is gone keeps those
+    /// The VMAs of a process, read again if older than `max_age`. A process that is gone, or does not answer, keeps those
     /// that were read last.
     pub fn vmas(&mut self, tgid: Tgid, max_age: Duration) -> Option<&AddressSpace> {
         let known = self.vmas.get(&tgid);
@@ -61,7 +75,7 @@ impl Spaces {
             if first && self.vmas.len() >= MAX_SPACES {
                 self.vmas.clear();
             }
-            if let Ok(vmas) = AddressSpace::read(tgid)
+            if let Some(Ok(vmas)) = self.questions.vmas(tgid)
                 && (first || vmas.iter().len() > 0)
             {
                 self.vmas.insert(tgid, (vmas, Instant::now()));
@@ -73,20 +87,9 @@ impl Spaces {
     /// Reads the entries of pages, sorted by address, into `entries`.
     ///
     /// # Errors
-    /// The errors of [`Pagemap::open`] and [`Pagemap::lookup`].
+    /// The errors of [`Questions::entries`].
     pub fn lookup(&mut self, tgid: Tgid, pages: &[VirtAddr], entries: &mut Vec<u64>) -> Result<(), LookupError> {
-        if self.pagemaps.len() >= MAX_OPEN && !self.pagemaps.contains_key(&tgid) {
-            self.pagemaps.clear();
-        }
-        let pagemap = match self.pagemaps.entry(tgid) {
-            Entry::Occupied(open) => open.into_mut(),
-            Entry::Vacant(closed) => closed.insert(Pagemap::open(tgid)?),
-        };
-        let result = pagemap.lookup(pages, entries);
-        if result.is_err() {
-            self.pagemaps.remove(&tgid);
-        }
-        result
+        self.questions.entries(tgid, pages, entries)
     }
 
     /// The frame of one page.

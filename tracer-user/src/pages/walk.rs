@@ -81,6 +81,7 @@ pub fn walk(
     let pagemap = Pagemap::open(tgid).map_err(|error| match error {
         LookupError::ProcessGone => WalkError::Ended(tgid),
         LookupError::Open { source, .. } | LookupError::Read(source) => failed(source),
+        error @ LookupError::Silent(_) => failed(io::Error::new(io::ErrorKind::TimedOut, error)),
     })?;
     let space = AddressSpace::read(tgid).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => WalkError::Ended(tgid),

@@ -23,6 +23,7 @@ use crate::{
         account::{Account, Reading},
         books::{Books, Lost},
         clock::{cost, cpu_time},
+        ending::Ending,
         header::Header,
         intervals::Intervals,
         kept::Kept,
@@ -69,6 +70,9 @@ pub enum End {
 pub struct Pipeline<'s> {
     source: Box<dyn Source>,
     feed: Feed<'s>,
+    ending: Ending,
+    /// The kind of the sink's error, and the number of events since. None: it has not failed.
+    failed: Option<(io::ErrorKind, u64)>,
     events: Vec<Event>,
     begin: Reading,
     intervals: Intervals,
@@ -78,11 +82,18 @@ pub struct Pipeline<'s> {
 }
 
 impl<'s> Pipeline<'s> {
-    /// Takes the first reading of the books, from which on the source records, and begins the sink.
+    /// Takes the first reading of the books, from which on the source records, and begins the sink. `ending` is for
+    /// whoever waits while the run does not listen.
     ///
     /// # Errors
     /// When the counters cannot be read or the sink cannot begin.
-    pub fn begin(mut source: Box<dyn Source>, sink: &'s mut dyn Sink, header: &Header) -> io::Result<Self> {
+    pub fn begin(
+        mut source: Box<dyn Source>,
+        sink: &'s mut dyn Sink,
+        header: &Header,
+        ending: Ending,
+    ) -> io::Result<Self> {
+        source.heed(ending.clone())?;
         let begin = settle(&*source, source.look()?)?;
         source.begin()?;
         let mut feed = Feed::new(sink);
@@ -91,6 +102,8 @@ impl<'s> Pipeline<'s> {
             intervals: Intervals::new(begin.clone(), source.terms()),
             source,
             feed,
+            ending,
+            failed: None,
             events: Vec::new(),
             begin,
             begun: Instant::now(),
@@ -146,13 +159,22 @@ impl<'s> Pipeline<'s> {
         }
     }
 
-    /// Feeds the events that have arrived.
+    /// Feeds the events that have arrived. A sink that has failed gets no more of them.
     fn turn(&mut self) -> io::Result<Turn> {
         self.events.clear();
         let turn = self.source.turn(&mut self.events)?;
-        if turn != Turn::Empty {
-            self.events.iter().try_for_each(|event| self.feed.event(event))?;
-            self.feed.flush()?;
+        let mut events = self.events.iter();
+        if let Some((_, unwritten)) = &mut self.failed {
+            *unwritten += events.len() as u64;
+        } else if turn != Turn::Empty {
+            let fed = events
+                .by_ref()
+                .try_for_each(|event| self.feed.event(event))
+                .and_then(|()| self.feed.flush());
+            if let Err(error) = &fed {
+                self.failed = Some((error.kind(), events.len() as u64));
+            }
+            fed?;
         }
         Ok(turn)
     }
@@ -220,6 +242,7 @@ impl<'s> Pipeline<'s> {
     /// # Errors
     /// The first error of the source or the sink.
     pub fn finish(mut self) -> io::Result<Summary> {
+        self.ending.begin();
         let mut result = Ok(());
         let mut first_error = |outcome: io::Result<()>| {
             if result.is_ok() {
@@ -269,6 +292,13 @@ impl<'s> Pipeline<'s> {
             cpu: cpu.since(self.startup_cpu),
             max_rss,
         };
+        if let Some((kind, events)) = self.failed.filter(|(_, events)| *events > 0) {
+            let error = format!("{events} events came after the output's last one, and were not written");
+            if kind != io::ErrorKind::BrokenPipe {
+                log::warn!("{error}");
+            }
+            first_error(Err(io::Error::new(kind, error)));
+        }
         let summary = self.feed.finish(finished, Kept::default());
         result.and(summary)
     }

@@ -17,6 +17,7 @@ use crate::{
         backend::Backend,
         counters::{Counters, MissedRuns},
         coverage::Coverage,
+        ending::Ending,
         kept::Unfinished,
     },
     sink::several::Several,
@@ -52,6 +53,7 @@ struct MadeUp {
     /// Pages of events in a call that does not end.
     under_way: u64,
     no_counters: bool,
+    ending: Ending,
     /// Whether all steps have been taken.
     is_drained: Rc<Cell<bool>>,
 }
@@ -78,6 +80,11 @@ impl Source for MadeUp {
 
     fn terms(&self) -> Terms {
         Terms::new(&self.coverage(), &crate::event::Names::reasons(std::iter::empty()))
+    }
+
+    fn heed(&mut self, ending: Ending) -> io::Result<()> {
+        self.ending = ending;
+        Ok(())
     }
 
     fn begin(&mut self) -> io::Result<()> {
@@ -157,6 +164,7 @@ impl Source for MadeUp {
     }
 
     fn stop(&mut self) -> io::Result<()> {
+        assert!(self.ending.is_here(), "whoever waits must know of the end");
         self.state = State::Stopped;
         Ok(())
     }
@@ -226,7 +234,7 @@ fn run<const N: usize>(source: MadeUp, sinks: [Counting; N]) -> Ran {
         .build()
         .unwrap();
     let is_drained = Rc::clone(&source.is_drained);
-    let mut pipeline = Pipeline::begin(Box::new(source), &mut sink, &made_up::header()).unwrap();
+    let mut pipeline = Pipeline::begin(Box::new(source), &mut sink, &made_up::header(), Ending::default()).unwrap();
     let end = runtime.block_on(async {
         let clock = async {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -350,8 +358,15 @@ fn books_that_cannot_be_read_at_the_end_are_an_error_and_all_sinks_are_finished(
         calls: Rc::clone(&calls),
         ..Counting::default()
     };
-    let mut pipeline = Pipeline::begin(Box::<MadeUp>::default(), &mut sink, &made_up::header()).unwrap();
+    let mut pipeline = Pipeline::begin(
+        Box::<MadeUp>::default(),
+        &mut sink,
+        &made_up::header(),
+        Ending::default(),
+    )
+    .unwrap();
     pipeline.source = Box::new(MadeUp {
+        ending: pipeline.ending.clone(),
         no_counters: true,
         state: State::Begun,
         ..MadeUp::default()

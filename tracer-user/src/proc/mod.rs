@@ -8,5 +8,6 @@ pub mod maps;
 pub mod page_flags;
 pub mod pagemap;
 pub mod process;
+pub mod questions;
 pub mod scan;
 pub mod zones;

@@ -178,6 +178,9 @@ pub enum LookupError {
     /// The file could not be read.
     #[error("cannot read pagemap: {0}")]
     Read(#[source] io::Error),
+    /// The process did not answer in time ([`Questions`](crate::proc::questions::Questions)).
+    #[error("{0} does not answer")]
+    Silent(Tgid),
 }
 
 /// An open `/proc/PID/pagemap`. It shows the address space that the process had when the file was opened:

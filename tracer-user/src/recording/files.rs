@@ -13,8 +13,9 @@ use std::{
 };
 
 use crate::{
-    output::{Destination, Draft, Occupant, about},
+    output::{Destination, Draft, Occupant, Patience, about},
     recording::store::Store,
+    run::ending::Ending,
 };
 
 /// When written data is made to survive a power failure.
@@ -49,6 +50,8 @@ pub struct Files {
     file: File,
     /// Whether it is a regular file, which can be cut off and be full, and not a pipe or a device.
     regular: bool,
+    /// With the reader of a stream; None: it is waited for.
+    patience: Option<Patience>,
     limit: Option<Limit>,
     sync: Sync,
     /// Bytes of whole blocks in this file.
@@ -93,6 +96,13 @@ impl Files {
         })
     }
 
+    /// Does not wait for long for the reader of a stream once the run is to end.
+    #[must_use]
+    pub fn heeding(mut self, ending: &Ending) -> Self {
+        self.patience = Patience::with(&self.file, ending);
+        self
+    }
+
     /// Standard output.
     ///
     /// # Errors
@@ -108,6 +118,7 @@ impl Files {
             path: None,
             file,
             regular: false,
+            patience: None,
             limit: None,
             sync: Sync::Never,
             good: 0,
@@ -155,11 +166,17 @@ impl Files {
 
 impl Write for Files {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.file.write(bytes).map_err(|error| match error.kind() {
-            // The caller repeats the system call; `write_all` does.
-            io::ErrorKind::Interrupted => error,
-            _ => self.about(&error),
-        })?;
+        let taken = match &mut self.patience {
+            Some(patience) => patience.wait(&self.file, bytes),
+            None => Ok(bytes),
+        };
+        let written = taken
+            .and_then(|bytes| self.file.write(bytes))
+            .map_err(|error| match error.kind() {
+                // The caller repeats the system call; `write_all` does.
+                io::ErrorKind::Interrupted => error,
+                _ => self.about(&error),
+            })?;
         self.written += written as u64;
         self.total.fetch_add(written as u64, Ordering::Relaxed);
         Ok(written)

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod counters;
 pub mod coverage;
 pub mod elsewhere;
+pub mod ending;
 pub mod folios;
 pub mod header;
 pub mod intervals;

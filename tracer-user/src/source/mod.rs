@@ -13,6 +13,7 @@ use crate::{
         attribution::Losses,
         books::Lost,
         coverage::Coverage,
+        ending::Ending,
     },
 };
 
@@ -44,6 +45,12 @@ pub trait Source {
 
     /// The terms of the accounts that do not change between two readings.
     fn terms(&self) -> Terms;
+
+    /// Waits for nobody for long once `ending` is here. It is called once, before [`Source::begin`].
+    ///
+    /// # Errors
+    /// When it cannot see how much has arrived.
+    fn heed(&mut self, ending: Ending) -> io::Result<()>;
 
     /// Records calls that begin from now on. It is called once, right after the first reading.
     ///

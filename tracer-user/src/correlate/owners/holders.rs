@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use crate::{
     correlate::{life::Life, lists::Lists, processes::Processes, spaces::Spaces},
-    proc::{pagemap::Frame, process},
+    proc::{
+        pagemap::{Frame, LookupError},
+        process,
+    },
     units::{Tgid, VirtAddr},
 };
 
@@ -27,8 +30,10 @@ impl Holders {
         self.by_address.get(&address).copied()
     }
 
-    /// Reads the page tables at these sorted addresses, and forgets earlier answers.
-    pub fn read(&mut self, wanted: &[VirtAddr], processes: &Processes, spaces: &mut Spaces) {
+    /// Reads the page tables at these sorted addresses, and forgets earlier answers. Returns whether every process that
+    /// may have the pages has answered.
+    pub fn read(&mut self, wanted: &[VirtAddr], processes: &Processes, spaces: &mut Spaces) -> bool {
+        let mut all = true;
         self.by_address.clear();
         self.candidates.clear();
         match processes.members.wanted() {
@@ -38,6 +43,7 @@ impl Holders {
         for &tgid in &self.candidates {
             self.covered.clear();
             let Some(vmas) = spaces.vmas(tgid, MAX_AGE) else {
+                all &= !spaces.is_silent(tgid);
                 continue;
             };
             for vma in vmas.iter() {
@@ -45,7 +51,11 @@ impl Holders {
                 let to = wanted.partition_point(|&address| address < vma.end);
                 self.covered.extend_from_slice(&wanted[from..to]);
             }
-            if self.covered.is_empty() || spaces.lookup(tgid, &self.covered, &mut self.words).is_err() {
+            if self.covered.is_empty() {
+                continue;
+            }
+            if let Err(error) = spaces.lookup(tgid, &self.covered, &mut self.words) {
+                all &= !matches!(error, LookupError::Silent(_));
                 continue;
             }
             let life = processes.life(tgid);
@@ -53,6 +63,7 @@ impl Holders {
                 self.by_address.push(address, (life, Frame::decode(word)));
             }
         }
+        all
     }
 
     #[cfg(test)]

@@ -2,11 +2,12 @@
 //! Input: the embedded object, the kernel's BTF, and the answers of /proc to `correlate`.
 
 pub mod attach;
+mod gauge;
 pub mod object;
 pub mod ring;
 pub mod trial;
 
-use std::{io, os::fd::OwnedFd};
+use std::{io, os::fd::OwnedFd, time::Duration};
 
 use tracer_common::counter::Counter;
 
@@ -15,7 +16,7 @@ use crate::{
     decode::{self, Raw},
     event::Event,
     kernel::{capabilities::Capability, hooks::Kinds, vmstat::Vmstat},
-    proc::process,
+    proc::{process, questions},
     run::{
         account::{self, Reading, Terms},
         attribution::Losses,
@@ -24,6 +25,7 @@ use crate::{
         counters::MissedRuns,
         coverage::Coverage,
         elsewhere::Elsewhere,
+        ending::Ending,
     },
     source::{Needs, Source, Turn, UnderWay, bpf::ring::Capture},
     units::Tgid,
@@ -41,6 +43,8 @@ const TURN: usize = 1 << 15;
 /// After this number of full turns in a row, correlation stops reading /proc until the ring is empty again: by then
 /// half of the ring may be waiting.
 const FULL_TURNS: u32 = 4;
+/// When the run is to end, the questions of a batch may still wait for answers for this time together.
+const LAST_PATIENCE: Duration = Duration::from_millis(300);
 
 /// Attached hooks, and the correlator that makes events of their records.
 pub struct Bpf {
@@ -89,6 +93,20 @@ impl Source for Bpf {
 
     fn terms(&self) -> Terms {
         Terms::new(&self.coverage(), &self.correlator.names.reasons)
+    }
+
+    fn heed(&mut self, ending: Ending) -> io::Result<()> {
+        let gauge = self.capture.gauge()?;
+        self.correlator.wait(move || {
+            if gauge.is_half_full() {
+                Duration::ZERO
+            } else if ending.is_here() {
+                LAST_PATIENCE
+            } else {
+                questions::PATIENCE
+            }
+        });
+        Ok(())
     }
 
     fn begin(&mut self) -> io::Result<()> {

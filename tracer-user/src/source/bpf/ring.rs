@@ -32,6 +32,7 @@ use crate::{
         UnderWay,
         bpf::{
             attach::{CaptureError, Refusal, attach_all, chain, open_calls, take_off},
+            gauge::Gauge,
             object,
         },
     },
@@ -86,6 +87,7 @@ unsafe impl aya::Pod for TaskState {}
 pub struct Capture {
     bpf: Ebpf,
     ring: RingBuf<MapData>,
+    ring_bytes: RingBytes,
     reader_sleeps: Array<MapData, u32>,
     counters: PerCpuArray<MapData, [u64; SLOTS]>,
     targets: BpfHashMap<MapData, u32, u32>,
@@ -149,6 +151,7 @@ impl Capture {
                     let capture = Self {
                         bpf,
                         ring,
+                        ring_bytes,
                         reader_sleeps,
                         counters,
                         targets,
@@ -247,6 +250,14 @@ impl Capture {
     /// When the map cannot be written.
     pub fn wake_me(&mut self) -> io::Result<()> {
         self.reader_sleeps.set(0, 1, 0).map_err(io::Error::other)
+    }
+
+    /// A look at how full the ring is.
+    ///
+    /// # Errors
+    /// When the ring's positions cannot be mapped.
+    pub(super) fn gauge(&self) -> io::Result<Gauge> {
+        Gauge::new(&self.ring, self.ring_bytes.0.into())
     }
 
     /// The ring's file descriptor, to wait on after [`Capture::wake_me`]. It is valid as long as the capture.
