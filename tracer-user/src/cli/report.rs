@@ -90,7 +90,7 @@ impl Args {
     }
 }
 
-/// Runs `tracer report`. The exit code is 1 if something is missing from a recording.
+/// Runs `tracer report`. The exit code is 1 if events were lost, or something is missing from a recording.
 ///
 /// # Errors
 /// When a recording cannot be read, or standard output cannot be written.

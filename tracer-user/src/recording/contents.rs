@@ -110,6 +110,12 @@ impl RunContents {
         self.end.as_ref()?.finished.as_ref()
     }
 
+    /// Events that were lost while the run was traced, if the recording has its end.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.finished().map_or(0, |finished| finished.books.lost.events())
+    }
+
     /// Events that could not be written.
     #[must_use]
     pub fn unwritten(&self) -> u64 {
@@ -192,6 +198,12 @@ impl Contents {
     #[must_use]
     pub fn pages(&self) -> u64 {
         self.runs.iter().fold(0, |sum, run| sum.saturating_add(run.pages))
+    }
+
+    /// Events that were lost while the runs were traced.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.runs.iter().fold(0, |sum, run| sum.saturating_add(run.lost()))
     }
 
     /// Whether nothing is missing. Files before the first and after the last one of a run may be absent.
