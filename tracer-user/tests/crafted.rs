@@ -12,7 +12,7 @@ use std::{
 
 use encode::{
     ADDRESS, BLACKOUT, BOOKS, Column, Content, END, EVENTS, HEADER, Head, KNOWN, MAPPING, NTH, OLD_NODE, OWNER, REASON,
-    Recording, TIME, end, header, packed, signed, zstd,
+    Recording, TIME, differences, end, header, packed, zstd,
 };
 
 const MOST: u64 = 1 << 18;
@@ -84,14 +84,13 @@ fn names() -> Vec<u8> {
 
 /// One block of moves that have nothing in common.
 fn groups() -> Vec<u8> {
+    let each = |value| differences(MOST, value);
     let mut recording = Recording::begun(0);
-    let mut content = Content::moves(MOST)
-        .counting(OWNER)
-        .with(ADDRESS, Column::Numbers(vec![signed(1 << 20); MOST as usize]))
-        .with(TIME, Column::Numbers(vec![signed(1_000_000_000); MOST as usize]))
+    let content = Content::moves(MOST)
+        .with(ADDRESS, each(1 << 20))
+        .with(TIME, each(1_000_000_000))
         .with(KNOWN, Column::Runs(vec![(16, MOST)]))
-        .with(BLACKOUT, Column::Numbers(vec![signed(1 << 40); MOST as usize]));
-    content.tasks = (1..=MOST).map(|task| [task, task, 1]).collect();
+        .with(BLACKOUT, each(1 << 40));
     recording.events(&content).end(0);
     recording.bytes
 }
@@ -104,7 +103,7 @@ fn reasons() -> Vec<u8> {
         .counting(REASON)
         .counting(OLD_NODE)
         .with(KNOWN, Column::Runs(vec![(4 | 16, count)]))
-        .with(BLACKOUT, Column::Numbers(vec![signed(1 << 40); count as usize]));
+        .with(BLACKOUT, differences(count, 1 << 40));
     content
         .strings
         .extend((0..count).map(|name| format!("r{name}").into_bytes()));
@@ -148,8 +147,7 @@ fn nested() -> Vec<u8> {
 /// An event each day.
 fn days(count: u64) -> Vec<u8> {
     let mut recording = Recording::begun(0);
-    let times = vec![signed(DAY); count as usize];
-    recording.events(&Content::moves(count).with(TIME, Column::Numbers(times)));
+    recording.events(&Content::moves(count).with(TIME, differences(count, DAY)));
     recording.end(0);
     recording.bytes
 }
@@ -192,7 +190,7 @@ fn small_files_do_not_exhaust_a_reader() {
         ("books", books()),
     ] {
         let path = file(name, &bytes);
-        for arguments in [&["info"][..], &["report"], &["export", "--format", "folded"]] {
+        for arguments in [&["info"][..], &["report", "--json"], &["export", "--format", "folded"]] {
             let output = bounded(1024, arguments, &path);
             let code = output.status.code();
             assert!(
@@ -258,11 +256,8 @@ fn with_content(rows: u32, content: &Content) -> Vec<u8> {
     with_block(rows, &zstd(&content), content.len())
 }
 
-/// Files that look well-formed, each with a gap.
-fn damaged() -> Vec<(&'static str, Vec<u8>)> {
-    let four = Content::moves(4);
-    let content = four.bytes();
-    let one = zstd(&content);
+/// Files of which every block is well-formed, or one that has no events is damaged.
+fn damaged_files() -> Vec<(&'static str, Vec<u8>)> {
     let headless = {
         let mut recording = Recording::default();
         recording.events(&Content::moves(3)).end(0);
@@ -294,6 +289,23 @@ fn damaged() -> Vec<(&'static str, Vec<u8>)> {
         recording.block(END, 1, end(7, "").as_bytes());
         recording.bytes
     };
+    vec![
+        // A block was left out, and the others numbered again.
+        ("a block less", whole().end(2).bytes.clone()),
+        ("a block more", whole().end(-2).bytes.clone()),
+        ("no header", headless),
+        ("another header", other_header),
+        ("events behind the end", behind_the_end),
+        ("two values", two_values),
+        ("rows of an end", rows_of_an_end),
+    ]
+}
+
+/// Files with one damaged block of events.
+fn damaged_blocks() -> Vec<(&'static str, Vec<u8>)> {
+    let four = Content::moves(4);
+    let content = four.bytes();
+    let one = zstd(&content);
     let more_rows = Content {
         declared_moves: Some(5),
         ..four.clone().with(TIME, Column::Numbers(vec![2; 5]))
@@ -307,12 +319,6 @@ fn damaged() -> Vec<(&'static str, Vec<u8>)> {
     skippable.splice(0..0, one.clone());
     let two_frames = [zstd(&content[..5]), zstd(&content[5..])].concat();
     vec![
-        // A block was left out, and the others numbered again.
-        ("a block less", whole().end(2).bytes.clone()),
-        ("a block more", whole().end(-2).bytes.clone()),
-        ("no header", headless),
-        ("another header", other_header),
-        ("events behind the end", behind_the_end),
         ("no rows", with_content(0, &four)),
         ("too few rows", with_content(5, &four)),
         ("too many rows", with_content(3, &four)),
@@ -364,8 +370,6 @@ fn damaged() -> Vec<(&'static str, Vec<u8>)> {
                 },
             )
         }),
-        ("two values", two_values),
-        ("rows of an end", rows_of_an_end),
     ]
 }
 
@@ -375,7 +379,7 @@ fn no_gap_is_called_whole() {
     let path = file("whole", &whole().end(0).bytes);
     let output = tracer(&["info", "--json"], &path);
     assert_eq!(output.status.code(), Some(0), "{}", words(&output.stdout));
-    for (name, bytes) in damaged() {
+    for (name, bytes) in damaged_files().into_iter().chain(damaged_blocks()) {
         let path = file(&name.replace(' ', "-"), &bytes);
         let info = tracer(&["info"], &path);
         assert_eq!(info.status.code(), Some(1), "{name}");

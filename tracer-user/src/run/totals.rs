@@ -226,13 +226,12 @@ fn of_key<K: Ord + Clone>(
     nameless: impl FnOnce(&K) -> K,
     change: impl FnOnce(&mut ReasonTotals),
 ) {
-    match sums.get_mut(key) {
-        Some(known) => change(known),
-        None => {
-            let has_room = sums.len() < MOST_REASONS;
-            let key = if has_room { key.clone() } else { nameless(key) };
-            change(sums.entry(key).or_default());
-        }
+    if let Some(known) = sums.get_mut(key) {
+        change(known);
+    } else {
+        let has_room = sums.len() < MOST_REASONS;
+        let key = if has_room { key.clone() } else { nameless(key) };
+        change(sums.entry(key).or_default());
     }
 }
 

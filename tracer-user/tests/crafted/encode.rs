@@ -173,6 +173,11 @@ fn each(rows: u64, value: u64) -> Column {
     Column::Numbers(vec![value; usize::try_from(rows).unwrap()])
 }
 
+/// A delta column, or a plain one of differences: the same in each row.
+pub fn differences(rows: u64, difference: i64) -> Column {
+    each(rows, signed(difference))
+}
+
 /// The content of a block with moves only.
 #[derive(Clone)]
 pub struct Content {
