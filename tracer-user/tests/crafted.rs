@@ -404,7 +404,7 @@ fn no_gap_is_called_whole() {
                 words(&shown.stderr)
             );
         }
-        // What cannot be decoded is not in a redacted recording, which says so.
+        // A redacted recording lacks the events that cannot be decoded, and says so.
         let out = path.with_extension("redacted");
         let merge = ["merge", "--redact", "--force", "-o", out.to_str().unwrap()];
         let merged = tracer(&merge, &path);

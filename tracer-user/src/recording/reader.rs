@@ -26,7 +26,7 @@ const JSON_EACH: u64 = 8;
 /// this many more: nested blocks cannot make the time grow with the square of the length.
 const AGAIN_FIRST: u64 = 4 * MAX_PAYLOAD as u64;
 const AGAIN_EACH: u64 = 4;
-/// What is missing when the end reports events that could not be written.
+/// The kind of damage when the end reports events that could not be written.
 pub const UNWRITTEN: &str = "they could not be written";
 
 /// The next item of a recording.
