@@ -20,8 +20,10 @@ use crate::{
 pub use contents::contents;
 
 /// Writes everything that sections have for programs as one object on one line, its keys in alphabetical order.
-#[must_use]
-pub fn object(sections: &[Section]) -> String {
+///
+/// # Errors
+/// The errors of `out`.
+pub fn object(out: &mut dyn Write, sections: &[Section]) -> io::Result<()> {
     let mut entries = BTreeMap::new();
     for section in sections.iter().filter(|section| is_for_programs(section)) {
         match (section.name, section.rows.first()) {
@@ -32,7 +34,8 @@ pub fn object(sections: &[Section]) -> String {
             }
         }
     }
-    escape::json_text(&entries)
+    escape::json(&mut *out, &entries)?;
+    out.write_all(b"\n")
 }
 
 /// A value whose objects have their keys in alphabetical order. A table may have a million rows: only the row that is
