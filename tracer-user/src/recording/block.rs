@@ -134,7 +134,7 @@ impl BlockHeader {
                 Err(Damage("it declares more events than its content can hold"))
             }
             (Some(BlockKind::Header | BlockKind::Interval | BlockKind::End), 1..) => {
-                Err(Damage("it declares events, which its kind has not"))
+                Err(Damage("it declares events, but its kind has none"))
             }
             (Some(_) | None, _) => Ok(()),
         }

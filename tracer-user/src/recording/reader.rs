@@ -321,7 +321,7 @@ impl<R: Read> RecordingFile<R> {
             }
             if self.json > allowed {
                 return Err(Damage(
-                    "its content and that of blocks before it are too long for so small a file",
+                    "it and the blocks before it have more content than the file may have",
                 ));
             }
         }

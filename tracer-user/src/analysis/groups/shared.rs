@@ -11,7 +11,7 @@ use crate::{
 /// The groups that have counted a folio: pairs of table and group.
 type Counters = BTreeSet<(usize, Option<usize>)>;
 
-/// The most pairs that are remembered: beyond that all folios are forgotten, and begin again.
+/// The most pairs that are remembered: beyond that the oldest folios are forgotten.
 const MOST: usize = 1 << 20;
 
 /// The folios of the last moves.
@@ -32,14 +32,16 @@ pub struct Counted<'f> {
 impl Shared {
     /// The folio of this move.
     pub fn folio(&mut self, moved: &Move) -> Counted<'_> {
-        if self.pairs > MOST {
-            *self = Self::default();
+        while self.pairs > MOST
+            && let Some(counters) = self.folios.forget()
+        {
+            self.pairs -= counters.len();
         }
         let mut folio = self.folios.folio(moved);
         if let Some(folio) = &mut folio
             && folio.begins
         {
-            self.pairs = self.pairs.saturating_sub(folio.kept.len());
+            self.pairs -= folio.kept.len();
             folio.kept.clear();
         }
         let own = moved.pages;
