@@ -1,74 +1,81 @@
 //! Recordings that a stranger crafted: small files do not exhaust a reader, and no gap is called whole.
-//! Input: files made from docs/recording-format.md alone; the program.
+//! Input: files made from docs/recording-format.md alone; the program, and its readers.
 
 #[path = "crafted/encode.rs"]
 mod encode;
 
 use std::{
     fs,
+    io::{self, Cursor},
     path::{Path, PathBuf},
     process::{Command, Output},
 };
 
 use encode::{
-    ADDRESS, BLACKOUT, BOOKS, Column, Content, END, EVENTS, HEADER, Head, KNOWN, MAPPING, NTH, OLD_NODE, OWNER, REASON,
-    Recording, TIME, differences, end, header, packed, zstd,
+    BOOKS, Column, Content, END, EVENTS, HEADER, Head, KNOWN, MAPPING, NTH, OLD_NODE, OWNER, REASON, Recording, TIME,
+    differences, end, header, packed, zstd,
+};
+use serde_json::Value;
+use tracer_user::{
+    pipeline::replay::replay,
+    recording::{blocks::Blocks, contents::Contents, merge, reader::RecordingFile, redact::Key, store::Store},
+    sink::json::JsonLines,
 };
 
-const MOST: u64 = 1 << 18;
 const DAY: i64 = 86_400_000_000_000;
 
-/// A file in the folder of this test, which stays there for other measurements.
+/// Makes a file with that name.
 fn file(name: &str, bytes: &[u8]) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("crafted");
     fs::create_dir_all(&folder).unwrap();
-    let path = folder.join(format!("{name}.data"));
+    let path = folder.join(format!("{}.data", name.replace(' ', "-")));
     fs::write(&path, bytes).unwrap();
     path
 }
 
-/// Runs tracer with at most that many MiB of address space and a minute of CPU time.
-fn bounded(mebibytes: u64, arguments: &[&str], path: &Path) -> Output {
-    let command = format!("ulimit -t 60 && ulimit -v {} && exec \"$0\" \"$@\"", mebibytes * 1024);
+/// Runs tracer with at most 512 MiB of address space and a minute of CPU time. A reader takes up to three seconds; one
+/// whose time grows with the square of the file's length takes minutes.
+fn tracer(arguments: &[&str], path: &Path) -> Output {
     Command::new("sh")
-        .args(["-c", &command, env!("CARGO_BIN_EXE_tracer")])
+        .args([
+            "-c",
+            "ulimit -v 524288 && ulimit -t 60 && exec \"$0\" \"$@\"",
+            env!("CARGO_BIN_EXE_tracer"),
+        ])
         .args(arguments)
         .arg(path)
         .output()
         .unwrap()
 }
 
-fn tracer(arguments: &[&str], path: &Path) -> Output {
-    bounded(4096, arguments, path)
-}
-
-fn words(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+/// The exit code of such a run, with its words.
+fn outcome(arguments: &[&str], path: &Path) -> (Option<i32>, String, String) {
+    let output = tracer(arguments, path);
+    let words = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), words(&output.stdout), words(&output.stderr))
 }
 
 // ---- Small files that exhaust readers ----
 
-/// Many runs, each with a header that takes most of a mebibyte unpacked, and eight times as much in memory.
-fn headers() -> Vec<u8> {
+/// 40 KB: runs whose headers have a mebibyte of JSON, which takes eight times as much memory.
+#[test]
+fn headers_are_bounded() {
     let long = format!("[{}\"\"]", "\"\",".repeat(1 << 18));
     let mut bytes = Vec::new();
-    for run in 0..1000 {
+    for run in 0..120 {
         let header = header(run, &long);
-        bytes.extend(packed(
-            HEADER,
-            0,
-            0,
-            &zstd::bulk::compress(header.as_bytes(), 3).unwrap(),
-            header.len(),
-        ));
+        bytes.extend(packed(HEADER, 0, 0, &zstd(header.as_bytes()), header.len()));
     }
-    bytes
+    let (code, shown, errors) = outcome(&["info"], &file("headers", &bytes));
+    assert_eq!(code, Some(1), "{errors}");
+    assert!(shown.contains("more content than the file may have"), "{shown}");
 }
 
-/// Blocks of the longest names, each of another mapping.
-fn names() -> Vec<u8> {
+/// 100 KB: 460 MB of names, each of another mapping.
+#[test]
+fn names_are_bounded() {
     let mut recording = Recording::begun(0);
-    for block in 0..20u64 {
+    for block in 0..7u64 {
         let mut content = Content::moves(1000).counting(MAPPING);
         content.strings.extend((0..1000u64).map(|name| {
             let mut text = format!("/{block}/{name}/").into_bytes();
@@ -78,54 +85,74 @@ fn names() -> Vec<u8> {
         content.mappings = (2..=1001).collect();
         recording.events(&content);
     }
-    recording.end(0);
-    recording.bytes
+    let path = file("names", &recording.end(0).bytes);
+    let (code, shown, errors) = outcome(&["report", "--by", "vma", "-n", "1", "--json"], &path);
+    assert_eq!(code, Some(0), "{errors}");
+    let report: Value = serde_json::from_str(&shown).unwrap();
+    let others = &report["tables"][0]["others"];
+    assert_eq!((&others["groups"], &others["events"]), (&Value::Null, &6999.into()));
 }
 
-/// One block of moves that have nothing in common.
-fn groups() -> Vec<u8> {
-    let each = |value| differences(MOST, value);
+/// 1 KB: more seconds than a report has rows.
+#[test]
+fn rows_are_bounded() {
+    let (count, most) = (70_000, 1 << 16);
     let mut recording = Recording::begun(0);
-    let content = Content::moves(MOST)
-        .with(ADDRESS, each(1 << 20))
-        .with(TIME, each(1_000_000_000))
-        .with(KNOWN, Column::Runs(vec![(16, MOST)]))
-        .with(BLACKOUT, each(1 << 40));
-    recording.events(&content).end(0);
-    recording.bytes
+    recording.events(&Content::moves(count).with(TIME, differences(count, 1_000_000_000)));
+    let path = file("rows", &recording.end(0).bytes);
+    let (code, shown, errors) = outcome(&["report", "--by", "second", "--json"], &path);
+    assert_eq!(code, Some(0), "{errors}");
+    let report: Value = serde_json::from_str(&shown).unwrap();
+    let table = &report["tables"][0];
+    assert_eq!(table["rows"].as_array().unwrap().len() as u64, most);
+    assert_eq!(table["others"]["groups"], count - most);
 }
 
-/// Moves with as many reasons and nodes as rows.
-fn reasons() -> Vec<u8> {
+/// 20 KB: reasons with thousands of names, and moves from thousands of nodes.
+#[test]
+fn reasons_and_nodes_are_bounded() {
     let mut recording = Recording::begun(0);
-    let count = 1 << 16;
-    let mut content = Content::moves(count)
-        .counting(REASON)
-        .counting(OLD_NODE)
-        .with(KNOWN, Column::Runs(vec![(4 | 16, count)]))
-        .with(BLACKOUT, differences(count, 1 << 40));
-    content
-        .strings
-        .extend((0..count).map(|name| format!("r{name}").into_bytes()));
-    content.reasons = (0..count).map(|name| [name % 256, name + 2]).collect();
-    recording.events(&content).end(0);
-    recording.bytes
+    let nodes = Content::moves(5000).counting(OLD_NODE);
+    recording.events(&nodes.with(KNOWN, Column::Runs(vec![(4, 5000)])));
+    for block in 0..8 {
+        let mut content = Content::moves(256).counting(REASON);
+        let names = (0..256).map(|name| format!("r{block}.{name}").into_bytes());
+        content.strings.extend(names);
+        content.reasons = (0..256).map(|name| [name, name + 2]).collect();
+        recording.events(&content);
+    }
+    let path = file("reasons", &recording.end(0).bytes);
+    let (code, shown, errors) = outcome(&["report", "--json"], &path);
+    assert_eq!(code, Some(0), "{errors}");
+    let report: Value = serde_json::from_str(&shown).unwrap();
+    let reasons = report["recordings"][0]["totals"]["reasons"].as_array().unwrap();
+    // 256 have their name, or none; the others are known by their numbers.
+    assert_eq!(reasons.len(), 512);
+    let pairs = reasons
+        .iter()
+        .map(|reason| reason["nodes"].as_array().unwrap().len())
+        .max();
+    // The last pair is unknown.
+    assert_eq!(pairs, Some(4097));
 }
 
-/// One folio that every process of a block maps.
-fn shared() -> Vec<u8> {
-    let mut recording = Recording::begun(0);
-    let mut content = Content::moves(MOST)
+/// 300 KB: one folio that 65,536 processes map.
+#[test]
+fn shared_folios_take_linear_time() {
+    let most = 1 << 16;
+    let mut content = Content::moves(most)
         .counting(OWNER)
-        .with(KNOWN, Column::Runs(vec![(128, MOST)]))
-        .with(NTH, Column::Runs(vec![(1, 1), (2, MOST - 1)]));
-    content.tasks = (1..=MOST).map(|task| [task, task, 1]).collect();
-    recording.events(&content).end(0);
-    recording.bytes
+        .with(KNOWN, Column::Runs(vec![(128, most)]))
+        .with(NTH, Column::Runs(vec![(1, 1), (2, most - 1)]));
+    content.tasks = (1..=most).map(|task| [task, task, 1]).collect();
+    let path = file("shared", &Recording::begun(0).events(&content).end(0).bytes);
+    let (code, _, errors) = outcome(&["report"], &path);
+    assert_eq!(code, Some(0), "{errors}");
 }
 
-/// Blocks that each claim the rest of the file, with a wrong checksum.
-fn nested() -> Vec<u8> {
+/// 16 MiB: blocks that each claim the rest of the file, with a wrong checksum.
+#[test]
+fn nested_blocks_take_linear_time() {
     let size = 16 << 20;
     let mut bytes = Recording::begun(0).bytes;
     while bytes.len() < size {
@@ -135,100 +162,36 @@ fn nested() -> Vec<u8> {
             sequence: 2,
             rows: 1,
             packed: left.saturating_sub(56),
-            unpacked: 1,
+            unpacked: 100,
             crc: 1,
         };
         bytes.extend(head.bytes());
-        bytes.resize(bytes.len() + 1024 - 56, 0);
+        bytes.resize(bytes.len() + 128 - 56, 0);
     }
-    bytes
+    let (code, shown, errors) = outcome(&["info"], &file("nested", &bytes));
+    assert_eq!(code, Some(1), "{errors}");
+    assert!(shown.contains("the checksum of its content is wrong"), "{shown}");
 }
 
-/// An event each day.
-fn days(count: u64) -> Vec<u8> {
-    let mut recording = Recording::begun(0);
-    recording.events(&Content::moves(count).with(TIME, differences(count, DAY)));
-    recording.end(0);
-    recording.bytes
-}
-
-/// Intervals of the books with long lists.
-fn books() -> Vec<u8> {
-    let check = "{\"name\":\"\",\"kernel\":0,\"seen\":1,\"exact\":true},".repeat(80_000);
-    let mut recording = Recording::begun(0);
-    for _ in 0..50 {
-        let books = format!(
-            "{{\"account\":{{\"begin\":0,\"end\":1,\"kernel\":1,\"moved\":0,\"released\":0,\"unseen\":0,\
-             \"unbalanced_calls\":0,\"checks\":[{}],\"settled\":true,\"blind_to_unmapped\":false}},\"lost\":0}}",
-            check.trim_end_matches(',')
-        );
-        let content = books.as_bytes();
-        let block = packed(
-            BOOKS,
-            recording.sequence,
-            0,
-            &zstd::bulk::compress(content, 3).unwrap(),
-            content.len(),
-        );
-        recording.bytes.extend(block);
-        recording.sequence += 1;
-    }
-    recording.end(0);
-    recording.bytes
-}
-
-/// Each file is read by each command in bounded memory.
-#[test]
-fn small_files_do_not_exhaust_a_reader() {
-    for (name, bytes) in [
-        ("headers", headers()),
-        ("names", names()),
-        ("groups", groups()),
-        ("reasons", reasons()),
-        ("shared", shared()),
-        ("nested", nested()),
-        ("books", books()),
-    ] {
-        let path = file(name, &bytes);
-        for arguments in [&["info"][..], &["report", "--json"], &["export", "--format", "folded"]] {
-            let output = bounded(1024, arguments, &path);
-            let code = output.status.code();
-            assert!(
-                matches!(code, Some(0 | 1)),
-                "{name} {arguments:?}: {code:?} {}",
-                words(&output.stderr)
-            );
-        }
-    }
-}
-
+/// 1 KB: an event each day.
 #[test]
 fn a_data_set_has_no_more_files_than_it_may() {
-    let path = file("days", &days(3000));
+    let mut recording = Recording::begun(0);
+    recording.events(&Content::moves(12).with(TIME, differences(12, DAY)));
+    let path = file("days", &recording.end(0).bytes);
     let root = path.with_extension("set");
-    let _ = fs::remove_dir_all(&root);
-    let set = ["export", "--format", "csv", "--partition", "-o", root.to_str().unwrap()];
-    let output = tracer(&set, &path);
-    assert_eq!(output.status.code(), Some(2));
-    assert!(
-        words(&output.stderr).contains("--max-files"),
-        "{}",
-        words(&output.stderr)
-    );
-    let files = |root: &Path| {
-        let days = fs::read_dir(root).unwrap();
-        days.flat_map(|day| fs::read_dir(day.unwrap().path().join("host=db-1")).unwrap())
-            .count()
+    let files = |most: &str| {
+        let _ = fs::remove_dir_all(&root);
+        let set = ["export", "--format", "csv", "--partition", "--max-files", most, "-o"];
+        let (code, _, errors) = outcome(&[&set[..], &[root.to_str().unwrap()]].concat(), &path);
+        let days = fs::read_dir(&root).unwrap();
+        let files = days.flat_map(|day| fs::read_dir(day.unwrap().path().join("host=db-1")).unwrap());
+        (code, files.count(), errors.contains("--max-files"))
     };
-    assert!(files(&root) <= 1000);
-    let output = tracer(&[&set[..], &["--force", "--max-files", "3000"]].concat(), &path);
-    assert_eq!(
-        (output.status.code(), files(&root)),
-        (Some(0), 3000),
-        "{}",
-        words(&output.stderr)
-    );
-    fs::remove_dir_all(&root).unwrap();
+    let (code, count, says_why) = files("11");
+    // Complete files remain.
+    assert!((code, says_why) == (Some(2), true) && count <= 11, "{code:?} {count}");
+    assert_eq!(files("12"), (Some(0), 12, false));
 }
 
 // ---- Damage ----
@@ -256,7 +219,7 @@ fn with_content(rows: u32, content: &Content) -> Vec<u8> {
     with_block(rows, &zstd(&content), content.len())
 }
 
-/// Files of which every block is well-formed, or one that has no events is damaged.
+/// Files in which each block is well-formed on its own, or a block without events is damaged.
 fn damaged_files() -> Vec<(&'static str, Vec<u8>)> {
     let headless = {
         let mut recording = Recording::default();
@@ -360,6 +323,16 @@ fn damaged_blocks() -> Vec<(&'static str, Vec<u8>)> {
         ("rows of no event", with_content(4, &more_rows)),
         ("too many strings", with_content(4, &beyond(Some(u64::MAX), None))),
         ("too many moves", with_content(4, &beyond(None, Some(u64::MAX)))),
+        ("more reasons than numbers", {
+            let reasons = vec![[1, 0]; 257];
+            with_content(
+                4,
+                &Content {
+                    reasons,
+                    ..four.clone()
+                },
+            )
+        }),
         ("a long name of a task", {
             let strings = vec![vec![b'a'; 257]];
             with_content(
@@ -373,57 +346,94 @@ fn damaged_blocks() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// Damage has the exit code 1, and words on stdout, in JSON and on stderr.
+/// A store that keeps all blocks.
+struct Kept<'a>(&'a mut Vec<u8>);
+
+impl io::Write for Kept<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Store for Kept<'_> {}
+
+/// The joined recording, redacted if there is a key, and the number of parts that are reported to be missing.
+fn merged(bytes: &[u8], key: Option<&Key>) -> (Vec<u8>, usize) {
+    let mut missing = 0;
+    let pieces = merge::survey(bytes, 0, key.is_some(), |_| missing += 1).unwrap();
+    let mut copy = Vec::new();
+    let mut out = Blocks::new(Kept(&mut copy)).unwrap();
+    for run in merge::arrange(pieces, |_| {}) {
+        merge::write(&run, &mut [Cursor::new(bytes)], key, &mut out).unwrap();
+    }
+    drop(out);
+    (copy, missing)
+}
+
+fn is_whole(bytes: &[u8]) -> bool {
+    let mut recording = RecordingFile::new(bytes).unwrap();
+    let mut found = Contents::default();
+    while let Some(item) = recording.next_item().unwrap() {
+        found.add(&item, &mut recording);
+    }
+    found.is_whole()
+}
+
+/// Every reader reports the damage of every file.
 #[test]
 fn no_gap_is_called_whole() {
-    let path = file("whole", &whole().end(0).bytes);
-    let output = tracer(&["info", "--json"], &path);
-    assert_eq!(output.status.code(), Some(0), "{}", words(&output.stdout));
+    let key = Key::new().unwrap();
+    assert!(is_whole(&whole().end(0).bytes));
     for (name, bytes) in damaged_files().into_iter().chain(damaged_blocks()) {
-        let path = file(&name.replace(' ', "-"), &bytes);
-        let info = tracer(&["info"], &path);
-        assert_eq!(info.status.code(), Some(1), "{name}");
-        assert!(
-            words(&info.stdout).contains("MISSING"),
-            "{name}: {}",
-            words(&info.stdout)
-        );
-        let json = words(&tracer(&["info", "--json"], &path).stdout);
-        assert!(json.contains("\"whole\":false"), "{name}: {json}");
-        for command in ["cat", "report"] {
-            let shown = tracer(&[command], &path);
-            assert_eq!(shown.status.code(), Some(1), "{command} {name}");
-            let text = words(&shown.stdout);
-            assert!(
-                text.contains("LOST") || text.contains("missing from the recording"),
-                "{command} {name}: {text}"
-            );
-            assert!(
-                words(&shown.stderr).contains("at byte"),
-                "{command} {name}: {}",
-                words(&shown.stderr)
-            );
-        }
-        // A redacted recording lacks the events that cannot be decoded, and says so.
-        let out = path.with_extension("redacted");
-        let merge = ["merge", "--redact", "--force", "-o", out.to_str().unwrap()];
-        let merged = tracer(&merge, &path);
-        assert_eq!(merged.status.code(), Some(1), "{name}: {}", words(&merged.stderr));
-        assert!(words(&merged.stderr).contains("at byte"), "{name}");
-        assert_eq!(
-            tracer(&["info"], &out).status.code(),
-            Some(1),
-            "{name}: its redacted copy is called whole"
-        );
+        assert!(!is_whole(&bytes), "{name}");
+        let mut missing = 0;
+        let mut shown = JsonLines::new(io::sink());
+        let input = replay(&mut RecordingFile::new(&bytes[..]).unwrap(), &mut shown, |_| {
+            missing += 1;
+        })
+        .unwrap();
+        assert!(!input.is_whole() && missing > 0, "{name}");
+        // A redacted copy lacks the events that cannot be decoded, which is said.
+        let (copy, missing) = merged(&bytes, Some(&key));
+        assert!(missing > 0, "{name}");
+        assert!(!is_whole(&copy), "{name}: its redacted copy is called whole");
         // A copy of its blocks is no more whole than they are.
-        let merged = tracer(&["merge", "--force", "-o", out.to_str().unwrap()], &path);
-        let copied = tracer(&["info"], &out);
-        assert_eq!(
-            copied.status.code(),
-            Some(1),
-            "{name}: its copy is called whole: {}",
-            words(&merged.stderr)
-        );
+        let (copy, _) = merged(&bytes, None);
+        assert!(!is_whole(&copy), "{name}: its copy is called whole");
+    }
+}
+
+/// Damage has the exit code 1, and words on stdout, in JSON and on stderr.
+#[test]
+fn every_command_reports_damage() {
+    let path = file("whole", &whole().end(0).bytes);
+    assert_eq!(outcome(&["info"], &path).0, Some(0));
+    let damaged = [
+        damaged_files().into_iter().find(|(name, _)| *name == "a block less"),
+        damaged_blocks().into_iter().find(|(name, _)| *name == "too few rows"),
+    ]
+    .map(Option::unwrap);
+    for (name, bytes) in damaged {
+        let path = file(name, &bytes);
+        let out = path.with_extension("redacted");
+        let redact = ["merge", "--redact", "--force", "-o", out.to_str().unwrap()];
+        for (arguments, words, on_stderr) in [
+            (&["info"][..], "MISSING", ""),
+            (&["info", "--json"], "\"whole\":false", ""),
+            (&["cat"], "LOST", "at byte"),
+            (&["report"], "missing from the recording", "at byte"),
+            (&["export", "--format", "csv"], "", "at byte"),
+            (&redact, "", "at byte"),
+        ] {
+            let (code, shown, errors) = outcome(arguments, &path);
+            assert_eq!(code, Some(1), "{arguments:?} {name}");
+            assert!(shown.contains(words), "{arguments:?} {name}: {shown}");
+            assert!(errors.contains(on_stderr), "{arguments:?} {name}: {errors}");
+        }
     }
 }
 

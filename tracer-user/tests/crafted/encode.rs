@@ -7,14 +7,12 @@ pub const EVENTS: u16 = 2;
 pub const BOOKS: u16 = 3;
 pub const END: u16 = 4;
 
-/// CRC-32 (IEEE), a byte at a time.
+/// CRC-32 (IEEE), a bit at a time.
 pub fn crc(bytes: &[u8]) -> u32 {
-    let table: Vec<u32> = (0..256u32)
-        .map(|byte| (0..8).fold(byte, |crc, _| (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg())))
-        .collect();
-    !bytes.iter().fold(!0, |crc: u32, byte| {
-        table[usize::from(crc.to_le_bytes()[0] ^ byte)] ^ (crc >> 8)
-    })
+    let shift = |crc: u32, _| (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg());
+    !bytes
+        .iter()
+        .fold(!0, |crc: u32, byte| (0..8).fold(crc ^ u32::from(*byte), shift))
 }
 
 pub fn zstd(content: &[u8]) -> Vec<u8> {
