@@ -57,7 +57,7 @@ fn look_in(bytes: &[u8]) {
 
 /// Joins the bytes with themselves.
 fn join(bytes: &[u8], key: Option<&Key>) {
-    let pieces = [0, 1].map(|number| merge::survey(bytes, number, |_| {}).unwrap_or_default());
+    let pieces = [0, 1].map(|number| merge::survey(bytes, number, key.is_some(), |_| {}).unwrap_or_default());
     let runs = merge::arrange(pieces.concat(), |_| {});
     let Ok(mut out) = Blocks::new(Nowhere) else { return };
     for run in &runs {

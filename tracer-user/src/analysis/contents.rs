@@ -82,8 +82,8 @@ fn run(run: &RunContents) -> Vec<Note> {
         None => vec![Note::about("run", cells!["its header is missing"])],
     };
     notes.push(Note::more(cells![Cell::Counted(run.events.sum(), "event", "events")]));
-    let lost = run.finished().map(|finished| finished.books.lost.events());
-    if let Some(lost) = lost.filter(|lost| *lost > 0) {
+    let lost = run.lost();
+    if lost > 0 {
         let words = cells![
             Cell::Counted(lost, "event", "events"),
             " while recording: tracer report says when"

@@ -137,6 +137,8 @@ pub struct Groups {
     last: (Option<usize>, VirtAddr, u64),
     /// The values of the move that is looked up; kept to avoid an allocation.
     wanted: Vec<Value>,
+    /// Bytes of the names in `values`.
+    names: usize,
     /// The sums of all moves for whose group there was no room.
     pub others: Group,
     /// The number of further groups that may keep all their blackouts.
@@ -145,6 +147,8 @@ pub struct Groups {
 
 /// The largest number of groups, used or not: it bounds the memory that they take.
 const MOST: usize = 1 << 20;
+/// The most bytes of the names of a table's groups.
+const NAMES: usize = 1 << 26;
 /// The number of groups with several blackouts that keep all of them, for quantiles: the first ones.
 pub const DETAILED: usize = 1 << 12;
 /// Pages in a block: moves come in batches of neighbours.
@@ -208,6 +212,7 @@ impl Groups {
             hasher: DefaultHashBuilder::default(),
             last: (None, VirtAddr(0), 0),
             wanted: Vec::new(),
+            names: 0,
             others: Group::default(),
             room: DETAILED,
         }
@@ -271,9 +276,14 @@ impl Groups {
         let digest = self.hasher.hash_one(&self.wanted);
         let known = self.blocks.find(digest, |block| self.of(*block) == self.wanted);
         let (place, each) = (self.sums.len(), self.each());
-        if known.is_some() || place + each > MOST {
+        if known.is_some() {
             return known.copied();
         }
+        let names = self.wanted.iter().map(Value::bytes).sum::<usize>() + self.names;
+        if place + each > MOST || names > NAMES {
+            return None;
+        }
+        self.names = names;
         self.values.append(&mut self.wanted);
         self.sums.resize_with(place + each, Group::default);
         let (values, keys, hasher) = (&self.values, self.keys.len(), &self.hasher);

@@ -91,6 +91,8 @@ impl Question {
 pub struct Input {
     /// Whether some parts could not be read.
     pub is_damaged: bool,
+    /// Events that were lost while the runs were traced.
+    pub lost: u64,
     /// The files of runs that are present.
     pub parts: Parts,
 }
@@ -101,5 +103,11 @@ impl Input {
     #[must_use]
     pub fn is_whole(&self) -> bool {
         !self.is_damaged && !self.parts.have_gaps()
+    }
+
+    /// Adds events that were lost while a run was traced.
+    pub fn add_lost(&mut self, events: u64) {
+        // A recording may contain any number.
+        self.lost = self.lost.saturating_add(events);
     }
 }

@@ -56,19 +56,23 @@ impl Analysis for Tables {
 
     fn sections(&self, asked: &Question, _input: &Input) -> Vec<Section> {
         match asked.audience {
-            Audience::Programs => vec![self.for_programs(asked)],
+            Audience::Programs => vec![self.for_programs(asked.sort, asked.rows)],
             Audience::People => self.for_people(asked),
         }
     }
 }
 
 impl Tables {
-    fn for_programs(&self, asked: &Question) -> Section {
-        let columns = ["by", "rows"].map(|key| Column::name().key(key));
+    fn for_programs(&self, sort: Sort, most: usize) -> Section {
+        let columns = ["by", "rows", "others"].map(|key| Column::name().key(key));
         let mut section = Section::table("tables", columns.to_vec());
         for groups in &self.sums.tables {
             let by = groups.asked().iter().map(|key| key.name().into()).collect();
-            section.row(cells![Cell::List(by), table(groups, asked.sort, asked.rows, 0, false)]);
+            let (rows, others) = table(groups, sort, most, 0, false);
+            section.row(cells![Cell::List(by), rows, others.map(Others::section)]);
+        }
+        if section.rows.iter().all(|row| row.cells.last() == Some(&Cell::None)) {
+            section.columns.truncate(2);
         }
         section
     }
@@ -88,7 +92,7 @@ impl Tables {
                 }
                 _ => asked.sort,
             };
-            let section = table(groups, sort, asked.rows, groups.shown_from(), true);
+            let (section, _) = table(groups, sort, asked.rows, groups.shown_from(), true);
             if !section.rows.is_empty() {
                 sections.push(section);
             }
@@ -101,9 +105,25 @@ impl Tables {
     }
 }
 
-/// The first `most` groups with their keys from number `from` on. With `rest` the others follow as one row, and a time
-/// line is joined into at most `most` stretches.
-fn table(groups: &Groups, sort: Sort, most: usize, from: usize, rest: bool) -> Section {
+/// The groups of a table that have no row of their own.
+struct Others {
+    /// None: some found no room, and were not counted.
+    count: Option<u64>,
+    sums: Group,
+}
+
+impl Others {
+    /// Their sums, for programs.
+    fn section(self) -> Section {
+        let sums = sums_columns().into_iter().zip(sums(&self.sums));
+        let sums = sums.filter_map(|(column, cell)| Some((column.key?, cell)));
+        Section::record("others", [("groups", self.count.into())].into_iter().chain(sums))
+    }
+}
+
+/// The first `most` groups with their keys from number `from` on, and the others if there are any. With `rest` the others
+/// follow as one row, and a time line is joined into at most `most` stretches.
+fn table(groups: &Groups, sort: Sort, most: usize, from: usize, rest: bool) -> (Section, Option<Others>) {
     let keys = &groups.keys()[from..];
     let mut section = Section::table(
         "rows",
@@ -143,15 +163,17 @@ fn table(groups: &Groups, sort: Sort, most: usize, from: usize, rest: bool) -> S
             ],
         ));
     }
-    if rest && group.events > 0 {
-        // The number of groups is not known if some found no room.
-        let known = (groups.others.events == 0).then_some(count);
-        let names = [Cell::Others(known)]
+    let others = (group.events > 0).then(|| Others {
+        count: (groups.others.events == 0).then_some(count),
+        sums: group,
+    });
+    if let Some(others) = others.as_ref().filter(|_| rest) {
+        let names = [Cell::Others(others.count)]
             .into_iter()
             .chain(keys.iter().skip(1).map(|_| Cell::Continued));
-        section.row(names.chain(sums(&group)).collect());
+        section.row(names.chain(sums(&others.sums)).collect());
     }
-    section
+    (section, others)
 }
 
 fn leave_out((count, sums): &mut (u64, Group), group: &Group) {
@@ -228,7 +250,7 @@ mod tests {
 
     fn shown(sums: &Sums, sort: Sort, most: usize) -> String {
         let groups = &sums.tables[0];
-        plain(&[table(groups, sort, most, groups.shown_from(), true)])
+        plain(&[table(groups, sort, most, groups.shown_from(), true).0])
     }
 
     #[test]
@@ -292,12 +314,32 @@ mod tests {
 
     #[test]
     fn rows_as_json() {
-        let all = Key::ALL.map(|key| table(&sums_by(&[key]).tables[0], Sort::Events, 2, 0, false));
-        let all: Vec<serde_json::Value> = all
-            .iter()
-            .map(|section| serde_json::from_str(&json::object(std::slice::from_ref(section))).unwrap())
-            .map(|object: serde_json::Value| object["rows"].clone())
-            .collect();
+        let all = Key::ALL.map(|key| table(&sums_by(&[key]).tables[0], Sort::Events, 2, 0, false).0);
+        let all = all.map(|section| as_json(section)["rows"].clone());
         insta::assert_snapshot!(serde_json::to_string_pretty(&all).unwrap());
+    }
+
+    #[test]
+    fn programs_get_the_groups_without_a_row_as_sums() {
+        let tables = Tables {
+            run: RunFacts::from(&made_up::header()),
+            sums: sums_by(&[Key::Process]),
+        };
+        let table = |most| as_json(tables.for_programs(Sort::Name, most))["tables"][0].clone();
+        let (all, one) = (table(9), table(1));
+        assert_eq!(all.get("others"), None);
+        let rows = all["rows"].as_array().unwrap();
+        assert_eq!(one["rows"].as_array().unwrap()[..], rows[..1]);
+        let pages = rows[1..].iter().map(|row| row["pages"].as_u64().unwrap()).sum::<u64>();
+        assert_eq!(
+            (&one["others"]["groups"], &one["others"]["pages"]),
+            (&(rows.len() - 1).into(), &pages.into())
+        );
+    }
+
+    fn as_json(section: Section) -> serde_json::Value {
+        let mut text = Vec::new();
+        json::object(&mut text, &[section]).unwrap();
+        serde_json::from_slice(&text).unwrap()
     }
 }

@@ -31,6 +31,7 @@ use crate::{
         perfetto::Perfetto,
         table::{Table, TableKind},
     },
+    words::quantity::Counted,
 };
 
 const EXAMPLES: &str = "\
@@ -49,6 +50,9 @@ Examples:
                                                  a timeline for ui.perfetto.dev
 
 A file appears only when it is complete. docs/export.md describes the columns, with queries for those programs.";
+
+/// The default of the most files of a data set: a file of a few bytes can name any number of days.
+const MAX_FILES: usize = 1000;
 
 /// The default frames of a stack.
 const FRAMES: [Key; 3] = [Key::Process, Key::Vma, Key::Reason];
@@ -79,6 +83,10 @@ pub struct Args {
     /// Write csv or parquet as a data set in a directory: OUT/date=DATE/host=HOST/part-RECORDING-N.EXT
     #[arg(long)]
     pub partition: bool,
+
+    /// The most files of a data set
+    #[arg(long, value_name = "N", default_value_t = MAX_FILES, requires = "partition")]
+    pub max_files: usize,
 
     /// Replace existing files
     #[arg(long)]
@@ -164,7 +172,7 @@ impl Sink for Taken<'_> {
     }
 }
 
-/// Runs `tracer export`. The exit code is 1 if something is missing from a recording.
+/// Runs `tracer export`. The exit code is 1 if events were lost, or something is missing from a recording.
 ///
 /// # Errors
 /// When the options contradict each other, a recording cannot be read, or the output cannot be written.
@@ -233,6 +241,15 @@ impl Args {
             draft.publish()?;
         }
         tell(&left_out);
+        let lost = reading.input.lost;
+        if lost > 0 {
+            progress::clear();
+            let _ = writeln!(
+                io::stderr(),
+                "tracer: {} lost while recording: tracer report says when",
+                Counted(lost, "event")
+            );
+        }
         Ok(reading.end())
     }
 
@@ -251,6 +268,7 @@ impl Args {
             kind: table.kind,
             extension: format.extension(),
             force: self.force,
+            most: self.max_files,
             format: Box::new(move |writer| format.open(BufWriter::with_capacity(1 << 16, writer), table, &[])),
         }))
     }

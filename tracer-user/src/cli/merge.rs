@@ -76,7 +76,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             whole = false;
             recorded::complain(path, missing);
         };
-        pieces.extend(merge::survey(recording, number, missing).map_err(|error| recorded::unreadable(path, error))?);
+        pieces.extend(
+            merge::survey(recording, number, args.redact, missing)
+                .map_err(|error| recorded::unreadable(path, error))?,
+        );
     }
     let runs = merge::arrange(pieces, |note| {
         // A piece that is skipped loses nothing if the other file has all of it.

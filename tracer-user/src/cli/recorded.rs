@@ -46,7 +46,7 @@ Examples:
   tracer info tracer.data                        how it was made, and whether it is complete
   tracer info tracer.data --json | jq .whole     for programs
 
-The exit code is 1 if something is missing.";
+The exit code is 1 if something is missing, or events were lost while it was recorded.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = CAT_EXAMPLES)]
@@ -70,7 +70,7 @@ pub struct InfoArgs {
     pub json: bool,
 }
 
-/// Runs `tracer cat`. The exit code is 1 if something is missing from a recording.
+/// Runs `tracer cat`. The exit code is 1 if events were lost, or something is missing from a recording.
 ///
 /// # Errors
 /// When a recording cannot be read, or standard output cannot be written.
@@ -151,17 +151,18 @@ impl Reading {
     }
 
     /// Called after the last recording: reports which files of runs are absent. The exit code is 1 if something is
-    /// missing. Absent files before the first and after the last one are no error: a selection may have been intended.
+    /// missing from a recording, or was lost while it was made. Absent files before the first and after the last one are
+    /// no error: a selection may have been intended.
     pub fn end(&self) -> ExitCode {
         progress::clear();
         for missing in self.input.parts.runs().iter().filter_map(not_here) {
             let _ = writeln!(io::stderr(), "tracer: not there: {}", sentence(&missing));
         }
-        ExitCode::from(u8::from(!self.input.is_whole()))
+        ExitCode::from(u8::from(!self.input.is_whole() || self.input.lost > 0))
     }
 }
 
-/// Runs `tracer info`. The exit code is 1 if something is missing from a recording.
+/// Runs `tracer info`. The exit code is 1 if events were lost, or something is missing from a recording.
 ///
 /// # Errors
 /// When a recording cannot be read, or standard output cannot be written.
@@ -185,7 +186,7 @@ pub fn info(args: &InfoArgs) -> anyhow::Result<ExitCode> {
         };
         view::print_sections(&contents::sections(&found, &name))?;
     }
-    Ok(ExitCode::from(u8::from(!found.is_whole())))
+    Ok(ExitCode::from(u8::from(!found.is_whole() || found.lost() > 0)))
 }
 
 /// The files of each run in the order in which they were recorded. Only regular files can be read in advance.

@@ -45,7 +45,7 @@ pub struct Args {
     #[arg(long, value_name = "WHAT", value_enum, default_value = "pages")]
     pub sort: Sort,
 
-    /// The number of rows of each table [default: 20, and all with --json]
+    /// The number of rows of each table [default: 20, and 65536 with --json]
     #[arg(short = 'n', long, value_name = "N")]
     pub rows: Option<usize>,
 
@@ -69,13 +69,14 @@ impl ValueEnum for Sort {
     }
 }
 
-/// The default number of rows of a table for a person.
+/// The default number of rows of a table for a person, and for a program: a few bytes of a recording can be a million.
 const ROWS: usize = 20;
+const JSON_ROWS: usize = 1 << 16;
 
 impl Args {
     fn question(&self) -> Result<Question, Refused> {
         let (audience, rows) = if self.json {
-            (Audience::Programs, usize::MAX)
+            (Audience::Programs, JSON_ROWS)
         } else {
             (Audience::People, ROWS)
         };
@@ -90,7 +91,7 @@ impl Args {
     }
 }
 
-/// Runs `tracer report`. The exit code is 1 if something is missing from a recording.
+/// Runs `tracer report`. The exit code is 1 if events were lost, or something is missing from a recording.
 ///
 /// # Errors
 /// When a recording cannot be read, or standard output cannot be written.
@@ -101,7 +102,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     recorded::conclude(report.selection())?;
     let sections = report.sections(&reading.input);
     if args.json {
-        view::print(&json::object(&sections))?;
+        view::print_with(|out| json::object(out, &sections))?;
     } else {
         view::print_sections(&sections)?;
     }

@@ -83,7 +83,12 @@ pub fn stdout(ending: Option<&Ending>) -> io::Result<BufWriter<Output>> {
 
 /// Prints a complete answer. It is no error if the reader is gone.
 pub fn print(text: &str) -> anyhow::Result<()> {
-    ended(stdout(None).and_then(|mut out| out.write_all(text.as_bytes()).and_then(|()| out.flush())))
+    print_with(|out| out.write_all(text.as_bytes()))
+}
+
+/// Prints a complete answer that may be too long for one text. It is no error if the reader is gone.
+pub fn print_with(write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> anyhow::Result<()> {
+    ended(stdout(None).and_then(|mut out| write(&mut out).and_then(|()| out.flush())))
 }
 
 /// Prints a complete answer for people. It is no error if the reader is gone.

@@ -136,18 +136,20 @@ impl<'s> Feed<'s> {
     }
 
     /// Ends the run, if one has begun, without the facts about its end. `kept` describes the part of it that was read.
+    /// Returns the number of events that were lost while it was traced.
     ///
     /// # Errors
     /// The errors of the sink.
-    pub fn abandon(&mut self, kept: Kept) -> io::Result<()> {
+    pub fn abandon(&mut self, kept: Kept) -> io::Result<u64> {
         let Some(OpenRun { totals, lost, .. }) = self.run.take() else {
-            return Ok(());
+            return Ok(0);
         };
-        self.sink.abandon(&Unfinished {
+        let unfinished = Unfinished {
             totals,
             lost,
             kept,
             selected: false,
-        })
+        };
+        self.sink.abandon(&unfinished).map(|()| lost)
     }
 }

@@ -158,7 +158,9 @@ impl<'s> Replay<'s> {
         let Some(finished) = end.finished else { return Ok(()) };
         self.started();
         let kept = self.kept();
-        self.feed.finish(finished, kept).map(drop)
+        let summary = self.feed.finish(finished, kept)?;
+        self.input.add_lost(summary.books.lost.events());
+        Ok(())
     }
 
     fn close_file(&mut self) {
@@ -167,7 +169,9 @@ impl<'s> Replay<'s> {
 
     fn abandon(&mut self) -> io::Result<()> {
         let kept = self.kept();
-        self.feed.abandon(kept)
+        let lost = self.feed.abandon(kept)?;
+        self.input.add_lost(lost);
+        Ok(())
     }
 
     /// The part of the ending run that was read.

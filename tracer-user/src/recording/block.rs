@@ -14,8 +14,12 @@ pub const HEADER: usize = 56;
 pub const MAX_PAYLOAD: usize = 1 << 26;
 /// The longest JSON payload. Once parsed, it takes several times as much memory.
 pub const MAX_JSON: usize = 1 << 22;
+/// The first bytes of a zstd frame.
+const FRAME: [u8; 4] = 0xfd2f_b528_u32.to_le_bytes();
 /// The most rows of a block.
 pub const MAX_ROWS: u32 = 1 << 18;
+/// The fewest bytes of an event: each kind has at least two columns in which each row takes a byte.
+const LEAST_ROW: usize = 2;
 
 /// The kind of a block's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,15 +105,39 @@ impl BlockHeader {
         fits.then_some(header)
     }
 
-    /// Checks a payload.
+    /// Checks that a payload is what was written, and one frame of the declared size. It is not unpacked.
     ///
     /// # Errors
-    /// [`Damage`] if it differs from what was written.
+    /// [`Damage`] if it is not.
     pub fn check(&self, packed: &[u8]) -> Result<(), Damage> {
         if crc32fast::hash(packed) != self.payload_crc {
             return Err(Damage("the checksum of its content is wrong"));
         }
-        Ok(())
+        let length = zstd::zstd_safe::find_frame_compressed_size(packed).unwrap_or_default();
+        if !packed.starts_with(&FRAME) || length != packed.len() {
+            return Err(Damage("its content is not one zstd frame"));
+        }
+        match zstd::zstd_safe::get_frame_content_size(packed) {
+            Ok(Some(unpacked)) if unpacked != self.unpacked as u64 => Err(Damage("its content has another size")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks the number of events against the kind of the block, and against the size of its content.
+    ///
+    /// # Errors
+    /// [`Damage`] if the block cannot hold that number.
+    pub fn check_rows(&self) -> Result<(), Damage> {
+        match (self.kind, self.rows) {
+            (Some(BlockKind::Events), 0) => Err(Damage("it declares no events")),
+            (Some(BlockKind::Events), rows) if self.unpacked / LEAST_ROW < rows as usize => {
+                Err(Damage("it declares more events than its content can hold"))
+            }
+            (Some(BlockKind::Header | BlockKind::Interval | BlockKind::End), 1..) => {
+                Err(Damage("it declares events, but its kind has none"))
+            }
+            (Some(_) | None, _) => Ok(()),
+        }
     }
 }
 

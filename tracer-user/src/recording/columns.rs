@@ -235,8 +235,13 @@ impl<'a, const N: usize> Rows<'a, N> {
             last: 0,
             run: 0,
         }; N];
-        for column in &mut columns {
+        for (column, codec) in columns.iter_mut().zip(codecs) {
             column.bytes = Reader(reader.bytes()?);
+            // A row takes at least a byte, unless it continues a run.
+            let fits = *codec == Codec::Runs || left <= column.bytes.0.len() as u64;
+            if !fits {
+                return Err(Damage("it has fewer rows than it says"));
+            }
         }
         let (mut varying, mut varying_count) = ([0; N], 0);
         for at in (0..N).filter(|at| codecs[*at] != Codec::Runs) {
@@ -298,6 +303,21 @@ impl<'a, const N: usize> Rows<'a, N> {
         Ok(changes)
     }
 
+    /// Checks that nothing follows the last row.
+    ///
+    /// # Errors
+    /// [`Damage`] if something does.
+    pub fn end(&self) -> Result<(), Damage> {
+        let of_run = self.steady - self.steady_left;
+        let at_end = |(column, codec): (&ColumnReader<'_>, &Codec)| {
+            column.bytes.0.is_empty() && (*codec != Codec::Runs || column.run == of_run)
+        };
+        if self.left > 0 || !self.columns.iter().zip(self.codecs).all(at_end) {
+            return Err(Damage("it has more rows than it says"));
+        }
+        Ok(())
+    }
+
     /// The row of the last step.
     #[must_use]
     pub fn row(&self) -> &[u64; N] {
@@ -351,6 +371,7 @@ mod tests {
                 for row in &rows {
                     prop_assert_eq!(read.take(), Ok(*row));
                 }
+                prop_assert_eq!(read.end(), Ok(()));
                 prop_assert!(read.take().is_err());
             }
         }

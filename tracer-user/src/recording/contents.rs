@@ -86,6 +86,8 @@ pub struct RunContents {
     pub pages: u64,
     /// The earliest and the latest event.
     pub span: Option<(Nanos, Nanos)>,
+    /// Events that were lost in the intervals of the books.
+    lost: u64,
 }
 
 impl RunContents {
@@ -108,6 +110,13 @@ impl RunContents {
     #[must_use]
     pub fn finished(&self) -> Option<&Finished> {
         self.end.as_ref()?.finished.as_ref()
+    }
+
+    /// Events that were lost while the run was traced: in the closed intervals, if the recording does not have its end.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.finished()
+            .map_or(self.lost, |finished| finished.books.lost.events())
     }
 
     /// Events that could not be written.
@@ -143,7 +152,12 @@ impl Contents {
                 }
                 BlockKind::Events
             }
-            Item::Interval(_) => BlockKind::Interval,
+            Item::Interval(interval) => {
+                let run = self.run(|_| true);
+                // A recording may contain any number.
+                run.lost = run.lost.saturating_add(interval.lost);
+                BlockKind::Interval
+            }
             Item::End(end) => {
                 self.parts.end(end);
                 self.run(|_| true).end = Some(end.as_ref().clone());
@@ -192,6 +206,12 @@ impl Contents {
     #[must_use]
     pub fn pages(&self) -> u64 {
         self.runs.iter().fold(0, |sum, run| sum.saturating_add(run.pages))
+    }
+
+    /// Events that were lost while the runs were traced.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.runs.iter().fold(0, |sum, run| sum.saturating_add(run.lost()))
     }
 
     /// Whether nothing is missing. Files before the first and after the last one of a run may be absent.

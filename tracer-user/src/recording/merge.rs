@@ -10,7 +10,7 @@ use crate::{
     recording::{
         blocks::Blocks,
         header::{Begin, End},
-        reader::{Item, Missing, ReadError, RecordingFile},
+        reader::{Item, Missing, ReadError, RecordingFile, UNWRITTEN},
         redact::{Key, Redactor},
         rows::{Batch, Step},
         store::Store,
@@ -51,17 +51,31 @@ impl Piece {
     }
 }
 
-/// Finds the pieces of a recording, and reports each missing part to `missing`.
+/// Finds the pieces of a recording, and reports each missing part to `missing`. `decoded`: also what is missing if the
+/// events are read, not only copied.
 ///
 /// # Errors
 /// [`ReadError`].
-pub fn survey<R: Read>(input: R, recording: usize, mut missing: impl FnMut(&Missing)) -> Result<Vec<Piece>, ReadError> {
-    let mut file = RecordingFile::undecoded(input)?;
+pub fn survey<R: Read>(
+    input: R,
+    recording: usize,
+    decoded: bool,
+    mut missing: impl FnMut(&Missing),
+) -> Result<Vec<Piece>, ReadError> {
+    let mut file = if decoded {
+        RecordingFile::new(input)?
+    } else {
+        RecordingFile::undecoded(input)?
+    };
     let mut pieces: Vec<Piece> = Vec::new();
     while let Some(item) = file.next_item()? {
         if let Item::Missing(what) = &item {
             missing(what);
             continue;
+        }
+        if matches!(item, Item::Events) {
+            let mut events = file.events();
+            while events.next().is_some() {}
         }
         let goes_on = pieces.last().is_some_and(|piece| match &item {
             Item::Begin(begin) => piece.starts(begin),
@@ -180,7 +194,7 @@ pub fn write<R: Read + Seek, S: Store>(
         out,
         redactor,
         batch: Batch::default(),
-        gap: false,
+        gap: first.begin.is_none(),
         whole: true,
     };
     let mut next = first.parts().0;
@@ -249,7 +263,7 @@ impl<S: Store> Copying<'_, S> {
             (Item::Begin(_) | Item::End(_), _) => Ok(()),
             (Item::Missing(missing), _) => {
                 // The end block itself reports the events that could not be written.
-                self.gap |= missing.bytes > 0 || missing.events.is_none();
+                self.gap |= missing.what != UNWRITTEN;
                 Ok(())
             }
             (Item::Events | Item::Interval(_) | Item::Unknown, None) => {
@@ -266,6 +280,10 @@ impl<S: Store> Copying<'_, S> {
                         Step::Event(event) => self.batch.push(&redactor.event(event)),
                         Step::Turn => self.batch.turn(),
                     }
+                }
+                // The next item reports a block without a readable event.
+                if self.batch.rows() == 0 {
+                    return Ok(());
                 }
                 self.pass_over();
                 self.out.events(&mut self.batch)

@@ -1,7 +1,10 @@
 //! Reads recordings again, block by block, whatever damage a file has.
 //! Input: a recording, from a file or a pipe.
 
-use std::io::{self, BufRead as _, BufReader, Read};
+use std::{
+    collections::VecDeque,
+    io::{self, BufRead as _, BufReader, Read},
+};
 
 use crate::{
     recording::{
@@ -15,6 +18,16 @@ use crate::{
 
 /// Bytes of one read.
 const CHUNK: usize = 1 << 18;
+/// All JSON of a file may be as long as this, and [`JSON_EACH`] bytes longer for each byte of the file before its end:
+/// what callers keep of it is bounded by the file's length, however well it is packed.
+const JSON_FIRST: u64 = 2 * MAX_JSON as u64;
+const JSON_EACH: u64 = 8;
+/// Bytes of damaged blocks that may be read again in search of other blocks inside them, and for each byte before them
+/// this many more: nested blocks cannot make the time grow with the square of the length.
+const AGAIN_FIRST: u64 = 4 * MAX_PAYLOAD as u64;
+const AGAIN_EACH: u64 = 4;
+/// The kind of damage when the end reports events that could not be written.
+pub const UNWRITTEN: &str = "they could not be written";
 
 /// The next item of a recording.
 #[derive(Debug)]
@@ -64,9 +77,6 @@ pub enum ReadError {
 }
 
 fn json<T: serde::de::DeserializeOwned>(content: &[u8]) -> Result<T, Damage> {
-    if content.len() > MAX_JSON {
-        return Err(Damage("its content is too long"));
-    }
     serde_json::from_slice(content).map_err(|_| Damage("its content makes no sense"))
 }
 
@@ -92,6 +102,21 @@ enum State {
     Ended,
 }
 
+/// Facts about a file, which its other blocks are checked against.
+#[derive(Clone, Copy, Debug, Default)]
+struct FileSoFar {
+    /// The checksum of its header. All its headers are the same.
+    header: Option<u32>,
+    /// Events that were found.
+    events: u64,
+    /// Events that are known to be missing.
+    missing: u64,
+    /// Whether an unknown number of events is missing.
+    unknown: bool,
+    /// Whether something is missing.
+    damaged: bool,
+}
+
 /// A recording that is being read.
 pub struct RecordingFile<R> {
     input: BufReader<R>,
@@ -108,12 +133,18 @@ pub struct RecordingFile<R> {
     /// The next block's number.
     sequence: u32,
     state: State,
-    /// The end of the file, held back until the events that could not be written were reported.
-    end: Option<Box<End>>,
+    /// Items that the end block held, of which the end is the last.
+    held: VecDeque<Item>,
     /// Events of the last item that were not read.
     unread: u32,
     /// The damage that was found while reading them. The next item reports it.
     broken: Option<Damage>,
+    /// Facts about the file so far. Files may follow each other.
+    file: FileSoFar,
+    /// Bytes of JSON so far.
+    json: u64,
+    /// Bytes of damaged blocks that are read again.
+    again: u64,
     /// The last block that was found, valid or not.
     pub place: Option<BlockPlace>,
 }
@@ -135,9 +166,12 @@ impl<R: Read> RecordingFile<R> {
             undecoded: false,
             sequence: 0,
             state: State::Foreign,
-            end: None,
+            held: VecDeque::new(),
             unread: 0,
             broken: None,
+            file: FileSoFar::default(),
+            json: 0,
+            again: 0,
             place: None,
         })
     }
@@ -192,10 +226,13 @@ impl<R: Read> RecordingFile<R> {
         let unread = std::mem::take(&mut self.unread);
         if let Some(Damage(what)) = self.broken.take() {
             let bytes = self.place.map_or(0, |place| (HEADER + place.header.packed) as u64);
-            return Ok(Some(self.missing(self.at - bytes, bytes, Some(unread.into()), what)));
+            self.file.events = self.file.events.saturating_sub(unread.into());
+            // All declared events were read: how many more there are is not known.
+            let events = (unread > 0).then_some(unread.into());
+            return Ok(Some(self.missing(self.at - bytes, bytes, events, what)));
         }
-        if let Some(end) = self.end.take() {
-            return Ok(Some(Item::End(end)));
+        if let Some(item) = self.held.pop_front() {
+            return Ok(Some(item));
         }
         let skipped = self.find_block()?;
         if skipped > 0 && self.place.is_none() && self.header().is_none() {
@@ -222,72 +259,135 @@ impl<R: Read> RecordingFile<R> {
         if begins {
             // Recordings may follow each other in one file.
             self.sequence = 0;
+            self.file = FileSoFar::default();
         }
         let damaged = self.state == State::Damaged;
         self.state = State::Whole;
         self.place = Some(BlockPlace { at: self.at, header });
-        let rows = (header.kind == Some(BlockKind::Events)).then(|| u64::from(header.rows));
+        let rows = match (header.kind, header.rows) {
+            (Some(BlockKind::Events), 0) => None,
+            (Some(BlockKind::Events), rows) => Some(rows.into()),
+            _ => Some(0),
+        };
         let expected = std::mem::replace(&mut self.sequence, header.sequence.wrapping_add(1));
         if header.sequence != expected && !damaged {
             self.sequence = header.sequence;
             return Ok(Some(self.missing(self.at, 0, None, "blocks are missing before it")));
         }
+        let headless = self.file.header.is_none() && header.kind.is_some_and(|kind| kind != BlockKind::Header);
+        if headless && !self.file.damaged {
+            self.sequence = header.sequence;
+            return Ok(Some(self.missing(self.at, 0, None, "its header is missing")));
+        }
         let whole = HEADER + header.packed;
         if self.fill(whole)? < whole {
             let at = self.at;
             let left = self.skip(self.next_header(self.buffer.len() - self.start));
-            return Ok(Some(self.missing(
-                at,
-                left,
-                rows.or(Some(0)),
-                "the file was cut off in this block",
-            )));
+            return Ok(Some(self.missing(at, left, rows, "the file was cut off in this block")));
         }
         let at = self.at;
-        let item = self.read_block(&header);
-        let read = if item.is_err() { self.next_header(whole) } else { whole };
+        let item = self.read_block(&header, damaged);
+        let read = if item.is_err() {
+            self.next_in_damage(whole)
+        } else {
+            whole
+        };
         self.skip(read);
         match item {
             Ok(item) => Ok(Some(item)),
-            Err(Damage(what)) => Ok(Some(self.missing(at, read as u64, rows.or(Some(0)), what))),
+            Err(Damage(what)) => Ok(Some(self.missing(at, read as u64, rows, what))),
         }
     }
 
-    fn read_block(&mut self, header: &BlockHeader) -> Result<Item, Damage> {
+    /// Reads a block that is there. `damaged`: something is missing directly before it.
+    fn read_block(&mut self, header: &BlockHeader, damaged: bool) -> Result<Item, Damage> {
+        header.check_rows()?;
         let block = &self.buffer[self.start..self.start + HEADER + header.packed];
         let packed = &block[HEADER..];
         let kind = match header.kind {
-            Some(BlockKind::Events) if self.undecoded => return header.check(packed).map(|()| Item::Events),
+            Some(BlockKind::Events) if self.undecoded => {
+                header.check(packed)?;
+                self.file.events += u64::from(header.rows);
+                return Ok(Item::Events);
+            }
             None => return header.check(packed).map(|()| Item::Unknown),
             Some(kind) => kind,
         };
+        if kind != BlockKind::Events {
+            self.json += header.unpacked as u64;
+            let allowed = JSON_FIRST + JSON_EACH * (self.at + block.len() as u64);
+            if header.unpacked > MAX_JSON {
+                return Err(Damage("its content is too long"));
+            }
+            if self.json > allowed {
+                return Err(Damage(
+                    "it and the blocks before it have more content than the file may have",
+                ));
+            }
+        }
         self.unpacker.unpack(header, packed, &mut self.content)?;
         Ok(match kind {
-            BlockKind::Header => Item::Begin(json(&self.content)?),
+            BlockKind::Header => {
+                let begin = json(&self.content)?;
+                let sum = crc32fast::hash(&self.content);
+                let known = self.file.header.replace(sum);
+                // After damage, another file may have begun whose first blocks are missing.
+                if !damaged && known.is_some_and(|known| known != sum) {
+                    self.file.header = known;
+                    return Err(Damage("it differs from the header before it"));
+                }
+                Item::Begin(begin)
+            }
             BlockKind::Events => {
                 self.unread = header.rows;
+                self.file.events += u64::from(header.rows);
                 Item::Events
             }
             BlockKind::Interval => Item::Interval(json(&self.content)?),
-            BlockKind::End => {
-                let end: Box<End> = json(&self.content)?;
-                self.state = State::Ended;
-                if end.unwritten == 0 {
-                    return Ok(Item::End(end));
-                }
-                let missing = Missing {
-                    at: self.at,
-                    bytes: 0,
-                    events: Some(end.unwritten),
-                    what: "they could not be written",
-                };
-                self.end = Some(end);
-                Item::Missing(missing)
-            }
+            BlockKind::End => self.end(json(&self.content)?),
         })
     }
 
+    /// The first item of an end block: what is missing according to it, or else the end.
+    fn end(&mut self, end: Box<End>) -> Item {
+        self.state = State::Ended;
+        // Blocks after it belong to no file before a header begins one.
+        let file = std::mem::take(&mut self.file);
+        let known = file.events.saturating_add(file.missing);
+        let differs = if file.events > end.events {
+            Some((None, "its end counts fewer events than there are"))
+        } else if known < end.events && !file.unknown {
+            Some((Some(end.events - known), "its end counts more events than there are"))
+        } else {
+            // If an unknown number is missing, the end explains the difference.
+            None
+        };
+        let unwritten = (end.unwritten > 0).then_some((Some(end.unwritten), UNWRITTEN));
+        let at = self.at;
+        let missing = [differs, unwritten].into_iter().flatten().map(|(events, what)| {
+            Item::Missing(Missing {
+                at,
+                bytes: 0,
+                events,
+                what,
+            })
+        });
+        self.held.extend(missing);
+        match self.held.pop_front() {
+            Some(first) => {
+                self.held.push_back(Item::End(end));
+                first
+            }
+            None => Item::End(end),
+        }
+    }
+
     fn missing(&mut self, at: u64, bytes: u64, events: Option<u64>, what: &'static str) -> Item {
+        self.file.damaged = true;
+        match events {
+            Some(events) => self.file.missing = self.file.missing.saturating_add(events),
+            None => self.file.unknown = true,
+        }
         // Other data after an end is not part of the file.
         if self.state != State::Ended {
             self.state = State::Damaged;
@@ -349,6 +449,18 @@ impl<R: Read> RecordingFile<R> {
         let bytes = &self.buffer[self.start..];
         let begins = |at: &usize| bytes[*at..].first_chunk().and_then(BlockHeader::parse).is_some();
         (HEADER..most).find(begins).unwrap_or(most)
+    }
+
+    /// The distance from a damaged block's begin to the place where reading goes on: the next header in its `whole`
+    /// bytes, unless too many bytes have been read again for that.
+    fn next_in_damage(&mut self, whole: usize) -> usize {
+        let next = self.next_header(whole);
+        let again = self.again + (whole - next) as u64;
+        if again > AGAIN_FIRST + AGAIN_EACH * self.at {
+            return whole;
+        }
+        self.again = again;
+        next
     }
 
     fn header(&self) -> Option<BlockHeader> {

@@ -191,7 +191,7 @@ impl<'a> Events<'a> {
         let mut reader = Reader(content);
         let reader = &mut reader;
         let most = u64::from(MAX_ROWS);
-        Ok(Self {
+        let events = Self {
             tables: Tables::read(reader)?,
             kinds: Rows::new(&KIND, reader, 2 * most)?,
             moves: Rows::new(&MOVE, reader, most)?,
@@ -202,7 +202,21 @@ impl<'a> Events<'a> {
             compactions: Rows::new(&COMPACTION, reader, most)?,
             moved: None,
             other: None,
-        })
+        };
+        if !reader.0.is_empty() {
+            return Err(Damage("bytes follow its last table"));
+        }
+        Ok(events)
+    }
+
+    /// Checks that no table has rows of which there is no event.
+    fn end(&self) -> Result<(), Damage> {
+        self.kinds.end()?;
+        self.moves.end()?;
+        self.unmapped.end()?;
+        self.failures.end()?;
+        self.places.end()?;
+        self.compactions.end()
     }
 
     /// The next step; None at the end.
@@ -212,7 +226,7 @@ impl<'a> Events<'a> {
     #[inline]
     pub fn step(&mut self) -> Result<Option<Step<'_>>, Damage> {
         if self.kinds.left() == 0 {
-            return Ok(None);
+            return self.end().map(|()| None);
         }
         self.kinds.step()?;
         let tables = &self.tables;

@@ -28,6 +28,10 @@ const REASON: [super::columns::Codec; 2] = [Plain, Plain];
 const MAX_NAMES: u64 = 1 << 20;
 /// The most bytes of a string. The longest is a file's path, `PATH_MAX` with up to four bytes for each.
 const MAX_STRING: usize = 1 << 16;
+/// The most bytes of the name of a task or of a reason, which the kernel keeps to 16 (`TASK_COMM_LEN`) and to a word.
+const MAX_WORD: usize = 1 << 8;
+/// The most reasons: their numbers are bytes.
+const MAX_REASONS: u64 = 1 << 8;
 
 /// The role of a task in an event. The last task of each role is remembered.
 #[derive(Clone, Copy, Debug)]
@@ -75,7 +79,7 @@ impl Filling {
     /// The number of a string.
     pub fn string(&mut self, string: Option<&str>) -> u64 {
         let Some(string) = string else { return 0 };
-        let string = &string[..string.floor_char_boundary(MAX_STRING)];
+        let string = cut(string, MAX_STRING);
         if let Some(number) = self.string_numbers.get(string) {
             return *number;
         }
@@ -93,7 +97,7 @@ impl Filling {
         {
             return *number;
         }
-        let comm = self.string(task.comm.as_deref());
+        let comm = self.string(task.comm.as_deref().map(|comm| cut(comm, MAX_WORD)));
         let next = self.task_numbers.len() as u64 + 1;
         let number = *self.task_numbers.entry((task.tgid, task.tid, comm)).or_insert(next);
         if number == next {
@@ -138,7 +142,7 @@ impl Filling {
     pub fn reason(&mut self, reason: &Reason) -> u64 {
         let at = usize::from(reason.number);
         if self.reason_numbers[at] == 0 {
-            let name = self.string(reason.name.as_deref());
+            let name = self.string(reason.name.as_deref().map(|name| cut(name, MAX_WORD)));
             self.reasons.push([reason.number.into(), name]);
             self.reason_numbers[at] = self.reason_numbers.iter().filter(|number| **number != 0).count() as u64 + 1;
         }
@@ -190,6 +194,12 @@ pub struct Tables {
 
 const UNKNOWN: Damage = Damage("it names something that it does not have");
 const TOO_LARGE: Damage = Damage("a number in it is too large");
+const TOO_LONG: Damage = Damage("a name in it is too long");
+
+/// The begin of a name, at most that many bytes.
+fn cut(name: &str, most: usize) -> &str {
+    &name[..name.floor_char_boundary(most)]
+}
 
 impl Tables {
     /// Reads the output of [`Filling::finish`] from `reader`.
@@ -204,13 +214,14 @@ impl Tables {
             reasons: Vec::new(),
         };
         let strings = reader.number()?;
-        if strings > MAX_NAMES {
+        // Each has a length, which takes at least a byte.
+        if strings > MAX_NAMES.min(reader.0.len() as u64) {
             return Err(TOO_LARGE);
         }
         for _ in 0..strings {
             let bytes = reader.bytes()?;
             if bytes.len() > MAX_STRING {
-                return Err(Damage("a name in it is too long"));
+                return Err(TOO_LONG);
             }
             let text = str::from_utf8(bytes).map_err(|_| Damage("a name in it is no text"))?;
             tables.strings.push(Arc::from(text));
@@ -221,9 +232,10 @@ impl Tables {
             tables.tasks.push(Task {
                 tgid: Tgid(narrow(tgid)?),
                 tid: Tid(narrow(tid)?),
-                comm: tables.string(comm)?,
+                comm: tables.word(comm)?,
             });
         }
+        rows.end()?;
         let mut rows = Rows::new(&VMA, reader, MAX_NAMES)?;
         while rows.left() > 0 {
             let [start, length, perms, offset, major, minor, inode, name] = rows.take()?;
@@ -237,15 +249,26 @@ impl Tables {
                 name: tables.string(name)?.ok_or(UNKNOWN)?,
             }));
         }
-        let mut rows = Rows::new(&REASON, reader, MAX_NAMES)?;
+        rows.end()?;
+        let mut rows = Rows::new(&REASON, reader, MAX_REASONS)?;
         while rows.left() > 0 {
             let [number, name] = rows.take()?;
             tables.reasons.push(Reason {
                 number: narrow(number)?,
-                name: tables.string(name)?,
+                name: tables.word(name)?,
             });
         }
+        rows.end()?;
         Ok(tables)
+    }
+
+    /// The name of a task or of a reason; None: the number is 0.
+    fn word(&self, number: u64) -> Result<Option<Arc<str>>, Damage> {
+        let word = self.string(number)?;
+        if word.as_ref().is_some_and(|word| word.len() > MAX_WORD) {
+            return Err(TOO_LONG);
+        }
+        Ok(word)
     }
 
     /// The string with that number; None: the number is 0.

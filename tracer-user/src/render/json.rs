@@ -3,9 +3,13 @@
 
 mod contents;
 
-use std::io::{self, Write};
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+};
 
 use serde::{Serialize, Serializer, ser::SerializeMap};
+use serde_json::Value;
 
 use crate::{
     escape,
@@ -16,11 +20,84 @@ use crate::{
 pub use contents::contents;
 
 /// Writes everything that sections have for programs as one object on one line, its keys in alphabetical order.
-#[must_use]
-pub fn object(sections: &[Section]) -> String {
-    // All keys of sections are strings, so this does not fail.
-    let sorted = serde_json::to_value(Sections(sections)).unwrap_or_default();
-    escape::json_text(&sorted)
+///
+/// # Errors
+/// The errors of `out`.
+pub fn object(out: &mut dyn Write, sections: &[Section]) -> io::Result<()> {
+    let mut entries = BTreeMap::new();
+    for section in sections.iter().filter(|section| is_for_programs(section)) {
+        match (section.name, section.rows.first()) {
+            ("", Some(row)) => sorted(&mut entries, section, row),
+            ("", None) => {}
+            (name, _) => {
+                entries.insert(name.to_owned(), Sorted::Section(section));
+            }
+        }
+    }
+    escape::json(&mut *out, &entries)?;
+    out.write_all(b"\n")
+}
+
+/// A value whose objects have their keys in alphabetical order. A table may have a million rows: only the row that is
+/// being written is sorted.
+enum Sorted<'a> {
+    Section(&'a Section),
+    Row(&'a Section, &'a Row),
+    Cell(&'a Cell),
+    Part(Value),
+}
+
+/// Adds the values of a row by their keys.
+fn sorted<'a>(entries: &mut BTreeMap<String, Sorted<'a>>, section: &'a Section, row: &'a Row) {
+    for (column, cell) in section.columns.iter().zip(&row.cells) {
+        match (column.key, cell) {
+            (None, _) => {}
+            (Some(_), Cell::Process(..) | Cell::Nodes(..) | Cell::Address(..)) => {
+                // All keys are strings, so this does not fail.
+                if let Ok(Value::Object(parts)) = serde_json::to_value(Parts(column.prefix, cell)) {
+                    entries.extend(parts.into_iter().map(|(key, value)| (key, Sorted::Part(value))));
+                }
+            }
+            (Some(key), cell) => {
+                entries.insert(key.to_owned(), Sorted::Cell(cell));
+            }
+        }
+    }
+}
+
+impl Serialize for Sorted<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Section(section) if section.is_record => {
+                let row = section.rows.first().map(|row| Self::Row(section, row));
+                row.serialize(serializer)
+            }
+            Self::Section(section) => serializer.collect_seq(section.rows.iter().map(|row| Self::Row(section, row))),
+            Self::Row(section, row) => {
+                let mut entries = BTreeMap::new();
+                sorted(&mut entries, section, row);
+                serializer.collect_map(entries)
+            }
+            Self::Cell(Cell::Section(section)) => Self::Section(section).serialize(serializer),
+            Self::Cell(Cell::List(cells)) => serializer.collect_seq(cells.iter().map(Self::Cell)),
+            // All other values are short.
+            Self::Cell(cell) => serde_json::to_value(CellValue(cell))
+                .unwrap_or_default()
+                .serialize(serializer),
+            Self::Part(value) => value.serialize(serializer),
+        }
+    }
+}
+
+/// The values of a cell that has several keys, with a prefix of each key.
+struct Parts<'a>(&'a str, &'a Cell);
+
+impl Serialize for Parts<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        parts(&mut map, self.0, self.1)?;
+        map.end()
+    }
 }
 
 /// Writes a line for each row: an object whose `kind` is the section's name.

@@ -68,6 +68,11 @@ impl<T: Default> Folios<T> {
         Some(Seen { pages, begins, kept })
     }
 
+    /// Forgets the folio that began before all others, and returns what was kept for it.
+    pub fn forget(&mut self) -> Option<T> {
+        self.recent.pop_front().map(|folio| folio.kept)
+    }
+
     /// The last folio, if this is another part of its first event.
     fn continued(&mut self, moved: &Move) -> Option<usize> {
         let last = self.recent.back_mut()?;

@@ -118,6 +118,12 @@ pub struct Totals {
     stuck: Stuck<(Reason, Cause)>,
 }
 
+/// The most names of reasons and the most pairs of nodes that have sums of their own. The kernel has a dozen reasons and
+/// up to 64 nodes; a recording may contain any. Further reasons are known by their number only, and further pairs as
+/// unknown.
+const MOST_REASONS: usize = 1 << 8;
+const MOST_PAIRS: usize = 1 << 12;
+
 /// A recording may contain page counts of any size.
 fn add(sum: &mut u64, pages: u64) {
     *sum = sum.saturating_add(pages);
@@ -169,7 +175,10 @@ impl Totals {
             Event::Move(moved) => self.add_move(moved),
             Event::Unmapped(moved) => self.add_unmapped(moved),
             Event::Failure(failure) => {
-                let key = (failure.reason.clone(), failure.cause);
+                let mut key = (failure.reason.clone(), failure.cause);
+                if self.failures.len() >= MOST_REASONS && !self.failures.contains_key(&key) {
+                    key.0 = nameless(&key.0);
+                }
                 let known = self.stuck.failed(&key, failure);
                 self.failures.entry(key).or_default().add(failure.order.pages(), known);
             }
@@ -187,7 +196,8 @@ impl Totals {
         if moved.ambiguous {
             add(&mut self.ambiguous, moved.pages);
         }
-        of_key(&mut self.by_reason, &moved.reason, |sums| {
+        let without_name = |reason: &Option<Reason>| reason.as_ref().map(nameless);
+        of_key(&mut self.by_reason, &moved.reason, without_name, |sums| {
             sums.add((moved.old_node, moved.new_node), pages);
             add(&mut sums.mappings, moved.pages);
             if let Some(blackout) = moved.blackout {
@@ -201,17 +211,35 @@ impl Totals {
         self.stuck.came(moved.new_pfn, pages);
         add(&mut self.pages, pages);
         add(&mut self.unmapped, pages);
-        of_key(&mut self.by_reason, &Some(moved.reason.clone()), |sums| {
+        let without_name = |reason: &Option<Reason>| reason.as_ref().map(nameless);
+        of_key(&mut self.by_reason, &Some(moved.reason.clone()), without_name, |sums| {
             sums.add((moved.old_node, moved.new_node), pages);
         });
     }
 }
 
-/// Changes the sums of a key, which is looked up once and is copied only on its first use.
-fn of_key<K: Ord + Clone>(sums: &mut BTreeMap<K, ReasonTotals>, key: &K, change: impl FnOnce(&mut ReasonTotals)) {
-    match sums.get_mut(key) {
-        Some(known) => change(known),
-        None => change(sums.entry(key.clone()).or_default()),
+/// Changes the sums of a key, which is looked up once and is copied only on its first use. There are no sums for more
+/// than [`MOST_REASONS`] keys: those of `nameless` take their place.
+fn of_key<K: Ord + Clone>(
+    sums: &mut BTreeMap<K, ReasonTotals>,
+    key: &K,
+    nameless: impl FnOnce(&K) -> K,
+    change: impl FnOnce(&mut ReasonTotals),
+) {
+    if let Some(known) = sums.get_mut(key) {
+        change(known);
+    } else {
+        let has_room = sums.len() < MOST_REASONS;
+        let key = if has_room { key.clone() } else { nameless(key) };
+        change(sums.entry(key).or_default());
+    }
+}
+
+/// The reason, known by its number only.
+fn nameless(reason: &Reason) -> Reason {
+    Reason {
+        name: None,
+        ..reason.clone()
     }
 }
 
@@ -220,6 +248,8 @@ impl ReasonTotals {
     fn add(&mut self, nodes: NodePair, pages: u64) {
         if pages > 0 {
             add(&mut self.pages, pages);
+            let has_room = self.by_nodes.len() < MOST_PAIRS || self.by_nodes.contains_key(&nodes);
+            let nodes = if has_room { nodes } else { (None, None) };
             add(self.by_nodes.entry(nodes).or_default(), pages);
         }
     }

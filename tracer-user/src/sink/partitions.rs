@@ -36,6 +36,8 @@ pub struct Layout {
     pub extension: &'static str,
     /// Whether existing files are replaced.
     pub force: bool,
+    /// The most files.
+    pub most: usize,
     /// The format of each file. It has no column of the host, which the directory names.
     pub format: MakeFormat,
 }
@@ -46,6 +48,8 @@ pub struct Partitions {
     header: Header,
     run: RunColumns,
     parts: Vec<Partition>,
+    /// The number of files so far.
+    files: usize,
     /// The error for the first existing file, and the number of existing files.
     kept: Option<(io::Error, usize)>,
 }
@@ -76,6 +80,7 @@ impl Partitions {
             header: Header::unknown(),
             run: RunColumns::default(),
             parts: Vec::new(),
+            files: 0,
             kept: None,
         }
     }
@@ -85,9 +90,15 @@ impl Partitions {
             root,
             extension,
             force,
+            most,
             format,
             ..
         } = &self.layout;
+        if self.files == *most {
+            let message = format!("the data set has more than {most} files: --max-files allows more");
+            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, message));
+        }
+        self.files += 1;
         let mut dir = Directory::make_all(root).map_err(|error| about(root, "create", &error))?;
         for (name, value) in [
             ("date", day.and_then(date)),
@@ -219,6 +230,7 @@ mod tests {
             kind,
             extension: "csv",
             force,
+            most: 2,
             format: Box::new(move |writer| Ok(Box::new(Csv::new(writer, Table { kind, host: false })?))),
         })
     }
@@ -298,6 +310,25 @@ mod tests {
         set.abandon(&Unfinished::default()).unwrap();
         let place = format!("date={UNKNOWN}/host={UNKNOWN}/part-unknown-12a05f200.csv");
         assert_eq!(files(&root), [root.join(place)]);
+        fs::remove_dir_all(&root).unwrap();
+    }
+
+    #[test]
+    fn a_data_set_has_a_limit() {
+        let root = std::env::temp_dir().join(format!("tracer-partitions-many-{}", std::process::id()));
+        let mut set = data_set(&root, false);
+        set.begin(&made_up::header()).unwrap();
+        let days = (0..3).map(|day| {
+            set.event(&Event::Move(Move {
+                at: Nanos(day * 86_400_000_000_000),
+                ..made_up::moved()
+            }))
+        });
+        let outcomes: Vec<_> = days.collect();
+        assert!(outcomes[0].is_ok() && outcomes[1].is_ok());
+        let error = outcomes[2].as_ref().unwrap_err().to_string();
+        assert!(error.contains("--max-files"), "{error}");
+        drop(set);
         fs::remove_dir_all(&root).unwrap();
     }
 

@@ -181,6 +181,22 @@ impl Value {
         Self::Process(task.tgid, task.comm.clone())
     }
 
+    /// The bytes of its name.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Process(_, name) => name.as_ref().map_or(0, |name| name.len()),
+            Self::Text(text) => text.len(),
+            Self::Reason(reason) => reason.name.as_ref().map_or(0, |name| name.len()),
+            Self::Nothing
+            | Self::Nobody
+            | Self::Nodes(..)
+            | Self::Order(_)
+            | Self::Verdict(_)
+            | Self::Address(..)
+            | Self::Seconds(..) => 0,
+        }
+    }
+
     /// The name of a mapping.
     fn vma(vma: &Arc<Vma>) -> Self {
         Self::Text(if vma.name.is_empty() {

@@ -78,7 +78,7 @@ fn part_lacking(part: u32, blocks: u64, last: bool, unwritten: u64) -> Vec<u8> {
 fn joined(files: &[&[u8]], key: Option<&Key>) -> (Vec<u8>, Vec<Note>, usize) {
     let (mut pieces, mut missing, mut notes) = (Vec::new(), 0, Vec::new());
     for (number, file) in files.iter().enumerate() {
-        pieces.extend(survey(*file, number, |_| missing += 1).unwrap());
+        pieces.extend(survey(*file, number, false, |_| missing += 1).unwrap());
     }
     let runs = arrange(pieces, |note| notes.push(note));
     let mut inputs: Vec<_> = files.iter().map(Cursor::new).collect();
@@ -213,7 +213,7 @@ fn unknown_kinds_are_copied_and_not_redacted() {
     let (merged, ..) = joined(&[&later], None);
     assert!(merged == later);
     let key = Key::new().unwrap();
-    let pieces = survey(&later[..], 0, |_| {}).unwrap();
+    let pieces = survey(&later[..], 0, false, |_| {}).unwrap();
     let mut file = Vec::new();
     let mut out = Blocks::new(&mut file).unwrap();
     let run = &arrange(pieces, |_| {})[0];
