@@ -7,7 +7,6 @@ pub mod config;
 pub mod counter;
 pub mod event;
 pub mod filter;
-pub mod kfunc;
 pub mod names;
 pub mod nesting;
 pub mod task;

@@ -3,11 +3,10 @@
 //!
 //! Until the preempted task goes on, the kernel skips the program for other tasks on the CPU (`__bpf_prog_enter_recur`,
 //! kernel/bpf/trampoline.c; `__bpf_trace_run`, kernel/trace/bpf_trace.c, where tracepoints are preemptible: 7.x). The
-//! other copy still runs. Where the kernel has `bpf_preempt_disable`, a program is not preempted between its first
-//! instructions and its last ones, which makes skipped runs rare; the copies remain for the rest.
+//! other copy still runs.
 
 use aya_ebpf::{EbpfContext, btf_maps::LruHashMap, macros::btf_map};
-use tracer_common::{counter::Counter, kfunc};
+use tracer_common::counter::Counter;
 
 use crate::{
     counters,
@@ -62,24 +61,6 @@ pub fn comes(ctx: &impl EbpfContext, program: u32, again: bool) -> bool {
     true
 }
 
-/// Keeps other tasks from this CPU until [`release`], where the kernel can.
-#[inline(always)]
-pub fn hold() {
-    // SAFETY: user space replaces this number before the object is loaded, and the kernel would refuse it.
-    let preempt_disable: unsafe extern "C" fn() = unsafe { core::mem::transmute(kfunc::PREEMPT_DISABLE as usize) };
-    // SAFETY: it takes nothing; the verifier checks that `release` follows on every path.
-    unsafe { preempt_disable() }
-}
-
-/// Lets other tasks run on this CPU again.
-#[inline(always)]
-pub fn release() {
-    // SAFETY: as in `hold`.
-    let preempt_enable: unsafe extern "C" fn() = unsafe { core::mem::transmute(kfunc::PREEMPT_ENABLE as usize) };
-    // SAFETY: as in `hold`, which precedes it.
-    unsafe { preempt_enable() }
-}
-
 /// A number for a program, by its name (FNV-1a).
 pub const fn number(name: &str) -> u32 {
     let (bytes, mut hash, mut i) = (name.as_bytes(), 0x811c_9dc5_u32, 0);
@@ -108,26 +89,19 @@ macro_rules! twice {
                 there_is(ctx)
             }
 
-            #[inline(always)]
-            fn run(ctx: &$context, again: bool) {
-                if there_is(ctx) {
-                    $crate::turn::hold();
-                    if $crate::turn::comes(ctx, NUMBER, again) {
-                        super::$name(ctx);
-                    }
-                    $crate::turn::release();
-                }
-            }
-
             #[$attach]
             pub fn $name(ctx: $context) -> i32 {
-                run(&ctx, false);
+                if there_is(&ctx) && $crate::turn::comes(&ctx, NUMBER, false) {
+                    super::$name(&ctx);
+                }
                 0
             }
 
             #[$attach]
             pub fn $again(ctx: $context) -> i32 {
-                run(&ctx, true);
+                if there_is(&ctx) && $crate::turn::comes(&ctx, NUMBER, true) {
+                    super::$name(&ctx);
+                }
                 0
             }
         }

@@ -176,11 +176,6 @@ impl Btf {
         file(&types, &strings)
     }
 
-    /// The id of a function.
-    pub fn function(&self, name: &str) -> Option<u32> {
-        self.id(name, TypeKind::Func)
-    }
-
     /// Byte offset of a structure's member, named by a path through structures: `dentry.d_name.name`. A member of an
     /// anonymous structure or union belongs to the structure around it. None if there is no such member, or it is a bit
     /// field.

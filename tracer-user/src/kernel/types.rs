@@ -147,12 +147,6 @@ impl KernelTypes {
         }
     }
 
-    /// The number of a function's type. None: the kernel has no such function.
-    #[must_use]
-    pub fn function(&self, name: &str) -> Option<u32> {
-        self.0.function(name)
-    }
-
     /// BTF that has the functions of the catalogue alone, under the kernel's ids: what fentry and fexit programs are
     /// loaded with.
     #[must_use]

@@ -123,7 +123,7 @@ impl Capture {
         lineage: &BTreeSet<Tgid>,
     ) -> Result<(Self, Vec<CaptureError>), CaptureError> {
         let btf = functions(types)?;
-        let mut bpf = load(types, config, filter, ring_bytes)?;
+        let mut bpf = load(config, filter, ring_bytes)?;
         let logger = log::log_enabled!(log::Level::Info)
             .then(|| {
                 aya_log::EbpfLogger::init(&mut bpf).map_err(|e| log::warn!("no diagnostics from the BPF side: {e}"))
@@ -376,12 +376,7 @@ pub(crate) fn functions(types: &KernelTypes) -> Result<Btf, CaptureError> {
 
 /// Creates the maps and prepares the programs for loading. The log's verbosity decides which messages the BPF side
 /// writes.
-pub(crate) fn load(
-    types: &KernelTypes,
-    config: &Config,
-    filter: &Filter,
-    ring_bytes: RingBytes,
-) -> Result<Ebpf, CaptureError> {
+pub(crate) fn load(config: &Config, filter: &Filter, ring_bytes: RingBytes) -> Result<Ebpf, CaptureError> {
     let verbosity: u8 = match log::max_level() {
         log::LevelFilter::Off => 0,
         level => level as u8,
@@ -402,8 +397,6 @@ pub(crate) fn load(
             loader.map_max_entries(map, entries);
         }
     }
-    // Only a kernel that preempts programs needs to be kept from it.
-    let object = object::linked(|name| types.function(name).filter(|_| config.twice != 0));
     // The object does not refer to the kernel's types: it has no CO-RE relocations.
     loader
         .btf(None)
@@ -411,6 +404,6 @@ pub(crate) fn load(
         .override_global("FILTER", filter.as_bytes(), true)
         .override_global(aya_log::LEVEL, &verbosity, false)
         .map_max_entries("RING", ring_bytes.0)
-        .load(&object)
+        .load(object::BYTES)
         .map_err(|e| CaptureError::Object(chain(&e)))
 }

@@ -53,7 +53,7 @@ pub fn every_hook(types: &KernelTypes, config: &Config) -> Result<Vec<Tried>, Ca
         kinds: Kinds::ALL.bits(),
         ..*config
     };
-    let mut bpf = ring::load(types, config, &NOTHING, RingBytes::DEFAULT)?;
+    let mut bpf = ring::load(config, &NOTHING, RingBytes::DEFAULT)?;
     let outcomes = HOOKS.iter().map(|hook| {
         let refusal = attach::attach(&mut bpf, hook, types, config, &btf).err();
         if let Err(error) = attach::take_off(&mut bpf, hook) {
