@@ -59,6 +59,7 @@ impl Session {
     /// [`OpenError`], with everything detached again.
     pub fn open(config: &TraceConfig) -> Result<Self, OpenError> {
         let candidates = permitted(config.candidates())?;
+        privileges::warn_of_refusals();
         let mut targets = match &config.scope {
             Scope::Processes(pids) => Some(Targets::resolve(pids, config.follow)?),
             Scope::Everybody | Scope::Command(_) | Scope::EverybodyWhile(_) => None,

@@ -36,6 +36,17 @@ pub enum PrivilegeError {
     },
 }
 
+/// Warns if the memory maps of other users' processes will be refused, which otherwise looks as if nothing of theirs moved.
+pub fn warn_of_refusals() {
+    // `mm_access` (kernel/fork.c, 6.1 to 7.3) takes no other capability for it.
+    if Capabilities::read().is_ok_and(|have| !have.has(Capability::SysPtrace)) {
+        log::warn!(
+            "without CAP_SYS_PTRACE, memory maps and page tables of other users' processes cannot be read: their moves \
+             have no mapping and no verdict, and no owner either if it comes from pagemap"
+        );
+    }
+}
+
 /// Checks the needs of a source.
 ///
 /// # Errors
