@@ -223,13 +223,16 @@ fn reader_stops(env: &Env) -> Result<Outcome> {
         command.stdout(writer);
         Ok::<_, anyhow::Error>((reader, Program::attached(command)?))
     };
-    for (args, signals) in [(&["--json"][..], 1), (&["--json", "-d", "0.5"], 0), (&[], 1), (&[], 2)] {
+    for (args, signals) in [(&["--json"][..], 1), (&["--json", "-d", "2.5"], 0), (&["--json"], 2)] {
         let (reader, program) = started(args)?;
         let loaded = Loaded::of(program.pid())?;
+        // It shows once a second what it holds back: by then it waits for its reader.
+        thread::sleep(Duration::from_secs(2));
         let begun = Instant::now();
         for _ in 0..signals {
             program.signal(Signal::INT)?;
-            thread::sleep(Duration::from_millis(50));
+            // Two at once are one request, and half a second later it has given the reader up.
+            thread::sleep(Duration::from_millis(350));
         }
         let ended = program.wait()?;
         let took = begun.elapsed();

@@ -1,13 +1,24 @@
 //! The signals that tracer handles.
 //! Input: the kernel; /proc/self/status for the signals that were ignored when tracer was started.
 
-use std::{fs, future::pending, io};
+use std::{
+    fs,
+    future::pending,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use rustix::process::Signal;
-use signal_hook::flag;
+use signal_hook::low_level;
 use tokio::signal::unix::{Signal as Caught, SignalKind, signal};
 
-use crate::run::ending::Ending;
+use crate::run::{clock::now, ending::Ending};
+
+/// Signals that come within this time are one request, nanoseconds: timeout(1) signals a process and its group.
+const ONE_REQUEST: u64 = 300_000_000;
 
 /// The signals that end a run properly, and the signal for the COMMAND's end. They are caught before the greeting is
 /// shown.
@@ -22,9 +33,9 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Catches the signals: from now on they do not end the process by themselves. A signal to end begins `ending` at
-    /// once, whatever the loop waits for. `second_ends`: the second one ends the process where it is.
-    pub fn catch(ending: &Ending, second_ends: bool) -> io::Result<Self> {
+    /// Catches the signals: from now on they do not end the process by themselves. The first one to end begins `ending`,
+    /// whatever the loop waits for; a second one ends the process where it is. None: all of them are for a COMMAND.
+    pub fn catch(ending: Option<&Ending>) -> io::Result<Self> {
         let hangup = if ignores_hangup()? {
             None
         } else {
@@ -35,12 +46,22 @@ impl Signals {
             Some(Signal::TERM),
             hangup.as_ref().map(|_| Signal::HUP),
         ];
-        for signal in ends.into_iter().flatten().map(Signal::as_raw) {
-            // Actions run in the order of their registration: the first signal finds the flag unset.
-            if second_ends {
-                flag::register_conditional_shutdown(signal, 128 + signal, ending.flag())?;
-            }
-            flag::register(signal, ending.flag())?;
+        let first = Arc::new(AtomicU64::new(0));
+        for (ending, signal) in ending
+            .into_iter()
+            .flat_map(|ending| ends.map(|signal| (ending, signal)))
+        {
+            let Some(signal) = signal.map(Signal::as_raw) else {
+                continue;
+            };
+            let (ending, first) = (ending.clone(), Arc::clone(&first));
+            let act = move || match first.compare_exchange(0, now().0, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => ending.begin(),
+                Err(first) if now().0.saturating_sub(first) > ONE_REQUEST => low_level::exit(128 + signal),
+                Err(_) => {}
+            };
+            // SAFETY: the action stores to atomics, reads a clock and leaves by `_exit`, which a handler may do.
+            unsafe { low_level::register(signal, act) }?;
         }
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,

@@ -71,8 +71,7 @@ pub fn run(args: &Args, open: impl FnOnce(&Header, &Ending) -> anyhow::Result<Ou
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let signals = {
         let _context = runtime.enter();
-        // While a COMMAND runs, signals are for it.
-        Signals::catch(&ending, command.is_none()).context("cannot catch signals")?
+        Signals::catch(command.is_none().then_some(&ending)).context("cannot catch signals")?
     };
     let mut sink = Several(sinks);
     let pipeline = Pipeline::begin(source, &mut sink, &header, ending.clone()).context("cannot begin")?;
@@ -84,14 +83,7 @@ pub fn run(args: &Args, open: impl FnOnce(&Header, &Ending) -> anyhow::Result<Ou
         ending.is_due(Instant::now() + duration);
     }
     let gone = gone.filter(|_| !args.quiet);
-    runtime.block_on(follow_through(
-        args,
-        pipeline,
-        running,
-        signals,
-        &ending,
-        (gone, to_stdout),
-    ))
+    runtime.block_on(follow_through(args, pipeline, running, signals, (gone, to_stdout)))
 }
 
 /// Runs the pipeline to its end, then waits for the COMMAND if there is one. `gone` reports that the targets have
@@ -101,7 +93,6 @@ async fn follow_through(
     mut pipeline: Pipeline<'_>,
     mut running: Option<Running>,
     mut signals: Signals,
-    ending: &Ending,
     (gone, to_stdout): (Option<String>, bool),
 ) -> anyhow::Result<ExitCode> {
     let stdout = io::stdout();
@@ -113,10 +104,7 @@ async fn follow_through(
         poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok() && fds[0].revents().contains(PollFlags::ERR)
     };
     let ran = pipeline
-        .run(
-            asked_to_end(args.duration, running.as_mut(), &mut signals, ending),
-            reader_gone,
-        )
+        .run(asked_to_end(args.duration, running.as_mut(), &mut signals), reader_gone)
         .await;
     if let (Ok(End::TargetsGone), Some(gone)) = (&ran, gone) {
         let _ = writeln!(io::stderr(), "tracer: {gone}");
@@ -176,12 +164,7 @@ fn judge(ran: io::Result<End>, finished: io::Result<Summary>, strict: bool) -> a
 }
 
 /// Waits until a signal, the duration or the COMMAND's end ends the run.
-async fn asked_to_end(
-    duration: Option<Duration>,
-    mut running: Option<&mut Running>,
-    signals: &mut Signals,
-    ending: &Ending,
-) {
+async fn asked_to_end(duration: Option<Duration>, mut running: Option<&mut Running>, signals: &mut Signals) {
     let clock = async {
         match duration {
             Some(duration) => tokio::time::sleep(duration).await,
@@ -202,10 +185,7 @@ async fn asked_to_end(
             caught = signals.next() => caught,
         };
         match (caught, &mut running) {
-            (Some(signal), Some(running)) => {
-                ending.take_back();
-                running.hear(signal);
-            }
+            (Some(signal), Some(running)) => running.hear(signal),
             (Some(_), None) => return,
             (None, _) => {}
         }

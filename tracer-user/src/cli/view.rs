@@ -134,11 +134,11 @@ pub struct Output {
 
 impl io::Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let taken = match &mut self.patience {
-            Some(patience) => patience.wait(&self.file, bytes),
-            None => Ok(bytes),
+        let written = match &mut self.patience {
+            Some(patience) => patience.write(&self.file, bytes),
+            None => self.file.write(bytes),
         };
-        taken.and_then(|bytes| self.file.write(bytes)).map_err(on_stdout)
+        written.map_err(on_stdout)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -2,15 +2,17 @@
 //! Input: a pipe, terminal or device; the end of the run.
 
 use std::{
-    io,
-    os::fd::AsFd,
+    fs::File,
+    io::{self, Write as _},
+    mem,
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd},
     time::{Duration, Instant},
 };
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    fs::{FileType, fstat},
-    io::Errno,
+    fs::{FileType, Mode, OFlags, fstat, open},
+    io::{Errno, ioctl_fionread},
 };
 
 use crate::run::ending::Ending;
@@ -25,31 +27,61 @@ const STEP: Timespec = Timespec {
 /// A pipe that can be written takes as many bytes without waiting (`PIPE_BUF`, pipe(7)).
 const AT_ONCE: usize = 4096;
 
-/// Waits for the reader of a stream.
+/// Writes to a pipe, terminal or device, and waits for its reader.
 #[derive(Debug)]
 pub struct Patience {
+    /// The same stream, opened anew: only here writing does not wait. None: it cannot be opened, as a socket.
+    own: Option<File>,
+    reader: Reader,
+}
+
+/// The reader, as far as he can be seen.
+#[derive(Debug, Default)]
+struct Reader {
     ending: Ending,
     /// The time since when the run is to end and the reader has read nothing.
     since: Option<Instant>,
+    /// Bytes that the reader has not read, as far as is known.
+    unread: u64,
 }
 
 impl Patience {
     /// Patience with the reader of a pipe, terminal or device. None: a regular file has no reader to wait for.
     #[must_use]
     pub fn with(file: impl AsFd, ending: &Ending) -> Option<Self> {
+        let file = file.as_fd();
         let is_regular = fstat(file).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
         (!is_regular).then(|| Self {
-            ending: ending.clone(),
-            since: None,
+            own: opened_anew(file).ok(),
+            reader: Reader {
+                ending: ending.clone(),
+                ..Reader::default()
+            },
         })
     }
 
-    /// Waits until `file` can be written; returns as many of the bytes as it takes without waiting.
+    /// Writes some of the bytes to `file`, as soon as it takes any.
     ///
     /// # Errors
-    /// `TimedOut` when the run is to end and the reader does not read.
-    pub fn wait<'b>(&mut self, file: impl AsFd, bytes: &'b [u8]) -> io::Result<&'b [u8]> {
-        let mut fds = [PollFd::new(&file, PollFlags::OUT)];
+    /// `TimedOut` when the run is to end and the reader does not read; the errors of the write.
+    pub fn write(&mut self, mut file: &File, bytes: &[u8]) -> io::Result<usize> {
+        let Some(own) = &mut self.own else {
+            self.reader.wait(file, bytes.len())?;
+            return file.write(&bytes[..bytes.len().min(AT_ONCE)]);
+        };
+        loop {
+            match own.write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.reader.wait(own, bytes.len())?,
+                written => return written,
+            }
+        }
+    }
+}
+
+impl Reader {
+    /// Waits until `file` can be written.
+    fn wait(&mut self, file: &File, waiting: usize) -> io::Result<()> {
+        let mut fds = [PollFd::new(file, PollFlags::OUT)];
         loop {
             match poll(&mut fds, Some(&STEP)) {
                 Ok(0) => {}
@@ -57,34 +89,46 @@ impl Patience {
                 // An error of the stream is that of the write, which comes next.
                 _ => {
                     self.since = None;
-                    return Ok(&bytes[..bytes.len().min(AT_ONCE)]);
+                    return Ok(());
                 }
+            }
+            // A pipe can be written when a whole page of it was read.
+            let unread = ioctl_fionread(file).unwrap_or(0);
+            if unread < mem::replace(&mut self.unread, unread) {
+                self.since = None;
             }
             if self.ending.is_here() && self.since.get_or_insert_with(Instant::now).elapsed() >= LAST_PATIENCE {
                 return Err(io::Error::new(
                     io::ErrorKind::TimedOut,
-                    format!("its reader does not read; {} bytes wait", bytes.len()),
+                    format!("its reader does not read; {waiting} bytes wait"),
                 ));
             }
         }
     }
 }
 
+/// The same stream under a description of its own, whose flags nobody shares.
+fn opened_anew(file: BorrowedFd<'_>) -> io::Result<File> {
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(File::from(open(path, flags, Mode::empty())?))
+}
+
 #[cfg(test)]
 mod tests {
-    use std::{io::Read as _, thread};
+    use std::{io::Read as _, os::fd::OwnedFd, thread};
 
     use super::*;
 
-    fn fill(writer: &io::PipeWriter, patience: &mut Patience) -> io::Error {
-        use std::io::Write as _;
+    fn pipe() -> (io::PipeReader, File) {
+        let (reader, writer) = io::pipe().unwrap();
+        (reader, File::from(OwnedFd::from(writer)))
+    }
+
+    fn fill(writer: &File, patience: &mut Patience) -> io::Error {
         loop {
-            match patience.wait(writer, &[0; 10_000]) {
-                Ok(bytes) => {
-                    assert!(bytes.len() <= AT_ONCE);
-                    let mut writer = writer;
-                    writer.write_all(bytes).unwrap();
-                }
+            match patience.write(writer, &[0; 10_000]) {
+                Ok(written) => assert!(written > 0),
                 Err(error) => return error,
             }
         }
@@ -92,27 +136,33 @@ mod tests {
 
     #[test]
     fn a_run_that_is_to_end_does_not_wait_for_a_reader_who_has_stopped() {
-        let (mut reader, writer) = io::pipe().unwrap();
-        let ending = Ending::default();
-        let mut patience = Patience::with(&writer, &ending).unwrap();
-        ending.begin();
-        let begun = Instant::now();
-        let error = fill(&writer, &mut patience);
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert!(begun.elapsed() >= LAST_PATIENCE, "{:?}", begun.elapsed());
-        // A reader who is slow is waited for.
-        let drain = thread::spawn(move || {
-            thread::sleep(LAST_PATIENCE / 4);
-            reader.read(&mut [0; 1 << 13]).unwrap()
-        });
-        patience.since = None;
-        assert!(patience.wait(&writer, &[0; 10]).is_ok_and(|bytes| bytes.len() == 10));
-        assert!(drain.join().unwrap() > 0);
+        for own in [true, false] {
+            let (mut reader, writer) = pipe();
+            let ending = Ending::default();
+            let mut patience = Patience::with(&writer, &ending).unwrap();
+            patience.own.take_if(|_| !own);
+            ending.begin();
+            let begun = Instant::now();
+            let error = fill(&writer, &mut patience);
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+            assert!(begun.elapsed() >= LAST_PATIENCE, "{:?}", begun.elapsed());
+            // A reader who is slow is waited for, also one who takes less than the pipe gives back.
+            let drain = thread::spawn(move || {
+                for _ in 0..12 {
+                    thread::sleep(LAST_PATIENCE / 4);
+                    reader.read_exact(&mut [0; 1000]).unwrap();
+                }
+                reader
+            });
+            patience.reader.since = None;
+            assert!(patience.write(&writer, &[0; 10]).is_ok_and(|written| written == 10));
+            drop(drain.join().unwrap());
+        }
     }
 
     #[test]
     fn a_run_that_goes_on_waits() {
-        let (_reader, writer) = io::pipe().unwrap();
+        let (_reader, writer) = pipe();
         let ending = Ending::default();
         let mut patience = Patience::with(&writer, &ending).unwrap();
         let begun = Instant::now();

@@ -226,15 +226,20 @@ impl<'s> Pipeline<'s> {
     /// Takes the turns that are left after the source was stopped.
     fn drain(&mut self) -> io::Result<()> {
         let mut empty = 0;
+        let mut result = Ok(());
         while empty < LAST_LOOKS {
-            if self.turn()? == Turn::Empty {
-                empty += 1;
-                std::thread::sleep(LAST_PAUSE);
-            } else {
-                empty = 0;
+            match self.turn() {
+                Ok(Turn::Empty) => {
+                    empty += 1;
+                    std::thread::sleep(LAST_PAUSE);
+                }
+                Ok(_) => empty = 0,
+                // The next turns count what a sink that has failed does not get.
+                Err(error) if self.failed.is_some() && result.is_ok() => result = Err(error),
+                Err(error) => return result.and(Err(error)),
             }
         }
-        Ok(())
+        result
     }
 
     /// Closes the books, stops the source, feeds the remaining events, and finishes the sink, whatever fails before.
@@ -297,7 +302,10 @@ impl<'s> Pipeline<'s> {
             if kind != io::ErrorKind::BrokenPipe {
                 log::warn!("{error}");
             }
-            first_error(Err(io::Error::new(kind, error)));
+            // That the output has reached its largest size is no failure.
+            if kind != io::ErrorKind::FileTooLarge {
+                first_error(Err(io::Error::new(kind, error)));
+            }
         }
         let summary = self.feed.finish(finished, Kept::default());
         result.and(summary)

@@ -33,7 +33,9 @@ const FIRST_SILENCE: Duration = Duration::from_secs(1);
 /// The longest such time.
 const LONGEST_SILENCE: Duration = Duration::from_secs(64);
 /// The limit of threads that wait for an answer that nobody waits for any more. Beyond it nothing is asked.
-const MAX_HELD_UP: usize = 64;
+const MAX_HELD_UP: usize = 1024;
+/// An answer that came late is of use for this time.
+const LATE: Duration = Duration::from_secs(1);
 /// The limit of open pagemaps. When it is reached, all are closed.
 const MAX_OPEN: usize = 512;
 
@@ -44,8 +46,10 @@ pub struct Questions {
     /// Threads whose question was not answered in time, with the process; None: it is gone, and so is the question.
     held_up: Vec<(Worker, Option<Tgid>)>,
     silent: HashMap<Tgid, Silence>,
-    /// Address spaces that came after their deadline.
-    late: HashMap<Tgid, AddressSpace>,
+    /// Address spaces that came after their deadline, and when.
+    late: HashMap<Tgid, (AddressSpace, Instant)>,
+    /// Whether it was reported that nobody is asked any more.
+    told: bool,
     /// The time that the questions of a batch may wait together, as things are now.
     patience: Box<dyn Fn() -> Duration>,
     /// The time that they have waited.
@@ -120,6 +124,7 @@ impl Questions {
             held_up: Vec::new(),
             silent: HashMap::new(),
             late: HashMap::new(),
+            told: false,
             patience: Box::new(move || patience),
             waited: Duration::ZERO,
             buffers: (Vec::new(), Vec::new()),
@@ -145,11 +150,13 @@ impl Questions {
         (self.patience)().saturating_sub(self.waited).max(LEAST_PATIENCE)
     }
 
-    /// Whether the process did not answer and is not asked now.
+    /// Whether the process is not asked now: it did not answer, or too many others have not.
     #[must_use]
     pub fn is_silent(&self, tgid: Tgid) -> bool {
         let silence = self.silent.get(&tgid);
         silence.is_some_and(|silence| Instant::now() < silence.until)
+            || self.held_up.len() >= MAX_HELD_UP
+            || self.held_up.iter().any(|(_, held)| *held == Some(tgid))
     }
 
     /// Forgets what is known of a process, because it has another address space now, or has ended.
@@ -170,7 +177,7 @@ impl Questions {
     /// The VMAs of a process. None: it does not answer.
     pub fn vmas(&mut self, tgid: Tgid) -> Option<io::Result<AddressSpace>> {
         self.reclaim();
-        if let Some(late) = self.late.remove(&tgid) {
+        if let Some((late, _)) = self.late.remove(&tgid) {
             return Some(Ok(late));
         }
         match self.ask(tgid, Question::Vmas(tgid)) {
@@ -199,7 +206,7 @@ impl Questions {
 
     fn ask(&mut self, tgid: Tgid, question: Question) -> Option<Answer> {
         self.reclaim();
-        if self.is_silent(tgid) || self.held_up.len() >= MAX_HELD_UP {
+        if self.is_silent(tgid) {
             return None;
         }
         let worker = match self.worker.take() {
@@ -226,6 +233,10 @@ impl Questions {
             Err(RecvTimeoutError::Timeout) => {
                 self.held_up.push((worker, Some(tgid)));
                 self.fall_silent(tgid);
+                if self.held_up.len() >= MAX_HELD_UP && !self.told {
+                    self.told = true;
+                    log::warn!("{MAX_HELD_UP} processes do not answer: nobody is asked before one of them does");
+                }
                 None
             }
             Err(RecvTimeoutError::Disconnected) => None,
@@ -260,15 +271,13 @@ impl Questions {
         self.silent.insert(tgid, silence);
     }
 
-    /// Takes late answers. Their processes can be asked again.
+    /// Takes late answers. Their processes can be asked again, by another thread: this one may know pagemaps that were
+    /// to be forgotten meanwhile.
     fn reclaim(&mut self) {
         let Self {
-            worker,
-            held_up,
-            silent,
-            late,
-            ..
+            held_up, silent, late, ..
         } = self;
+        late.retain(|_, (_, came)| came.elapsed() < LATE);
         let mut at = 0;
         while let Some((held, tgid)) = held_up.get(at) {
             match held.answers.try_recv() {
@@ -280,11 +289,10 @@ impl Questions {
                             silence.until = Instant::now();
                         }
                         if let Answer::Vmas(Ok(vmas)) = answer {
-                            late.insert(*tgid, vmas);
+                            late.insert(*tgid, (vmas, Instant::now()));
                         }
                     }
-                    let (held, _) = held_up.swap_remove(at);
-                    worker.get_or_insert(held);
+                    drop(held_up.swap_remove(at));
                 }
             }
         }
@@ -391,6 +399,19 @@ mod tests {
         thread::sleep(PATIENCE * 3);
         questions.reclaim();
         assert!(questions.held_up.is_empty() && questions.late.is_empty());
+    }
+
+    #[test]
+    fn a_silent_process_holds_up_one_thread() {
+        let mut questions = Questions::answered_by(|_, question| answer_after(PATIENCE * 40, question), PATIENCE);
+        assert!(questions.vmas(SLOW).is_none());
+        for _ in 0..3 {
+            for silence in questions.silent.values_mut() {
+                silence.until = Instant::now();
+            }
+            assert!(questions.is_silent(SLOW) && questions.vmas(SLOW).is_none());
+        }
+        assert_eq!(questions.held_up.len(), 1);
     }
 
     #[test]

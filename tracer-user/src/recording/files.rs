@@ -166,17 +166,15 @@ impl Files {
 
 impl Write for Files {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let taken = match &mut self.patience {
-            Some(patience) => patience.wait(&self.file, bytes),
-            None => Ok(bytes),
+        let written = match &mut self.patience {
+            Some(patience) => patience.write(&self.file, bytes),
+            None => self.file.write(bytes),
         };
-        let written = taken
-            .and_then(|bytes| self.file.write(bytes))
-            .map_err(|error| match error.kind() {
-                // The caller repeats the system call; `write_all` does.
-                io::ErrorKind::Interrupted => error,
-                _ => self.about(&error),
-            })?;
+        let written = written.map_err(|error| match error.kind() {
+            // The caller repeats the system call; `write_all` does.
+            io::ErrorKind::Interrupted => error,
+            _ => self.about(&error),
+        })?;
         self.written += written as u64;
         self.total.fetch_add(written as u64, Ordering::Relaxed);
         Ok(written)

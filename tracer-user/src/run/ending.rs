@@ -18,26 +18,15 @@ pub struct Ending {
 }
 
 impl Ending {
-    /// The flag that a signal handler sets.
-    #[must_use]
-    pub fn flag(&self) -> Arc<AtomicBool> {
-        self.asked.clone()
-    }
-
     /// The run is to end at this time.
     pub fn is_due(&self, at: Instant) {
         // The first time holds: a run has one duration.
         let _ = self.due.set(at);
     }
 
-    /// The run ends now.
+    /// The run ends now. A signal handler may call this.
     pub fn begin(&self) {
         self.asked.store(true, Ordering::Relaxed);
-    }
-
-    /// The run goes on: the signal was meant for somebody else.
-    pub fn take_back(&self) {
-        self.asked.store(false, Ordering::Relaxed);
     }
 
     /// Whether the run is to end now.
@@ -58,12 +47,10 @@ mod tests {
         let ending = Ending::default();
         let seen = ending.clone();
         assert!(!seen.is_here());
-        ending.begin();
-        assert!(seen.is_here());
-        ending.take_back();
-        assert!(!seen.is_here());
         ending.is_due(Instant::now() + Duration::from_hours(1));
         assert!(!seen.is_here());
+        ending.begin();
+        assert!(seen.is_here());
         let ended = Ending::default();
         ended.is_due(Instant::now());
         assert!(ended.is_here());
