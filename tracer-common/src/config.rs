@@ -211,6 +211,18 @@ config! {
     vma_anon_pgoff_hi: u32 = OffsetOrZero("vm_area_struct.__vm_anon_pgoff_hi"),
     /// `MR_NUMA_MISPLACED` of `enum migrate_reason`.
     reason_numa: u32 = Derived,
+    /// `task_struct.start_time`, bytes: CLOCK_MONOTONIC nanoseconds.
+    task_start_time: u32 = Offset(&["task_struct.start_time"]),
+    /// `task_struct.__state`, bytes.
+    task_state: u32 = Offset(&["task_struct.__state"]),
+    /// `task_struct.mm`, bytes.
+    task_mm: u32 = Offset(&["task_struct.mm"]),
+    /// `task_struct.stack_vm_area` (CONFIG_VMAP_STACK), bytes; 0: the kernel's stacks have no list of their pages.
+    task_stack_area: u32 = OffsetOrZero("task_struct.stack_vm_area"),
+    /// `vm_struct.addr`, bytes.
+    vm_addr: u32 = Offset(&["vm_struct.addr"]),
+    /// `vm_struct.pages`, bytes.
+    vm_pages: u32 = Offset(&["vm_struct.pages"]),
     /// Address at which the memory map begins (`vmemmap_base`, arch/x86/mm/kaslr.c); 0: not known.
     vmemmap_base: u64 = Derived,
     /// `page_offset_base`: address of physical address 0 in the direct map; 0: not known.

@@ -3,6 +3,7 @@
 #![no_std]
 
 pub mod arch;
+pub mod bases;
 pub mod config;
 pub mod counter;
 pub mod event;

@@ -231,6 +231,54 @@ impl Window {
     };
 }
 
+/// The kernel's walk through the reverse mapping of a folio, followed from one restored mapping to the next (tracepoint
+/// backend).
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Walk {
+    /// `struct folio *`; 0: none.
+    pub folio: u64,
+    /// When its first mapping was restored.
+    pub since: u64,
+    /// The node of the VMA whose mapping was restored last, `struct rb_node *`; 0: it was not found, and the walk is
+    /// lost.
+    pub node: u64,
+    /// The address of that mapping.
+    pub vaddr: u64,
+    /// Its frame.
+    pub pfn: u64,
+    /// The index of its page in the reverse mapping.
+    pub index: u64,
+    /// The node that the search is at; 0: it is over.
+    pub at: u64,
+    /// The node that the search comes from, or one of [`Walk::ABOVE`], [`Walk::BESIDE`], [`Walk::BEHIND`].
+    pub from: u64,
+    /// 1: the reverse mapping is that of anonymous memory.
+    pub anon: u64,
+}
+
+impl Walk {
+    /// The search comes from the node's parent: the node and both its subtrees lie ahead.
+    pub const ABOVE: u64 = 1;
+    /// The left subtree lies behind.
+    pub const BESIDE: u64 = 2;
+    /// The node lies behind, too.
+    pub const BEHIND: u64 = 3;
+
+    /// No walk.
+    pub const NONE: Self = Self {
+        folio: 0,
+        since: 0,
+        node: 0,
+        vaddr: 0,
+        pfn: 0,
+        index: 0,
+        at: 0,
+        from: 0,
+        anon: 0,
+    };
+}
+
 /// The state of a task.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -245,6 +293,8 @@ pub struct Task {
     pub told: u64,
     /// The mappings that are being restored.
     pub window: Window,
+    /// The reverse mapping whose mappings are being restored.
+    pub walk: Walk,
     /// The calls that it is in, the outermost first; old ones follow them.
     pub calls: [Call; MAX_DEPTH as usize],
 }
@@ -257,6 +307,7 @@ impl Task {
         from: 0,
         told: 0,
         window: Window::CLOSED,
+        walk: Walk::NONE,
         calls: [Call::NONE; MAX_DEPTH as usize],
     };
 

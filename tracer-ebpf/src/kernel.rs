@@ -137,8 +137,17 @@ pub fn is_hugetlbfs(sb: u64) -> bool {
 /// The folio of a page.
 #[inline(always)]
 pub fn head_of(page: u64) -> u64 {
-    let head: u64 = read(page, config!(page_head));
-    if head & 1 == 0 { page } else { head - 1 }
+    /// The highest addresses, where no `struct page` is.
+    const MASKS: u64 = u64::MAX << 32;
+    let head = peek(page, config!(page_head));
+    if head & 1 == 0 {
+        page
+    } else if head >= MASKS {
+        // A mask that leads to the head (`compound_info_has_mask`, include/linux/page-flags.h, since 7.1).
+        page & head
+    } else {
+        head - 1
+    }
 }
 
 /// The index of the page at a VMA's start. Since 7.3 anonymous pages have an offset of their own, which differs in a

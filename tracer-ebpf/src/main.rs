@@ -4,12 +4,14 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod bases;
 mod counters;
 mod emit;
 mod filter;
 mod kernel;
 mod owner;
 mod probes;
+mod restored;
 mod rmap;
 mod state;
 mod turn;

@@ -36,6 +36,13 @@ pub struct Owner {
 }
 
 impl Owner {
+    /// An owner that is not known.
+    pub const UNKNOWN: Self = Self {
+        tgid: 0,
+        exiting: false,
+        fulfilled: 0,
+    };
+
     /// Whether moves of its pages are wanted.
     #[inline(always)]
     pub fn is_wanted(self) -> bool {

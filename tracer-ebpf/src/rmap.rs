@@ -45,7 +45,7 @@ impl Found {
 /// The shift that turns the index of a folio into base pages: before 6.7 the index of a hugetlb folio counts huge pages
 /// (`linear_page_index`, include/linux/pagemap.h). `vma`: one that maps the folio.
 #[inline(always)]
-fn index_shift(vma: u64, order: u8) -> u32 {
+pub fn index_shift(vma: u64, order: u8) -> u32 {
     /// include/linux/mm.h, 6.1 to 6.6.
     const VM_HUGETLB: u64 = 0x0040_0000;
     if config!(huge_index) != 0 && kernel::peek(vma, config!(vma_flags)) & VM_HUGETLB != 0 {
@@ -104,17 +104,18 @@ pub fn end_in(folio: u64, vma: u64) -> u64 {
 /// The VMAs of a reverse mapping: an interval tree, given by its root node.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Tree {
+pub struct Tree {
     /// `struct rb_node *`; 0: none.
-    root: u64,
+    pub root: u64,
     /// 1: the tree is of anonymous memory.
-    anon: u32,
-    order: u32,
+    pub anon: u32,
+    pub order: u32,
 }
 
 impl Tree {
+    /// The reverse mapping of a folio. A KSM page has none of this kind.
     #[inline(always)]
-    fn of(folio: u64) -> Self {
+    pub fn of(folio: u64) -> Self {
         let mapping: u64 = kernel::read(folio, config!(folio_mapping));
         let (root, anon) = match mapping & FLAGS {
             // address_space.i_mmap, of VMAs.
@@ -132,11 +133,17 @@ impl Tree {
 
     #[inline(always)]
     fn vma(self, node: u64) -> u64 {
-        if self.anon != 0 {
-            kernel::peek(node.wrapping_sub(u64::from(config!(chain_rb))), config!(chain_vma))
-        } else {
-            node.wrapping_sub(u64::from(config!(vma_shared)))
-        }
+        vma_of(node, self.anon != 0)
+    }
+}
+
+/// The VMA of a node, in a tree of anonymous memory or of a file.
+#[inline(always)]
+pub fn vma_of(node: u64, anon: bool) -> u64 {
+    if anon {
+        kernel::peek(node.wrapping_sub(u64::from(config!(chain_rb))), config!(chain_vma))
+    } else {
+        node.wrapping_sub(u64::from(config!(vma_shared)))
     }
 }
 

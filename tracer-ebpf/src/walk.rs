@@ -25,14 +25,20 @@ pub fn pmd_entry(mm: u64, address: u64) -> u64 {
     read(arch::entry_address(table, address, arch::PMD_SHIFT), 0)
 }
 
-/// Whether the address is mapped to this frame, by a PTE or a PMD. The walk takes no lock and has no branch on the way:
-/// if a table is missing, the value read in its place is the frame only by an unlikely chance.
+/// Whether the address is mapped to this frame, by a PTE or a PMD.
 #[inline(always)]
 pub fn maps(mm: u64, address: u64, pfn: u64) -> bool {
-    let base = config!(page_offset_base);
+    frame(config!(page_offset_base), peek(mm, config!(mm_pgd)), address) == pfn
+}
+
+/// The frame that the address is mapped to, by a PTE or a PMD. The walk takes no lock and has no branch on the way: if a
+/// table is missing, the value read in its place is a certain frame only by an unlikely chance. `base` is where the direct
+/// map begins.
+#[inline(always)]
+pub fn frame(base: u64, pgd: u64, address: u64) -> u64 {
     let below = |table: u64, shift: u32| peek(arch::entry_address(table, address, shift), 0);
     let table = |entry: u64| arch::direct_address(base, arch::table_pfn(entry, config!(pfn_bits)));
-    let mut top = peek(mm, config!(mm_pgd));
+    let mut top = pgd;
     if arch::five_levels(base) {
         top = table(below(top, arch::PGDIR_SHIFT));
     }
@@ -41,9 +47,9 @@ pub fn maps(mm: u64, address: u64, pfn: u64) -> bool {
         arch::PMD_SHIFT,
     );
     if arch::maps_huge(pmd) {
-        arch::present_pfn(pmd, arch::PMD_ORDER, config!(pfn_bits)) + arch::table_index(address, arch::PAGE_SHIFT) == pfn
+        arch::present_pfn(pmd, arch::PMD_ORDER, config!(pfn_bits)) + arch::table_index(address, arch::PAGE_SHIFT)
     } else {
-        arch::page_pfn(below(table(pmd), arch::PAGE_SHIFT), config!(pfn_bits)) == pfn
+        arch::page_pfn(below(table(pmd), arch::PAGE_SHIFT), config!(pfn_bits))
     }
 }
 

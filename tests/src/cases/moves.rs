@@ -190,8 +190,7 @@ fn compact_once(env: &Env, backend: &str, mib: u64) -> Result<usize> {
             "verdict: {line:?}"
         );
         ensure!(line.blackout_ns.is_some_and(|nanos| nanos > 0), "blackout: {line:?}");
-        let source = line.owner_source.as_deref().unwrap_or_default();
-        ensure!((source == "kernel") == exact, "owner_source: {line:?}");
+        ensure!(line.owner_source.as_deref() == Some("kernel"), "owner_source: {line:?}");
         let vma = line.vma.as_ref().with_context(|| format!("vma: {line:?}"))?;
         ensure!(vma.start <= line.vaddr && line.vaddr < vma.end, "vma: {line:?}");
     }

@@ -15,7 +15,8 @@ use tracer_common::{
 use crate::{
     counters, emit, filter,
     kernel::{self, config},
-    state,
+    owner::{self, Owner},
+    restored, state,
     turn::twice,
 };
 
@@ -111,6 +112,8 @@ fn remember(addr: u64, pfn: u64) {
         Some(call) if call.wanted != 0 => {}
         _ => return, // not migrate_pages, or filtered out
     }
+    // The folio that is restored next is another one, even where it has the same memory.
+    task.walk.folio = 0;
     let key = FlightKey { addr, tid, pad: 0 };
     let fresh = Unmapped {
         pfn,
@@ -158,12 +161,18 @@ fn restored(addr: u64, new_pfn: u64, order: u32, thps: u64) {
         return;
     };
     let began = task.began();
+    if state::innermost(task).is_none_or(|call| call.wanted == 0) {
+        return;
+    }
+    let pages = 1u64 << order;
+    let wanted = filter::wants_order(order as u8) && filter::wants_address(addr, pages as u32);
+    let owner = match wanted.then(|| restored::mm_of(tid, new_pfn, addr)) {
+        None | Some(0) => Owner::UNKNOWN,
+        Some(mm) => owner::of_mm(mm),
+    };
     let Some(call) = state::innermost(task) else {
         return;
     };
-    if call.wanted == 0 {
-        return;
-    }
     let key = FlightKey { addr, tid, pad: 0 };
     let Some(found) = IN_FLIGHT.get_ptr_mut(key) else {
         // A split inside migrate_pages restores entries that no tracepoint announced.
@@ -213,10 +222,8 @@ fn restored(addr: u64, new_pfn: u64, order: u32, thps: u64) {
         return;
     }
 
-    let pages = 1u64 << order;
-    let wanted = filter::wants_order(order as u8)
-        && filter::wants_address(addr, pages as u32)
-        && filter::wants_frames(old.pfn, new_pfn);
+    // User space looks for an owner that is not known.
+    let wanted = wanted && (owner.tgid == 0 || owner.is_wanted()) && filter::wants_frames(old.pfn, new_pfn);
     // A page with several mappings is restored once for each: new frames already in the extent are not counted again.
     // The first wanted mapping makes the page count as reported.
     let [first, end] = call.frames;
@@ -244,10 +251,10 @@ fn restored(addr: u64, new_pfn: u64, order: u32, thps: u64) {
     if !wanted {
         return;
     }
-    let mut flags = 0;
+    let mut flags = if owner.tgid == 0 { 0 } else { owner.flags() };
     if ambiguous {
         counters::add(Counter::AmbiguousMappings, 1);
-        flags = mapping_flags::AMBIGUOUS;
+        flags |= mapping_flags::AMBIGUOUS;
     }
     emit::mapping(MappingMoved {
         reason: call.reason,
@@ -259,6 +266,7 @@ fn restored(addr: u64, new_pfn: u64, order: u32, thps: u64) {
         old_pfn: old.pfn,
         new_pfn,
         unmapped_at: old.at,
+        owner_tgid: owner.tgid,
         actor_tgid: tgid,
         actor_tid: tid,
         pages: pages as u32,

@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn options_that_hooks_need_are_named() {
         let facts = Facts {
-            config: Some(config(&["BPF_JIT", "FUNCTION_TRACER", "KPROBES", "PROC_KCORE"])),
+            config: Some(config(&["BPF_JIT", "FUNCTION_TRACER", "KPROBES"])),
             ..fine()
         };
         let health = examine(&facts);

@@ -19,7 +19,7 @@ use crate::{
     kernel::{
         capabilities::Capabilities,
         config::BuildConfig,
-        kcore, preemption,
+        preemption,
         release::{self, Lockdown},
         topology::Topology,
         types::{self, KernelTypes, TypesError},
@@ -30,7 +30,7 @@ use crate::{
         process,
     },
     render::json,
-    source::bpf::trial,
+    source::bpf::{bases, trial},
     units::{Tgid, VirtAddr},
 };
 
@@ -64,7 +64,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 fn collect() -> Facts {
-    let (btf, hooks) = kernel_types();
+    let nodes = Topology::read();
+    let (btf, hooks, memory_map) = kernel_types(nodes.as_ref().ok());
     Facts {
         release: release::release(),
         arch: rustix::system::uname().machine().to_string_lossy().into_owned(),
@@ -75,6 +76,7 @@ fn collect() -> Facts {
         config: BuildConfig::read(),
         btf,
         hooks,
+        memory_map,
         settings: settings(),
         proc: ProcFiles {
             own_frame: own_frame(),
@@ -84,32 +86,35 @@ fn collect() -> Facts {
             vmstat: Vmstat::read().map_err(|e| e.to_string()),
             hidepid: hidepid(&fs::read_to_string("/proc/self/mounts").unwrap_or_default()),
         },
-        nodes: Topology::read()
+        nodes: nodes
             .map(|topology| topology.nodes().to_vec())
             .map_err(|e| e.to_string()),
     }
 }
 
-/// The kernel's types, and the trial of every hook with their offsets.
-fn kernel_types() -> (Result<Btf, String>, Hooks) {
+/// The kernel's types, the trial of every hook with their offsets, and whether it is known where the kernel has its
+/// `struct page`s.
+fn kernel_types(topology: Option<&Topology>) -> (Result<Btf, String>, Hooks, bool) {
     let path = Path::new(types::VMLINUX);
     let config = match KernelTypes::read(path).and_then(|types| Ok((types.config()?, types))) {
         Ok((mut config, types)) => {
-            kcore::add_bases(&mut config);
+            config.pfn_bits = topology.map_or(0, Topology::pfn_bits);
+            bases::add(&mut config);
             config.twice = preemption::preempts().into();
             Ok((config, types))
         }
-        Err(TypesError::Read { source, .. }) => return (Err(source.to_string()), Hooks::NotTried),
+        Err(TypesError::Read { source, .. }) => return (Err(source.to_string()), Hooks::NotTried, false),
         Err(error) => Err(error.to_string()),
     };
     let hooks = config.as_ref().map_or(Hooks::NotTried, |(config, types)| {
         trial::every_hook(types, config).map_or_else(|error| Hooks::Refused(error.to_string()), Hooks::Tried)
     });
+    let memory_map = config.as_ref().is_ok_and(|(config, _)| config.vmemmap_base != 0);
     let types = Btf {
         bytes: fs::metadata(path).map_or(0, |metadata| metadata.len()),
         offsets: config.map(|_| ()),
     };
-    (Ok(types), hooks)
+    (Ok(types), hooks, memory_map)
 }
 
 /// `la57` is among the flags only if the kernel uses it (arch/x86/kernel/cpu/common.c).

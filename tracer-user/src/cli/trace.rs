@@ -216,7 +216,7 @@ fn hinted(error: OpenError) -> anyhow::Error {
 fn greet(header: &Header, coverage: &Coverage, duration: Option<Duration>) {
     let collapses_missing = header.kinds.known().any_of(Kinds::COLLAPSE) && !coverage.kinds.contains(Kinds::COLLAPSE);
     let owners = match coverage.owners {
-        Owners::Kernel => "",
+        Owners::Kernel | Owners::ReverseMapping => "",
         Owners::Pagemap => ", owners come from pagemap",
     };
     let mut err = io::stderr().lock();

@@ -32,7 +32,7 @@ use crate::{
         spaces::Spaces,
     },
     decode::Raw,
-    event::{Event, KernelNames},
+    event::{Event, KernelNames, OwnerSource},
     kernel::topology::Topology,
     run::attribution::{Losses, Unattributed},
 };
@@ -48,7 +48,7 @@ pub struct Correlator {
     topology: Topology,
     spaces: Spaces,
     frames: Frames,
-    /// Searches for owners; None if the raw events come with them.
+    /// Searches for the owners that raw events lack; None if all come with theirs.
     owners: Option<Owners>,
     /// Events without an owner are wanted, too: no filter selects an owner or an address.
     unowned: bool,
@@ -58,7 +58,7 @@ pub struct Correlator {
 }
 
 impl Correlator {
-    /// `find_owners` is for raw events without owners (tracepoint backend). `unowned` means that no filter selects an
+    /// `find_owners` is for raw events that may lack their owners (tracepoint backend). `unowned` means that no filter selects an
     /// owner or an address. The log reports once which files of /proc cannot be read; events lack what these would add.
     #[must_use]
     pub fn new(processes: Processes, topology: Topology, names: KernelNames, find_owners: bool, unowned: bool) -> Self {
@@ -156,7 +156,12 @@ impl Correlator {
     fn moves(&mut self, ask: bool, out: &mut Vec<Event>) {
         if let Some(owners) = &mut self.owners {
             let moves = &mut self.intake.moves;
-            let searched = ask && owners.find(moves, &mut self.processes, &mut self.spaces, &mut self.frames);
+            let searched = if ask {
+                owners.find(moves, &mut self.processes, &mut self.spaces, &mut self.frames)
+            } else {
+                owners.skip();
+                false
+            };
             self.keep_wanted(searched);
         }
         let begin = out.len();
@@ -178,8 +183,10 @@ impl Correlator {
         let members = &self.processes.members;
         let everybody = members.wanted().is_none();
         self.intake.moves.retain_mut(|moving| {
+            // The programs have dropped the moves of others whose owners they know.
+            let is_judged = matches!(moving.source, OwnerSource::Kernel | OwnerSource::KernelExiting);
             let outcome = match moving.owner {
-                Some(owner) if everybody || members.wants(owner.tgid) => Outcome::Owned,
+                Some(owner) if everybody || is_judged || members.wants(owner.tgid) => Outcome::Owned,
                 Some(_) => Outcome::Filtered,
                 // It may have been a wanted process's page that is gone already, or anybody's.
                 None if searched => Outcome::NotFound,

@@ -42,7 +42,7 @@ pub(super) struct Owners {
 /// Facts that the moves of one batch give about each other.
 #[derive(Default)]
 struct Batch {
-    /// Mappings whose owner was found in a pagemap: whether the mapping is huge, and the owner.
+    /// Mappings whose owner is known: whether the mapping is huge, and the owner.
     taken: HashSet<(Mapping, bool, Tgid)>,
     /// The processes whose pages left a frame later.
     left: Lists<Mapping, Life>,
@@ -100,6 +100,8 @@ impl Owners {
             iter::once(first).chain(is_huge(moving).then(|| last_page(moving).0))
         }));
         if self.wanted.is_empty() {
+            // A later batch may have another mapping of the last page.
+            self.forwards(moves, processes, |_| 0);
             return true;
         }
         self.wanted.sort_unstable();
@@ -115,11 +117,22 @@ impl Owners {
         all
     }
 
+    /// Takes note that moves are not looked at: the pages may not be where they were seen last.
+    pub fn skip(&mut self) {
+        self.arrivals.clear();
+    }
+
     /// Each holder of the new frame owns one of the mappings that entered it: a page that is shared by fork comes once
     /// for each process, perhaps in another batch. One process may map a huge page whole, and another its single pages.
     fn by_pagemap(&mut self, moves: &mut [Moving]) {
         let taken = &mut self.batch.taken;
         taken.clear();
+        let wanted = &self.wanted;
+        taken.extend(moves.iter().filter_map(|moving| {
+            let (_, to) = mappings(moving);
+            let life = moving.owner.filter(|_| wanted.binary_search(&to.0).is_ok())?;
+            Some((to, is_huge(moving), life.tgid))
+        }));
         let (arrivals, holders) = (&self.arrivals, &self.holders);
         let mut find = |moving: &mut Moving| {
             let (_, to) = mappings(moving);

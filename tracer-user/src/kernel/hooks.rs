@@ -719,7 +719,11 @@ mod tests {
             .filter_map(|symbol| symbol.name().ok().map(str::to_owned))
             .collect();
         let programs = HOOKS.iter().map(|hook| hook.program.to_owned());
-        let in_catalogue = programs.chain(HOOKS.iter().filter_map(Hook::again)).collect();
+        let attached_to_none = [crate::source::bpf::bases::PROGRAM.to_owned()];
+        let in_catalogue = programs
+            .chain(HOOKS.iter().filter_map(Hook::again))
+            .chain(attached_to_none)
+            .collect();
         assert_eq!(in_object, in_catalogue);
     }
 }

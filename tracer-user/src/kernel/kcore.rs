@@ -6,7 +6,7 @@ use std::{
     io::{self, Read},
 };
 
-use tracer_common::config::Config;
+use tracer_common::bases::Bases;
 
 use crate::units::{PAGE_SHIFT, PAGE_SIZE};
 
@@ -23,61 +23,41 @@ const TEXT: u64 = 0xffff_ffff_8000_0000;
 /// Segments that are not RAM have no physical address (`read_kcore_iter`, fs/proc/kcore.c, 6.1 to 7.3).
 const NOWHERE: u64 = u64::MAX;
 
-/// Kernel virtual addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bases {
-    /// `page_offset_base`: physical address 0 in the direct map.
-    pub page_offset: u64,
-    /// `vmemmap_base`: the `struct page` of frame 0.
-    pub vmemmap: u64,
+/// The bases of the running kernel; None if its segments are not those of x86-64 with CONFIG_SPARSEMEM_VMEMMAP.
+///
+/// # Errors
+/// When /proc/kcore does not exist or may not be read.
+pub fn read(page_struct: u64) -> io::Result<Option<Bases>> {
+    let mut file = File::open(KCORE)?;
+    let mut headers = vec![0; EHDR];
+    file.read_exact(&mut headers)?;
+    let count = u64::from(u16::from_le_bytes([headers[56], headers[57]]));
+    file.take(count * PHDR as u64).read_to_end(&mut headers)?;
+    Ok(parse(&headers, page_struct))
 }
 
-/// Gives the programs both bases; they stay 0 if they cannot be read.
-pub fn add_bases(config: &mut Config) {
-    match Bases::read(1 << config.page_struct_shift) {
-        Ok(Some(bases)) => (config.vmemmap_base, config.page_offset_base) = (bases.vmemmap, bases.page_offset),
-        Ok(None) => log::info!("{KCORE} does not show where struct pages are"),
-        Err(error) => log::info!("cannot read {KCORE}: {error}"),
-    }
-}
-
-impl Bases {
-    /// The bases of the running kernel; None if its segments are not those of x86-64 with CONFIG_SPARSEMEM_VMEMMAP.
-    ///
-    /// # Errors
-    /// When /proc/kcore does not exist or may not be read.
-    pub fn read(page_struct: u64) -> io::Result<Option<Self>> {
-        let mut file = File::open(KCORE)?;
-        let mut headers = vec![0; EHDR];
-        file.read_exact(&mut headers)?;
-        let count = u64::from(u16::from_le_bytes([headers[56], headers[57]]));
-        file.take(count * PHDR as u64).read_to_end(&mut headers)?;
-        Ok(Self::parse(&headers, page_struct))
-    }
-
-    /// Finds the bases in the ELF header and the program headers after it; `page_struct` is the size of `struct page`,
-    /// bytes.
-    fn parse(headers: &[u8], page_struct: u64) -> Option<Self> {
-        let segments: Vec<Segment> = headers
-            .get(EHDR..)?
-            .chunks_exact(PHDR)
-            .filter_map(Segment::parse)
-            .collect();
-        let ram = segments.iter().filter(|segment| segment.paddr != NOWHERE);
-        let lowest = ram.filter(|ram| ram.vaddr < TEXT).min_by_key(|ram| ram.paddr)?;
-        // `get_sparsemem_vmemmap_info`: each segment of RAM has a segment with its `struct page`s, in whole pages.
-        let first = (lowest.paddr >> PAGE_SHIFT) * page_struct;
-        let behind = ((lowest.paddr + lowest.len) >> PAGE_SHIFT) * page_struct;
-        let len = behind.next_multiple_of(PAGE_SIZE) - (first & !(PAGE_SIZE - 1));
-        let of_lowest = |segment: &&Segment| {
-            let into = segment.vaddr % ALIGNMENT;
-            segment.paddr == NOWHERE && segment.len == len && into == (first & !(PAGE_SIZE - 1)) % ALIGNMENT
-        };
-        let pages = segments.iter().find(of_lowest)?;
-        let page_offset = lowest.vaddr.checked_sub(lowest.paddr)?;
-        let vmemmap = pages.vaddr.checked_sub(first & !(PAGE_SIZE - 1))?;
-        (page_offset % ALIGNMENT == 0 && vmemmap > page_offset).then_some(Self { page_offset, vmemmap })
-    }
+/// Finds the bases in the ELF header and the program headers after it; `page_struct` is the size of `struct page`,
+/// bytes.
+fn parse(headers: &[u8], page_struct: u64) -> Option<Bases> {
+    let segments: Vec<Segment> = headers
+        .get(EHDR..)?
+        .chunks_exact(PHDR)
+        .filter_map(Segment::parse)
+        .collect();
+    let ram = segments.iter().filter(|segment| segment.paddr != NOWHERE);
+    let lowest = ram.filter(|ram| ram.vaddr < TEXT).min_by_key(|ram| ram.paddr)?;
+    // `get_sparsemem_vmemmap_info`: each segment of RAM has a segment with its `struct page`s, in whole pages.
+    let first = (lowest.paddr >> PAGE_SHIFT) * page_struct;
+    let behind = ((lowest.paddr + lowest.len) >> PAGE_SHIFT) * page_struct;
+    let len = behind.next_multiple_of(PAGE_SIZE) - (first & !(PAGE_SIZE - 1));
+    let of_lowest = |segment: &&Segment| {
+        let into = segment.vaddr % ALIGNMENT;
+        segment.paddr == NOWHERE && segment.len == len && into == (first & !(PAGE_SIZE - 1)) % ALIGNMENT
+    };
+    let pages = segments.iter().find(of_lowest)?;
+    let page_offset = lowest.vaddr.checked_sub(lowest.paddr)?;
+    let vmemmap = pages.vaddr.checked_sub(first & !(PAGE_SIZE - 1))?;
+    (page_offset % ALIGNMENT == 0 && vmemmap > page_offset).then_some(Bases { page_offset, vmemmap })
 }
 
 struct Segment {
@@ -130,9 +110,9 @@ mod tests {
         let high = (BASES.page_offset + 0x10_0000, 0x10_0000, 0x7fee_0000);
         let high_pages = (BASES.vmemmap + 0x4000, NOWHERE, 0x1ff_c000);
         let all = [vmalloc, text, high, high_pages, low, low_pages];
-        assert_eq!(Bases::parse(&headers(&all), 64), Some(BASES));
-        assert_eq!(Bases::parse(&headers(&[vmalloc, text, low]), 64), None);
-        assert_eq!(Bases::parse(&headers(&[]), 64), None);
-        assert_eq!(Bases::parse(&[], 64), None);
+        assert_eq!(parse(&headers(&all), 64), Some(BASES));
+        assert_eq!(parse(&headers(&[vmalloc, text, low]), 64), None);
+        assert_eq!(parse(&headers(&[]), 64), None);
+        assert_eq!(parse(&[], 64), None);
     }
 }

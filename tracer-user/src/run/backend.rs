@@ -15,7 +15,7 @@ use crate::{
 pub enum Backend {
     /// Function hooks: every folio and mapping with its owner, from the kernel.
     Exact,
-    /// Tracepoints only: mappings by address, owners from pagemap.
+    /// Tracepoints only: mappings by address, owners from the reverse mapping or from pagemap.
     Tracepoint,
 }
 
@@ -37,7 +37,7 @@ impl Backend {
     pub const fn words(self) -> &'static str {
         match self {
             Self::Exact => "exact (fentry)",
-            Self::Tracepoint => "tracepoint (owners by pagemap)",
+            Self::Tracepoint => "tracepoint (no fentry)",
         }
     }
 
@@ -45,10 +45,7 @@ impl Backend {
     #[must_use]
     pub const fn loses(self) -> &'static str {
         match self {
-            Self::Exact => {
-                "owners from the kernel itself (the tracepoint backend asks pagemap a moment later); moves of page \
-                 cache that nobody maps"
-            }
+            Self::Exact => "folios that could not be moved, with cause and owner; moves of page cache that nobody maps",
             Self::Tracepoint => "the backend that works where function hooks are refused",
         }
     }

@@ -28,6 +28,9 @@ pub struct Coverage {
 pub enum Owners {
     /// The kernel names it when the page moves.
     Kernel,
+    /// The programs find it in the kernel's reverse mapping when the page moves. User space searches the page tables for
+    /// the few that they do not find.
+    ReverseMapping,
     /// User space searches the page tables afterwards (/proc/PID/pagemap).
     Pagemap,
 }

@@ -12,7 +12,7 @@ use crate::{
     correlate::{Correlator, processes::Processes},
     kernel::{
         hooks::Hook,
-        kcore, preemption,
+        preemption,
         topology::Topology,
         types::{self, KernelTypes},
     },
@@ -24,7 +24,7 @@ use crate::{
         targets,
     },
     source::bpf::{
-        Bpf,
+        Bpf, bases,
         ring::{Asked, Capture},
     },
     units::Tgid,
@@ -61,7 +61,7 @@ pub(super) fn open(
     let refused = capture.refused.iter().map(MissingHook::from).collect();
     let in_lineage = members.iter().filter(|(_, bits)| **bits & membership::LINEAGE != 0);
     let lineage = in_lineage.map(|(tgid, _)| *tgid).collect();
-    let find_owners = backend.coverage().owners == Owners::Pagemap;
+    let find_owners = capture.coverage().owners != Owners::Kernel;
     let processes = Processes::new(wanted.filter.need, members);
     let unowned = wanted.filter.need == 0 && wanted.filter.range_count == 0;
     let correlator = Correlator::new(processes, topology, names, find_owners, unowned);
@@ -87,7 +87,7 @@ fn attach(
 ) -> Result<(Capture, Vec<String>), OpenError> {
     let mut of_kernel = types.config()?;
     of_kernel.pfn_bits = topology.pfn_bits();
-    kcore::add_bases(&mut of_kernel);
+    bases::add(&mut of_kernel);
     of_kernel.twice = preemption::preempts().into();
     of_kernel.kinds = config.kinds.bits();
     let asked = Asked {

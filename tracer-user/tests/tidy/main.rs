@@ -38,7 +38,8 @@ const ROOMS: &[&str] = &[
 
 /// The rooms of tracer-ebpf/src, in the same way.
 const BPF_ROOMS: &[&str] = &[
-    "main", "probes", "rmap", "emit", "state", "turn", "owner", "filter", "walk", "kernel", "counters",
+    "main", "probes", "bases", "restored", "rmap", "emit", "state", "turn", "owner", "filter", "walk", "kernel",
+    "counters",
 ];
 
 /// The folders with the sources of the crates.

@@ -13,8 +13,11 @@ use crate::{
         topology::Node,
         vmstat::Vmstat,
     },
-    run::backend::Backend,
-    source::bpf::{attach::Refusal, trial::Tried},
+    run::{backend::Backend, coverage::Owners},
+    source::bpf::{
+        attach::{NO_BASES, Refusal},
+        trial::Tried,
+    },
     units::PAGE_SIZE,
     words::quantity::Bytes,
 };
@@ -195,13 +198,12 @@ pub(super) fn lockdown(lockdown: Lockdown) -> Finding {
 }
 
 /// Options that hooks of the exact backend need to attach, and those hooks.
-const OPTIONS: [(&str, &str); 6] = [
+const OPTIONS: [(&str, &str); 5] = [
     ("BPF_JIT", "function hooks"),
     ("FUNCTION_TRACER", "function hooks"),
     ("DYNAMIC_FTRACE_WITH_DIRECT_CALLS", "function hooks"),
     ("KPROBES", "kprobe/migrate_pages"),
     ("BPF_EVENTS", "kprobe/migrate_pages"),
-    ("PROC_KCORE", "hooks of moves outside migrate_pages"),
 ];
 
 pub(super) fn configuration(facts: &Facts) -> Finding {
@@ -272,7 +274,13 @@ pub(super) fn hooks(facts: &Facts, backend: Backend, usable: &[Backend]) -> Find
     let refused: Vec<&Refusal> = wanted.iter().filter_map(|tried| tried.refusal.as_ref()).collect();
     let count = format!("{} of {} hooks attach", wanted.len() - refused.len(), wanted.len());
     if refused.is_empty() {
-        return Finding::ok(name, count);
+        return match backend.coverage().owners {
+            Owners::Pagemap if !facts.memory_map => Finding::note(name, format!("{count}; owners by pagemap"))
+                .loses("owners of pages that are gone a moment after their move; every traced process is searched")
+                .remedy(KERNEL_WITH_BASES),
+            Owners::Pagemap => Finding::ok(name, format!("{count}; owners from the kernel")),
+            Owners::Kernel | Owners::ReverseMapping => Finding::ok(name, count),
+        };
     }
     let found = by_reason(&refused).into_iter().fold(count, |text, (reason, hooks)| {
         let labels: Vec<String> = hooks.iter().map(|hook| hook.label()).collect();
@@ -309,6 +317,9 @@ fn by_reason<'a>(refused: &[&'a Refusal]) -> Vec<(&'a str, Vec<&'static Hook>)> 
 /// structures (kernel/bpf/helpers.c, `bpf_base_func_proto`, 5.4 to 7.3).
 const CONFIDENTIALITY: &str = "boot without lockdown=confidentiality, which refuses kprobes, /proc/kcore and BPF programs that read the kernel's memory";
 
+/// The remedy if it is not known where the kernel has its `struct page`s.
+const KERNEL_WITH_BASES: &str = "boot a kernel built with CONFIG_VMAP_STACK=y or CONFIG_PROC_KCORE=y";
+
 /// Remedies for refused hooks, one sentence for each kind of refusal.
 fn remedy(facts: &Facts, refused: &[&Refusal]) -> String {
     let mut sentences: Vec<&str> = Vec::new();
@@ -319,10 +330,8 @@ fn remedy(facts: &Facts, refused: &[&Refusal]) -> String {
             (Some(EPERM), Lockdown::Integrity | Lockdown::None | Lockdown::Unknown) => {
                 "find what refuses them; the cause is not known: a security module (dmesg may name it), or a patch of this kernel"
             }
-            (None, Lockdown::Confidentiality) if refusal.reason.starts_with("/proc/kcore") => CONFIDENTIALITY,
-            (None, _) if refusal.reason.starts_with("/proc/kcore") => {
-                "see whether /proc/kcore is there and root may read it: a kernel built with CONFIG_PROC_KCORE=y has it"
-            }
+            (None, Lockdown::Confidentiality) if refusal.reason == NO_BASES => CONFIDENTIALITY,
+            (None, _) if refusal.reason == NO_BASES => KERNEL_WITH_BASES,
             (_, _) if refusal.reason.contains("/kprobe/type") => {
                 "boot a kernel built with CONFIG_KPROBES=y and CONFIG_BPF_EVENTS=y"
             }

@@ -35,6 +35,8 @@ pub struct Facts {
     pub btf: Result<Btf, String>,
     /// The kernel's answer to the hooks.
     pub hooks: Hooks,
+    /// Whether it is known where the kernel has its `struct page`s, with which the programs find owners.
+    pub memory_map: bool,
     /// Settings of the kernel.
     pub settings: Settings,
     /// Readings of /proc.

@@ -60,13 +60,13 @@ pub(crate) fn fine() -> Facts {
             "DYNAMIC_FTRACE_WITH_DIRECT_CALLS",
             "KPROBES",
             "BPF_EVENTS",
-            "PROC_KCORE",
         ])),
         btf: Ok(Btf {
             bytes: 5_516_713,
             offsets: Ok(()),
         }),
         hooks: tried(|_| None),
+        memory_map: true,
         settings: Settings {
             unprivileged_bpf_disabled: Some(2),
             bpf_stats: Some(0),

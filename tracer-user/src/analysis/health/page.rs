@@ -114,7 +114,7 @@ mod tests {
         configuration   /boot/config-6.12.117+deb12-amd64: every option that hooks need               ok
         BTF             /sys/kernel/btf/vmlinux, 5.3 MiB; every needed structure member is in it      ok
         exact           46 of 46 hooks attach                                                         ok
-        tracepoint      15 of 15 hooks attach                                                         ok
+        tracepoint      15 of 15 hooks attach; owners from the kernel                                 ok
         BPF settings    kernel.unprivileged_bpf_disabled=2 (does not concern root); the ring counts   ok
                         against the cgroup's memory, not ulimit -l
         pagemap         frame numbers visible                                                         ok
@@ -152,11 +152,11 @@ mod tests {
                         fentry/try_to_unmap_one, fentry/folio_add_anon_rmap_ptes,
                         fentry/folio_add_new_anon_rmap, fexit/do_swap_page, fentry/do_swap_page:
                         `bpf_raw_tracepoint_open` failed: Operation not permitted (os error 1)
-                        loses: owners from the kernel itself (the tracepoint backend asks pagemap a moment
-                               later); moves of page cache that nobody maps
+                        loses: folios that could not be moved, with cause and owner; moves of page cache
+                               that nobody maps
                         do: find what refuses them; the cause is not known: a security module (dmesg may
                             name it), or a patch of this kernel
-        tracepoint      15 of 15 hooks attach                                                         ok
+        tracepoint      15 of 15 hooks attach; owners from the kernel                                 ok
         BPF settings    kernel.unprivileged_bpf_disabled=2 (does not concern root); the ring counts   ok
                         against the cgroup's memory, not ulimit -l
         pagemap         frame numbers visible                                                         ok

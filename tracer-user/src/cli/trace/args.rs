@@ -32,7 +32,7 @@ pub struct Args {
     #[arg(long, conflicts_with = "all")]
     pub no_children: bool,
 
-    /// How to capture: exact hooks functions, tracepoint finds owners by pagemap, auto takes the best that works
+    /// How to capture: exact hooks functions, tracepoint needs tracepoints only, auto takes the best that works
     #[arg(long, value_enum, value_name = "BACKEND", default_value_t = BackendChoice::Auto)]
     pub backend: BackendChoice,
 
@@ -119,7 +119,7 @@ pub enum BackendChoice {
     Auto,
     /// Function hooks (fentry, fexit): owners from the kernel
     Exact,
-    /// Tracepoints: owners from pagemap
+    /// Tracepoints only: moves of mapped pages, and runs of compaction
     Tracepoint,
 }
 

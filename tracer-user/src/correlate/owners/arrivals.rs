@@ -85,6 +85,14 @@ impl Arrivals {
         }
     }
 
+    /// Forgets all arrivals.
+    pub fn clear(&mut self) {
+        for period in [&mut self.before, &mut self.now] {
+            period.known.clear();
+            period.strangers.clear();
+        }
+    }
+
     /// Forgets arrivals that are too old at that time.
     pub fn forget(&mut self, now: u64) {
         if now.saturating_sub(self.since) > STAY {

@@ -1,7 +1,7 @@
 //! The page table entries of all candidates at addresses where moves have no owner.
 //! Input: maps and pagemaps of the processes that are traced.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::{
     correlate::{life::Life, lists::Lists, processes::Processes, spaces::Spaces},
@@ -14,6 +14,8 @@ use crate::{
 
 /// The greatest age of VMAs in which candidates are searched.
 const MAX_AGE: Duration = Duration::from_millis(500);
+/// The time that a search may take. The ring holds the moves of meanwhile.
+const MOST_TIME: Duration = Duration::from_millis(100);
 
 /// Processes and the frames that they hold, by address.
 #[derive(Default)]
@@ -22,6 +24,9 @@ pub(super) struct Holders {
     candidates: Vec<Tgid>,
     covered: Vec<VirtAddr>,
     words: Vec<u64>,
+    /// The number of processes that searches which took too long have searched. The next search begins behind them, so
+    /// that every process has its turn.
+    searched: usize,
 }
 
 impl Holders {
@@ -31,8 +36,9 @@ impl Holders {
     }
 
     /// Reads the page tables at these sorted addresses, and forgets earlier answers. Returns whether every process that
-    /// may have the pages has answered.
+    /// may have the pages has answered before the time was over.
     pub fn read(&mut self, wanted: &[VirtAddr], processes: &Processes, spaces: &mut Spaces) -> bool {
+        let begin = Instant::now();
         let mut all = true;
         self.by_address.clear();
         self.candidates.clear();
@@ -40,7 +46,13 @@ impl Holders {
             Some(wanted) => self.candidates.extend(wanted),
             None => self.candidates.append(&mut process::list().unwrap_or_default()),
         }
-        for &tgid in &self.candidates {
+        let first = self.searched.checked_rem(self.candidates.len()).unwrap_or(0);
+        self.candidates.rotate_left(first);
+        for (searched, &tgid) in self.candidates.iter().enumerate() {
+            if begin.elapsed() > MOST_TIME {
+                self.searched = first + searched;
+                return false;
+            }
             self.covered.clear();
             let Some(vmas) = spaces.vmas(tgid, MAX_AGE) else {
                 all &= !spaces.is_silent(tgid);

@@ -57,6 +57,23 @@ fn sharers_of_a_page_get_one_mapping_each() {
 }
 
 #[test]
+fn an_owner_that_the_kernel_named_has_no_other_mapping_of_the_page() {
+    let named = Moving {
+        owner: Some(life(7)),
+        source: OwnerSource::Kernel,
+        ..moving(0x1000, 1, 2)
+    };
+    let here = vec![(life(7), Frame::Present(Pfn(2))), (life(8), Frame::Present(Pfn(2)))];
+    let mut state = Owners {
+        wanted: vec![VirtAddr(0x1000)],
+        ..Owners::default()
+    };
+    let mut moves = [moving(0x1000, 1, 2), named];
+    by_pagemap(&mut state, &mut moves, &[(VirtAddr(0x1000), here)]);
+    assert_eq!(owners(&moves), [Some(8), Some(7)]);
+}
+
+#[test]
 fn of_a_huge_page_one_has_it_whole_and_another_its_pages() {
     let huge = || {
         let mut huge = moving(HUGE, 0x200, 0x400);

@@ -49,7 +49,7 @@ impl CaptureError {
 }
 
 /// The refusal of hooks that see folios or page tables instead of frames.
-const NO_BASES: &str = "/proc/kcore does not show where this kernel keeps its struct pages";
+pub(crate) const NO_BASES: &str = "it is not known where this kernel keeps its struct pages (see tracer -v)";
 
 /// A hook that the kernel refused.
 #[derive(Clone, Debug)]

@@ -2,6 +2,7 @@
 //! Input: the embedded object, the kernel's BTF, and the answers of /proc to `correlate`.
 
 pub mod attach;
+pub mod bases;
 mod gauge;
 pub mod object;
 pub mod ring;
@@ -88,7 +89,7 @@ impl Bpf {
 
 impl Source for Bpf {
     fn coverage(&self) -> Coverage {
-        self.capture.backend.coverage()
+        self.capture.coverage()
     }
 
     fn terms(&self) -> Terms {

@@ -27,6 +27,7 @@ use crate::{
     run::{
         backend::Backend,
         counters::{Counters, MissedRuns},
+        coverage::{Coverage, Owners},
     },
     source::{
         UnderWay,
@@ -53,6 +54,8 @@ impl RingBytes {
     /// Room for 150 ms of moves at the highest rate that a kernel reaches (1.7 M a second, 64 bytes each): several
     /// times the interval of the reader's timer.
     pub const DEFAULT: Self = Self(1 << 24);
+    /// The smallest ring.
+    pub const LEAST: Self = Self(1 << 12);
 
     /// The least power of two that is at least `bytes`. None beyond 1 GiB.
     #[must_use]
@@ -177,6 +180,19 @@ impl Capture {
             }
         }
         Err(CaptureError::Object("no backend to try".to_owned()))
+    }
+
+    /// The facts that it can know about moves.
+    #[must_use]
+    pub fn coverage(&self) -> Coverage {
+        let coverage = self.backend.coverage();
+        match coverage.owners {
+            Owners::Pagemap if self.config.vmemmap_base != 0 => Coverage {
+                owners: Owners::ReverseMapping,
+                ..coverage
+            },
+            _ => coverage,
+        }
     }
 
     /// The hooks of this run, including those that were refused.
