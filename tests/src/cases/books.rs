@@ -101,6 +101,7 @@ fn everything_at_once(env: &Env) -> Result<bool> {
     for pages in ["hugetlb", "thp"] {
         let mut mover = Worker::spawn("mover", &[pages, "move_pages", &THP_MIB.to_string()])?;
         mover.wait_ready(SOON)?;
+        numa::run_process_on(mover.pid(), 0)?;
         movers.push(mover);
     }
     let mut balanced = Worker::spawn("balanced", &[&BALANCED_MIB.to_string(), "base"])?;
@@ -108,6 +109,9 @@ fn everything_at_once(env: &Env) -> Result<bool> {
     let mut punched = Worker::spawn("punched", &["48"])?;
     punched.wait_ready(SOON)?;
     let tracing = Tracing::start(&env.tracer, &["-a", "--strict", "--backend", "exact"])?;
+    // Compaction, with the balanced pages; the movers have the other CPU. The two copies of a program that tracer
+    // attaches where the kernel preempts tasks inside programs are enough for two such tasks a CPU, not for more.
+    numa::run_on(1)?;
     for worker in movers.iter_mut().chain([&mut balanced]) {
         worker.mark(SOON)?;
     }

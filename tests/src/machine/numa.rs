@@ -5,7 +5,7 @@ use std::io;
 use std::ops::Range;
 
 use anyhow::{Context, Result, ensure};
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::thread::{CpuSet, Pid, sched_setaffinity};
 
 /// `MPOL_MF_MOVE`: pages that only this process maps.
 const MOVE: u64 = 1 << 1;
@@ -32,9 +32,19 @@ fn check(result: i64, what: &str) -> Result<()> {
 
 /// Makes this thread run on that CPU, which gets its memory from its own node.
 pub fn run_on(cpu: usize) -> Result<()> {
+    pin(None, cpu)
+}
+
+/// Makes the first thread of another process run on that CPU.
+pub fn run_process_on(pid: u32, cpu: usize) -> Result<()> {
+    let pid = Pid::from_raw(i32::try_from(pid)?).context("process 0")?;
+    pin(Some(pid), cpu)
+}
+
+fn pin(pid: Option<Pid>, cpu: usize) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu);
-    sched_setaffinity(None, &set).with_context(|| format!("run on CPU {cpu}"))
+    sched_setaffinity(pid, &set).with_context(|| format!("run on CPU {cpu}"))
 }
 
 /// Calls move_pages(2) for every page of the range. The truth shows each page that fails.
