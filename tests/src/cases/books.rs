@@ -101,7 +101,7 @@ fn everything_at_once(env: &Env) -> Result<bool> {
     for pages in ["hugetlb", "thp"] {
         let mut mover = Worker::spawn("mover", &[pages, "move_pages", &THP_MIB.to_string()])?;
         mover.wait_ready(SOON)?;
-        numa::run_process_on(mover.pid(), 0)?;
+        numa::run_first(mover.pid())?;
         movers.push(mover);
     }
     let mut balanced = Worker::spawn("balanced", &[&BALANCED_MIB.to_string(), "base"])?;
@@ -109,9 +109,11 @@ fn everything_at_once(env: &Env) -> Result<bool> {
     let mut punched = Worker::spawn("punched", &["48"])?;
     punched.wait_ready(SOON)?;
     let tracing = Tracing::start(&env.tracer, &["-a", "--strict", "--backend", "exact"])?;
-    // Compaction, with the balanced pages; the movers have the other CPU. The two copies of a program that tracer
-    // attaches where the kernel preempts tasks inside programs are enough for two such tasks a CPU, not for more.
+    // The movers are on CPU 0, compaction and the balanced pages on CPU 1. Where the kernel preempts tasks inside programs,
+    // tracer attaches each program twice, which is enough for two of these a CPU, not for more: none but the balanced pages
+    // (the kernel balances no thread with real-time priority) is preempted by one of the others.
     numa::run_on(1)?;
+    numa::run_first(0)?;
     for worker in movers.iter_mut().chain([&mut balanced]) {
         worker.mark(SOON)?;
     }

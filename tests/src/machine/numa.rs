@@ -1,11 +1,11 @@
-//! The system calls that move pages, and the CPU on which this thread runs.
+//! The system calls that move pages, and when and where a thread runs.
 //! Input: ranges of this process's own memory; numbers from include/uapi/linux/mempolicy.h.
 
 use std::io;
 use std::ops::Range;
 
 use anyhow::{Context, Result, ensure};
-use rustix::thread::{CpuSet, Pid, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_setaffinity};
 
 /// `MPOL_MF_MOVE`: pages that only this process maps.
 const MOVE: u64 = 1 << 1;
@@ -32,19 +32,20 @@ fn check(result: i64, what: &str) -> Result<()> {
 
 /// Makes this thread run on that CPU, which gets its memory from its own node.
 pub fn run_on(cpu: usize) -> Result<()> {
-    pin(None, cpu)
-}
-
-/// Makes the first thread of another process run on that CPU.
-pub fn run_process_on(pid: u32, cpu: usize) -> Result<()> {
-    let pid = Pid::from_raw(i32::try_from(pid)?).context("process 0")?;
-    pin(Some(pid), cpu)
-}
-
-fn pin(pid: Option<Pid>, cpu: usize) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu);
-    sched_setaffinity(pid, &set).with_context(|| format!("run on CPU {cpu}"))
+    sched_setaffinity(None, &set).with_context(|| format!("run on CPU {cpu}"))
+}
+
+/// Makes the first thread of a process (0: this thread) run whenever it can, ahead of all threads without real-time
+/// priority, and not be interrupted by its equals.
+pub fn run_first(pid: u32) -> Result<()> {
+    // SAFETY: all zeros are a valid parameter, whose fields are integers.
+    let mut first: libc::sched_param = unsafe { std::mem::zeroed() };
+    first.sched_priority = 1;
+    // SAFETY: the parameter lives until the call returns.
+    let result = unsafe { libc::sched_setscheduler(i32::try_from(pid)?, libc::SCHED_FIFO, &raw const first) };
+    check(result.into(), "sched_setscheduler")
 }
 
 /// Calls move_pages(2) for every page of the range. The truth shows each page that fails.
