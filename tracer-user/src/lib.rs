@@ -6,6 +6,7 @@
 
 pub mod analysis;
 pub mod cli;
+pub mod confinement;
 pub mod correlate;
 pub mod decode;
 pub mod escape;

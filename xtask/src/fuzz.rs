@@ -1,5 +1,5 @@
 //! `cargo xtask fuzz`: gives made-up bytes to readers until one fails or the time is over.
-//! Input: the fuzz crate; the golden recordings as the first inputs.
+//! Input: the fuzz crate; its corpus and the golden recordings as the first inputs.
 
 use std::fs;
 use std::path::PathBuf;
@@ -22,13 +22,14 @@ const FLAGS: [&str; 6] = [
 ];
 /// With an explicit target, build scripts are compiled without [`FLAGS`].
 const TARGET: &str = "x86_64-unknown-linux-gnu";
-const FUZZERS: [&str; 1] = ["recording"];
+/// The readers, with the divisor of the time that each gets: those of short texts have seen every branch much sooner.
+const FUZZERS: [(&str, u32); 3] = [("recording", 1), ("proc", 8), ("wire", 16)];
 /// The last lines of libFuzzer's output, which describe a failure.
 const LAST_WORDS: usize = 60;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Try each reader for this long.
+    /// Try the reader of recordings for this long, and the others for a fraction of it.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     seconds: u32,
 }
@@ -57,12 +58,12 @@ pub fn check(seconds: u32) -> Result<Tally> {
         .env("CARGO_TARGET_DIR", &built);
     process::run(&mut cargo)?;
     let mut tally = Tally::default();
-    for fuzzer in FUZZERS {
+    for (fuzzer, divisor) in FUZZERS {
         let found = cache::Scratch::new()?;
         let mut fuzz = Command::new(built.join(TARGET).join("debug").join(fuzzer));
         fuzz.arg(found.path())
-            .args(golden()?)
-            .arg(format!("-max_total_time={seconds}"))
+            .args(first_inputs(fuzzer)?)
+            .arg(format!("-max_total_time={}", (seconds / divisor).max(1)))
             .arg(format!("-artifact_prefix={}/{fuzzer}-", built.display()))
             // Seconds and MiB of memory for one input: far more than any input of that size takes.
             .args(["-timeout=20", "-rss_limit_mb=2048", "-max_len=16384"])
@@ -85,6 +86,14 @@ pub fn check(seconds: u32) -> Result<Tally> {
         }
     }
     Ok(tally)
+}
+
+/// The folders of a reader's first inputs.
+fn first_inputs(fuzzer: &str) -> Result<Vec<PathBuf>> {
+    if fuzzer == "recording" {
+        return golden();
+    }
+    Ok(vec![process::root().join("fuzz/corpus").join(fuzzer)])
 }
 
 /// The folders of golden recordings.

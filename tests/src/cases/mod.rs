@@ -7,6 +7,7 @@ mod churn;
 mod cli;
 mod command;
 mod compaction;
+mod confinement;
 mod doctor;
 mod ending;
 mod export;
@@ -31,6 +32,7 @@ pub const TOPICS: &[&[Case]] = &[
     command::CASES,
     doctor::CASES,
     ending::CASES,
+    confinement::CASES,
     moves::CASES,
     books::CASES,
     kinds::CASES,

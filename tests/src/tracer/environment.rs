@@ -1,10 +1,56 @@
-//! The environments in which `tracer` is started: without bpf(2), without some directories, with a signal ignored.
+//! The environments in which `tracer` is started: with few capabilities, without bpf(2), without some directories, with a
+//! signal ignored.
 //! Input: the `Command` that is to start there.
 
 use std::ffi::CStr;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+
+use rustix::process::{Gid, Uid};
+use rustix::thread::{CapabilitySet, CapabilitySets};
+
+/// A capability, with its bit (include/uapi/linux/capability.h).
+#[derive(Clone, Copy, Debug)]
+#[repr(u8)]
+pub enum Capability {
+    DacOverride = 1,
+    DacReadSearch = 2,
+    Kill = 5,
+    SysPtrace = 19,
+    SysAdmin = 21,
+}
+
+/// Makes the program start as this user and group, with these capabilities and no others.
+pub fn as_user_with(command: &mut Command, user: u32, capabilities: &'static [Capability]) {
+    let set = capabilities
+        .iter()
+        .fold(CapabilitySet::empty(), |set, &capability| set | bit(capability));
+    // SAFETY: only system calls.
+    unsafe {
+        command.pre_exec(move || {
+            let (uid, gid) = (Uid::from_raw(user), Gid::from_raw(user));
+            rustix::thread::set_keep_capabilities(true)?;
+            rustix::thread::set_thread_groups(&[])?;
+            rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+            rustix::thread::set_thread_res_uid(uid, uid, uid)?;
+            let sets = CapabilitySets {
+                effective: set,
+                permitted: set,
+                inheritable: set,
+            };
+            rustix::thread::set_capabilities(None, sets)?;
+            for &capability in capabilities {
+                rustix::thread::configure_capability_in_ambient_set(bit(capability), true)?;
+            }
+            Ok(())
+        });
+    }
+}
+
+fn bit(capability: Capability) -> CapabilitySet {
+    CapabilitySet::from_bits_retain(1 << capability as u8)
+}
 
 /// Makes the program start with a signal ignored, as nohup does.
 pub fn ignoring(command: &mut Command, signal: libc::c_int) {

@@ -51,14 +51,19 @@ impl Tracing {
 
     /// Starts `tracer HOW ARGS` in the same way.
     pub fn start_as(tracer: &Path, how: &[&str], args: &[String]) -> Result<Self> {
-        let mut child = Command::new(tracer)
-            .args(how)
-            .args(args)
+        let mut command = Command::new(tracer);
+        command.args(how).args(args);
+        Self::spawn(command)
+    }
+
+    /// Starts tracer by this command in the same way.
+    pub fn spawn(mut command: Command) -> Result<Self> {
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .with_context(|| format!("start {}", tracer.display()))?;
+            .with_context(|| format!("start {}", command.get_program().display()))?;
         let mut out = child.stdout.take().context("a piped stdout")?;
         let err = child.stderr.take().context("a piped stderr")?;
         let stdout = thread::spawn(move || {

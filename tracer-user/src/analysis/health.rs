@@ -68,6 +68,7 @@ pub fn examine(facts: &Facts) -> Health {
     findings.extend(hooks);
     findings.extend([
         checks::bpf_settings(facts),
+        checks::confinement(facts.confinement),
         checks::pagemap(facts),
         checks::frame_files(&facts.proc.frame_files),
         checks::counters(&facts.proc.vmstat),

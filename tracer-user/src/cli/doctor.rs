@@ -16,6 +16,7 @@ use anyhow::Context as _;
 use crate::{
     analysis::health::{self, Btf, Caller, Facts, Hooks, OwnFrame, ProcFiles, Settings},
     cli::view,
+    confinement::Means,
     kernel::{
         capabilities::Capabilities,
         config::BuildConfig,
@@ -78,6 +79,7 @@ fn collect() -> Facts {
         hooks,
         memory_map,
         settings: settings(),
+        confinement: Means::of_kernel(),
         proc: ProcFiles {
             own_frame: own_frame(),
             frame_files: ["kpageflags", "kpagecount", "kpagecgroup"]

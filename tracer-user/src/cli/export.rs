@@ -14,7 +14,7 @@ use crate::{
     analysis::groups::Key,
     cli::{
         error::Refused,
-        progress,
+        inputs, progress,
         recorded::{self, Reading},
         view,
     },
@@ -218,6 +218,12 @@ impl Args {
         } else {
             Some(Draft::create(&self.output, self.force)?)
         };
+        let creates_in = match &draft {
+            _ if self.partition => Some(self.output.as_path()),
+            Some(draft) => draft.path().parent(),
+            None => None,
+        };
+        let files = inputs::open(&self.files, creates_in)?;
         let open = || match &draft {
             _ if self.partition => Ok(self.partitions()),
             Some(draft) => {
@@ -233,7 +239,7 @@ impl Args {
         };
         let progress = !(self.to_stdout() && io::stdout().is_terminal());
         let mut reading = Reading::new(progress);
-        reading.replay(&self.files, &mut taken)?;
+        reading.replay(files, &mut taken)?;
         taken.export()?.close()?;
         let left_out = std::mem::take(&mut taken.left_out);
         drop(taken);

@@ -2,9 +2,8 @@
 //! Input: the parsed command line; recordings.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, IsTerminal as _, Seek as _, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    fs::File,
+    io::{self, IsTerminal as _, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
     sync::atomic::Ordering,
@@ -13,7 +12,7 @@ use std::{
 use anyhow::Context as _;
 
 use crate::{
-    cli::{error::Refused, recorded},
+    cli::{error::Refused, inputs, recorded},
     output::Draft,
     recording::{
         blocks::Blocks,
@@ -64,11 +63,14 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if to_stdout && io::stdout().is_terminal() {
         return Err(Refused("a recording cannot be shown on a terminal: use a file or a pipe".to_owned()).into());
     }
-    let mut recordings = args
-        .files
-        .iter()
-        .map(|path| open(path))
-        .collect::<Result<Vec<_>, _>>()?;
+    let draft = if to_stdout {
+        None
+    } else {
+        Some(Draft::create(&args.output, args.force)?)
+    };
+    let creates_in = draft.as_ref().and_then(|draft| draft.path().parent());
+    let inputs = inputs::open_to_seek(&args.files, creates_in)?;
+    let mut recordings: Vec<File> = inputs.into_iter().map(|input| input.file).collect();
     let mut whole = true;
     let mut pieces = Vec::new();
     for ((number, path), recording) in args.files.iter().enumerate().zip(&mut recordings) {
@@ -93,11 +95,6 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Some(Key::new().context("cannot make stand-ins")?)
     } else {
         None
-    };
-    let draft = if to_stdout {
-        None
-    } else {
-        Some(Draft::create(&args.output, args.force)?)
     };
     let files = match &draft {
         Some(draft) => Files::draft(draft)?,
@@ -144,7 +141,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 fn tell(args: &Args, note: &Note) {
     let name = |piece: &Piece| {
         let path = args.files.get(piece.recording);
-        path.map_or_else(String::new, |path| recorded::name(path))
+        path.map_or_else(String::new, |path| inputs::name(path))
     };
     let parts = |piece: &Piece| match piece.parts() {
         (first, last) if first == last => format!("part {}", u64::from(first) + 1),
@@ -174,42 +171,4 @@ fn tell(args: &Args, note: &Note) {
         ),
     };
     let _ = writeln!(io::stderr(), "tracer: {text}");
-}
-
-/// Opens a recording that is read twice: the content of a pipe is kept in a file without a name.
-fn open(path: &Path) -> anyhow::Result<File> {
-    let cannot = |error: io::Error| Refused(format!("cannot read {}: {error}", recorded::name(path)));
-    let mut input = if path == Path::new("-") {
-        File::from(rustix::io::dup(rustix::stdio::stdin()).map_err(|error| cannot(error.into()))?)
-    } else {
-        File::open(path).map_err(cannot)?
-    };
-    let kind = input.metadata().map_err(cannot)?.file_type();
-    if kind.is_dir() {
-        return Err(Refused(format!(
-            "{} is a directory, not a recording of tracer",
-            recorded::name(path)
-        ))
-        .into());
-    }
-    if kind.is_file() && input.stream_position().map_err(cannot)? == 0 {
-        return Ok(input);
-    }
-    let mut kept = unnamed().with_context(|| format!("cannot store the input from {}", recorded::name(path)))?;
-    io::copy(&mut input, &mut kept).with_context(|| format!("cannot store the input from {}", recorded::name(path)))?;
-    kept.rewind()?;
-    Ok(kept)
-}
-
-/// A temporary file without a name.
-fn unnamed() -> io::Result<File> {
-    let path = std::env::temp_dir().join(format!("tracer-merge-{}", std::process::id()));
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&path)?;
-    fs::remove_file(&path)?;
-    Ok(file)
 }

@@ -5,6 +5,7 @@ mod doctor;
 mod error;
 mod export;
 mod filters;
+mod inputs;
 mod merge;
 mod pages;
 mod progress;
@@ -137,6 +138,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             Ok(trace::Output {
                 sinks: vec![args.view.sink(Some(ending))?],
                 to_stdout: true,
+                creates_in: None,
             })
         }),
     }

@@ -16,6 +16,7 @@ use crate::{
         values::{self, process_number},
         view,
     },
+    confinement::{Work, confine},
     kernel::topology::Topology,
     pages::{
         self,
@@ -225,6 +226,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let chosen = Chosen::of(args)?;
     let machine = Machine::open();
+    confine(Work::Processes, None);
     known_nodes(&filter, &machine)?;
     let out = view::stdout(None)?;
     let width = view::columns().unwrap_or(WIDTH);
@@ -268,6 +270,7 @@ fn physical(args: &Args, range: std::ops::Range<Pfn>, filter: &Filter) -> anyhow
         bail!("--flags: a frame has none of the flags of a page table entry; tracer pages --flags-help lists them");
     }
     let machine = Machine::open();
+    confine(Work::Processes, None);
     known_nodes(filter, &machine)?;
     if !machine.has_flags() {
         let missing = machine.missing.map_or_else(String::new, |error| error.to_string());

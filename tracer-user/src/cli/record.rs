@@ -113,6 +113,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Ok(Output {
             sinks: vec![Box::new(Writer::new(files)?), Box::new(status)],
             to_stdout,
+            creates_in: args.rotate.and_then(|_| Some(args.output.parent()?.to_owned())),
         })
     })
 }

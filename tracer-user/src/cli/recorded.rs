@@ -2,10 +2,8 @@
 //! Input: the parsed command line; a recording.
 
 use std::{
-    collections::HashSet,
-    fs::{self, File},
-    io::{self, IsTerminal as _, Read, Write as _},
-    os::unix::fs::MetadataExt as _,
+    fs::File,
+    io::{self, IsTerminal as _, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -16,15 +14,14 @@ use crate::{
     analysis::{Input, contents, not_here, selection::Selection, unreadable as unreadable_part},
     cli::{
         error::Refused,
+        inputs::{self, Opened, name},
         progress::{self, Progress},
         selection, view,
     },
-    escape::Printable,
     pipeline::replay::{Replay, ReplayError},
     recording::{
         contents::Contents,
         reader::{Missing, ReadError, RecordingFile},
-        set,
     },
     render::json,
     sink::{Sink, selected::Selected},
@@ -79,7 +76,7 @@ pub fn cat(args: &CatArgs) -> anyhow::Result<ExitCode> {
     let progress = !io::stdout().is_terminal();
     let mut reading = Reading::new(progress);
     let selection = args.selection.selection()?;
-    let files = &args.selection.files;
+    let files = inputs::open(&args.selection.files, None)?;
     let mut sink = args.view.sink(None)?;
     let shown = if selection.filters() {
         let mut selected = Selected::new(sink.as_mut(), selection);
@@ -133,15 +130,14 @@ impl Reading {
 
     /// Feeds recordings into a sink, the files of each run in order, and reports on standard error what is missing from
     /// them.
-    pub fn replay(&mut self, paths: &[PathBuf], sink: &mut dyn Sink) -> anyhow::Result<()> {
-        ensure_distinct(paths)?;
+    pub fn replay(&mut self, files: Vec<Opened>, sink: &mut dyn Sink) -> anyhow::Result<()> {
         let mut replay = Replay::new(sink);
-        for path in in_order(paths) {
-            let mut recording = open(path, self.progress)?;
+        for Opened { path, file, size } in inputs::in_order(files)? {
+            let mut recording = recording(file, size, self.progress)?;
             replay.input.parts.open(&path.to_string_lossy());
-            let replayed = replay.recording(&mut recording, |missing| complain(path, missing));
+            let replayed = replay.recording(&mut recording, |missing| complain(&path, missing));
             replayed.map_err(|error| match error {
-                ReplayError::Read(error) => unreadable(path, error),
+                ReplayError::Read(error) => unreadable(&path, error),
                 ReplayError::Sink(error) => error.into(),
             })?;
         }
@@ -167,12 +163,12 @@ impl Reading {
 /// # Errors
 /// When a recording cannot be read, or standard output cannot be written.
 pub fn info(args: &InfoArgs) -> anyhow::Result<ExitCode> {
-    ensure_distinct(&args.files)?;
+    let files = inputs::open(&args.files, None)?;
     let mut found = Contents::default();
-    for path in in_order(&args.files) {
-        let mut recording = open(path, true)?;
+    for Opened { path, file, size } in inputs::in_order(files)? {
+        let mut recording = recording(file, size, true)?;
         found.open(&path.to_string_lossy());
-        while let Some(item) = recording.next_item().map_err(|error| unreadable(path, error))? {
+        while let Some(item) = recording.next_item().map_err(|error| unreadable(&path, error))? {
             found.add(&item, &mut recording);
         }
         found.bytes += recording.position();
@@ -189,51 +185,9 @@ pub fn info(args: &InfoArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(u8::from(!found.is_whole() || found.lost() > 0)))
 }
 
-/// The files of each run in the order in which they were recorded. Only regular files can be read in advance.
-fn in_order(paths: &[PathBuf]) -> Vec<&Path> {
-    let first = |path: &PathBuf| {
-        let is_file = fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
-        // The reader of the file reports why it cannot be read.
-        let file = is_file.then(|| File::open(path).ok()).flatten();
-        file.and_then(set::first_header)
-    };
-    let firsts: Vec<_> = match paths {
-        [_] => vec![None],
-        paths => paths.iter().map(first).collect(),
-    };
-    let order = set::order(&firsts);
-    order.into_iter().map(|place| paths[place].as_path()).collect()
-}
-
-/// Checks that no recording is given twice: its events would count twice.
-///
-/// # Errors
-/// Names the recording that is given twice.
-fn ensure_distinct(paths: &[PathBuf]) -> Result<(), Refused> {
-    let mut known = HashSet::new();
-    for path in paths {
-        // The reader of the file reports why it cannot be read.
-        let Ok(metadata) = fs::metadata(path) else { continue };
-        if metadata.is_file() && !known.insert((metadata.dev(), metadata.ino())) {
-            return Err(Refused(format!("{} is given twice", name(path))));
-        }
-    }
-    Ok(())
-}
-
-/// Opens a recording.
-fn open(path: &Path, progress: bool) -> anyhow::Result<RecordingFile<Box<dyn Read>>> {
-    let input: Box<dyn Read> = if path == Path::new("-") {
-        Box::new(io::stdin())
-    } else {
-        let cannot = |error: io::Error| Refused(format!("cannot read {}: {error}", name(path)));
-        let file = File::open(path).map_err(cannot)?;
-        let metadata = file.metadata().map_err(cannot)?;
-        if metadata.is_dir() {
-            return Err(Refused(format!("{} is a directory, not a recording of tracer", name(path))).into());
-        }
-        Box::new(Progress::new(file, metadata.len(), progress))
-    };
+/// Reads a recording, and shows the progress of a regular file.
+fn recording(file: File, size: Option<u64>, progress: bool) -> anyhow::Result<RecordingFile<Progress<File>>> {
+    let input = Progress::new(file, size.unwrap_or(0), progress);
     RecordingFile::new(input).context("cannot begin to read")
 }
 
@@ -255,13 +209,4 @@ pub(super) fn complain(path: &Path, missing: &Missing) {
         name(path),
         sentence(&unreadable_part(missing))
     );
-}
-
-/// The name of a recording, for a person.
-pub(super) fn name(path: &Path) -> String {
-    if path == Path::new("-") {
-        "standard input".to_owned()
-    } else {
-        Printable(&path.to_string_lossy()).to_string()
-    }
 }

@@ -12,6 +12,7 @@ use crate::{
     },
     cli::{
         error::Refused,
+        inputs,
         recorded::{self, Reading},
         selection, view,
     },
@@ -98,7 +99,7 @@ impl Args {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut report = Report::new(args.question()?);
     let mut reading = Reading::new(true);
-    reading.replay(&args.selection.files, &mut report)?;
+    reading.replay(inputs::open(&args.selection.files, None)?, &mut report)?;
     recorded::conclude(report.selection())?;
     let sections = report.sections(&reading.input);
     if args.json {

@@ -6,6 +6,7 @@ mod args;
 use std::{
     future::pending,
     io::{self, IsTerminal as _, Write as _},
+    path::PathBuf,
     pin::pin,
     process::ExitCode,
     time::{Duration, Instant},
@@ -22,6 +23,7 @@ use crate::{
         error::{self, Refused},
         signals::Signals,
     },
+    confinement::{Work, confine},
     kernel::hooks::Kinds,
     pipeline::{End, Pipeline},
     run::{
@@ -47,6 +49,8 @@ pub struct Output {
     pub sinks: Vec<Box<dyn Sink>>,
     /// Whether one of them is standard output: then the run ends when its reader is gone.
     pub to_stdout: bool,
+    /// The directory in which they create files during the run.
+    pub creates_in: Option<PathBuf>,
 }
 
 /// The exit code that shells show for SIGINT.
@@ -67,7 +71,11 @@ pub fn run(args: &Args, open: impl FnOnce(&Header, &Ending) -> anyhow::Result<Ou
     let coverage = source.coverage();
     let ending = Ending::default();
     // Opening a fifo waits for its reader: until then signals end the process by themselves.
-    let Output { sinks, to_stdout } = open(&header, &ending)?;
+    let Output {
+        sinks,
+        to_stdout,
+        creates_in,
+    } = open(&header, &ending)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let signals = {
         let _context = runtime.enter();
@@ -79,6 +87,12 @@ pub fn run(args: &Args, open: impl FnOnce(&Header, &Ending) -> anyhow::Result<Ou
         greet(&header, &coverage, args.duration);
     }
     let running = command.map(Held::release).transpose()?;
+    confine(
+        Work::Tracing {
+            commands: running.is_some(),
+        },
+        creates_in.as_deref(),
+    );
     if let Some(duration) = args.duration {
         ending.is_due(Instant::now() + duration);
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 
-/// The capabilities that tracing and reading page tables depend on, with their bits (include/uapi/linux/capability.h).
+/// The capabilities that tracer can make use of, with their bits (include/uapi/linux/capability.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Capability {
@@ -13,6 +13,8 @@ pub enum Capability {
     DacOverride = 1,
     /// Open root's files for reading.
     DacReadSearch = 2,
+    /// Send signals to other users' processes.
+    Kill = 5,
     /// Read maps and pagemap of other users' processes.
     SysPtrace = 19,
     /// See frame numbers in pagemap; before 5.8 also everything that concerns BPF.
@@ -29,9 +31,10 @@ pub enum Capability {
 
 impl Capability {
     /// All of these, by bit.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::DacOverride,
         Self::DacReadSearch,
+        Self::Kill,
         Self::SysPtrace,
         Self::SysAdmin,
         Self::SysResource,
@@ -47,6 +50,7 @@ impl fmt::Display for Capability {
         f.pad(match self {
             Self::DacOverride => "CAP_DAC_OVERRIDE",
             Self::DacReadSearch => "CAP_DAC_READ_SEARCH",
+            Self::Kill => "CAP_KILL",
             Self::SysPtrace => "CAP_SYS_PTRACE",
             Self::SysAdmin => "CAP_SYS_ADMIN",
             Self::SysResource => "CAP_SYS_RESOURCE",

@@ -6,7 +6,7 @@ use std::{
     io::{self, Write as _},
     mem,
     os::fd::{AsFd, AsRawFd as _, BorrowedFd},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rustix::{
@@ -17,13 +17,11 @@ use rustix::{
 
 use crate::run::ending::Ending;
 
-/// A run that is to end waits for this time for a reader who reads nothing.
-const LAST_PATIENCE: Duration = Duration::from_millis(500);
 /// The end of the run is looked for at this interval.
-const STEP: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 50_000_000,
-};
+const STEP: Duration = Duration::from_millis(50);
+/// A run that is to end waits for these steps, 500 ms, for a reader who reads nothing. They are not taken from a clock: where
+/// the whole machine has stood still, the reader has not had the time.
+const LAST_PATIENCE: u32 = 10;
 /// A pipe that can be written takes as many bytes without waiting (`PIPE_BUF`, pipe(7)).
 const AT_ONCE: usize = 4096;
 
@@ -39,8 +37,8 @@ pub struct Patience {
 #[derive(Debug, Default)]
 struct Reader {
     ending: Ending,
-    /// The time since when the run is to end and the reader has read nothing.
-    since: Option<Instant>,
+    /// The steps for which the run is to end and the reader has read nothing.
+    idle: u32,
     /// Bytes that the reader has not read, as far as is known.
     unread: u64,
 }
@@ -82,22 +80,28 @@ impl Reader {
     /// Waits until `file` can be written.
     fn wait(&mut self, file: &File, waiting: usize) -> io::Result<()> {
         let mut fds = [PollFd::new(file, PollFlags::OUT)];
+        let step = Timespec {
+            tv_sec: 0,
+            tv_nsec: STEP.subsec_nanos().into(),
+        };
         loop {
-            match poll(&mut fds, Some(&STEP)) {
+            match poll(&mut fds, Some(&step)) {
                 Ok(0) => {}
                 Err(Errno::INTR) => continue,
                 // An error of the stream is that of the write, which comes next.
                 _ => {
-                    self.since = None;
+                    self.idle = 0;
                     return Ok(());
                 }
             }
             // A pipe can be written when a whole page of it was read.
             let unread = ioctl_fionread(file).unwrap_or(0);
             if unread < mem::replace(&mut self.unread, unread) {
-                self.since = None;
+                self.idle = 0;
+            } else if self.ending.is_here() {
+                self.idle += 1;
             }
-            if self.ending.is_here() && self.since.get_or_insert_with(Instant::now).elapsed() >= LAST_PATIENCE {
+            if self.idle >= LAST_PATIENCE {
                 return Err(io::Error::new(
                     io::ErrorKind::TimedOut,
                     format!("its reader does not read; {waiting} bytes wait"),
@@ -116,9 +120,11 @@ fn opened_anew(file: BorrowedFd<'_>) -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Read as _, os::fd::OwnedFd, thread};
+    use std::{io::Read as _, os::fd::OwnedFd, thread, time::Instant};
 
     use super::*;
+
+    const PATIENCE: Duration = STEP.saturating_mul(LAST_PATIENCE);
 
     fn pipe() -> (io::PipeReader, File) {
         let (reader, writer) = io::pipe().unwrap();
@@ -145,16 +151,16 @@ mod tests {
             let begun = Instant::now();
             let error = fill(&writer, &mut patience);
             assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-            assert!(begun.elapsed() >= LAST_PATIENCE, "{:?}", begun.elapsed());
+            assert!(begun.elapsed() >= PATIENCE, "{:?}", begun.elapsed());
             // A reader who is slow is waited for, also one who takes less than the pipe gives back.
             let drain = thread::spawn(move || {
                 for _ in 0..12 {
-                    thread::sleep(LAST_PATIENCE / 4);
+                    thread::sleep(PATIENCE / 4);
                     reader.read_exact(&mut [0; 1000]).unwrap();
                 }
                 reader
             });
-            patience.reader.since = None;
+            patience.reader.idle = 0;
             assert!(patience.write(&writer, &[0; 10]).is_ok_and(|written| written == 10));
             drop(drain.join().unwrap());
         }
@@ -166,9 +172,9 @@ mod tests {
         let ending = Ending::default();
         let mut patience = Patience::with(&writer, &ending).unwrap();
         let begun = Instant::now();
-        ending.is_due(begun + LAST_PATIENCE);
+        ending.is_due(begun + PATIENCE);
         fill(&writer, &mut patience);
-        assert!(begun.elapsed() >= 2 * LAST_PATIENCE, "{:?}", begun.elapsed());
+        assert!(begun.elapsed() >= 2 * PATIENCE, "{:?}", begun.elapsed());
     }
 
     #[test]

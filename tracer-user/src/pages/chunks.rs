@@ -60,7 +60,7 @@ impl<'a> Chunks<'a> {
     }
 
     /// Visits the entries of a range of addresses that one mapping covers; `is_pfnmap` says whether the mapping is
-    /// known to be `VM_PFNMAP` without a walk.
+    /// `VM_PFNMAP` on the kernels that have no walk, which knows better.
     ///
     /// # Errors
     /// The kernel's error from a read.
@@ -73,6 +73,7 @@ impl<'a> Chunks<'a> {
         let mut outcome = Outcome::default();
         let mut at = range.start;
         let mut walks = self.scans;
+        is_pfnmap &= !self.scans;
         if walks {
             match self.next_populated(at..range.end)? {
                 Some(first) => at = first,

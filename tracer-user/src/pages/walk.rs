@@ -207,7 +207,8 @@ fn wanted_regions(knows_sizes: bool, columns: &Columns, pfnmap: bool) -> Categor
     }
 }
 
-/// Whether a mapping is `VM_PFNMAP` on every kernel; other such mappings are found by a walk, if the kernel has it.
+/// Whether a mapping is `VM_PFNMAP` on the kernels that have no walk to find such mappings (before 6.7). Since 7.2 `[vvar]`
+/// has pages that count as the process's (lib/vdso/datastore.c).
 fn is_pfnmap(vma: &Vma) -> bool {
     vma.name.starts_with("[vvar")
 }

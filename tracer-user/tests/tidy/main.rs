@@ -25,6 +25,7 @@ const ROOMS: &[&str] = &[
     "source",
     "correlate",
     "recording",
+    "confinement",
     "output",
     "run",
     "decode",

@@ -23,7 +23,7 @@ const MATRIX: [(&str, Needed); 5] = [
 /// Both required kernels have most of the truth suite, and one of them each other topic here. Topics that are not listed run
 /// on the machine itself, and on the required kernels in a run of all kernels: repeated in CI, they would take a slow
 /// machine beyond 50 minutes.
-pub const TOPICS: [Topic; 16] = [
+pub const TOPICS: [Topic; 17] = [
     Topic::new("harness/", [true, true]),
     Topic::new("doctor/", [true, true]).of_kernels(),
     Topic::new("moves/", [true, true]).of_truth(),
@@ -40,6 +40,7 @@ pub const TOPICS: [Topic; 16] = [
     Topic::new("command/", [true, false]),
     Topic::new("ending/", [true, false]),
     Topic::new("pages/", [false, true]),
+    Topic::new("confinement/", [true, true]).of_kernels(),
 ];
 
 /// The cases of a file of `tests/src/cases/`.

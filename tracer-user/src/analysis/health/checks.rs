@@ -6,6 +6,7 @@ use super::{
     finding::{Finding, Status},
 };
 use crate::{
+    confinement::Means,
     kernel::{
         capabilities::Capability,
         hooks::Hook,
@@ -168,8 +169,9 @@ fn cost(facts: &Facts, capability: Capability) -> Option<&'static str> {
         Capability::SysResource => Version::parse(&facts.release)
             .is_some_and(|version| version < MEMLOCK_UNTIL)
             .then_some("more locked memory for BPF maps than ulimit -l allows, before Linux 5.11"),
-        // CAP_DAC_OVERRIDE matters only in place of CAP_DAC_READ_SEARCH; kernel addresses are not read.
-        Capability::DacOverride | Capability::Syslog => None,
+        // CAP_DAC_OVERRIDE matters only in place of CAP_DAC_READ_SEARCH, CAP_KILL to a COMMAND that changes its user;
+        // kernel addresses are not read.
+        Capability::DacOverride | Capability::Kill | Capability::Syslog => None,
     }
 }
 
@@ -458,6 +460,24 @@ pub(super) fn counters(vmstat: &Result<Vmstat, String>) -> Finding {
             .remedy("boot a kernel built with CONFIG_MIGRATION=y"),
         },
     }
+}
+
+pub(super) fn confinement(means: Means) -> Finding {
+    const NAME: &str = "confinement";
+    let Means { paths, calls } = means;
+    let (found, loses) = match (paths, calls) {
+        (true, true) => return Finding::ok(NAME, "Landlock and seccomp"),
+        (false, true) => ("no Landlock", "readers of recordings may open any file of their user"),
+        (true, false) => (
+            "no seccomp",
+            "tracer may make any system call while it traces and reads",
+        ),
+        (false, false) => (
+            "neither Landlock nor seccomp",
+            "tracer may make any system call, and readers of recordings may open any file of their user",
+        ),
+    };
+    Finding::note(NAME, found).loses(loses)
 }
 
 pub(super) fn hidepid(facts: &Facts) -> Option<Finding> {

@@ -2,6 +2,7 @@
 //! Input: collected by the command that reads the machine; used by the checks.
 
 use crate::{
+    confinement::Means,
     kernel::{
         capabilities::Capabilities,
         config::BuildConfig,
@@ -39,6 +40,8 @@ pub struct Facts {
     pub memory_map: bool,
     /// Settings of the kernel.
     pub settings: Settings,
+    /// The kernel's means to confine tracer itself.
+    pub confinement: Means,
     /// Readings of /proc.
     pub proc: ProcFiles,
     /// NUMA nodes, or why they are unknown.

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::{
+    confinement::Means,
     kernel::{
         capabilities::Capabilities,
         config::BuildConfig,
@@ -75,6 +76,10 @@ pub(crate) fn fine() -> Facts {
             zone_reclaim_mode: Some(0),
             huge_pages: Some("madvise".to_owned()),
             demotion: Some(false),
+        },
+        confinement: Means {
+            paths: true,
+            calls: true,
         },
         proc: ProcFiles {
             own_frame: OwnFrame::Visible,

@@ -117,6 +117,7 @@ mod tests {
         tracepoint      15 of 15 hooks attach; owners from the kernel                                 ok
         BPF settings    kernel.unprivileged_bpf_disabled=2 (does not concern root); the ring counts   ok
                         against the cgroup's memory, not ulimit -l
+        confinement     Landlock and seccomp                                                          ok
         pagemap         frame numbers visible                                                         ok
         frame files     kpageflags, kpagecount, kpagecgroup readable in /proc                         ok
         kernel counts   /proc/vmstat has pgmigrate_success                                            ok
@@ -159,6 +160,7 @@ mod tests {
         tracepoint      15 of 15 hooks attach; owners from the kernel                                 ok
         BPF settings    kernel.unprivileged_bpf_disabled=2 (does not concern root); the ring counts   ok
                         against the cgroup's memory, not ulimit -l
+        confinement     Landlock and seccomp                                                          ok
         pagemap         frame numbers visible                                                         ok
         frame files     kpageflags, kpagecount, kpagecgroup readable in /proc                         ok
         kernel counts   /proc/vmstat has pgmigrate_success                                            ok
@@ -190,6 +192,7 @@ mod tests {
         tracepoint      not checked: without the privileges above the kernel takes no BPF programs    ?
         BPF settings    kernel.unprivileged_bpf_disabled=2 (does not concern root); the ring counts   ok
                         against the cgroup's memory, not ulimit -l
+        confinement     Landlock and seccomp                                                          ok
         pagemap         frame numbers hidden: they need CAP_SYS_ADMIN                                 NO
                         loses: frame numbers, owners by pagemap, and the check of every move
                         do: run with sudo

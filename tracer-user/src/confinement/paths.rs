@@ -1,0 +1,67 @@
+//! Confines this thread to the paths that readers of recordings need, with Landlock (5.13 and later).
+//! Input: the directory of the output; the files of time zones.
+
+use std::{env, io};
+
+use landlock::{
+    ABI, Access as _, AccessFs, BitFlags, CompatLevel, Compatible as _, PathBeneath, PathFd, Ruleset, RulesetAttr as _,
+    RulesetCreated, RulesetCreatedAttr as _, RulesetError, RulesetStatus,
+};
+
+use crate::output::Directory;
+
+/// The newest rights that are dropped where the kernel knows them.
+const RIGHTS: ABI = ABI::V5;
+/// Files that tell the local time from the time of a recording, with what they link to.
+const TIME_ZONES: [&str; 4] = [
+    "/etc/localtime",
+    "/etc/timezone",
+    "/etc/zoneinfo",
+    "/usr/share/zoneinfo",
+];
+
+/// Lets this thread read time zones and change files in the directory, and open nothing else.
+///
+/// # Errors
+/// A kernel without Landlock, or the kernel's refusal.
+pub fn confine(directory: Option<&Directory>) -> io::Result<()> {
+    let status = restrict(directory).map_err(io::Error::other)?;
+    match status {
+        RulesetStatus::NotEnforced => Err(io::Error::other(
+            "the kernel has no Landlock, or did not start it (lsm=)",
+        )),
+        RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced => Ok(()),
+    }
+}
+
+/// Whether the kernel can do it.
+pub fn are_confinable() -> bool {
+    let rules = Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::Execute);
+    rules.is_ok_and(|rules| rules.create().is_ok())
+}
+
+fn restrict(directory: Option<&Directory>) -> Result<RulesetStatus, RulesetError> {
+    let mut rules = Ruleset::default().handle_access(AccessFs::from_all(RIGHTS))?.create()?;
+    let zones = TIME_ZONES.into_iter().map(Into::into).chain(env::var_os("TZDIR"));
+    for path in zones {
+        // One that is missing is not read.
+        if let Ok(path) = PathFd::new(path) {
+            rules = allow(rules, path, AccessFs::ReadFile | AccessFs::ReadDir)?;
+        }
+    }
+    if let Some(directory) = directory {
+        let all_but_execute = AccessFs::from_all(RIGHTS) & !BitFlags::from(AccessFs::Execute);
+        rules = allow(rules, directory, all_but_execute)?;
+    }
+    Ok(rules.restrict_self()?.ruleset)
+}
+
+fn allow(
+    rules: RulesetCreated,
+    path: impl std::os::fd::AsFd,
+    access: BitFlags<AccessFs>,
+) -> Result<RulesetCreated, RulesetError> {
+    rules.add_rule(PathBeneath::new(path, access))
+}
