@@ -2,7 +2,10 @@
 //! Input: bytes of libFuzzer. The first selects the parser.
 #![no_main]
 
-use std::io::{self, BufRead as _};
+use std::{
+    io::{self, BufRead as _},
+    sync::LazyLock,
+};
 
 use libfuzzer_sys::fuzz_target;
 use tracer_user::{
@@ -16,11 +19,11 @@ use tracer_user::{
     },
     proc::{
         cgroup::Hierarchy,
-        entry::{Entry, SwapTypes},
-        kpage::{FrameFlags, KpfQuirks},
+        entry::SwapTypes,
+        kpage::{KpfQuirks, PageFlags},
         maps::{self, AddressSpace},
         page_flags,
-        pagemap::Frame,
+        pagemap::{Entry, Frame},
         process::{Stat, Status},
         zones,
     },
@@ -44,7 +47,7 @@ fuzz_target!(|bytes: &[u8]| {
         b'k' => {
             Capabilities::parse(text);
             Lockdown::parse(text);
-            BuildConfig::parse("config", text);
+            drop(BuildConfig::parse("config", text));
             Version::parse(&String::from_utf8_lossy(text));
         }
         b'e' => words(text),
@@ -69,13 +72,15 @@ fn name(text: impl AsRef<str>) {
     assert!(!shown.chars().any(char::is_control), "{shown:?}");
 }
 
+/// The kernel's symbols are read once.
+static TYPES: LazyLock<SwapTypes> = LazyLock::new(SwapTypes::running);
+
 fn words(bytes: &[u8]) {
-    let types = SwapTypes::running();
     let quirks = KpfQuirks::of("6.12");
     for word in bytes.chunks_exact(8) {
         let word = u64::from_ne_bytes(word.try_into().expect("eight bytes"));
-        let _ = (Frame::decode(word), Entry(word).meaning(&types));
-        assert!(FrameFlags::new(word, quirks).names().count() <= 64);
+        let _ = (Frame::decode(word), Entry(word).meaning(&TYPES));
+        assert!(PageFlags::new(word, quirks).names().count() <= 64);
         assert!(page_flags::names_of(word).count() == word.count_ones() as usize);
     }
 }
