@@ -19,7 +19,7 @@ use rustix::{
 
 pub use directory::Directory;
 use directory::{hidden, is_trusted};
-pub use patience::Patience;
+pub use patience::Output;
 
 use crate::escape::Printable;
 

@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use rustix::termios::tcgetwinsize;
 
 use crate::{
-    output::Patience,
+    output::Output,
     render::text,
     run::ending::Ending,
     section::Section,
@@ -74,11 +74,14 @@ impl Args {
 ///
 /// # Errors
 /// When there are too many open files.
-pub fn stdout(ending: Option<&Ending>) -> io::Result<BufWriter<Output>> {
+pub fn stdout(ending: Option<&Ending>) -> io::Result<BufWriter<Stdout>> {
     // Not `io::Stdout`, which has a buffer of its own.
-    let file = File::from(rustix::io::dup(rustix::stdio::stdout())?);
-    let patience = ending.and_then(|ending| Patience::with(&file, ending));
-    Ok(BufWriter::with_capacity(1 << 16, Output { file, patience }))
+    let out = Output::new(File::from(rustix::io::dup(rustix::stdio::stdout())?));
+    let out = match ending {
+        Some(ending) => out.heeding(ending),
+        None => out,
+    };
+    Ok(BufWriter::with_capacity(1 << 16, Stdout(out)))
 }
 
 /// Prints a complete answer. It is no error if the reader is gone.
@@ -127,18 +130,11 @@ fn terminal() -> Option<Terminal> {
 }
 
 /// Standard output; its errors name it.
-pub struct Output {
-    file: File,
-    patience: Option<Patience>,
-}
+pub struct Stdout(Output);
 
-impl io::Write for Output {
+impl io::Write for Stdout {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = match &mut self.patience {
-            Some(patience) => patience.write(&self.file, bytes),
-            None => self.file.write(bytes),
-        };
-        written.map_err(on_stdout)
+        self.0.write(bytes).map_err(on_stdout)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -25,9 +25,51 @@ const LAST_PATIENCE: u32 = 10;
 /// A pipe that can be written takes as many bytes without waiting (`PIPE_BUF`, pipe(7)).
 const AT_ONCE: usize = 4096;
 
+/// An output: a file, or a stream with a reader.
+#[derive(Debug)]
+pub struct Output {
+    file: File,
+    /// With the reader of a stream; None: it is waited for.
+    patience: Option<Patience>,
+}
+
+impl Output {
+    /// Writes to a file or a stream, for whose reader it waits.
+    #[must_use]
+    pub fn new(file: File) -> Self {
+        Self { file, patience: None }
+    }
+
+    /// Does not wait for long for the reader of a stream once the run is to end.
+    #[must_use]
+    pub fn heeding(mut self, ending: &Ending) -> Self {
+        self.patience = Patience::with(&self.file, ending);
+        self
+    }
+
+    /// The file, or the stream.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+impl io::Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.patience {
+            Some(patience) => patience.write(&self.file, bytes),
+            None => self.file.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Writes to a pipe, terminal or device, and waits for its reader.
 #[derive(Debug)]
-pub struct Patience {
+struct Patience {
     /// The same stream, opened anew: only here writing does not wait. None: it cannot be opened, as a socket.
     own: Option<File>,
     reader: Reader,
@@ -45,8 +87,7 @@ struct Reader {
 
 impl Patience {
     /// Patience with the reader of a pipe, terminal or device. None: a regular file has no reader to wait for.
-    #[must_use]
-    pub fn with(file: impl AsFd, ending: &Ending) -> Option<Self> {
+    fn with(file: impl AsFd, ending: &Ending) -> Option<Self> {
         let file = file.as_fd();
         let is_regular = fstat(file).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
         (!is_regular).then(|| Self {
@@ -62,7 +103,7 @@ impl Patience {
     ///
     /// # Errors
     /// `TimedOut` when the run is to end and the reader does not read; the errors of the write.
-    pub fn write(&mut self, mut file: &File, bytes: &[u8]) -> io::Result<usize> {
+    fn write(&mut self, mut file: &File, bytes: &[u8]) -> io::Result<usize> {
         let Some(own) = &mut self.own else {
             self.reader.wait(file, bytes.len())?;
             return file.write(&bytes[..bytes.len().min(AT_ONCE)]);
@@ -174,7 +215,7 @@ mod tests {
         let begun = Instant::now();
         ending.is_due(begun + PATIENCE);
         fill(&writer, &mut patience);
-        assert!(begun.elapsed() >= 2 * PATIENCE, "{:?}", begun.elapsed());
+        assert!(begun.elapsed() >= 2 * PATIENCE - STEP, "{:?}", begun.elapsed());
     }
 
     #[test]

@@ -66,6 +66,8 @@ struct Silence {
     until: Instant,
     /// The time for which it is not asked if it does not answer again.
     next: Duration,
+    /// Whether a thread still waits for its answer.
+    holds_up: bool,
 }
 
 enum Question {
@@ -154,9 +156,8 @@ impl Questions {
     #[must_use]
     pub fn is_silent(&self, tgid: Tgid) -> bool {
         let silence = self.silent.get(&tgid);
-        silence.is_some_and(|silence| Instant::now() < silence.until)
+        silence.is_some_and(|silence| silence.holds_up || Instant::now() < silence.until)
             || self.held_up.len() >= MAX_HELD_UP
-            || self.held_up.iter().any(|(_, held)| *held == Some(tgid))
     }
 
     /// Forgets what is known of a process, because it has another address space now, or has ended.
@@ -267,6 +268,7 @@ impl Questions {
         let silence = Silence {
             until: Instant::now() + span,
             next: (span * 2).min(LONGEST_SILENCE),
+            holds_up: true,
         };
         self.silent.insert(tgid, silence);
     }
@@ -282,15 +284,12 @@ impl Questions {
         while let Some((held, tgid)) = held_up.get(at) {
             match held.answers.try_recv() {
                 Err(TryRecvError::Empty) => at += 1,
-                Err(TryRecvError::Disconnected) => drop(held_up.swap_remove(at)),
-                Ok(answer) => {
-                    if let Some(tgid) = tgid {
-                        if let Some(silence) = silent.get_mut(tgid) {
-                            silence.until = Instant::now();
-                        }
-                        if let Answer::Vmas(Ok(vmas)) = answer {
-                            late.insert(*tgid, (vmas, Instant::now()));
-                        }
+                came => {
+                    if let Some(silence) = tgid.and_then(|tgid| silent.get_mut(&tgid)) {
+                        (silence.until, silence.holds_up) = (Instant::now(), false);
+                    }
+                    if let (Some(tgid), Ok(Answer::Vmas(Ok(vmas)))) = (tgid, came) {
+                        late.insert(*tgid, (vmas, Instant::now()));
                     }
                     drop(held_up.swap_remove(at));
                 }

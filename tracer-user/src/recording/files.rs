@@ -13,7 +13,7 @@ use std::{
 };
 
 use crate::{
-    output::{Destination, Draft, Occupant, Patience, about},
+    output::{Destination, Draft, Occupant, Output, about},
     recording::store::Store,
     run::ending::Ending,
 };
@@ -47,11 +47,9 @@ pub struct Files {
     destination: Option<Destination>,
     /// For messages; None: standard output.
     path: Option<PathBuf>,
-    file: File,
+    out: Output,
     /// Whether it is a regular file, which can be cut off and be full, and not a pipe or a device.
     regular: bool,
-    /// With the reader of a stream; None: it is waited for.
-    patience: Option<Patience>,
     limit: Option<Limit>,
     sync: Sync,
     /// Bytes of whole blocks in this file.
@@ -99,7 +97,7 @@ impl Files {
     /// Does not wait for long for the reader of a stream once the run is to end.
     #[must_use]
     pub fn heeding(mut self, ending: &Ending) -> Self {
-        self.patience = Patience::with(&self.file, ending);
+        self.out = self.out.heeding(ending);
         self
     }
 
@@ -116,9 +114,8 @@ impl Files {
         Self {
             destination: None,
             path: None,
-            file,
+            out: Output::new(file),
             regular: false,
-            patience: None,
             limit: None,
             sync: Sync::Never,
             good: 0,
@@ -148,7 +145,7 @@ impl Files {
 
     fn synchronize(&self) -> io::Result<()> {
         if self.regular {
-            self.file.sync_data().map_err(|error| self.about(&error))?;
+            self.out.file().sync_data().map_err(|error| self.about(&error))?;
         }
         Ok(())
     }
@@ -166,11 +163,7 @@ impl Files {
 
 impl Write for Files {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = match &mut self.patience {
-            Some(patience) => patience.write(&self.file, bytes),
-            None => self.file.write(bytes),
-        };
-        let written = written.map_err(|error| match error.kind() {
+        let written = self.out.write(bytes).map_err(|error| match error.kind() {
             // The caller repeats the system call; `write_all` does.
             io::ErrorKind::Interrupted => error,
             _ => self.about(&error),
@@ -223,9 +216,8 @@ impl Store for Files {
             let [from, to] = [number, number + 1].map(|number| numbered(destination, number));
             destination.move_over(&from, &to).map_err(|error| rotate(&error))?;
         }
-        self.file = destination
-            .rotate(&numbered(destination, 1))
-            .map_err(|error| rotate(&error))?;
+        let next = destination.rotate(&numbered(destination, 1));
+        self.out = Output::new(next.map_err(|error| rotate(&error))?);
         (self.good, self.written) = (0, 0);
         self.synchronize_name()
     }
@@ -242,8 +234,9 @@ impl Store for Files {
         if !self.regular {
             return Err(io::ErrorKind::Unsupported.into());
         }
-        self.file.set_len(self.good)?;
-        self.file.seek(SeekFrom::Start(self.good))?;
+        let mut file = self.out.file();
+        file.set_len(self.good)?;
+        file.seek(SeekFrom::Start(self.good))?;
         self.written = self.good;
         Ok(())
     }
