@@ -37,12 +37,12 @@ pub fn run_on(cpu: usize) -> Result<()> {
     sched_setaffinity(None, &set).with_context(|| format!("run on CPU {cpu}"))
 }
 
-/// Makes the first thread of a process (0: this thread) run whenever it can, ahead of all threads without real-time
-/// priority, and not be interrupted by its equals.
-pub fn run_first(pid: u32) -> Result<()> {
+/// Makes the first thread of a process (0: this thread) run whenever it can, ahead of all threads with less real-time
+/// priority or none, and not be interrupted by its equals.
+pub fn run_first(pid: u32, priority: i32) -> Result<()> {
     // SAFETY: all zeros are a valid parameter, whose fields are integers.
     let mut first: libc::sched_param = unsafe { std::mem::zeroed() };
-    first.sched_priority = 1;
+    first.sched_priority = priority;
     // SAFETY: the parameter lives until the call returns.
     let result = unsafe { libc::sched_setscheduler(i32::try_from(pid)?, libc::SCHED_FIFO, &raw const first) };
     check(result.into(), "sched_setscheduler")
