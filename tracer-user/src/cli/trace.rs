@@ -84,7 +84,7 @@ pub fn run(args: &Args, open: impl FnOnce(&Header, &Ending) -> anyhow::Result<Ou
     let mut sink = Several(sinks);
     let pipeline = Pipeline::begin(source, &mut sink, &header, ending.clone()).context("cannot begin")?;
     if !args.quiet {
-        greet(&header, &coverage, args.duration);
+        greet(&header, coverage, args.duration);
     }
     let running = command.map(Held::release).transpose()?;
     confine(
@@ -227,7 +227,7 @@ fn hinted(error: OpenError) -> anyhow::Error {
 }
 
 /// Prints on stderr which rows will be missing, and the line above the rows.
-fn greet(header: &Header, coverage: &Coverage, duration: Option<Duration>) {
+fn greet(header: &Header, coverage: Coverage, duration: Option<Duration>) {
     let collapses_missing = header.kinds.known().any_of(Kinds::COLLAPSE) && !coverage.kinds.contains(Kinds::COLLAPSE);
     let owners = match coverage.owners {
         Owners::Kernel | Owners::ReverseMapping => "",

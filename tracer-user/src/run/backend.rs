@@ -57,19 +57,15 @@ impl Backend {
             Self::Exact => Coverage {
                 kinds: Kinds::ALL,
                 unmapped: true,
-                failures: true,
                 reasons: true,
                 actors: true,
-                blackouts: true,
                 owners: Owners::Kernel,
             },
             Self::Tracepoint => Coverage {
                 kinds: Kinds::MOVE,
                 unmapped: false,
-                failures: false,
                 reasons: true,
                 actors: true,
-                blackouts: true,
                 owners: Owners::Pagemap,
             },
         }
@@ -115,6 +111,22 @@ impl BackendName {
         match self {
             Self::Known(backend) => backend.name(),
             Self::Other(name) => name,
+        }
+    }
+
+    /// The better ones, best first, as far as this version knows them.
+    pub fn better(&self) -> impl Iterator<Item = Backend> {
+        let known = matches!(self, Self::Known(_));
+        let better = Backend::ALL.into_iter().filter(move |_| known);
+        better.take_while(|backend| Self::Known(*backend) != *self)
+    }
+
+    /// The facts that it can know; None: this version does not know it.
+    #[must_use]
+    pub fn coverage(&self) -> Option<Coverage> {
+        match self {
+            Self::Known(backend) => Some(backend.coverage()),
+            Self::Other(_) => None,
         }
     }
 }

@@ -5,20 +5,15 @@ use crate::kernel::hooks::Kinds;
 
 /// The facts that a source can know. Code that needs one checks it here, and not the backend of the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Coverage {
     /// The kinds of moves that it sees.
     pub kinds: Kinds,
     /// It sees moves of folios that no process maps.
     pub unmapped: bool,
-    /// It sees folios that could not be moved.
-    pub failures: bool,
     /// It knows why a page moved.
     pub reasons: bool,
     /// It knows which task moved a page.
     pub actors: bool,
-    /// It knows how long a page was inaccessible.
-    pub blackouts: bool,
     /// The way in which it finds the owner of a page.
     pub owners: Owners,
 }
@@ -33,4 +28,16 @@ pub enum Owners {
     ReverseMapping,
     /// User space searches the page tables afterwards (/proc/PID/pagemap).
     Pagemap,
+}
+
+impl Owners {
+    /// The way that is left to programs, by whether it is known where the kernel has its `struct page`s: without that
+    /// they cannot follow the reverse mapping.
+    #[must_use]
+    pub const fn with_memory_map(self, is_known: bool) -> Self {
+        match self {
+            Self::Pagemap if is_known => Self::ReverseMapping,
+            Self::Kernel | Self::ReverseMapping | Self::Pagemap => self,
+        }
+    }
 }

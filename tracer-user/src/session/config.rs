@@ -3,7 +3,12 @@
 
 use std::ffi::OsString;
 
-use crate::{kernel::hooks::Kinds, run::backend::Backend, session::filters::Filters, source::bpf::ring::RingBytes};
+use crate::{
+    kernel::hooks::Kinds,
+    run::{backend::Backend, coverage::Coverage},
+    session::filters::Filters,
+    source::bpf::ring::RingBytes,
+};
 
 /// The traced processes.
 #[derive(Clone, Debug)]
@@ -44,15 +49,53 @@ pub struct TraceConfig {
     pub kinds: Kinds,
     /// The kinds that are required: a backend without them is not tried.
     pub must: Kinds,
+    /// The command line, for the run's header.
+    pub command_line: Vec<String>,
     /// The size of the ring between the kernel and tracer.
     pub ring: RingBytes,
 }
 
 impl TraceConfig {
-    /// The backends to try, in this order: those that lack a required kind are left out.
+    /// The backends to try, in this order: those that lack a required kind, or do not know what a filter is about, are left
+    /// out.
     #[must_use]
     pub fn candidates(&self) -> Vec<Backend> {
-        let sees = |backend: &Backend| backend.coverage().kinds.contains(self.must);
-        self.backends.iter().copied().filter(sees).collect()
+        let serves = |backend: &Backend| self.is_served_by(backend.coverage());
+        self.backends.iter().copied().filter(serves).collect()
+    }
+
+    fn is_served_by(&self, coverage: Coverage) -> bool {
+        coverage.kinds.contains(self.must)
+            && (coverage.reasons || self.filters.reason.is_empty())
+            && (coverage.actors || self.filters.actor.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backend_must_know_what_a_filter_is_about() {
+        let mut config = TraceConfig {
+            scope: Scope::Everybody,
+            follow: true,
+            filters: Filters::default(),
+            backends: &Backend::ALL,
+            kinds: Kinds::DEFAULT,
+            must: Kinds::NONE,
+            command_line: Vec::new(),
+            ring: RingBytes::DEFAULT,
+        };
+        let compares = Coverage {
+            reasons: false,
+            ..Backend::Exact.coverage()
+        };
+        assert!(config.is_served_by(compares));
+        config.filters.reason.push("compaction".to_owned());
+        assert!(!config.is_served_by(compares));
+        assert_eq!(config.candidates(), Backend::ALL);
+        config.must = Kinds::SWAP;
+        assert_eq!(config.candidates(), [Backend::Exact]);
     }
 }

@@ -10,7 +10,7 @@ mod opened;
 pub mod privileges;
 pub mod targets;
 
-use std::{collections::BTreeSet, env, fs};
+use std::{collections::BTreeSet, fs};
 
 use rustix::{
     system::uname,
@@ -84,7 +84,7 @@ impl Session {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             host: uname().nodename().to_string_lossy().into_owned(),
             boot_id: fs::read_to_string(BOOT_ID).unwrap_or_default().trim().to_owned(),
-            command_line: env::args_os().map(|word| word.to_string_lossy().into_owned()).collect(),
+            command_line: config.command_line.clone(),
             begun: now(),
             frames,
             kernel: release::release(),

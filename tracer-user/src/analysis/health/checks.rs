@@ -276,12 +276,12 @@ pub(super) fn hooks(facts: &Facts, backend: Backend, usable: &[Backend]) -> Find
     let refused: Vec<&Refusal> = wanted.iter().filter_map(|tried| tried.refusal.as_ref()).collect();
     let count = format!("{} of {} hooks attach", wanted.len() - refused.len(), wanted.len());
     if refused.is_empty() {
-        return match backend.coverage().owners {
-            Owners::Pagemap if !facts.memory_map => Finding::note(name, format!("{count}; owners by pagemap"))
+        return match backend.coverage().owners.with_memory_map(facts.memory_map) {
+            Owners::Pagemap => Finding::note(name, format!("{count}; owners by pagemap"))
                 .loses("owners of pages that are gone a moment after their move; every traced process is searched")
                 .remedy(KERNEL_WITH_BASES),
-            Owners::Pagemap => Finding::ok(name, format!("{count}; owners from the kernel")),
-            Owners::Kernel | Owners::ReverseMapping => Finding::ok(name, count),
+            Owners::ReverseMapping => Finding::ok(name, format!("{count}; owners by the reverse mapping")),
+            Owners::Kernel => Finding::ok(name, count),
         };
     }
     let found = by_reason(&refused).into_iter().fold(count, |text, (reason, hooks)| {

@@ -114,7 +114,7 @@ mod tests {
         configuration   /boot/config-6.12.117+deb12-amd64: every option that hooks need               ok
         BTF             /sys/kernel/btf/vmlinux, 5.3 MiB; every needed structure member is in it      ok
         exact           46 of 46 hooks attach                                                         ok
-        tracepoint      15 of 15 hooks attach; owners from the kernel                                 ok
+        tracepoint      15 of 15 hooks attach; owners by the reverse mapping                          ok
         BPF settings    kernel.unprivileged_bpf_disabled=2 (does not concern root); the ring counts   ok
                         against the cgroup's memory, not ulimit -l
         confinement     Landlock and seccomp                                                          ok
@@ -157,7 +157,7 @@ mod tests {
                                that nobody maps
                         do: find what refuses them; the cause is not known: a security module (dmesg may
                             name it), or a patch of this kernel
-        tracepoint      15 of 15 hooks attach; owners from the kernel                                 ok
+        tracepoint      15 of 15 hooks attach; owners by the reverse mapping                          ok
         BPF settings    kernel.unprivileged_bpf_disabled=2 (does not concern root); the ring counts   ok
                         against the cgroup's memory, not ulimit -l
         confinement     Landlock and seccomp                                                          ok

@@ -1,7 +1,7 @@
 //! The options that tracing and recording share.
 //! Input: words of the command line.
 
-use std::{ffi::OsString, time::Duration};
+use std::{env, ffi::OsString, time::Duration};
 
 use clap::ValueEnum;
 
@@ -37,7 +37,7 @@ pub struct Args {
     pub backend: BackendChoice,
 
     /// Which moves to show (comma-separated or repeated); all but move need the exact backend. move includes pages that
-    /// could not be moved, and runs of compaction [default: move,collapse]
+    /// could not be moved, and passes of compaction [default: move,collapse]
     #[arg(long, value_enum, value_name = "KIND", value_delimiter = ',')]
     pub kinds: Vec<MoveKind>,
 
@@ -100,6 +100,7 @@ impl Args {
             backends: self.backend.candidates(),
             kinds: named.unwrap_or(Kinds::DEFAULT),
             must: named.unwrap_or(Kinds::NONE),
+            command_line: env::args_os().map(|word| word.to_string_lossy().into_owned()).collect(),
             ring: self.ring_size,
         };
         if config.candidates().is_empty() {
@@ -119,7 +120,7 @@ pub enum BackendChoice {
     Auto,
     /// Function hooks (fentry, fexit): owners from the kernel
     Exact,
-    /// Tracepoints only: moves of mapped pages, and runs of compaction
+    /// Tracepoints only: moves of mapped pages, and passes of compaction
     Tracepoint,
 }
 
