@@ -310,6 +310,7 @@ pub fn summary() -> Summary {
             unowned: 14,
             unmapped: 72,
             unbooked: 6,
+            outside: Some(512),
             failed_seen: 514,
             failed_reported: 482,
             unasked: Unasked {

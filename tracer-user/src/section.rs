@@ -141,6 +141,8 @@ pub enum Cell {
     Histogram(Vec<(Nanos, Nanos, u64)>),
     /// A process with its name.
     Process(Tgid, Option<Arc<str>>),
+    /// A worker that moves pages for a cpuset.
+    Cpuset(Tgid, Option<Arc<str>>),
     /// A page of a process.
     Address(Option<Tgid>, VirtAddr),
     /// The first and the last second of a stretch of a run.

@@ -359,7 +359,7 @@ fn a_file_of_a_rotation_has_its_own_sums_and_says_which_period_is_here() {
             let says = if is_last {
                 " of a run of 60 s; books and losses are those of the whole run"
             } else {
-                " of a run that goes on in another file"
+                " of a run whose end is not here"
             };
             assert!(shown.contains("HERE      part ") && shown.contains(says), "{shown}");
             assert!(!shown.contains(" moved in 60 s"), "{shown}");
@@ -399,7 +399,7 @@ fn what_damage_took_is_lost_in_every_sum() {
         let shown = tracer(&[action, "-"], &bytes);
         let text = words(&shown.stdout);
         assert_eq!(text.matches(&said).count(), 1, "{text}");
-        assert!(text.contains(&format!(" · {lost} lost\n")), "{text}");
+        assert!(text.contains(&format!(" · {lost} events lost\n")), "{text}");
         assert_eq!(shown.status.code(), Some(1));
     }
 }
@@ -449,6 +449,6 @@ fn a_value_that_does_not_exist_is_refused() {
         let said = words(&nothing.stderr);
         assert!(said.contains("nothing matches --where comm=x: 913 events"), "{said}");
         let shown = words(&nothing.stdout);
-        assert!(shown.contains("no matching page moved · 0 lost\n"), "{shown}");
+        assert!(shown.contains("no matching page moved · 0 events lost\n"), "{shown}");
     }
 }

@@ -1,7 +1,7 @@
 //! The books: every second and the whole run balance to the page. If they cannot, `--strict` reports it.
 //! Input: all kinds of moves at once; page cache that nobody maps; tracer's own account of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -256,41 +256,14 @@ fn rows(env: &Env, backend: &str) -> Result<Outcome> {
 }
 
 fn rows_once(env: &Env, backend: &str) -> Result<()> {
-    let tracing = Tracing::start(&env.tracer, &["-a", "--kinds", "move", "--backend", backend])?;
+    let tracing = Tracing::start(&env.tracer, &["-a", "--backend", backend])?;
     thread::sleep(RUN);
     let trace = tracing.finish()?;
     let (books, lost) = (&trace.summary.books, &trace.summary.lost);
-    let mapped = pages_once(&trace.moves);
-    let unmapped: u64 = trace.unmapped.iter().map(|line| line.pages).sum();
-    println!("{mapped} pages in rows, {unmapped} without a mapping; {books:?}; {lost:?}");
     ensure!(lost.events == 0, "lost: {lost:?}");
-    ensure!(mapped > 0, "nothing moved: nothing is proven");
-    ensure!(
-        mapped + unmapped == trace.summary.pages,
-        "{} pages",
-        trace.summary.pages
-    );
-    let shown = match backend {
-        "exact" => books.reported_pages + books.unmapped_pages - books.unmapped_filtered_pages,
-        _ => books.moved_pages - books.filtered_pages,
-    };
-    ensure!(
-        mapped + unmapped == shown + books.unbooked_pages,
-        "{mapped} pages and {unmapped} without a mapping in rows; in the books {shown}, and {} apart: {books:?}",
-        books.unbooked_pages
-    );
+    trace.ensure_rows_in_books()?;
     ensure!(books.unbooked_pages == 0 || !books.proven, "proven: {books:?}");
     Ok(())
-}
-
-/// Base pages of these lines, once each: those of the whole folio for its first line, which has several times the same time
-/// where pagemap's answers split it.
-fn pages_once(lines: &[MoveLine]) -> u64 {
-    let first = lines.iter().filter(|line| line.nth == Some(1));
-    let folios: BTreeMap<_, _> = first
-        .map(|line| ((line.ts_ns, line.actor_tid), 1u64 << line.order))
-        .collect();
-    folios.values().sum()
 }
 
 fn shared_by_eleven(env: &Env) -> Result<Outcome> {

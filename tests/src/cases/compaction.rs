@@ -1,4 +1,4 @@
-//! Runs of compaction: the task that ran them, their zone, their duration, and the pages that they moved.
+//! Passes of compaction: the task that ran them, their zone, their duration, and the pages that they moved.
 //! Input: memory with holes, and requests to compact it.
 
 use std::collections::BTreeMap;

@@ -46,7 +46,7 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "recording/nodes",
-        what: "moves between nodes, failures and runs of compaction, all three in a small recording, which is sent",
+        what: "moves between nodes, failures and passes of compaction, all three in a small recording, which is sent",
         needs: NODES,
         run: nodes,
     },
@@ -197,7 +197,7 @@ fn nodes(env: &Env) -> Result<Outcome> {
     let of_stuck = |failure: &&FailureLine| failure.owners.iter().any(|place| place.pid == *stuck);
     ensure!(trace.failures.iter().any(|failure| of_stuck(&failure)), "no failure");
     let own = |run: &&CompactionLine| run.actor_pid == std::process::id() && run.node == Some(1);
-    ensure!(trace.compactions.iter().any(|run| own(&run)), "no run of compaction");
+    ensure!(trace.compactions.iter().any(|run| own(&run)), "no pass of compaction");
     trace.ensure_sound()?;
     // Compaction after the reports may move the workload's pages, too.
     trace.moves.retain(|line| line.reason == "syscall_or_cpuset");

@@ -141,7 +141,7 @@ pub struct SummaryLine {
     pub books: Books,
 }
 
-/// Sums of the runs of compaction.
+/// Sums of the passes of compaction.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Compactions {
     pub deferred: u64,
@@ -176,6 +176,7 @@ pub struct Books {
     pub unmapped_pages: u64,
     pub unmapped_filtered_pages: u64,
     pub unbooked_pages: u64,
+    pub outside_pages: u64,
     pub released_pages: u64,
     pub failed_seen_pages: u64,
     pub failed_reported_pages: u64,

@@ -257,6 +257,40 @@ impl Trace {
         Ok(())
     }
 
+    /// Checks that the pages in lines are those of the summary, and of the books: reported, without a mapping, in calls
+    /// that had not ended, or outside migrate_pages. Nothing may be lost, and pages must have moved. With the tracepoint
+    /// backend every process must be traced.
+    pub fn ensure_rows_in_books(&self) -> Result<()> {
+        let books = &self.summary.books;
+        let (outside, mapped): (Vec<_>, Vec<_>) = self.moves.iter().partition(|line| line.nth.is_none());
+        // A folio's first line comes several times, with the same time, where pagemap's answers split it.
+        let first = mapped.into_iter().filter(|line| line.nth == Some(1));
+        let folios: BTreeMap<_, _> = first
+            .map(|line| ((line.ts_ns, line.actor_tid), 1u64 << line.order))
+            .collect();
+        let mapped: u64 = folios.values().sum();
+        let unmapped: u64 = self.unmapped.iter().map(|line| line.pages).sum();
+        let outside: u64 = outside.iter().map(|line| line.pages).sum();
+        println!("{mapped} pages in rows, {unmapped} without a mapping, {outside} outside migrate_pages; {books:?}");
+        ensure!(mapped + outside > 0, "nothing moved: nothing is proven");
+        ensure!(
+            mapped + unmapped + outside == self.summary.pages,
+            "{} pages",
+            self.summary.pages
+        );
+        let shown = match self.summary.backend.as_str() {
+            "exact" => books.reported_pages + books.unmapped_pages - books.unmapped_filtered_pages,
+            _ => books.moved_pages - books.filtered_pages,
+        };
+        ensure!(
+            (mapped + unmapped, outside) == (shown + books.unbooked_pages, books.outside_pages),
+            "{mapped} pages, {unmapped} without a mapping and {outside} outside migrate_pages in rows; in the books \
+             {shown}, and {} apart: {books:?}",
+            books.unbooked_pages
+        );
+        Ok(())
+    }
+
     /// Checks, for the tracepoint backend, that each page that moved is in one sum of the books, however many processes
     /// map it. With `everybody` all processes are traced, and pages without an owner are reported, too.
     pub fn ensure_each_page_once(&self, everybody: bool) -> Result<()> {

@@ -22,7 +22,12 @@ pub fn complaints(account: &Account) -> Vec<Vec<Cell>> {
     let excused = account.blind_to_unmapped || !account.settled;
     match account.imbalance() {
         Some(missing) if missing < 0 || (missing > 0 && !excused) => {
-            complaints.push(cells![Cell::Difference(missing), " pages are not accounted for"]);
+            let pages = if missing.unsigned_abs() == 1 {
+                " page is"
+            } else {
+                " pages are"
+            };
+            complaints.push(cells![Cell::Difference(missing), pages, " not accounted for"]);
         }
         _ if account.unbalanced_calls > 0 && !account.blind_to_unmapped => complaints.push(cells![
             "in ",
@@ -50,8 +55,9 @@ pub fn unbalanced(intervals: &IntervalTotals, begin: Nanos) -> Option<Vec<Cell>>
     let mut words = cells![
         intervals.unbalanced,
         " of ",
-        intervals.closed,
-        " intervals do not balance, the worst ",
+        Cell::Counted(intervals.closed, "interval", "intervals"),
+        if intervals.unbalanced == 1 { " does" } else { " do" },
+        " not balance, the worst ",
         worst.begin.since(begin),
         " after the begin: "
     ];
@@ -65,22 +71,26 @@ pub fn unproven(books: &Books) -> Vec<Cell> {
     let account = &books.whole;
     if books.unbooked > 0 && account.proven() {
         return cells![
-            books.unbooked,
-            " pages in rows of calls that had not ended at the last reading"
+            pages(books.unbooked),
+            " in rows of calls that had not ended at the last reading"
         ];
     }
     match account.imbalance() {
         None => cells!["the kernel shows no count of moved pages"],
-        Some(missing) if missing > 0 && account.blind_to_unmapped => cells![
-            missing.unsigned_abs(),
-            " pages moved that the tracepoint backend cannot see"
-        ],
+        Some(missing) if missing > 0 && account.blind_to_unmapped => {
+            cells![pages(missing.unsigned_abs()), " moved that this backend cannot see"]
+        }
         Some(0) => cells!["a count was not met, or was read while pages moved"],
         Some(missing) => cells![
             Cell::Difference(missing),
-            " pages while the counts were read: pages moved all the time"
+            if missing.unsigned_abs() == 1 { " page" } else { " pages" },
+            " while the counts were read: pages moved all the time"
         ],
     }
+}
+
+fn pages(pages: u64) -> Cell {
+    Cell::Counted(pages, "page", "pages")
 }
 
 /// The books of a run that does not say how it ended, as far as they go. They are `whole` unless files of the run are
@@ -117,8 +127,8 @@ pub(super) fn notes(books: &Books) -> Vec<Note> {
     let split = [books.filtered, books.unowned, books.unmapped] != [0; 3];
     let unattributed = books.lost.unattributed;
     let parts = [
-        (if split { books.reported } else { 0 }, "asked for"),
-        (books.filtered, "not asked for"),
+        (if split { books.reported } else { 0 }, "requested"),
+        (books.filtered, "not requested"),
         (books.unowned, "of a process that was being forked or torn down"),
         (
             books.unmapped,
@@ -152,7 +162,6 @@ pub(super) fn notes(books: &Books) -> Vec<Note> {
             books.lost.not_asked_pages,
             "not checked against pagemap: tracer had fallen behind",
         ),
-        (books.lost.unpaired, "mappings restored whose start was not seen"),
     ];
     notes.extend(
         parts
@@ -160,10 +169,15 @@ pub(super) fn notes(books: &Books) -> Vec<Note> {
             .filter(|(pages, _)| *pages > 0)
             .map(|(pages, what)| Note::more(cells![pages, " ", what])),
     );
+    notes.extend(outside(books));
+    if books.lost.unpaired > 0 {
+        let mappings = Cell::Counted(books.lost.unpaired, "mapping", "mappings");
+        notes.push(Note::more(cells![mappings, " restored whose start was not seen"]));
+    }
     match whole.imbalance() {
         Some(missing) if missing > 0 && whole.blind_to_unmapped => notes.push(Note::more(cells![
             missing.unsigned_abs(),
-            " not visible to the tracepoint backend: no mapping, or freed before they moved"
+            " not visible to this backend: no mapping, or freed before they moved"
         ])),
         Some(missing) if missing != 0 && !whole.settled => notes.push(Note::more(cells![
             Cell::Difference(missing),
@@ -186,6 +200,15 @@ pub(super) fn notes(books: &Books) -> Vec<Note> {
     notes
 }
 
+/// The reported pages that the books cannot have, because the kernel moved them in other ways; empty if there are none.
+pub(super) fn outside(books: &Books) -> Option<Note> {
+    let outside = books.outside.filter(|pages| *pages > 0)?;
+    Some(Note::more(cells![
+        pages(outside),
+        " in rows of moves outside migrate_pages: in none of these sums"
+    ]))
+}
+
 /// Filtered pages that are not moves of mapped pages; empty if there are none.
 pub(super) fn filtered(unasked: &Unasked) -> Vec<Note> {
     let mut label = "filtered";
@@ -195,14 +218,9 @@ pub(super) fn filtered(unasked: &Unasked) -> Vec<Note> {
         (unasked.refused, " that NUMA balancing refused to move"),
         (unasked.outside, " that moved outside migrate_pages"),
     ];
-    let parts = parts.into_iter().filter(|(pages, _)| *pages > 0);
+    let parts = parts.into_iter().filter(|(count, _)| *count > 0);
     parts
-        .map(|(pages, what)| {
-            Note::about(
-                std::mem::take(&mut label),
-                cells![Cell::Counted(pages, "page", "pages"), what],
-            )
-        })
+        .map(|(count, what)| Note::about(std::mem::take(&mut label), cells![pages(count), what]))
         .collect()
 }
 

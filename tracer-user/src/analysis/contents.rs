@@ -2,7 +2,7 @@
 //! Input: the contents of a recording.
 
 use crate::{
-    analysis::{not_here, runs::nodes, runs::refused, unreadable},
+    analysis::{missing::numbers, not_here, runs::nodes, runs::refused, unreadable},
     cells,
     recording::{
         VERSION,
@@ -31,7 +31,7 @@ pub fn sections(contents: &Contents, name: &str) -> Vec<Section> {
     }
     let files = contents.parts.runs().iter().filter_map(not_here);
     notes.extend(files.map(|words| Note::alarm("NOT HERE", words)));
-    notes.extend(contents.runs.iter().flat_map(run));
+    notes.extend(contents.by_run().iter().flat_map(|files| run(files)));
     let EventCounts {
         moves,
         unmapped_moves,
@@ -42,17 +42,20 @@ pub fn sections(contents: &Contents, name: &str) -> Vec<Section> {
         "events",
         cells![
             Cell::Counted(moves, "move", "moves"),
-            " of ",
-            Cell::Counted(contents.pages(), "page", "pages"),
             " · ",
             Cell::Counted(unmapped_moves, "move", "moves"),
             " without a mapping · ",
             Cell::Counted(failures, "failure", "failures"),
             " · ",
-            Cell::Counted(compactions, "run", "runs"),
+            Cell::Counted(compactions, "pass", "passes"),
             " of compaction"
         ],
     ));
+    notes.push(Note::more(cells![
+        Cell::Counted(contents.pages(), "page", "pages"),
+        " moved · ",
+        Cell::Counted(contents.mappings(), "mapping", "mappings")
+    ]));
     let blocks = BlockKind::ALL.iter().zip(&contents.blocks).map(|(kind, blocks)| {
         let (count, bytes) = (Cell::Number(blocks.blocks), Cell::Bytes(blocks.packed_bytes));
         cells![count, " ", kind.name(), " (", bytes, ")"]
@@ -69,42 +72,53 @@ fn head(contents: &Contents, name: &str) -> Vec<Cell> {
     };
     let events = Cell::Counted(contents.events().sum(), "event", "events");
     let mut words = cells![name.to_owned(), ": ", state, "; ", events];
-    if contents.runs.len() > 1 {
-        words.extend(cells![" of ", Cell::Number(contents.runs.len() as u64), " runs"]);
+    let runs = contents.by_run().len();
+    if runs > 1 {
+        words.extend(cells![" of ", Cell::Number(runs as u64), " runs"]);
     }
     words.extend(cells![" in ", Cell::Bytes(contents.bytes)]);
     words
 }
 
-fn run(run: &RunContents) -> Vec<Note> {
-    let mut notes = match &run.begin {
-        Some(begin) => made(run, begin),
+/// A run with its files.
+fn run(files: &[&RunContents]) -> Vec<Note> {
+    let begin = files.iter().find_map(|file| file.begin.as_ref());
+    let mut notes = match begin {
+        Some(begin) => made(files, begin),
         None => vec![Note::about("run", cells!["its header is missing"])],
     };
-    notes.push(Note::more(cells![Cell::Counted(run.events.sum(), "event", "events")]));
-    let lost = run.lost();
-    if lost > 0 {
-        let words = cells![
-            Cell::Counted(lost, "event", "events"),
-            " while recording: tracer report says when"
-        ];
-        notes.push(Note::alarm("LOST", words));
+    for file in files {
+        let mut words = Vec::new();
+        if let Some(begin) = file.begin.as_ref().filter(|_| files.len() > 1) {
+            words.extend(numbers(&begin.spans()));
+            words.push(": ".into());
+        }
+        words.push(Cell::Counted(file.events.sum(), "event", "events"));
+        notes.push(Note::more(words));
+        let lost = file.lost();
+        if lost > 0 {
+            let words = cells![
+                Cell::Counted(lost, "event", "events"),
+                " while recording: tracer report says when"
+            ];
+            notes.push(Note::alarm("LOST", words));
+        }
     }
     notes
 }
 
-fn made(run: &RunContents, begin: &Begin) -> Vec<Note> {
+fn made(files: &[&RunContents], begin: &Begin) -> Vec<Note> {
     let header = &begin.header;
     let date = |at| Cell::Date(at, header.clock_offset);
     let mut when = cells![date(header.begun)];
-    if let Some((_, last)) = run.span {
+    let latest = files.iter().filter_map(|file| file.span).map(|(_, last)| last).max();
+    if let Some(last) = latest {
         when.extend(cells![" to ", date(last)]);
     }
-    let part = |part: u32| Cell::Number(u64::from(part) + 1);
-    match (begin.part, begin.joined) {
-        (0, 0) => {}
-        (first, 0) => when.extend(cells![", part ", part(first)]),
-        (first, _) => when.extend(cells![", parts ", part(first), " to ", part(begin.last_part())]),
+    let spans = begin.spans();
+    if files.len() == 1 && spans != [(0, 0)] {
+        when.push(", ".into());
+        when.extend(numbers(&spans));
     }
     if begin.redacted {
         when.push(", redacted".into());

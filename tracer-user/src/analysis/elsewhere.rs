@@ -4,12 +4,26 @@
 use crate::{
     cells,
     kernel::hooks::Kinds,
-    run::elsewhere::Elsewhere,
+    run::{elsewhere::Elsewhere, header::Header},
     section::{Cell, Note, joined},
 };
 
-/// One sentence; None if nothing happened that `kinds` leave out.
-pub(super) fn hint(elsewhere: &Elsewhere, kinds: Kinds) -> Option<Note> {
+/// The moves that happened and that the run does not show, by the cause; empty if there are none.
+pub(super) fn hints(elsewhere: &Elsewhere, header: &Header) -> Vec<Note> {
+    let requested = header.kinds.known();
+    let unseen = requested.without(header.seen());
+    let parts = [
+        ("not shown (--kinds): ", Kinds::ALL.without(requested)),
+        ("not shown (this backend does not see them): ", unseen),
+    ];
+    parts
+        .into_iter()
+        .filter_map(|(words, kinds)| hint(elsewhere, words, kinds))
+        .collect()
+}
+
+/// One sentence; None if there were no moves of these kinds.
+fn hint(elsewhere: &Elsewhere, words: &'static str, kinds: Kinds) -> Option<Note> {
     let pages = |pages| Cell::Counted(pages, "page", "pages");
     let (out, back) = (elsewhere.swapped_out, elsewhere.swapped_in);
     let (copies, collapses) = (elsewhere.ksm_copies, elsewhere.collapses);
@@ -20,12 +34,12 @@ pub(super) fn hint(elsewhere: &Elsewhere, kinds: Kinds) -> Option<Note> {
         (Kinds::KSM, copies, cells![pages(copies), " of KSM copied for writes"]),
         (Kinds::COLLAPSE, collapses, cells![huge, " allocated for collapses"]),
     ];
-    let parts = parts.into_iter().filter(|(kind, n, _)| *n > 0 && !kinds.any_of(*kind));
+    let parts = parts.into_iter().filter(|(kind, n, _)| *n > 0 && kinds.any_of(*kind));
     let parts = joined(parts.map(|(.., words)| words), ", ");
     if parts.is_empty() {
         return None;
     }
-    let mut words = cells!["not shown (--kinds): "];
+    let mut words = cells![words];
     words.extend(parts);
     words.push(" (/proc/vmstat, whole machine)".into());
     Some(Note::about("note", words))
@@ -34,30 +48,42 @@ pub(super) fn hint(elsewhere: &Elsewhere, kinds: Kinds) -> Option<Note> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{render::text::plain, section::Section};
+    use crate::{made_up, render::text::plain, run::backend::Backend, section::Section};
 
     #[test]
-    fn kinds_that_are_traced_need_no_hint() {
+    fn kinds_that_are_shown_need_no_hint() {
         let elsewhere = Elsewhere {
             swapped_out: 1204,
             swapped_in: 1,
             collapses: 1,
             ksm_copies: 0,
         };
-        let text = |kinds| {
-            let notes = hint(&elsewhere, kinds).into_iter().collect();
-            plain(&[Section::notes(notes)])
+        let text = |elsewhere: Elsewhere, backend: Backend, kinds: Kinds| {
+            let header = Header {
+                backend: backend.into(),
+                kinds: kinds.into(),
+                ..made_up::header()
+            };
+            plain(&[Section::notes(hints(&elsewhere, &header))])
         };
         assert_eq!(
-            text(Kinds::DEFAULT),
+            text(elsewhere, Backend::Exact, Kinds::DEFAULT),
             "note      not shown (--kinds): 1,204 pages went to swap, 1 page came back from swap (/proc/vmstat, whole \
              machine)\n"
         );
         assert_eq!(
-            text(Kinds::MOVE.and(Kinds::SWAP)),
+            text(elsewhere, Backend::Exact, Kinds::MOVE.and(Kinds::SWAP)),
             "note      not shown (--kinds): 1 huge page was allocated for collapses (/proc/vmstat, whole machine)\n"
         );
-        assert_eq!(text(Kinds::ALL), "");
-        assert_eq!(hint(&Elsewhere::default(), Kinds::MOVE), None);
+        assert_eq!(text(elsewhere, Backend::Exact, Kinds::ALL), "");
+        assert_eq!(text(Elsewhere::default(), Backend::Tracepoint, Kinds::MOVE), "");
+        // Requested is not seen.
+        assert_eq!(
+            text(elsewhere, Backend::Tracepoint, Kinds::DEFAULT),
+            "note      not shown (--kinds): 1,204 pages went to swap, 1 page came back from swap (/proc/vmstat, whole \
+             machine)\n\
+             note      not shown (this backend does not see them): 1 huge page was allocated for collapses \
+             (/proc/vmstat, whole machine)\n"
+        );
     }
 }

@@ -16,21 +16,25 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::{
     event::{Move, unmapped::UnmappedMove},
-    units::{PAGE_SIZE, VirtAddr},
+    units::{Nanos, PAGE_SIZE, VirtAddr},
 };
 pub use blackouts::Blackouts;
 use keys::Common;
 pub use keys::{Key, RunFacts, Value};
-use shared::Shared;
+use shared::{Counted, Shared};
 
 /// The sums of a group.
 #[derive(Clone, Debug, Default)]
 pub struct Group {
-    /// Runs of pages.
+    /// Moves: extents of mapped pages, and folios that no process maps.
     pub events: u64,
-    /// Base pages of the moved folios that are at least partly mapped here, once each. Groups may share a page: a sum
-    /// over groups counts it more than once.
-    pub pages: u64,
+    /// Base pages of the moved folios that are at least partly mapped here, once each; if [`Self::overlaps`], some more
+    /// than once.
+    pages: u64,
+    /// Whether another group of the table has some of these pages, too.
+    shares: bool,
+    /// Whether these are sums over groups that share pages with others.
+    overlaps: bool,
     /// Mappings of base pages that were pointed at another frame.
     pub mappings: u64,
     /// How long accesses waited for the runs whose start was seen.
@@ -41,9 +45,17 @@ impl Group {
     /// Adds another group.
     pub fn merge(&mut self, other: &Self) {
         self.events += other.events;
+        self.overlaps |= other.overlaps || (self.shares && other.shares);
+        self.shares |= other.shares;
         self.pages = self.pages.saturating_add(other.pages);
         self.mappings = self.mappings.saturating_add(other.mappings);
         self.blackouts.merge(&other.blackouts);
+    }
+
+    /// Base pages of the moved folios, once each. None: they are sums over groups that share pages.
+    #[must_use]
+    pub fn pages(&self) -> Option<u64> {
+        (!self.overlaps).then_some(self.pages)
     }
 
     fn add_unmapped(&mut self, moved: &UnmappedMove) {
@@ -51,10 +63,11 @@ impl Group {
         self.pages = self.pages.saturating_add(moved.order.pages());
     }
 
-    /// Adds a move; `pages` of its pages are not counted here yet.
-    fn add(&mut self, moved: &Move, pages: u64, room: &mut usize) {
+    /// Adds a move.
+    fn add(&mut self, moved: &Move, counted: Counted, room: &mut usize) {
         self.events += 1;
-        self.pages = self.pages.saturating_add(pages);
+        self.pages = self.pages.saturating_add(counted.pages);
+        self.shares |= counted.again;
         self.mappings = self.mappings.saturating_add(moved.pages);
         if let Some(blackout) = moved.blackout {
             self.blackouts.add(blackout, room);
@@ -64,7 +77,7 @@ impl Group {
 
 /// Several tables over the same moves.
 #[derive(Debug)]
-pub struct Tables {
+pub struct GroupTables {
     /// The tables, in the order in which they were requested.
     pub tables: Vec<Groups>,
     /// Values of the last move of the run. Moves come in batches that share them: they are looked up once per batch.
@@ -72,7 +85,7 @@ pub struct Tables {
     shared: Shared,
 }
 
-impl Tables {
+impl GroupTables {
     /// Makes one table for each list of keys.
     #[must_use]
     pub fn new(tables: impl IntoIterator<Item = Vec<Key>>) -> Self {
@@ -97,7 +110,7 @@ impl Tables {
         }
         let mut folio = self.shared.folio(moved);
         for (number, table) in self.tables.iter_mut().enumerate() {
-            table.add(moved, run, goes_on, |group| folio.pages(number, group));
+            table.add(moved, run, goes_on, folio.at, |group| folio.count(number, group));
         }
     }
 
@@ -143,6 +156,8 @@ pub struct Groups {
     pub others: Group,
     /// The number of further groups that may keep all their blackouts.
     room: usize,
+    /// The same for `others`.
+    others_room: usize,
 }
 
 /// The largest number of groups, used or not: it bounds the memory that they take.
@@ -215,24 +230,40 @@ impl Groups {
             names: 0,
             others: Group::default(),
             room: DETAILED,
+            others_room: 1,
         }
     }
 
-    /// Adds a move. `goes_on`: it differs from the last move only in its address and time.
-    /// `pages` returns how many of its pages a group has not counted yet.
-    fn add(&mut self, moved: &Move, run: &RunFacts, goes_on: bool, pages: impl FnOnce(Option<usize>) -> u64) {
+    /// Adds a move of a folio that moved at that time. `goes_on`: it differs from the last move only in its address and
+    /// time. `count` counts its pages for a group.
+    fn add(
+        &mut self,
+        moved: &Move,
+        run: &RunFacts,
+        goes_on: bool,
+        at: Nanos,
+        count: impl FnOnce(Option<usize>) -> Counted,
+    ) {
         let first = self.address.map_or(VirtAddr(0), |_| first(moved.vaddr));
-        let second = self.second.map_or(0, |_| run.second(moved.at));
+        let second = self.second.map_or(0, |_| run.second(at));
         if !goes_on || (first, second) != (self.last.1, self.last.2) {
-            self.last = (self.block(moved, run), first, second);
+            self.last = (self.block(moved, run, at), first, second);
         }
-        match self.last.0 {
-            Some(number) => {
-                let page = self.address.map_or(0, |_| page(moved.vaddr));
-                let place = number * self.each() + page;
-                self.sums[place].add(moved, pages(Some(place)), &mut self.room);
-            }
-            None => self.others.add(moved, pages(None), &mut 1),
+        let page = self.address.map_or(0, |_| page(moved.vaddr));
+        let place = self.last.0.map(|number| number * self.each() + page);
+        let counted = count(place);
+        if let Some(with) = counted.with {
+            self.group(with.0).0.shares = true;
+        }
+        let (group, room) = self.group(place);
+        group.add(moved, counted, room);
+    }
+
+    /// A group, or all without room, with the number of further groups that may keep all their blackouts.
+    fn group(&mut self, place: Option<usize>) -> (&mut Group, &mut usize) {
+        match place {
+            Some(place) => (&mut self.sums[place], &mut self.room),
+            None => (&mut self.others, &mut self.others_room),
         }
     }
 
@@ -262,9 +293,9 @@ impl Groups {
     }
 
     /// The block of a move, which is made if it is new; None if there is no room for it.
-    fn block(&mut self, moved: &Move, run: &RunFacts) -> Option<usize> {
+    fn block(&mut self, moved: &Move, run: &RunFacts, at: Nanos) -> Option<usize> {
         self.wanted.clear();
-        self.wanted.extend(self.keys.iter().map(|key| key.of(moved, run)));
+        self.wanted.extend(self.keys.iter().map(|key| key.of(moved, run, at)));
         if let Some(Value::Address(_, vaddr)) = self.address.and_then(|key| self.wanted.get_mut(key)) {
             *vaddr = first(*vaddr);
         }
@@ -390,7 +421,7 @@ mod tests {
         event::Event,
         made_up,
         run::folios::Folios,
-        units::{Nanos, Tgid, Tid},
+        units::{Tgid, Tid},
     };
 
     /// Draws from few values, so that they repeat and alternate.
@@ -417,7 +448,7 @@ mod tests {
 
     #[test]
     fn what_nobody_maps_is_in_every_table_but_that_of_addresses() {
-        let mut tables = Tables::new(Key::ALL.map(|key| vec![key]));
+        let mut tables = GroupTables::new(Key::ALL.map(|key| vec![key]));
         let run = RunFacts {
             begun: Nanos(0),
             host: Arc::from("db-1"),
@@ -429,7 +460,7 @@ mod tests {
         }
         for table in &tables.tables {
             let rows = table.sorted(Sort::Name, usize::MAX);
-            let pages: u64 = rows.iter().map(|row| row.group().pages).sum();
+            let pages: u64 = rows.iter().map(|row| row.group().pages().unwrap()).sum();
             let expected = if table.asked() == [Key::Address] { 0 } else { 8 };
             assert_eq!(pages, expected, "{:?}", table.asked());
             assert!(rows.iter().all(|row| row.group().mappings == 0));
@@ -444,7 +475,7 @@ mod tests {
                 vec![Key::Second, Key::Process, Key::Host],
                 vec![Key::Nodes, Key::Address, Key::Second],
             ]);
-            let mut tables = Tables::new(asked);
+            let mut tables = GroupTables::new(asked);
             let mut next = 0;
             let mut expected = vec![BTreeMap::new(); tables.tables.len()];
             for (moves, host) in runs.iter().zip(["db-1", "db-2", "db-1"]) {
@@ -459,16 +490,17 @@ mod tests {
                             next += 1;
                             *seen.kept = next;
                         }
-                        (*seen.kept, seen.pages)
+                        (*seen.kept, seen.pages, seen.begun)
                     });
+                    let at = folio.map_or(moved.at, |(.., begun)| begun);
                     for (table, groups) in tables.tables.iter().zip(&mut expected) {
-                        let values: Vec<Value> = table.keys().iter().map(|key| key.of(moved, &run)).collect();
+                        let values: Vec<Value> = table.keys().iter().map(|key| key.of(moved, &run, at)).collect();
                         let (sums, counted) = groups.entry(values).or_insert(((0, 0, 0, None), BTreeSet::new()));
                         let (events, pages, mappings, longest) = sums;
                         (*events, *mappings) = (*events + 1, *mappings + moved.pages);
                         *pages += match folio {
                             None => moved.pages,
-                            Some((number, all)) => if counted.insert(number) { all } else { 0 },
+                            Some((number, all, _)) => if counted.insert(number) { all } else { 0 },
                         };
                         *longest = (*longest).max(moved.blackout);
                     }
@@ -477,7 +509,7 @@ mod tests {
             for (table, expected) in tables.tables.iter().zip(expected) {
                 let sums = |row: &GroupRow<'_>| {
                     let group = row.group();
-                    (group.events, group.pages, group.mappings, group.blackouts.longest())
+                    (group.events, group.pages().unwrap(), group.mappings, group.blackouts.longest())
                 };
                 let rows = table.sorted(Sort::Name, usize::MAX);
                 let found: Vec<_> = rows.iter().map(|row| (row.values().collect::<Vec<_>>(), sums(row))).collect();

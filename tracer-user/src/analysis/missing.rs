@@ -4,7 +4,7 @@
 use crate::{
     analysis::question::{Analysis, Audience, Input, Occasion, Question},
     cells,
-    recording::{parts::Files, reader},
+    recording::{parts::RunFiles, reader},
     run::kept::{Damaged, Kept, Part},
     section::{Cell, Note, Section, joined},
     units::Nanos,
@@ -34,7 +34,7 @@ impl Analysis for Missing {
 
 /// The files of a run that are absent, numbered from 1; None if all are present.
 #[must_use]
-pub fn not_here(files: &Files) -> Option<Vec<Cell>> {
+pub fn not_here(files: &RunFiles) -> Option<Vec<Cell>> {
     let numbers = |(first, last): (u32, u32)| match (u64::from(first) + 1, u64::from(last) + 1) {
         (first, last) if first == last => cells!["file ", Cell::Number(first)],
         (first, last) => cells!["files ", Cell::Number(first), " to ", Cell::Number(last)],
@@ -103,39 +103,52 @@ pub(super) fn damaged(damaged: &Damaged) -> Section {
     )
 }
 
-/// The files of a rotation that are present, from 1, and their period. `duration` is that of the run, if its end is
-/// known.
-pub(super) fn here(part: &Part, duration: Option<Nanos>) -> Vec<Cell> {
+/// The numbers of files of a rotation, from 1.
+pub(super) fn numbers(files: &[(u32, u32)]) -> Vec<Cell> {
     let number = |number: u32| Cell::Number(u64::from(number) + 1);
-    let stretches = part.files.iter().map(|&stretch| match stretch {
+    let stretches = files.iter().map(|&stretch| match stretch {
         (first, last) if first == last => cells![number(first)],
         (first, last) => cells![number(first), " to ", number(last)],
     });
-    let is_one = matches!(part.files[..], [(first, last)] if first == last);
+    let is_one = matches!(files, [(first, last)] if first == last);
     let mut words = cells![if is_one { "part " } else { "parts " }];
     words.extend(joined(stretches, ", "));
+    words
+}
+
+/// The files of a rotation that are present, from 1, and their period. `duration` is that of the run, if its end is
+/// known. With `books` its books follow.
+pub(super) fn here(part: &Part, duration: Option<Nanos>, books: bool) -> Vec<Cell> {
+    let mut words = numbers(&part.files);
     words.push(" of a rotation: ".into());
     words.extend(match part.period {
         Some((from, until)) => cells![from, " to ", until],
         None => cells!["no event"],
     });
-    words.extend(match duration {
-        Some(duration) => cells![
-            " of a run of ",
-            duration,
-            "; books and losses are those of the whole run"
-        ],
-        None => cells![" of a run that goes on in another file"],
-    });
+    match duration {
+        Some(duration) => {
+            words.extend(cells![" of a run of ", duration]);
+            let whole = if books {
+                "; books and losses are those of the whole run"
+            } else {
+                "; losses are those of the whole run"
+            };
+            words.push(whole.into());
+        }
+        None => words.push(" of a run whose end is not here".into()),
+    }
     words
 }
 
-/// The number of lost events, including those that are missing from the recording.
-pub(super) fn lost(events: u64, damaged: &Damaged) -> Vec<Cell> {
+/// The number of lost events, including those that are missing from the recording. It is an estimate if calls or runs of
+/// programs, which may have had any number of events, count as one.
+pub(super) fn lost(events: u64, is_estimate: bool, damaged: &Damaged) -> Vec<Cell> {
+    let counted = Cell::Counted(events, "event", "events");
     match (events, damaged.unknown) {
-        (events, 0) => cells![events, " lost"],
-        (0, _) => cells!["an unknown number lost"],
-        (events, _) => cells![events, " or more lost"],
+        (1.., 0) if is_estimate => cells!["about ", counted, " lost"],
+        (_, 0) => cells![counted, " lost"],
+        (0, _) => cells!["an unknown number of events lost"],
+        (_, _) => cells![counted, " or more lost"],
     }
 }
 
@@ -190,54 +203,61 @@ mod tests {
             period: Some((second(12), second(18))),
         };
         assert_eq!(
-            sentence(&here(&part, Some(second(60)))),
+            sentence(&here(&part, Some(second(60)), true)),
             "part 3 of a rotation: 12 s to 18 s of a run of 60 s; books and losses are those of the whole run"
+        );
+        assert_eq!(
+            sentence(&here(&part, Some(second(60)), false)),
+            "part 3 of a rotation: 12 s to 18 s of a run of 60 s; losses are those of the whole run"
         );
         let part = Part {
             files: vec![(0, 1), (4, 5)],
             period: None,
         };
         assert_eq!(
-            sentence(&here(&part, None)),
-            "parts 1 to 2, 5 to 6 of a rotation: no event of a run that goes on in another file"
+            sentence(&here(&part, None, false)),
+            "parts 1 to 2, 5 to 6 of a rotation: no event of a run whose end is not here"
         );
     }
 
     #[test]
     fn an_unknown_number_is_no_zero() {
+        let whole = Damaged::default();
+        assert_eq!(sentence(&lost(7, true, &whole)), "about 7 events lost");
+        assert_eq!(sentence(&lost(0, true, &whole)), "0 events lost");
         for (events, bytes, unknown, head, line) in [
-            (0, 0, 0, "0 lost", None),
+            (0, 0, 0, "0 events lost", None),
             (
                 2,
                 2048,
                 0,
-                "2 lost",
+                "2 events lost",
                 Some("2 events missing from the recording (2,048 bytes cannot be read)"),
             ),
             (
                 0,
                 300,
                 0,
-                "0 lost",
+                "0 events lost",
                 Some("no event missing from the recording (300 bytes cannot be read)"),
             ),
             (
                 0,
                 0,
                 1,
-                "an unknown number lost",
+                "an unknown number of events lost",
                 Some("an unknown number of events missing from the recording"),
             ),
             (
                 1,
                 0,
                 1,
-                "1 or more lost",
+                "1 event or more lost",
                 Some("1 event or more missing from the recording"),
             ),
         ] {
             let damaged = Damaged { events, bytes, unknown };
-            assert_eq!(sentence(&lost(events, &damaged)), head);
+            assert_eq!(sentence(&lost(events, false, &damaged)), head);
             assert_eq!(missing(&damaged).map(|words| sentence(&words)).as_deref(), line);
         }
     }

@@ -10,10 +10,11 @@ use crate::{
         losses::Losses,
         missing,
         question::{Analysis, Audience, Input, Occasion, Question},
+        selection::Selection,
     },
     cells,
     event::Event,
-    recording::parts::Files,
+    recording::parts::RunFiles,
     run::{
         header::Header,
         intervals::{Interval, SoFar},
@@ -88,7 +89,7 @@ impl RunResult {
 
     /// The run's values, one for each of [`COLUMNS`].
     fn values(&self, input: &Input) -> Vec<Cell> {
-        let gaps = |files: &Files| Cell::List(files.gaps().into_iter().map(missing::stretch).collect());
+        let gaps = |files: &RunFiles| Cell::List(files.gaps().into_iter().map(missing::stretch).collect());
         let kept = &self.known.kept;
         let summary = self.summary.as_ref();
         let so_far = || {
@@ -109,7 +110,7 @@ impl RunResult {
             self.header.kernel.clone(),
             input.parts.of(&self.header).map(gaps),
             summary.map(|summary| summary.duration),
-            summary.map(Summary::lost_events),
+            self.known.lost_events(),
             self.losses.section(),
             self.balanced(),
             summary.is_none().then(so_far),
@@ -140,8 +141,8 @@ const COLUMNS: [&str; 12] = [
 struct Runs {
     /// Whether the run is live: then the sums come from its summary.
     live: bool,
-    /// Whether the events were selected before they are added.
-    selected: bool,
+    /// The events that are added.
+    selection: Selection,
     results: Vec<RunResult>,
     /// The index of the run whose events are being added.
     current: usize,
@@ -152,7 +153,7 @@ struct Runs {
 pub(super) fn new(asked: &Question) -> Option<Box<dyn Analysis>> {
     Some(Box::new(Runs {
         live: asked.occasion != Occasion::Report,
-        selected: asked.selection.filters(),
+        selection: asked.selection.clone(),
         results: Vec::new(),
         current: 0,
     }))
@@ -165,17 +166,19 @@ impl Runs {
 
     /// Called after the last event of the run.
     fn ended(&mut self, known: &Unfinished) {
-        let (live, selected) = (self.live, self.selected);
+        let (live, selected) = (self.live, self.selection.filters());
+        let kept = self.selection.narrow(&known.kept);
         let Some(run) = self.current() else { return };
         if live {
             run.known.totals = known.totals.clone();
         }
         // The parts of a run may be read with other runs between them.
-        let before = std::mem::replace(&mut run.known.kept, known.kept.clone()).damaged;
+        let before = std::mem::replace(&mut run.known.kept, kept).damaged;
         if !live {
             run.known.kept.damaged.add(before);
         }
         run.known.lost = known.lost;
+        run.known.duration = known.duration;
         run.known.selected = known.selected || selected;
     }
 }
@@ -215,6 +218,7 @@ impl Analysis for Runs {
         self.ended(&Unfinished {
             totals: summary.totals.clone(),
             lost: summary.books.lost.events(),
+            duration: Some(summary.duration),
             kept: summary.kept.clone(),
             selected: false,
         });

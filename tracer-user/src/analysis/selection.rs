@@ -7,7 +7,7 @@ use crate::{
     analysis::groups::{Key, RunFacts, Value},
     escape::Printable,
     event::{Event, Move, Reason, Verdict, failure::Failure, unmapped::UnmappedMove},
-    run::header::Header,
+    run::{header::Header, kept::Kept},
     section::Cell,
     units::Nanos,
     words::{quantity::Counted, spelled},
@@ -169,6 +169,20 @@ impl Selection {
         takes
     }
 
+    /// The part of a run that was read, whose period ends where the selected times end.
+    #[must_use]
+    pub fn narrow(&self, kept: &Kept) -> Kept {
+        let mut kept = kept.clone();
+        if let Some(part) = &mut kept.part {
+            part.period = part.period.and_then(|(first, last)| {
+                let first = first.max(self.since.unwrap_or(first));
+                let last = last.min(self.until.unwrap_or(last));
+                (first <= last).then_some((first, last))
+            });
+        }
+        kept
+    }
+
     fn in_time(&self, at: Nanos) -> bool {
         let after = at.since(self.run.begun);
         self.since.is_none_or(|since| after >= since) && self.until.is_none_or(|until| after < until)
@@ -177,7 +191,7 @@ impl Selection {
     fn takes_move(&mut self, moved: &Move) -> bool {
         let of_process = |pid: &u32| moved.owner.as_ref().is_some_and(|owner| owner.tgid.0 == *pid);
         let of_processes = self.pids.is_empty() || self.pids.iter().any(of_process);
-        self.conditions_hold(|key, run| Some(key.of(moved, run))) && of_processes
+        self.conditions_hold(|key, run| Some(key.of(moved, run, moved.at))) && of_processes
     }
 
     fn takes_unmapped(&mut self, moved: &UnmappedMove) -> bool {
@@ -241,7 +255,9 @@ impl fmt::Display for Selection {
 /// Whether the text names the value: as rows show it, or for a process by its number or its name.
 fn is_called(value: &Value, text: &str) -> bool {
     let or = match value {
-        Value::Process(tgid, comm) => tgid.to_string() == text || comm.as_deref() == Some(text),
+        Value::Process(tgid, comm) | Value::Cpuset(tgid, comm) => {
+            tgid.to_string() == text || comm.as_deref() == Some(text)
+        }
         Value::Text(name) => &**name == text,
         Value::Seconds(second, _) => second.to_string() == text,
         Value::Order(order) => order.0.to_string() == text,

@@ -62,11 +62,22 @@ impl Analysis for StuckByProcess {
                 if holders.is_empty() {
                     holders.insert(Holder::Unknown);
                 }
+                let mut room = MOST.saturating_sub(self.rows.len());
+                let with_row = holders.into_iter().map(|holder| {
+                    if self.rows.contains_key(&holder) {
+                        holder
+                    } else if room > 0 {
+                        room -= 1;
+                        holder
+                    } else {
+                        Holder::Other
+                    }
+                });
+                // Processes that share a row count the attempt once.
+                let holders: BTreeSet<Holder> = with_row.collect();
                 for holder in holders {
-                    let has_row = self.rows.contains_key(&holder) || self.rows.len() < MOST;
-                    let holder = if has_row { holder } else { Holder::Other };
                     let known = self.known.failed(&holder, failure);
-                    self.rows.entry(holder).or_default().add(failure.order.pages(), known);
+                    self.rows.entry(holder).or_default().add(failure, known);
                 }
             }
             Event::Compaction(_) => {}
@@ -84,6 +95,7 @@ impl Analysis for StuckByProcess {
             Column::count().key("folios").heading("FOLIOS"),
             Column::count().key("pages"),
             Column::bytes().heading("SIZE"),
+            Column::count().key("failures").heading("FAILURES"),
             Column::count().key("attempts").heading("ATTEMPTS"),
         ];
         let mut section = Section::table("failures_by_process", columns);
@@ -112,6 +124,7 @@ impl Analysis for StuckByProcess {
                 sums.folios,
                 sums.pages,
                 Cell::Bytes(sums.pages.saturating_mul(PAGE_SIZE)),
+                sums.failures,
                 sums.attempts,
             ]);
         }
@@ -129,7 +142,7 @@ impl StuckByProcess {
     /// The rows, most pages first.
     fn sorted(&self) -> Vec<(&Holder, FailureTotals)> {
         let mut rows: Vec<_> = self.rows.iter().map(|(holder, sums)| (holder, *sums)).collect();
-        rows.sort_by_key(|(_, sums)| (std::cmp::Reverse(sums.pages), std::cmp::Reverse(sums.attempts)));
+        rows.sort_by_key(|(_, sums)| (std::cmp::Reverse(sums.pages), std::cmp::Reverse(sums.failures)));
         rows
     }
 }
@@ -165,13 +178,15 @@ mod tests {
             .map(|(holder, sums)| (*holder == Holder::Unknown, sums))
             .collect();
         let once = FailureTotals {
-            attempts: 10,
+            failures: 10,
+            attempts: 100,
             folios: 1,
             pages: 1,
         };
         // Without a frame and a place each failure counts as a new folio.
         let unknown = FailureTotals {
-            attempts: 10,
+            failures: 10,
+            attempts: 0,
             folios: 10,
             pages: 10,
         };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::{
     analysis::{
-        groups::{DETAILED, Group, GroupRow, Groups, Key, RunFacts, Sort, Tables as Sums, time_line},
+        groups::{DETAILED, Group, GroupRow, GroupTables as Sums, Groups, Key, RunFacts, Sort, time_line},
         question::{Analysis, Audience, Input, Occasion, Question},
     },
     cells,
@@ -168,6 +168,10 @@ fn table(groups: &Groups, sort: Sort, most: usize, from: usize, rest: bool) -> (
         sums: group,
     });
     if let Some(others) = others.as_ref().filter(|_| rest) {
+        if others.sums.pages().is_none() {
+            let words = cells!["the others share pages: the sum over them is not known"];
+            section.notes.push(Note::about("note", words));
+        }
         let names = [Cell::Others(others.count)]
             .into_iter()
             .chain(keys.iter().skip(1).map(|_| Cell::Continued));
@@ -203,7 +207,7 @@ fn sums_columns() -> [Column; 7] {
         Column::count().key("pages").heading("PAGES"),
         Column::bytes().heading("SIZE"),
         Column::count().key("mappings").heading("MAPPINGS"),
-        Column::count().key("events").heading("EVENTS").least(9),
+        Column::count().key("events").heading("MOVES").least(9),
         Column::duration().key("blackout_p50_ns").heading("BLACKOUT p50"),
         Column::duration().key("blackout_p99_ns").heading("p99"),
         Column::duration().key("blackout_max_ns").heading("max"),
@@ -213,8 +217,11 @@ fn sums_columns() -> [Column; 7] {
 /// The sums of a group, one cell for each column.
 fn sums(group: &Group) -> [Cell; 7] {
     [
-        group.pages.into(),
-        Cell::Bytes(group.pages.saturating_mul(PAGE_SIZE)),
+        group.pages().into(),
+        group
+            .pages()
+            .map(|pages| Cell::Bytes(pages.saturating_mul(PAGE_SIZE)))
+            .into(),
         group.mappings.into(),
         group.events.into(),
         Cell::duration(group.blackouts.quantile(0.5)),
@@ -229,6 +236,7 @@ mod tests {
     use crate::{
         made_up,
         render::{json, text::plain},
+        units::{Order, Tgid},
     };
 
     fn sums_by(keys: &[Key]) -> Sums {
@@ -335,6 +343,50 @@ mod tests {
             (&one["others"]["groups"], &one["others"]["pages"]),
             (&(rows.len() - 1).into(), &pages.into())
         );
+    }
+
+    #[test]
+    fn pages_that_others_share_are_in_no_sum() {
+        let run = RunFacts {
+            begun: Nanos(0),
+            host: Arc::from("db-1"),
+        };
+        let mut sums = Sums::new([vec![Key::Process], vec![Key::Comm], vec![Key::Second]]);
+        // A page that three processes with two names map, at the turn of a second, and a page of a fourth process.
+        let mappings = [(1, "a", 1, 1), (2, "a", 2, 1), (3, "b", 3, 2), (4, "c", 1, 2)];
+        for (tgid, comm, nth, second) in mappings {
+            let mut moved = made_up::moved();
+            moved.at = Nanos(second * 1_000_000_000);
+            moved.order = Order(0);
+            (moved.nth, moved.pages) = (Some(nth), 1);
+            if let Some(owner) = &mut moved.owner {
+                owner.tgid = Tgid(tgid);
+                owner.comm = Some(Arc::from(comm));
+            }
+            sums.add(&moved, &run);
+        }
+        let pages = |number: usize, most| {
+            let (section, others) = table(&sums.tables[number], Sort::Name, most, 0, false);
+            let rows = section.rows.iter().map(|row| {
+                row.cells[section
+                    .columns
+                    .iter()
+                    .position(|column| column.key == Some("pages"))
+                    .unwrap()]
+                .clone()
+            });
+            (rows.collect::<Vec<_>>(), others.map(|others| others.sums.pages()))
+        };
+        let one = || Cell::Count(1);
+        // Three processes share the page, of which all, two, one or none have no row.
+        assert_eq!(pages(0, 0), (vec![], Some(None)));
+        assert_eq!(pages(0, 1), (vec![one()], Some(None)));
+        assert_eq!(pages(0, 2), (vec![one(), one()], Some(Some(2))));
+        assert_eq!(pages(0, 3), (vec![one(); 3], Some(Some(1))));
+        assert_eq!(pages(1, 1), (vec![one()], Some(Some(2))));
+        // A page is in one second, however many mappings it has.
+        assert_eq!(pages(2, 9), (vec![one(), one()], None));
+        assert_eq!(pages(2, 0), (vec![], Some(Some(2))));
     }
 
     fn as_json(section: Section) -> serde_json::Value {

@@ -115,10 +115,10 @@ impl ValueEnum for TableKind {
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
         let help = match self {
-            Self::Moves => "Runs of pages that moved",
+            Self::Moves => "Extents of pages that moved",
             Self::Unmapped => "Folios that moved and are not mapped",
             Self::Failures => "Folios that could not be moved, one row for each known mapping",
-            Self::Compactions => "Runs of compaction",
+            Self::Compactions => "Passes of compaction",
         };
         Some(PossibleValue::new(self.name()).help(help))
     }
@@ -310,10 +310,7 @@ impl Format {
 
 /// Reports the events that have no place in the format.
 fn tell(left_out: &BTreeMap<TableKind, u64>) {
-    let counts: Vec<String> = left_out
-        .iter()
-        .map(|(kind, count)| format!("{count} {}", kind.name()))
-        .collect();
+    let counts: Vec<String> = left_out.iter().map(|(kind, count)| kind.counted(*count)).collect();
     if !counts.is_empty() {
         progress::clear();
         let _ = writeln!(

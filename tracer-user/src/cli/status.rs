@@ -77,7 +77,7 @@ impl Sink for StatusLine {
             "\r\x1b[K{} · {rate}/s · {} · {} lost",
             Counted(self.events, "event"),
             self.size(),
-            self.lost
+            Counted(self.lost, "event")
         );
         Ok(())
     }

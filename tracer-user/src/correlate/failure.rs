@@ -45,7 +45,7 @@ impl Failing {
     }
 
     /// The event of a folio that could not be moved.
-    pub fn event(self, owners: &mut Owners<'_>, machine: Machine<'_>, shared: &mut Shared) -> Failure {
+    pub fn event(self, owners: &mut Mappers<'_>, machine: Machine<'_>, shared: &mut Shared) -> Failure {
         let raw = &self.raw;
         let pfn = frame(raw.pfn, 0);
         let places = self.places.into_iter().flatten();
@@ -104,7 +104,7 @@ impl Shared {
 }
 
 /// The processes that may map a folio, with the sources for look-ups.
-pub(super) struct Owners<'a> {
+pub(super) struct Mappers<'a> {
     pub processes: &'a Processes,
     pub spaces: &'a mut Spaces,
     /// Whether page tables are read.
@@ -114,7 +114,7 @@ pub(super) struct Owners<'a> {
     pub unowned: bool,
 }
 
-impl Owners<'_> {
+impl Mappers<'_> {
     /// None if the page table of the process that the reverse mapping names has another page there.
     fn place(&mut self, (place, life, owner): (Place, Life, Task), pfn: Option<Pfn>) -> Option<FailedPlace> {
         let vaddr = VirtAddr(place.vaddr);

@@ -167,6 +167,8 @@ impl Correlator {
         let begin = out.len();
         let machine = Machine::new(&self.topology, &self.names);
         let moves = &self.intake.moves;
+        let outside = moves.iter().filter(|moving| moving.is_outside());
+        self.losses.outside_pages += outside.map(moved::Moving::pages).sum::<u64>();
         let missing = self
             .moves
             .events(moves, ask, &self.processes, &mut self.spaces, machine, out);
@@ -202,7 +204,7 @@ impl Correlator {
     /// Makes the failures of the batch into events. Their mappings are looked up last.
     fn failures(&mut self, ask: bool) {
         let machine = Machine::new(&self.topology, &self.names);
-        let mut owners = failure::Owners {
+        let mut owners = failure::Mappers {
             processes: &self.processes,
             spaces: &mut self.spaces,
             ask,

@@ -65,6 +65,11 @@ impl Moving {
         self.raw.pages.into()
     }
 
+    /// Whether it moved outside migrate_pages, where folios are not numbered.
+    pub fn is_outside(&self) -> bool {
+        self.raw.nth == 0
+    }
+
     fn event(&self, part: Part, vma: Option<Arc<Vma>>, machine: Machine<'_>) -> Move {
         let raw = &self.raw;
         let (old_pfn, new_pfn) = (frame(raw.old_pfn, part.first), frame(raw.new_pfn, part.first));
@@ -87,7 +92,7 @@ impl Moving {
             flags: None,
             map_count: None,
             ambiguous: raw.flags & mapping_flags::AMBIGUOUS != 0,
-            nth: (raw.nth != 0).then_some(raw.nth),
+            nth: (!self.is_outside()).then_some(raw.nth),
             cpu: raw.cpu,
         }
     }
@@ -265,7 +270,32 @@ mod tests {
     };
 
     use super::*;
-    use crate::correlate::tests::NOBODY;
+    use crate::{
+        correlate::tests::{NOBODY, correlator},
+        decode::Raw,
+        run::totals::Totals,
+    };
+
+    #[test]
+    fn rows_are_the_reported_pages_and_those_outside_migrate_pages() {
+        let raw = |nth, pages| {
+            Raw::Mapping(MappingMoved {
+                owner_tgid: NOBODY,
+                nth,
+                pages,
+                at: 30,
+                ..MappingMoved::default()
+            })
+        };
+        let (mut correlator, mut events, mut totals) = (correlator(true), Vec::new(), Totals::default());
+        // A page with two mappings, and a collapse.
+        correlator.batch(&[raw(1, 1), raw(2, 1), raw(0, 512)], false, &mut events);
+        for event in &events {
+            totals.add(event);
+        }
+        let outside = correlator.losses().outside_pages;
+        assert_eq!((outside, totals.pages), (512, 1 + outside));
+    }
 
     #[test]
     fn an_owner_bears_the_name_that_it_had_when_its_page_was_unmapped() {

@@ -39,7 +39,7 @@ impl Kinds {
     pub const ALL: Self = Self::DEFAULT.and(Self::KSM).and(Self::COW).and(Self::SWAP);
 
     /// The kinds that do not go through migrate_pages.
-    pub const OUTSIDE: Self = Self(Self::ALL.0 & !Self::MOVE.0);
+    pub const OUTSIDE: Self = Self::ALL.without(Self::MOVE);
 
     /// The bits, as [`kinds`] defines them.
     #[must_use]
@@ -51,6 +51,18 @@ impl Kinds {
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    /// The kinds of this set that are not in the other one.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// The kinds that are in both sets.
+    #[must_use]
+    pub const fn both(self, other: Self) -> Self {
+        Self(self.0 & other.0)
     }
 
     const NAMES: [(Self, &str); 5] = [
@@ -361,7 +373,7 @@ pub const HOOKS: &[Hook] = &[
         "mm_compaction_begin",
         &["*cc", "zone_start", "zone_end", "sync"],
         Used::Moves,
-        Some("runs of compaction"),
+        Some("passes of compaction"),
     ),
     hook(
         "compaction_end",
@@ -369,7 +381,7 @@ pub const HOOKS: &[Hook] = &[
         "mm_compaction_end",
         &["*cc", "zone_start", "zone_end", "sync", "status"],
         Used::Moves,
-        Some("runs of compaction"),
+        Some("passes of compaction"),
     ),
     hook(
         "compaction_deferred",

@@ -147,6 +147,7 @@ impl<'s> Feed<'s> {
         let unfinished = Unfinished {
             totals,
             lost,
+            duration: None,
             kept,
             selected: false,
         };

@@ -32,6 +32,7 @@ use crate::{
     sink::Sink,
     source::{Source, Turn, UnderWay},
     units::Nanos,
+    words::quantity::Counted,
 };
 
 /// Time between two turns while events arrive: a source holds many times the events of that time.
@@ -298,7 +299,8 @@ impl<'s> Pipeline<'s> {
             max_rss,
         };
         if let Some((kind, events)) = self.failed.filter(|(_, events)| *events > 0) {
-            let error = format!("{events} events came after the output's last one, and were not written");
+            let events = Counted(events, "event");
+            let error = format!("{events} came after the output's last one, not written");
             if kind != io::ErrorKind::BrokenPipe {
                 log::warn!("{error}");
             }

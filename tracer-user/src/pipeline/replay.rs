@@ -8,7 +8,7 @@ use crate::{
     pipeline::feed::Feed,
     recording::{
         header::{Begin, End},
-        parts::Files,
+        parts::RunFiles,
         reader::{Item, Missing, ReadError, RecordingFile},
         rows::Step,
     },
@@ -79,11 +79,7 @@ impl<'s> Replay<'s> {
                 Item::Unknown => {}
                 Item::Missing(what) => {
                     self.input.is_damaged = true;
-                    self.file.damaged.add(Damaged {
-                        events: what.events.unwrap_or(0),
-                        bytes: what.bytes,
-                        unknown: u64::from(what.events.is_none()),
-                    });
+                    self.file.damaged.add(Damaged::from(&what));
                     self.feed.flush()?;
                     missing(&what);
                 }
@@ -148,12 +144,7 @@ impl<'s> Replay<'s> {
         self.input.parts.end(&end);
         let File { events, damaged } = &mut self.file;
         // If a damaged block has lost its number of events, the number of events of the whole file reveals it.
-        let written = end.events.saturating_add(end.unwritten);
-        let known = events.saturating_add(damaged.events);
-        if damaged.unknown > 0 && written > known {
-            damaged.events += written - known;
-            damaged.unknown = 0;
-        }
+        damaged.explain(end.events.saturating_add(end.unwritten), *events);
         self.close_file();
         let Some(finished) = end.finished else { return Ok(()) };
         self.started();
@@ -178,7 +169,7 @@ impl<'s> Replay<'s> {
     fn kept(&mut self) -> Kept {
         let files = self.feed.run().and_then(|run| self.input.parts.of(run));
         Kept {
-            part: files.and_then(Files::part),
+            part: files.and_then(RunFiles::part),
             damaged: std::mem::take(&mut self.damaged),
         }
     }

@@ -143,16 +143,17 @@ impl<S: Store> Blocks<S> {
     /// # Errors
     /// As for writing.
     pub(super) fn end(&mut self, finished: Option<Finished>) -> io::Result<()> {
-        self.end_after(self.unwritten, finished)
+        self.end_after(0, self.unwritten, finished)
     }
 
-    /// Ends the file. `unwritten` events could not be written into it.
+    /// Ends the file. `missing` events are known to belong to it and were not there to be copied, and `unwritten` events
+    /// could not be written into it.
     ///
     /// # Errors
     /// As for writing.
-    pub fn end_after(&mut self, unwritten: u64, finished: Option<Finished>) -> io::Result<()> {
+    pub fn end_after(&mut self, missing: u64, unwritten: u64, finished: Option<Finished>) -> io::Result<()> {
         let end = End {
-            events: self.events,
+            events: self.events.saturating_add(missing),
             unwritten,
             finished,
         };

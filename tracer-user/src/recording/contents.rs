@@ -14,6 +14,7 @@ use crate::{
         reader::{Item, Missing, RecordingFile},
         rows::Step,
     },
+    run::{folios::Folios, header::Header},
     units::Nanos,
 };
 
@@ -34,13 +35,13 @@ pub struct Blocks {
 /// Events by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct EventCounts {
-    /// Runs of pages that moved.
+    /// Extents of pages that moved.
     pub moves: u64,
     /// Folios that moved without a mapping.
     pub unmapped_moves: u64,
     /// Folios that could not be moved.
     pub failures: u64,
-    /// Runs of compaction.
+    /// Passes of compaction.
     pub compactions: u64,
 }
 
@@ -71,6 +72,8 @@ pub struct Contents {
     pub missing_events: u64,
     /// Which files of runs there are.
     pub parts: Parts,
+    /// The folio whose events are being counted: its mappings may be in two files of a run.
+    folios: Folios,
 }
 
 /// The contents that belong to one run, or to one file of a run.
@@ -82,8 +85,10 @@ pub struct RunContents {
     pub end: Option<End>,
     /// The events that can be read.
     pub events: EventCounts,
-    /// Base pages of the moves.
+    /// Base pages that moved, once each, mapped or not.
     pub pages: u64,
+    /// Mappings of base pages that were pointed at another frame: a page that three processes map has three.
+    pub mappings: u64,
     /// The earliest and the latest event.
     pub span: Option<(Nanos, Nanos)>,
     /// Events that were lost in the intervals of the books.
@@ -91,19 +96,29 @@ pub struct RunContents {
 }
 
 impl RunContents {
-    fn count(&mut self, event: &Event) {
+    fn count(&mut self, event: &Event, folios: &mut Folios) {
         let at = event.at();
         let (first, last) = self.span.unwrap_or((at, at));
         self.span = Some((first.min(at), last.max(at)));
         match event {
             Event::Move(moved) => {
                 self.events.moves += 1;
-                self.pages = self.pages.saturating_add(moved.pages);
+                self.pages = self.pages.saturating_add(folios.pages(moved));
+                self.mappings = self.mappings.saturating_add(moved.pages);
             }
-            Event::Unmapped(_) => self.events.unmapped_moves += 1,
+            Event::Unmapped(moved) => {
+                self.events.unmapped_moves += 1;
+                self.pages = self.pages.saturating_add(moved.order.pages());
+            }
             Event::Failure(_) => self.events.failures += 1,
             Event::Compaction(_) => self.events.compactions += 1,
         }
+    }
+
+    /// How the run was made.
+    #[must_use]
+    pub fn header(&self) -> Option<&Header> {
+        self.begin.as_ref().map(|begin| &begin.header)
     }
 
     /// How the run ended, if the recording has its end.
@@ -137,19 +152,25 @@ impl Contents {
         let kind = match item {
             Item::Begin(begin) => {
                 self.parts.begin(begin);
+                let same_run = |run: &RunContents| run.header().is_some_and(|known| known.same_run(&begin.header));
+                if !self.runs.last().is_some_and(same_run) {
+                    self.folios = Folios::default();
+                }
                 let starts = |run: &RunContents| run.begin.as_ref().is_none_or(|known| known.same_file(begin));
                 let run = self.run(starts);
                 run.begin.get_or_insert_with(|| begin.as_ref().clone());
                 BlockKind::Header
             }
             Item::Events => {
+                let mut folios = std::mem::take(&mut self.folios);
                 let run = self.run(|_| true);
                 let mut events = recording.events();
                 while let Some(step) = events.next() {
                     if let Step::Event(event) = step {
-                        run.count(event);
+                        run.count(event, &mut folios);
                     }
                 }
+                self.folios = folios;
                 BlockKind::Events
             }
             Item::Interval(interval) => {
@@ -202,10 +223,33 @@ impl Contents {
         })
     }
 
-    /// Base pages of all moves.
+    /// Base pages that moved, once each, mapped or not.
     #[must_use]
     pub fn pages(&self) -> u64 {
         self.runs.iter().fold(0, |sum, run| sum.saturating_add(run.pages))
+    }
+
+    /// Mappings of base pages that were pointed at another frame.
+    #[must_use]
+    pub fn mappings(&self) -> u64 {
+        self.runs.iter().fold(0, |sum, run| sum.saturating_add(run.mappings))
+    }
+
+    /// The runs, each with its files. A file without a header is a run of its own.
+    #[must_use]
+    pub fn by_run(&self) -> Vec<Vec<&RunContents>> {
+        let mut runs: Vec<Vec<&RunContents>> = Vec::new();
+        for file in &self.runs {
+            let same_run = |files: &&mut Vec<&RunContents>| {
+                let known = files[0].header().zip(file.header());
+                known.is_some_and(|(known, this)| known.same_run(this))
+            };
+            match runs.iter_mut().find(same_run) {
+                Some(files) => files.push(file),
+                None => runs.push(vec![file]),
+            }
+        }
+        runs
     }
 
     /// Events that were lost while the runs were traced.

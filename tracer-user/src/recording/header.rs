@@ -18,6 +18,9 @@ pub struct Begin {
     /// How many of the following files are joined to it.
     #[serde(default)]
     pub joined: u32,
+    /// Ranges of files between these that are missing, each with its first and last number.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub absent: Vec<(u32, u32)>,
     /// Whether frames and file names are stand-ins.
     #[serde(default)]
     pub redacted: bool,
@@ -31,6 +34,7 @@ impl Begin {
             header,
             part: 0,
             joined: 0,
+            absent: Vec::new(),
             redacted: false,
         }
     }
@@ -39,6 +43,22 @@ impl Begin {
     #[must_use]
     pub fn same_file(&self, other: &Self) -> bool {
         self.part == other.part && self.header.same_run(&other.header)
+    }
+
+    /// Ranges of the files that it holds, each with its first and last number.
+    #[must_use]
+    pub fn spans(&self) -> Vec<(u32, u32)> {
+        let mut spans = Vec::new();
+        let mut next = self.part;
+        for &(first, last) in &self.absent {
+            // A recording may contain any numbers.
+            if next < first && first <= last && last < self.last_part() {
+                spans.push((next, first - 1));
+                next = last + 1;
+            }
+        }
+        spans.push((next, self.last_part()));
+        spans
     }
 
     /// The number of the last file of the run that is joined into this one.
@@ -51,7 +71,7 @@ impl Begin {
 /// The content of an end block.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct End {
-    /// Events in this file.
+    /// Events of this file. If it was joined from damaged ones, this includes those that are known to be missing.
     pub events: u64,
     /// Events that could not be written into this file.
     #[serde(default)]

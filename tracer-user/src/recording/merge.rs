@@ -15,7 +15,7 @@ use crate::{
         rows::{Batch, Step},
         store::Store,
     },
-    run::header::Header,
+    run::{header::Header, kept::Damaged},
 };
 
 /// A stretch of a file that is one file of one run.
@@ -112,6 +112,22 @@ pub struct RunPieces {
     pieces: Vec<Piece>,
 }
 
+impl RunPieces {
+    /// Ranges of files between its pieces, and within them, that are missing.
+    fn absent(&self) -> Vec<(u32, u32)> {
+        let mut absent = Vec::new();
+        let mut next = None;
+        let begins = self.pieces.iter().filter_map(|piece| piece.begin.as_ref());
+        for (first, last) in begins.flat_map(Begin::spans) {
+            if let Some(next) = next.filter(|next| *next < first) {
+                absent.push((next, first - 1));
+            }
+            next = Some(last.saturating_add(1));
+        }
+        absent
+    }
+}
+
 /// A problem that is found while pieces are put in order.
 #[derive(Clone, Debug)]
 pub enum Note {
@@ -183,6 +199,7 @@ pub fn write<R: Read + Seek, S: Store>(
     let begin = first.begin.clone().unwrap_or_else(|| Begin::of(Header::unknown()));
     let begin = Begin {
         joined: last.parts().1 - first.parts().0,
+        absent: run.absent(),
         ..begin
     };
     let redactor = key.map(|key| Redactor::new(key, &begin.header));
@@ -195,11 +212,14 @@ pub fn write<R: Read + Seek, S: Store>(
         redactor,
         batch: Batch::default(),
         gap: first.begin.is_none(),
+        missing: Some(0),
         whole: true,
     };
     let mut next = first.parts().0;
     for piece in &run.pieces {
-        copying.gap |= piece.parts().0 > next;
+        if piece.parts().0 > next {
+            (copying.gap, copying.missing) = (true, None);
+        }
         next = piece.parts().1.saturating_add(1);
         let number = piece.recording;
         if let Some(recording) = recordings.get_mut(number) {
@@ -213,7 +233,9 @@ pub fn write<R: Read + Seek, S: Store>(
         let ends = run.pieces.iter().filter_map(|piece| piece.end.as_ref());
         let unwritten = ends.fold(0, |sum: u64, end| sum.saturating_add(end.unwritten));
         copying.pass_over();
-        copying.out.end_after(unwritten, end.finished.clone())?;
+        // If some of the missing events are not counted, the sum would hide them.
+        let missing = copying.missing.unwrap_or(0);
+        copying.out.end_after(missing, unwritten, end.finished.clone())?;
     }
     Ok(copying.whole)
 }
@@ -229,6 +251,8 @@ struct Copying<'a, S> {
     batch: Batch,
     /// Whether something is missing before the next block.
     gap: bool,
+    /// Events that are missing; None: their number is not known.
+    missing: Option<u64>,
     /// Whether everything that can be read was copied.
     whole: bool,
 }
@@ -249,11 +273,26 @@ impl<S: Store> Copying<'_, S> {
             None => RecordingFile::undecoded(stretch),
         }
         .map_err(read)?;
+        let mut damaged = Damaged::default();
+        let mut events: u64 = 0;
         while let Some(item) = file.next_item().map_err(CopyError::Read)? {
+            match &item {
+                Item::Missing(missing) if missing.what != UNWRITTEN => damaged.add(missing.into()),
+                Item::Events => events += u64::from(file.place.map_or(0, |place| place.header.rows)),
+                Item::Begin(_) | Item::Interval(_) | Item::End(_) | Item::Unknown | Item::Missing(_) => {}
+            }
             self.item(&item, &mut file).map_err(CopyError::Write)?;
         }
         // An absent end counts as missing if other files follow.
         self.gap |= piece.end.is_none();
+        if let Some(end) = &piece.end {
+            damaged.explain(end.events, events);
+        }
+        let known = damaged.unknown == 0 && piece.end.is_some();
+        self.missing = self
+            .missing
+            .filter(|_| known)
+            .map(|sum| sum.saturating_add(damaged.events));
         Ok(())
     }
 

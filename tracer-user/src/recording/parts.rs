@@ -11,7 +11,7 @@ use crate::{
 
 /// The files of one run.
 #[derive(Clone, Debug)]
-pub struct Files {
+pub struct RunFiles {
     /// How the run was made.
     pub header: Header,
     /// From the number of a file, from 0, to the number of the last file that is joined to it.
@@ -26,7 +26,7 @@ pub struct Files {
     period: Option<(Nanos, Nanos)>,
 }
 
-impl Files {
+impl RunFiles {
     /// The numbers of the first and the last file, from 0; None: there is none.
     #[must_use]
     pub fn ends(&self) -> Option<(u32, u32)> {
@@ -76,7 +76,7 @@ impl Files {
 /// The files of runs, in the order in which the runs were read.
 #[derive(Clone, Debug, Default)]
 pub struct Parts {
-    runs: Vec<Files>,
+    runs: Vec<RunFiles>,
     /// The name of the recording that is being read.
     name: String,
     /// The name of the first recording that has a run without a header.
@@ -100,7 +100,7 @@ impl Parts {
         let known = self.runs.iter().rposition(|files| files.header.same_run(&begin.header));
         let mut files = match known {
             Some(known) => self.runs.remove(known),
-            None => Files {
+            None => RunFiles {
                 header: begin.header.clone(),
                 spans: BTreeMap::new(),
                 ended: false,
@@ -109,8 +109,10 @@ impl Parts {
                 period: None,
             },
         };
-        let last = files.spans.entry(begin.part).or_default();
-        *last = begin.last_part().max(*last);
+        for (first, last) in begin.spans() {
+            let known = files.spans.entry(first).or_default();
+            *known = last.max(*known);
+        }
         files.closed = false;
         self.runs.push(files);
     }
@@ -133,13 +135,13 @@ impl Parts {
 
     /// The files of each run.
     #[must_use]
-    pub fn runs(&self) -> &[Files] {
+    pub fn runs(&self) -> &[RunFiles] {
         &self.runs
     }
 
     /// The files of the run with that header.
     #[must_use]
-    pub fn of(&self, header: &Header) -> Option<&Files> {
+    pub fn of(&self, header: &Header) -> Option<&RunFiles> {
         self.runs.iter().find(|files| files.header.same_run(header))
     }
 

@@ -13,7 +13,7 @@ use crate::{
         header::{Begin, End},
         rows::{self, Step},
     },
-    run::intervals::Interval,
+    run::{intervals::Interval, kept::Damaged},
 };
 
 /// Bytes of one read.
@@ -57,6 +57,16 @@ pub struct Missing {
     pub events: Option<u64>,
     /// The kind of damage.
     pub what: &'static str,
+}
+
+impl From<&Missing> for Damaged {
+    fn from(missing: &Missing) -> Self {
+        Self {
+            events: missing.events.unwrap_or(0),
+            bytes: missing.bytes,
+            unknown: u64::from(missing.events.is_none()),
+        }
+    }
 }
 
 /// Why a recording cannot be read at all, or not any further.

@@ -104,7 +104,7 @@ impl<'k> Redactor<'k> {
                 places: failure.places.iter().map(|place| self.place(place)).collect(),
                 ..failure.clone()
             }),
-            Event::Compaction(run) => Event::Compaction(run.clone()),
+            Event::Compaction(pass) => Event::Compaction(pass.clone()),
         }
     }
 

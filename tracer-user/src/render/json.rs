@@ -52,7 +52,7 @@ fn sorted<'a>(entries: &mut BTreeMap<String, Sorted<'a>>, section: &'a Section, 
     for (column, cell) in section.columns.iter().zip(&row.cells) {
         match (column.key, cell) {
             (None, _) => {}
-            (Some(_), Cell::Process(..) | Cell::Nodes(..) | Cell::Address(..)) => {
+            (Some(_), Cell::Process(..) | Cell::Cpuset(..) | Cell::Nodes(..) | Cell::Address(..)) => {
                 // All keys are strings, so this does not fail.
                 if let Ok(Value::Object(parts)) = serde_json::to_value(Parts(column.prefix, cell)) {
                     entries.extend(parts.into_iter().map(|(key, value)| (key, Sorted::Part(value))));
@@ -176,7 +176,9 @@ fn values<M: SerializeMap>(map: &mut M, section: &Section, row: &Row) -> Result<
     for (column, cell) in section.columns.iter().zip(&row.cells) {
         match (column.key, cell) {
             (None, _) => {}
-            (Some(_), Cell::Process(..) | Cell::Nodes(..) | Cell::Address(..)) => parts(map, column.prefix, cell)?,
+            (Some(_), Cell::Process(..) | Cell::Cpuset(..) | Cell::Nodes(..) | Cell::Address(..)) => {
+                parts(map, column.prefix, cell)?;
+            }
             (Some(key), cell) => map.serialize_entry(key, &CellValue(cell))?,
         }
     }
@@ -187,7 +189,7 @@ fn values<M: SerializeMap>(map: &mut M, section: &Section, row: &Row) -> Result<
 fn parts<M: SerializeMap>(map: &mut M, prefix: &str, cell: &Cell) -> Result<(), M::Error> {
     let key = |name: &str| format!("{prefix}{name}");
     match cell {
-        Cell::Process(tgid, comm) => {
+        Cell::Process(tgid, comm) | Cell::Cpuset(tgid, comm) => {
             map.serialize_entry(&key("pid"), &tgid.0)?;
             map.serialize_entry(&key("comm"), &comm.as_deref())
         }
@@ -230,7 +232,7 @@ impl Serialize for CellValue<'_> {
             Cell::Histogram(buckets) => {
                 serializer.collect_seq(buckets.iter().map(|(from, to, count)| (from.0, to.0, *count)))
             }
-            Cell::Nodes(..) | Cell::Process(..) | Cell::Address(..) => {
+            Cell::Nodes(..) | Cell::Process(..) | Cell::Cpuset(..) | Cell::Address(..) => {
                 let mut map = serializer.serialize_map(None)?;
                 parts(&mut map, "", self.0)?;
                 map.end()

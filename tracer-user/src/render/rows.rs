@@ -12,6 +12,7 @@ use crate::{
     escape::Printable,
     event::{Reason, Residence, Task},
     proc::maps::Vma,
+    words::{cpuset, numbered},
 };
 
 /// Columns of PROCESS: a name of 15 bytes and a number of 7 digits.
@@ -189,13 +190,10 @@ fn end_of(text: &str, room: usize) -> Cow<'_, str> {
     Cow::Owned(format!("…{kept}"))
 }
 
-/// `postgres[4711]`.
+/// `postgres[4711]`: the number is that of the process, also for a thread with a name of its own.
 #[must_use]
 pub fn named(task: &Task) -> String {
-    match &task.comm {
-        Some(comm) => format!("{}[{}]", Printable(comm), task.tid),
-        None => format!("?[{}]", task.tid),
-    }
+    numbered(task.comm.as_deref(), task.tgid)
 }
 
 /// The owner of the page and the number of other mappings in the row: `postgres[4711] +50`. Only the name is shortened
@@ -205,8 +203,8 @@ fn owners(first: &Task, others: usize) -> String {
     if others == 0 {
         return name;
     }
-    let behind = format!("[{}] +{}", first.tid, others);
-    let comm = name.strip_suffix(&format!("[{}]", first.tid)).unwrap_or(&name);
+    let behind = format!("[{}] +{}", first.tgid, others);
+    let comm = name.strip_suffix(&format!("[{}]", first.tgid)).unwrap_or(&name);
     let room = PROCESS.saturating_sub(width_of(&behind)).max(1);
     if width_of(comm) <= room {
         return format!("{comm}{behind}");
@@ -223,17 +221,8 @@ pub(super) fn reason(reason: &Reason) -> String {
 /// The task that moved the page or tried to, shown beside the owner. Without a known reason, a worker is shown like any
 /// other task.
 fn mover(by: &Task, owner: Option<&Task>, reason: Option<&Reason>) -> String {
-    match by.comm.as_deref() {
-        // System calls migrate in their caller. A worker does it for a write to cpuset.mems, or for a task that enters
-        // another cpuset (kernel/cgroup/cpuset.c, `cpuset_migrate_mm_workfn`, 6.1 to 7.3). /proc adds the work to the
-        // worker's name (kernel/workqueue.c, `wq_worker_comm`).
-        Some(comm)
-            if comm.starts_with("kworker/")
-                && reason.and_then(|reason| reason.name.as_deref()) == Some("syscall_or_cpuset") =>
-        {
-            let worker = comm.split(['+', '-']).next().unwrap_or(comm);
-            format!("cpuset ({})", Printable(worker))
-        }
+    match &by.comm {
+        Some(worker) if by.moves_for_cpuset(reason) => cpuset(worker),
         _ => actor(by, owner),
     }
 }

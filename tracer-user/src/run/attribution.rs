@@ -17,6 +17,8 @@ pub struct Losses {
     pub unsearched_pages: u64,
     /// Pages with an event; None if the BPF side counts them, because the kernel names the owners.
     pub reported_pages: Option<u64>,
+    /// Pages with an event that moved outside migrate_pages.
+    pub outside_pages: u64,
 }
 
 /// Pages of moves without an owner, by the cause. They are shown if every process is traced.

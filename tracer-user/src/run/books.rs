@@ -31,6 +31,9 @@ pub struct Books {
     /// Pages of events in calls that had not ended at the last reading, or whose end was missed. Neither side of the
     /// books has them.
     pub unbooked: u64,
+    /// Reported pages that moved outside migrate_pages. Neither side of the books has them. None: the recording is of a
+    /// version that did not count them.
+    pub outside: Option<u64>,
     /// Base pages of folios that calls left on their lists; the kernel counts some twice, and folios that it splits.
     pub failed_seen: u64,
     /// Pages of [`Self::failed_seen`] that were reported.
@@ -92,7 +95,7 @@ pub struct Lost {
     pub failure_pages: u64,
     /// Calls with more failures than are reported.
     pub cut_failures: u64,
-    /// Runs of compaction that found the ring full.
+    /// Passes of compaction that found the ring full.
     pub compactions: u64,
     /// Mappings whose start was not seen (tracepoint backend).
     pub unpaired: u64,
@@ -157,6 +160,15 @@ impl Lost {
     }
 }
 
+impl Lost {
+    /// Whether [`Self::events`] is an estimate: a lost call, or a skipped run of a program, counts as one event, and may
+    /// have had any number of them.
+    #[must_use]
+    pub fn is_estimate(&self) -> bool {
+        [self.cut_failures, self.calls, self.targets, self.missed_runs.events] != [0; 4]
+    }
+}
+
 impl Books {
     /// Closes the books: `whole` is the run's account, `counters` the growth of the counters in it.
     #[must_use]
@@ -176,6 +188,7 @@ impl Books {
             unowned: counters.sum(Counter::UnownedPages),
             unmapped: counters.sum(Counter::UnmappedPages),
             unbooked: 0,
+            outside: Some(correlation.outside_pages),
             failed_seen: counters.sum(Counter::FailedPages),
             failed_reported: counters.sum(Counter::ReportedFailedPages),
             unasked: Unasked::new(counters),

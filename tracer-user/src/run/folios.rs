@@ -47,6 +47,8 @@ pub struct Seen<'f, T> {
     pub pages: u64,
     /// Whether no event of this folio came before.
     pub begins: bool,
+    /// The time of its first event.
+    pub begun: Nanos,
     /// The value that is kept for the folio; if it begins, that of an earlier folio.
     pub kept: &'f mut T,
 }
@@ -64,8 +66,13 @@ impl<T: Default> Folios<T> {
         };
         let begins = known.is_none();
         let number = known.unwrap_or_else(|| self.begin(moved, if first { pages - moved.pages } else { 0 }));
-        let kept = &mut self.recent[number].kept;
-        Some(Seen { pages, begins, kept })
+        let folio = &mut self.recent[number];
+        Some(Seen {
+            pages,
+            begins,
+            begun: folio.begun.0,
+            kept: &mut folio.kept,
+        })
     }
 
     /// Forgets the folio that began before all others, and returns what was kept for it.

@@ -52,6 +52,13 @@ impl Header {
         (&self.host, &self.boot_id, self.begun) == (&other.host, &other.boot_id, other.begun)
     }
 
+    /// The kinds of moves that were requested and that the backend sees.
+    #[must_use]
+    pub fn seen(&self) -> Kinds {
+        let seen = self.backend.coverage().map_or(Kinds::ALL, |coverage| coverage.kinds);
+        self.kinds.known().both(seen)
+    }
+
     /// The header of a recording that has lost it.
     #[must_use]
     pub fn unknown() -> Self {

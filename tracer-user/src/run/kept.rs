@@ -39,6 +39,15 @@ impl Damaged {
         *self == Self::default()
     }
 
+    /// If an unknown number of events is missing, the number of events that the file had explains it: `found` are there.
+    pub fn explain(&mut self, written: u64, found: u64) {
+        let known = found.saturating_add(self.events);
+        if self.unknown > 0 && written > known {
+            self.events += written - known;
+            self.unknown = 0;
+        }
+    }
+
     /// Adds more losses.
     pub fn add(&mut self, other: Self) {
         // A damaged recording may contain any number.
@@ -56,6 +65,8 @@ pub struct Unfinished {
     pub totals: Totals,
     /// Events that were lost while the run was recorded, as far as its recording shows.
     pub lost: u64,
+    /// The time from attaching to detaching; None: its end is not known.
+    pub duration: Option<Nanos>,
     /// The part of it that was read.
     pub kept: Kept,
     /// Whether only some of its events are selected.

@@ -6,19 +6,30 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 
 use crate::{
-    event::{Event, Move, Reason, Verdict, compaction::Compaction, failure::Cause, unmapped::UnmappedMove},
+    event::{
+        Event, Move, Reason, Verdict,
+        compaction::Compaction,
+        failure::{Cause, Failure},
+        unmapped::UnmappedMove,
+    },
     run::{folios::Folios, stuck::Stuck},
     units::{Nanos, NodeId},
 };
 
-/// Durations, in nanoseconds, to two significant digits.
+/// Durations, in nanoseconds: all of them to two significant digits, and the longest.
 #[derive(Clone, Debug)]
-pub struct Durations(Histogram<u64>);
+pub struct Durations {
+    all: Histogram<u64>,
+    longest: Nanos,
+}
 
 impl Default for Durations {
     fn default() -> Self {
-        // 2 digits are within the accepted 0 to 5: this never fails.
-        Self(Histogram::new(2).unwrap_or_else(|_| unreachable!("2 significant digits are valid")))
+        Self {
+            // 2 digits are within the accepted 0 to 5: this never fails.
+            all: Histogram::new(2).unwrap_or_else(|_| unreachable!("2 significant digits are valid")),
+            longest: Nanos(0),
+        }
     }
 }
 
@@ -26,31 +37,33 @@ impl Durations {
     /// Counts `times` equal durations.
     pub fn add(&mut self, duration: Nanos, times: u64) {
         // Resizes as needed; only a duration of centuries does not fit.
-        let _ = self.0.record_n(duration.0, times);
+        let _ = self.all.record_n(duration.0, times);
+        self.longest = self.longest.max(duration);
     }
 
     /// The number of durations.
     #[must_use]
     pub fn len(&self) -> u64 {
-        self.0.len()
+        self.all.len()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.all.is_empty()
     }
 
     /// The duration that `quantile` (0 to 1) of them do not exceed; None if there are none.
     #[must_use]
     pub fn quantile(&self, quantile: f64) -> Option<Nanos> {
-        (!self.is_empty()).then(|| Nanos(self.0.value_at_quantile(quantile).min(self.0.max())))
+        // Two digits are rounded up, but not beyond the longest.
+        (!self.is_empty()).then(|| Nanos(self.all.value_at_quantile(quantile)).min(self.longest))
     }
 
     /// Counts by powers of two: `[lower, upper)` and the number, without empty ones.
     pub fn buckets(&self) -> impl Iterator<Item = (Nanos, Nanos, u64)> {
         let mut buckets: BTreeMap<u32, u64> = BTreeMap::new();
-        for recorded in self.0.iter_recorded() {
+        for recorded in self.all.iter_recorded() {
             // The recorded digits never span a power of two.
             let bits = u64::BITS - recorded.value_iterated_to().leading_zeros();
             *buckets.entry(bits).or_default() += recorded.count_at_value();
@@ -65,13 +78,14 @@ impl Durations {
     /// Adds all durations of another set.
     pub fn merge(&mut self, other: &Self) {
         // It resizes as needed, and both have the same precision: this never fails.
-        let _ = self.0.add(&other.0);
+        let _ = self.all.add(&other.all);
+        self.longest = self.longest.max(other.longest);
     }
 
     /// The longest duration; None if there are none.
     #[must_use]
     pub fn max(&self) -> Option<Nanos> {
-        self.quantile(1.0)
+        (!self.is_empty()).then_some(self.longest)
     }
 }
 
@@ -110,7 +124,7 @@ pub struct Totals {
     pub ambiguous: u64,
     /// Folios that could not be moved, by reason and cause.
     pub failures: BTreeMap<(Reason, Cause), FailureTotals>,
-    /// Runs of compaction.
+    /// Passes of compaction.
     pub compaction: CompactionTotals,
     /// The folio whose events are being counted.
     folios: Folios,
@@ -133,6 +147,8 @@ fn add(sum: &mut u64, pages: u64) {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FailureTotals {
     /// The number of times that a call left a folio where it was; a folio that ten calls try fails ten times.
+    pub failures: u64,
+    /// The kernel's attempts to move a folio in those calls: several in one call, or none.
     pub attempts: u64,
     /// Folios, once each however often they were tried.
     pub folios: u64,
@@ -141,17 +157,18 @@ pub struct FailureTotals {
 }
 
 impl FailureTotals {
-    /// Adds a failure of a folio with this many base pages, `known` if it has failed before.
-    pub fn add(&mut self, pages: u64, known: bool) {
-        self.attempts += 1;
+    /// Adds a failure, of a folio that has failed before if it is `known`.
+    pub fn add(&mut self, failure: &Failure, known: bool) {
+        self.failures += 1;
+        add(&mut self.attempts, failure.attempts.into());
         if !known {
             self.folios += 1;
-            add(&mut self.pages, pages);
+            add(&mut self.pages, failure.order.pages());
         }
     }
 }
 
-/// Runs of compaction, one for each zone that was scanned.
+/// Passes of compaction, one for each zone that was scanned.
 #[derive(Clone, Debug, Default)]
 pub struct CompactionTotals {
     /// The number of runs.
@@ -180,7 +197,7 @@ impl Totals {
                     key.0 = nameless(&key.0);
                 }
                 let known = self.stuck.failed(&key, failure);
-                self.failures.entry(key).or_default().add(failure.order.pages(), known);
+                self.failures.entry(key).or_default().add(failure, known);
             }
             Event::Compaction(pass) => self.compaction.add(pass),
         }

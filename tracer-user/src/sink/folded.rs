@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    analysis::groups::{Key, RunFacts, Sort, Tables},
+    analysis::groups::{GroupTables, Key, RunFacts, Sort},
     event::Event,
     run::header::Header,
     section::Cell,
@@ -19,7 +19,7 @@ use crate::{
 /// Sums up moves, and writes the sums at the end.
 pub struct Folded<W> {
     writer: W,
-    tables: Tables,
+    tables: GroupTables,
     run: RunFacts,
 }
 
@@ -28,7 +28,7 @@ impl<W: Write> Folded<W> {
     pub fn new(writer: W, keys: Vec<Key>) -> Self {
         Self {
             writer,
-            tables: Tables::new([keys]),
+            tables: GroupTables::new([keys]),
             run: RunFacts {
                 begun: Nanos(0),
                 host: Arc::default(),

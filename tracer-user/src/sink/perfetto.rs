@@ -20,10 +20,7 @@ use crate::{
         failure::{Failure, cause_name},
         unmapped::UnmappedMove,
     },
-    render::rows::{
-        moved::{folios, size},
-        named,
-    },
+    render::rows::moved::{folios, size},
     run::{folios::Folios, header::Header, intervals::Interval, kept::Unfinished, summary::Summary},
     sink::{
         Sink,
@@ -31,7 +28,7 @@ use crate::{
         table::{self, TableKind},
     },
     units::Nanos,
-    words::quantity::Counted,
+    words::{numbered, quantity::Counted},
 };
 
 use packets::{About, Packets, Side};
@@ -121,17 +118,17 @@ impl<W: Write> Perfetto<W> {
         self.did(&failure.actor, failure.at, &about, None)
     }
 
-    fn compacted(&mut self, event: &Event, run: &Compaction) -> io::Result<()> {
-        let about = self.about(event, &format!("compact {}", Printable(&run.zone)))?;
-        let begin = run.at.since(run.duration);
-        let (above, _) = self.work(&run.actor)?;
-        let subject = Subject::Work(run.actor.tgid, run.actor.tid);
-        let Some(lane) = self.lane(subject, above, &work(&run.actor), begin, run.at)? else {
-            return self.did(&run.actor, run.at, &about, None);
+    fn compacted(&mut self, event: &Event, pass: &Compaction) -> io::Result<()> {
+        let about = self.about(event, &format!("compact {}", Printable(&pass.zone)))?;
+        let begin = pass.at.since(pass.duration);
+        let (above, _) = self.work(&pass.actor)?;
+        let subject = Subject::Work(pass.actor.tgid, pass.actor.tid);
+        let Some(lane) = self.lane(subject, above, &work(&pass.actor), begin, pass.at)? else {
+            return self.did(&pass.actor, pass.at, &about, None);
         };
         about
             .iter()
-            .try_for_each(|about| self.packets.slice(lane, begin, run.at, about, Side::Actor, None))
+            .try_for_each(|about| self.packets.slice(lane, begin, pass.at, about, Side::Actor, None))
     }
 
     /// The description of an event, once for each of its rows.
@@ -248,7 +245,7 @@ fn moving(reason: Option<&Reason>, what: &str) -> String {
 
 /// The name of the track of a thread's work.
 fn work(actor: &Task) -> String {
-    format!("by {}", named(actor))
+    format!("by {}", numbered(actor.comm.as_deref(), actor.tid))
 }
 
 impl<W: Write> Sink for Perfetto<W> {
@@ -275,7 +272,7 @@ impl<W: Write> Sink for Perfetto<W> {
             Event::Move(moved) => self.moved(event, moved),
             Event::Unmapped(moved) => self.unmapped(event, moved),
             Event::Failure(failure) => self.failed(event, failure),
-            Event::Compaction(run) => self.compacted(event, run),
+            Event::Compaction(pass) => self.compacted(event, pass),
         }
     }
 

@@ -8,6 +8,7 @@ use crate::{
     event::Event,
     run::{header::Header, intervals::Interval, kept::Kept, kept::Unfinished, summary::Summary, totals::Totals},
     sink::Sink,
+    units::Nanos,
 };
 
 /// Feeds a sink with the events that are selected.
@@ -33,11 +34,12 @@ impl<'s> Selected<'s> {
         &self.selection
     }
 
-    fn end(&mut self, lost: u64, kept: &Kept) -> io::Result<()> {
+    fn end(&mut self, lost: u64, duration: Option<Nanos>, kept: &Kept) -> io::Result<()> {
         self.sink.abandon(&Unfinished {
             totals: std::mem::take(&mut self.totals),
             lost,
-            kept: kept.clone(),
+            duration,
+            kept: self.selection.narrow(kept),
             selected: true,
         })
     }
@@ -71,10 +73,10 @@ impl Sink for Selected<'_> {
     }
 
     fn abandon(&mut self, unfinished: &Unfinished) -> io::Result<()> {
-        self.end(unfinished.lost, &unfinished.kept)
+        self.end(unfinished.lost, unfinished.duration, &unfinished.kept)
     }
 
     fn finish(&mut self, summary: &Summary) -> io::Result<()> {
-        self.end(summary.books.lost.events(), &summary.kept)
+        self.end(summary.books.lost.events(), Some(summary.duration), &summary.kept)
     }
 }

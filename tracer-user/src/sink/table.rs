@@ -6,7 +6,7 @@ mod columns;
 
 use std::{borrow::Cow, io};
 
-use crate::{escape::Printable, event::Event, sink::export::RunColumns};
+use crate::{escape::Printable, event::Event, sink::export::RunColumns, words::quantity::Count};
 
 pub use cell::{Cell, Type};
 use columns::{
@@ -16,13 +16,13 @@ use columns::{
 /// The kind of rows in a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TableKind {
-    /// Runs of pages that moved.
+    /// Extents of pages that moved.
     Moves,
     /// Folios that moved and are not mapped.
     Unmapped,
     /// Folios that could not be moved: one row for each of their known mappings, one row if none is known.
     Failures,
-    /// Runs of compaction.
+    /// Passes of compaction.
     Compactions,
 }
 
@@ -50,6 +50,18 @@ impl TableKind {
             Self::Failures => "failures",
             Self::Compactions => "compactions",
         }
+    }
+
+    /// `1 failure`, `12 failures`: a number of them.
+    #[must_use]
+    pub fn counted(self, count: u64) -> String {
+        let (one, many) = match self {
+            Self::Moves => ("move", "moves"),
+            Self::Unmapped => ("move without a mapping", "moves without a mapping"),
+            Self::Failures => ("failure", "failures"),
+            Self::Compactions => ("pass of compaction", "passes of compaction"),
+        };
+        format!("{} {}", Count(count), if count == 1 { one } else { many })
     }
 
     /// Name and type of each column of the event itself, in the order of [`rows`].

@@ -159,8 +159,8 @@ impl<W: Write> Sink for Text<W> {
             Event::Move(moved) => self.row = Some(Pending::Moves(Box::new(moved::Folding::new(moved)))),
             Event::Failure(failure) => self.row = Some(Pending::Failure(failure::Row::new(failure))),
             Event::Unmapped(moved) => self.row = Some(Pending::Unmapped(unmapped::Row::new(moved))),
-            Event::Compaction(run) => {
-                let text = compaction::text(run, &self.clock(run.at), &self.layout);
+            Event::Compaction(pass) => {
+                let text = compaction::text(pass, &self.clock(pass.at), &self.layout);
                 self.write_lines(&text, text::style(Tone::Dim))?;
             }
         }

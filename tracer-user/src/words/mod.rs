@@ -5,6 +5,8 @@ pub mod cause;
 pub mod clock;
 pub mod quantity;
 
+use std::fmt::Display;
+
 use jiff::tz::TimeZone;
 
 use self::quantity::{Bytes, Count, Duration, PageSize};
@@ -46,8 +48,9 @@ pub fn spelled(cell: &Cell) -> String {
             "#".repeat(usize::try_from(length).unwrap_or_default())
         }
         Cell::Nodes(old, new) => format!("{old}->{new}"),
-        Cell::Process(tgid, Some(comm)) => format!("{}[{tgid}]", Printable(comm)),
-        Cell::Process(tgid, None) => format!("?[{tgid}]"),
+        Cell::Process(tgid, comm) => numbered(comm.as_deref(), tgid),
+        Cell::Cpuset(_, Some(worker)) => cpuset(worker),
+        Cell::Cpuset(tgid, None) => numbered(None, tgid),
         Cell::Address(Some(tgid), vaddr) => format!("{vaddr} of {tgid}"),
         Cell::Address(None, vaddr) => vaddr.to_string(),
         Cell::Seconds(first, last) if first == last => format!("{first} s"),
@@ -66,6 +69,23 @@ pub fn spelled(cell: &Cell) -> String {
         // Tables make rows and columns of these.
         Cell::Continued | Cell::ByNodes(_) | Cell::Histogram(_) | Cell::Section(_) => String::new(),
     }
+}
+
+/// `postgres[4711]`: the name of a process or thread, if it is known, with its number.
+#[must_use]
+pub fn numbered(comm: Option<&str>, number: impl Display) -> String {
+    match comm {
+        Some(comm) => format!("{}[{number}]", Printable(comm)),
+        None => format!("?[{number}]"),
+    }
+}
+
+/// `cpuset (kworker/1:2)`: a worker that moves pages for a cpuset. /proc adds the work to the worker's name
+/// (kernel/workqueue.c, `wq_worker_comm`).
+#[must_use]
+pub fn cpuset(worker: &str) -> String {
+    let worker = worker.split(['+', '-']).next().unwrap_or(worker);
+    format!("cpuset ({})", Printable(worker))
 }
 
 fn page_size(order: Order) -> String {

@@ -127,7 +127,7 @@ fn locked_once(env: &Env) -> Result<bool> {
         .find(|pfn| frames.contains(&pfn.0));
     ensure!(moved.is_none(), "locked, and moved: {moved:?}");
     println!(
-        "{} of {} frames, {} failures, {} runs of compaction",
+        "{} of {} frames, {} failures, {} passes of compaction",
         seen.len(),
         frames.len(),
         trace.failures.len(),

@@ -29,6 +29,7 @@ pub fn collapse(env: &Env, by: &str, order: u8) -> Result<Outcome> {
         truth.moves.len()
     );
     ensure_exact(&trace, pid, &truth, &["collapse"])?;
+    trace.ensure_rows_in_books()?;
     for line in trace.moves.iter().filter(|line| truth.range().contains(&line.vaddr.0)) {
         ensure!(line.order == order, "order: {line:?}");
         ensure!(line.blackout_ns.is_some_and(|ns| ns > 0), "blackout: {line:?}");

@@ -72,9 +72,9 @@ impl Key {
         }
     }
 
-    /// The value of this key for a move.
+    /// The value of this key for a move of a folio that moved at that time: all its mappings are of one second.
     #[must_use]
-    pub fn of(self, moved: &Move, run: &RunFacts) -> Value {
+    pub fn of(self, moved: &Move, run: &RunFacts, at: Nanos) -> Value {
         match self {
             Self::Process => moved.owner.as_ref().map_or(Value::Nothing, Value::process),
             Self::Comm => {
@@ -83,7 +83,10 @@ impl Key {
             }
             Self::Vma => moved.vma.as_ref().map_or(Value::Nothing, Value::vma),
             Self::Reason => moved.reason.clone().map_or(Value::Nothing, Value::Reason),
-            Self::Actor => moved.actor.as_ref().map_or(Value::Nothing, Value::process),
+            Self::Actor => {
+                let actor = moved.actor.as_ref();
+                actor.map_or(Value::Nothing, |task| Value::actor(task, moved.reason.as_ref()))
+            }
             Self::Nodes => {
                 let (old, new) = moved.residences();
                 Value::Nodes(old, new)
@@ -95,7 +98,7 @@ impl Key {
                 Value::Address(owner.map(|owner| owner.tgid), moved.vaddr)
             }
             Self::Second => {
-                let second = run.second(moved.at);
+                let second = run.second(at);
                 Value::Seconds(second, second)
             }
             Self::Host => Value::Text(run.host.clone()),
@@ -108,7 +111,7 @@ impl Key {
         Some(match self {
             Self::Process | Self::Comm | Self::Vma | Self::Verdict => Value::Nobody,
             Self::Reason => Value::Reason(moved.reason.clone()),
-            Self::Actor => Value::process(&moved.actor),
+            Self::Actor => Value::actor(&moved.actor, Some(&moved.reason)),
             Self::Nodes => Value::Nodes(Residence::of(moved.old_node), Residence::of(moved.new_node)),
             Self::Order => Value::Order(moved.order),
             Self::Address => return None,
@@ -160,6 +163,8 @@ pub enum Value {
     Nobody,
     /// A process with its name.
     Process(Tgid, Option<Arc<str>>),
+    /// A worker that moves pages for a cpuset.
+    Cpuset(Tgid, Option<Arc<str>>),
     /// A name.
     Text(Arc<str>),
     /// A reason.
@@ -181,10 +186,18 @@ impl Value {
         Self::Process(task.tgid, task.comm.clone())
     }
 
+    fn actor(task: &Task, reason: Option<&Reason>) -> Self {
+        if task.moves_for_cpuset(reason) {
+            Self::Cpuset(task.tgid, task.comm.clone())
+        } else {
+            Self::process(task)
+        }
+    }
+
     /// The bytes of its name.
     pub(super) fn bytes(&self) -> usize {
         match self {
-            Self::Process(_, name) => name.as_ref().map_or(0, |name| name.len()),
+            Self::Process(_, name) | Self::Cpuset(_, name) => name.as_ref().map_or(0, |name| name.len()),
             Self::Text(text) => text.len(),
             Self::Reason(reason) => reason.name.as_ref().map_or(0, |name| name.len()),
             Self::Nothing
@@ -213,6 +226,7 @@ impl From<Value> for Cell {
             Value::Nothing => Self::Unknown,
             Value::Nobody => Self::Nobody,
             Value::Process(tgid, comm) => Self::Process(tgid, comm),
+            Value::Cpuset(tgid, comm) => Self::Cpuset(tgid, comm),
             Value::Text(text) => Self::Text(text.to_string().into()),
             Value::Reason(reason) => Self::Reason(reason),
             Value::Nodes(old, new) => Self::Nodes(old, new),

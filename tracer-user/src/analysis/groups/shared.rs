@@ -6,7 +6,12 @@ use std::collections::BTreeSet;
 use crate::{
     event::Move,
     run::folios::{Folios, Seen},
+    units::Nanos,
 };
+
+/// A group that has counted a folio. None: all groups for which there was no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counter(pub Option<usize>);
 
 /// The groups that have counted a folio: pairs of table and group.
 type Counters = BTreeSet<(usize, Option<usize>)>;
@@ -22,8 +27,10 @@ pub struct Shared {
     pairs: usize,
 }
 
-/// The folio of a move. None: the move counts its own pages.
-pub struct Counted<'f> {
+/// The folio of a move, which several groups may share. None: the move counts its own pages.
+pub struct Sharing<'f> {
+    /// When the folio moved: the time of its first event.
+    pub at: Nanos,
     own: u64,
     folio: Option<Seen<'f, Counters>>,
     pairs: &'f mut usize,
@@ -31,7 +38,7 @@ pub struct Counted<'f> {
 
 impl Shared {
     /// The folio of this move.
-    pub fn folio(&mut self, moved: &Move) -> Counted<'_> {
+    pub fn folio(&mut self, moved: &Move) -> Sharing<'_> {
         while self.pairs > MOST
             && let Some(counters) = self.folios.forget()
         {
@@ -45,7 +52,8 @@ impl Shared {
             folio.kept.clear();
         }
         let own = moved.pages;
-        Counted {
+        Sharing {
+            at: folio.as_ref().map_or(moved.at, |folio| folio.begun),
             own,
             folio,
             pairs: &mut self.pairs,
@@ -53,16 +61,36 @@ impl Shared {
     }
 }
 
-impl Counted<'_> {
-    /// The base pages that this group of this table has not counted yet.
-    pub fn pages(&mut self, table: usize, group: Option<usize>) -> u64 {
+/// The pages of a move that a group counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Base pages that the group has not counted yet.
+    pub pages: u64,
+    /// Whether an earlier group of the table has counted them.
+    pub again: bool,
+    /// The only earlier group of the table that has.
+    pub with: Option<Counter>,
+}
+
+impl Sharing<'_> {
+    /// Counts the pages for this group of this table.
+    pub fn count(&mut self, table: usize, group: Option<usize>) -> Counted {
         let Some(folio) = &mut self.folio else {
-            return self.own;
+            return Counted {
+                pages: self.own,
+                ..Counted::default()
+            };
         };
+        let mut before = folio.kept.range((table, None)..(table + 1, None));
+        let (first, more) = (before.next().copied(), before.next().is_some());
         if !folio.kept.insert((table, group)) {
-            return 0;
+            return Counted::default();
         }
         *self.pairs += 1;
-        folio.pages
+        Counted {
+            pages: folio.pages,
+            again: first.is_some(),
+            with: first.filter(|_| !more).map(|(_, group)| Counter(group)),
+        }
     }
 }

@@ -33,13 +33,14 @@ pub(super) fn closing(header: &Header, totals: &Totals, summary: &Summary, occas
     let period = kept.part.as_ref().and_then(|part| part.period);
     let whole = &summary.books.whole;
     let time = period.map_or(summary.duration, |(from, until)| until.since(from));
-    let lost = missing::lost(summary.lost_events(), &kept.damaged);
+    let lost = missing::lost(summary.lost_events(), summary.books.lost.is_estimate(), &kept.damaged);
+    let is_lossy = summary.lost_events() > 0 || kept.damaged.unknown > 0;
     let none = || match kept.part {
-        Some(_) => ("no page moved in this part", Vec::new()),
-        None => none_moved(whole.kernel.unwrap_or(whole.moved), summary.lost_events()),
+        Some(_) => none_in_part(is_lossy),
+        None => none_moved(whole.kernel.unwrap_or(whole.moved), is_lossy),
     };
     let mut notes = vec![Note::plain(head(totals, Some(time), none, lost))];
-    notes.extend(self::kept(kept, Some(summary.duration), occasion));
+    notes.extend(self::kept(kept, Some(summary.duration), true, occasion));
     notes.extend(mapped(totals));
     notes.extend(losses(&summary.books));
     if totals.pages == 0 && occasion == (Occasion::Closing { hints: true }) {
@@ -57,10 +58,11 @@ pub(super) fn closing(header: &Header, totals: &Totals, summary: &Summary, occas
         books::notes(&summary.books)
     } else {
         let none = "none: moves through migrate_pages were not requested";
-        vec![Note::about("books", cells![none])]
+        let none = Note::about("books", cells![none]);
+        [none].into_iter().chain(books::outside(&summary.books)).collect()
     };
     notes.extend(books::filtered(&summary.books.unasked));
-    notes.extend(elsewhere::hint(&summary.books.elsewhere, header.kinds.known()));
+    notes.extend(elsewhere::hints(&summary.books.elsewhere, header));
     notes.extend(pagemap(totals));
     notes.extend(how(header));
     notes.push(Note::about(
@@ -84,19 +86,24 @@ pub(super) fn closing(header: &Header, totals: &Totals, summary: &Summary, occas
 /// The page of a run that is not shown to its end, with its books as far as they go.
 pub(super) fn sums(header: &Header, unfinished: &Unfinished, so_far: &SoFar, occasion: Occasion) -> Vec<Section> {
     let Unfinished {
-        totals, kept, selected, ..
+        totals,
+        kept,
+        duration,
+        selected,
+        ..
     } = unfinished;
     let lost = unfinished.lost_events();
-    let none = || {
-        if *selected {
-            ("no matching page moved", Vec::new())
-        } else {
-            none_moved(so_far.kernel, lost)
-        }
+    let is_lossy = lost > 0 || kept.damaged.unknown > 0;
+    let none = || match (selected, &kept.part) {
+        (true, _) if is_lossy => ("no matching page seen that moved", Vec::new()),
+        (true, _) => ("no matching page moved", Vec::new()),
+        (false, Some(_)) => none_in_part(is_lossy),
+        (false, None) => none_moved(so_far.kernel, is_lossy),
     };
-    let lost = missing::lost(lost, &kept.damaged);
+    // The intervals do not tell calls from events.
+    let lost = missing::lost(lost, unfinished.lost > 0, &kept.damaged);
     let mut notes = vec![Note::plain(head(totals, None, none, lost))];
-    notes.extend(self::kept(kept, None, occasion));
+    notes.extend(self::kept(kept, *duration, false, occasion));
     notes.extend(mapped(totals));
     let mut sections = vec![Section::notes(notes)];
     sections.extend(sums::sections(totals, 0));
@@ -139,11 +146,23 @@ fn head(
     head
 }
 
-/// The text for no moves, with the number of pages that the kernel counted nevertheless.
-fn none_moved(kernel: u64, lost: u64) -> (&'static str, Vec<Cell>) {
+/// The text for no moves in some files of a rotation. The kernel's count is that of the whole run.
+fn none_in_part(is_lossy: bool) -> (&'static str, Vec<Cell>) {
+    let words = if is_lossy {
+        "no page seen that moved in this part"
+    } else {
+        "no page moved in this part"
+    };
+    (words, Vec::new())
+}
+
+/// The text for no moves, with the number of pages that the kernel counted nevertheless. If events are or may be lost,
+/// pages of theirs may have moved.
+fn none_moved(kernel: u64, is_lossy: bool) -> (&'static str, Vec<Cell>) {
     match kernel {
+        0 if is_lossy => ("no page seen that moved", Vec::new()),
         0 => ("no page moved", Vec::new()),
-        count if lost > 0 => ("no page seen that moved", cells![" (the kernel counted ", count, ")"]),
+        count if is_lossy => ("no page seen that moved", cells![" (the kernel counted ", count, ")"]),
         count => {
             let others = Cell::Counted(count, "other", "others");
             ("no traced page moved", cells![" (the kernel counted ", others, ")"])
@@ -151,9 +170,10 @@ fn none_moved(kernel: u64, lost: u64) -> (&'static str, Vec<Cell>) {
     }
 }
 
-/// The part of a recorded run that was read, if it is incomplete. Reports state beforehand what is missing.
-fn kept(kept: &Kept, duration: Option<Nanos>, occasion: Occasion) -> Vec<Note> {
-    let part = kept.part.as_ref().map(|part| missing::here(part, duration));
+/// The part of a recorded run that was read, if it is incomplete. Reports state beforehand what is missing. With `books`
+/// the page has those of the run.
+fn kept(kept: &Kept, duration: Option<Nanos>, books: bool, occasion: Occasion) -> Vec<Note> {
+    let part = kept.part.as_ref().map(|part| missing::here(part, duration, books));
     let missing = missing::missing(&kept.damaged).filter(|_| occasion != Occasion::Report);
     let part = part.map(|words| Note::about("HERE", words));
     part.into_iter()
@@ -207,7 +227,11 @@ fn losses(books: &Books) -> Vec<Note> {
             " to move a folio: the ring was full, or a call's list was not seen",
         ),
         (lost.cut_failures, CALLS, " with more failures than are reported"),
-        (lost.compactions, RUNS, " of compaction: the ring was full"),
+        (
+            lost.compactions,
+            ["pass", "passes"],
+            " of compaction: the ring was full",
+        ),
         (
             lost.calls,
             CALLS,
@@ -270,9 +294,10 @@ fn how(header: &Header) -> Vec<Note> {
         header.targets.clone()
     ];
     let mut notes = vec![Note::about("how", made)];
-    // Only the exact backend has another one to fall back on.
-    let fallbacks = header.fallbacks.iter();
-    notes.extend(fallbacks.map(|fallback| Note::more(cells![Backend::Exact.name(), " refused: ", fallback.clone()])));
+    let better = header.backend.better().map(Backend::name);
+    let better = better.chain(std::iter::repeat("a better backend"));
+    let fallbacks = header.fallbacks.iter().zip(better);
+    notes.extend(fallbacks.map(|(why, backend)| Note::more(cells![backend, " refused: ", why.clone()])));
     notes.extend(header.refused.iter().map(|hook| Note::more(refused(hook))));
     notes
 }
@@ -348,7 +373,7 @@ mod tests {
 
     #[test]
     fn no_page_moved_only_where_the_kernel_counted_none() {
-        let head = |kernel, lost, part: Option<Part>| {
+        let head_of = |kernel, lost, unknown, part: Option<Part>| {
             let mut summary = Summary {
                 totals: Totals::default(),
                 books: Books::default(),
@@ -357,21 +382,35 @@ mod tests {
             summary.books.whole.kernel = Some(kernel);
             summary.books.lost.calls = lost;
             summary.kept.part = part;
+            summary.kept.damaged.unknown = unknown;
             let page = page(&exact(), &summary);
             page.lines().next().unwrap().to_owned()
         };
-        assert_eq!(head(0, 0, None), "no page moved in 10 s · 0 lost");
+        let head = |kernel, lost, part| head_of(kernel, lost, 0, part);
+        assert_eq!(head(0, 0, None), "no page moved in 10 s · 0 events lost");
+        assert_eq!(
+            head(0, 7, None),
+            "no page seen that moved in 10 s · about 7 events lost"
+        );
+        assert_eq!(
+            head_of(6156, 0, 1, None),
+            "no page seen that moved in 10 s (the kernel counted 6,156) · an unknown number of events lost"
+        );
+        assert_eq!(
+            head(0, 7, Some(Part::default())),
+            "no page seen that moved in this part in 10 s · about 7 events lost"
+        );
         assert_eq!(
             head(6156, 0, None),
-            "no traced page moved in 10 s (the kernel counted 6,156 others) · 0 lost"
+            "no traced page moved in 10 s (the kernel counted 6,156 others) · 0 events lost"
         );
         assert_eq!(
             head(6156, 7, None),
-            "no page seen that moved in 10 s (the kernel counted 6,156) · 7 lost"
+            "no page seen that moved in 10 s (the kernel counted 6,156) · about 7 events lost"
         );
         assert_eq!(
             head(6156, 0, Some(Part::default())),
-            "no page moved in this part in 10 s · 0 lost"
+            "no page moved in this part in 10 s · 0 events lost"
         );
     }
 }

@@ -111,7 +111,7 @@ fn blackouts(totals: &Totals) -> Option<Section> {
     }
     let columns = vec![
         Column::name().heading("BLACKOUT").least(18),
-        Column::count().heading("EVENTS"),
+        Column::count().heading("MOVES TIMED"),
         Column::name().heading(""),
     ];
     let mut section = Section::table("", columns);
@@ -132,10 +132,12 @@ fn failures(totals: &Totals) -> Section {
         Column::name().key("reason").heading("NOT MOVED").least(REASON),
         // People read the cause last.
         Column::name().key("cause"),
+        Column::count().key("failures"),
         Column::count().key("attempts"),
         Column::count().key("folios").heading("FOLIOS"),
         Column::count().key("pages"),
         Column::bytes().heading("SIZE"),
+        Column::count().heading("FAILURES"),
         Column::count().heading("ATTEMPTS"),
         Column::name().heading("CAUSE"),
     ];
@@ -144,10 +146,12 @@ fn failures(totals: &Totals) -> Section {
         section.row(cells![
             Cell::Reason(reason.clone()),
             Cell::Cause(*cause, reason.clone()),
+            sums.failures,
             sums.attempts,
             sums.folios,
             sums.pages,
             Cell::Bytes(sums.pages.saturating_mul(PAGE_SIZE)),
+            sums.failures,
             sums.attempts,
             Cell::Cause(*cause, reason.clone()),
         ]);
@@ -162,14 +166,14 @@ fn compaction(totals: &Totals, deferred: u64) -> Option<Section> {
         return None;
     }
     let done = cells![
-        Cell::Counted(sums.runs, "run", "runs"),
+        Cell::Counted(sums.runs, "pass", "passes"),
         " over a zone in ",
         sums.time,
         ": ",
         Cell::Counted(sums.moved, "page", "pages"),
         " moved, ",
         sums.failed,
-        " not"
+        " failed"
     ];
     let deferred = (deferred > 0).then(|| cells!["put off ", Cell::Counted(deferred, "time", "times")]);
     let mut notes = vec![Note::about(

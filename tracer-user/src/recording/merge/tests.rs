@@ -70,7 +70,7 @@ fn part_lacking(part: u32, blocks: u64, last: bool, unwritten: u64) -> Vec<u8> {
         out.events(&mut batch).unwrap();
     }
     let finished = last.then(|| Finished::from(&made_up::summary()));
-    out.end_after(unwritten, finished).unwrap();
+    out.end_after(0, unwritten, finished).unwrap();
     file
 }
 

@@ -246,7 +246,7 @@ fn what_could_not_be_written_is_missing() {
     let mut bytes = Vec::new();
     let mut blocks = Blocks::new(&mut bytes).unwrap();
     blocks.begin(Begin::of(made_up::header())).unwrap();
-    blocks.end_after(7, None).unwrap();
+    blocks.end_after(0, 7, None).unwrap();
     let found = read(&bytes).unwrap();
     let [missing] = &found.missing[..] else {
         panic!("{:?}", found.missing)

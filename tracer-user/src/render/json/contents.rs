@@ -35,6 +35,7 @@ struct RunObject<'a> {
     begin: Option<&'a Begin>,
     events: EventCounts,
     pages: u64,
+    mappings: u64,
     first_ns: Option<u64>,
     last_ns: Option<u64>,
     ended: bool,
@@ -51,6 +52,7 @@ impl<'a> From<&'a RunContents> for RunObject<'a> {
             begin: run.begin.as_ref(),
             events: run.events,
             pages: run.pages,
+            mappings: run.mappings,
             first_ns: run.span.map(|(first, _)| first.0),
             last_ns: run.span.map(|(_, last)| last.0),
             ended: run.end.is_some(),
@@ -72,6 +74,7 @@ struct ContentsObject<'a> {
     missing_events: u64,
     events: EventCounts,
     pages: u64,
+    mappings: u64,
     blocks: Vec<BlocksObject>,
     runs: Vec<RunObject<'a>>,
 }
@@ -102,6 +105,7 @@ pub fn contents(contents: &Contents) -> String {
         missing_events: contents.missing_events,
         events: contents.events(),
         pages: contents.pages(),
+        mappings: contents.mappings(),
         blocks: blocks.collect(),
         runs: contents.runs.iter().map(RunObject::from).collect(),
     };

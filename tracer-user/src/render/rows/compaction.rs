@@ -1,4 +1,4 @@
-//! The row of a run of compaction.
+//! The row of a pass of compaction.
 //! Input: events of compaction.
 
 use std::borrow::Cow;
@@ -41,7 +41,7 @@ pub fn text(event: &Compaction, time: &str, layout: &Layout) -> String {
         ""
     };
     let story = format!(
-        "{why}{} · {} moved, {} not, in {} · ",
+        "{why}{} · {} moved, {} failed, in {} · ",
         outcome(event),
         Counted(event.moved, "page"),
         Count(event.failed),
@@ -55,8 +55,8 @@ pub fn text(event: &Compaction, time: &str, layout: &Layout) -> String {
     layout.lines_without_page(columns, &story, &zone)
 }
 
-/// The outcome of a run in plain words. The kernel's names (`enum compact_result`, include/linux/compaction.h, 6.1 to
-/// 7.3) say how far the run got, and `complete` does not mean success. Runs end with one of the first four
+/// The outcome of a pass in plain words. The kernel's names (`enum compact_result`, include/linux/compaction.h, 6.1 to
+/// 7.3) say how far it got, and `complete` does not mean success. Passes end with one of the first four
 /// (mm/compaction.c, `__compact_finished`, `compact_zone`).
 fn outcome(event: &Compaction) -> Cow<'_, str> {
     let none_made = match event.order {
@@ -73,7 +73,7 @@ fn outcome(event: &Compaction) -> Cow<'_, str> {
         "partial_skipped" => format!("scanned in part, to the end{none_made}").into(),
         "contended" => "stopped early: a contended lock, a signal, or no free page found for copies".into(),
         "skipped" => "not started: too little free memory for copies".into(),
-        "deferred" | "inactive" => "not started: put off after runs without success".into(),
+        "deferred" | "inactive" => "not started: put off after passes without success".into(),
         "not_suitable_zone" => "not started: the zone is short of memory, not fragmented".into(),
         "no_suitable_page" => format!("not finished{none_made}").into(),
         "continue" => "not finished".into(),
