@@ -365,6 +365,24 @@ fn a_file_of_a_rotation_has_its_own_sums_and_says_which_period_is_here() {
             assert!(!shown.contains(" moved in 60 s"), "{shown}");
         }
     }
+    let both = ["r.data.2", "r.data"].map(|name| scratch.join(name).to_str().unwrap().to_owned());
+    let [ninth, last] = both.each_ref().map(String::as_str);
+    let info = shown(&["info", last, ninth], b"");
+    assert!(info.starts_with("2 files: ") && !info.contains(" runs in "), "{info}");
+    assert_eq!(
+        (info.matches("machine ").count(), info.matches(" part ").count()),
+        (1, 2),
+        "{info}"
+    );
+    // A selection has no books. Its period is in that of the files.
+    let selected = shown(&["report", "--since", "0.07", "--until", "0.1", last, ninth], b"");
+    let here = ": 70 ms to 100 ms of a run of 60 s; losses are those of the whole run\n";
+    assert!(selected.contains(here), "{selected}");
+    // A file that was not joined is absent.
+    let joined = scratch.join("joined.data");
+    tracer(&["merge", "-o", joined.to_str().unwrap(), last, ninth], b"");
+    let joined = shown(&["report", joined.to_str().unwrap()], b"");
+    assert!(joined.contains("HERE      parts 9, 11 of a rotation: "), "{joined}");
     fs::remove_dir_all(&scratch).unwrap();
 }
 

@@ -346,6 +346,20 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_that_moves_for_a_cpuset_is_named_as_in_rows() {
+        let run = RunFacts::from(&made_up::header());
+        let mut sums = Sums::new([vec![Key::Actor]]);
+        let mut moved = made_up::moved();
+        if let Some(actor) = &mut moved.actor {
+            actor.comm = Some(Arc::from("kworker/1:2+cpuset_migrate_mm"));
+        }
+        sums.add(&moved, &run);
+        assert!(shown(&sums, Sort::Pages, 1).contains("cpuset (kworker/1:2) "));
+        let rows = as_json(table(&sums.tables[0], Sort::Pages, 1, 0, false).0);
+        assert_eq!(rows["rows"][0]["actor_comm"], "kworker/1:2+cpuset_migrate_mm");
+    }
+
+    #[test]
     fn pages_that_others_share_are_in_no_sum() {
         let run = RunFacts {
             begun: Nanos(0),

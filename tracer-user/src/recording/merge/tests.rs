@@ -100,6 +100,14 @@ fn shown(files: &[&[u8]]) -> (String, usize) {
     (String::from_utf8(shown).unwrap(), missing)
 }
 
+/// Missing events, and the places at which their number is not known, according to the summary.
+fn damage(file: &[u8]) -> (u64, u64) {
+    let (shown, _) = shown(&[file]);
+    let summary: serde_json::Value = serde_json::from_str(shown.lines().last().unwrap()).unwrap();
+    let damaged = |key: &str| summary["damaged"][key].as_u64().unwrap();
+    (damaged("events"), damaged("unknown"))
+}
+
 fn contents(file: &[u8]) -> Contents {
     let mut recording = RecordingFile::new(file).unwrap();
     let mut found = Contents::default();
@@ -168,7 +176,11 @@ fn what_is_missing_is_said_of_the_joined_one_too() {
     let files = [part(0, 3, false), part(1, 2, false), part(2, 2, true)];
     let (merged, notes, _) = joined(&[&files[0], &files[2]], None);
     assert!(matches!(notes[..], [Note::Between(..)]));
-    assert_eq!(contents(&merged).missing.len(), 1);
+    let found = contents(&merged);
+    assert_eq!(found.missing.len(), 1);
+    assert_eq!(found.runs[0].begin.as_ref().unwrap().spans(), [(0, 0), (2, 2)]);
+    assert_eq!(found.parts.runs()[0].gaps(), [(1, 1)]);
+    assert_eq!(damage(&merged), (0, 1));
     // A block in the middle is damaged.
     let mut damaged = files[1].clone();
     let middle = damaged.len() / 2;
@@ -176,6 +188,12 @@ fn what_is_missing_is_said_of_the_joined_one_too() {
     let (merged, _, missing) = joined(&[&files[0], &damaged, &files[2]], None);
     assert_eq!((missing, contents(&merged).missing.len()), (1, 1));
     assert_eq!(contents(&merged).runs.len(), 1);
+    // How many events the block had is known in the joined recording, too, unless a file is missing besides.
+    assert_eq!(damage(&merged), (8, 0));
+    assert_eq!(damage(&joined(&[&merged], None).0), (8, 0));
+    assert_eq!(damage(&joined(&[&damaged], None).0), (8, 0));
+    let later = part(4, 1, true);
+    assert_eq!(damage(&joined(&[&files[0], &damaged, &later], None).0), (0, 2));
     // Some events could not be written.
     let lacking = [part_lacking(0, 1, false, 2), part_lacking(1, 1, true, 5)];
     let (merged, ..) = joined(&[&lacking[0], &lacking[1]], None);
