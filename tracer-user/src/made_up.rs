@@ -21,10 +21,10 @@ use crate::{
         backend::Backend,
         books::{Books, Lost, Unasked},
         counters::MissedRuns,
-        elsewhere::Elsewhere,
         header::{Header, MissingHook, NodeFrames},
         intervals::{Interval, IntervalTotals},
         kept::Kept,
+        outside::Outside,
         summary::Summary,
         totals::Totals,
     },
@@ -320,7 +320,7 @@ pub fn summary() -> Summary {
                 outside: 33,
             },
             compaction_deferred: 17,
-            elsewhere: Elsewhere {
+            machine_outside: Outside {
                 swapped_out: 1204,
                 swapped_in: 12,
                 collapses: 1,

@@ -3,15 +3,15 @@
 
 pub mod books;
 pub mod contents;
-mod elsewhere;
+mod failure;
 pub mod groups;
 pub mod health;
 pub mod losses;
 mod missing;
+mod outside;
 mod question;
 pub mod runs;
 pub mod selection;
-mod stuck;
 mod tables;
 
 use crate::{
@@ -27,7 +27,7 @@ pub use question::{Analysis, Audience, Input, Occasion, Question};
 pub use runs::nodes;
 
 /// Every analysis, in the order of their sections. A new analysis is a file beside this one and a line here.
-const ALL: &[New] = &[missing::new, runs::new, tables::new, stuck::new];
+const ALL: &[New] = &[missing::new, runs::new, tables::new, failure::new];
 
 /// Makes an analysis; None if it has no answer to the question.
 type New = fn(&Question) -> Option<Box<dyn Analysis>>;

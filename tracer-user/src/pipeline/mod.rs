@@ -279,7 +279,7 @@ impl<'s> Pipeline<'s> {
         let finished = Finished {
             duration,
             books: Books {
-                elsewhere: end.elsewhere.since(&self.begin.elsewhere),
+                machine_outside: end.outside.since(&self.begin.outside),
                 unbooked: under_way.pages
                     + last_look.counters.shown_since(&end.counters)
                     + last_look

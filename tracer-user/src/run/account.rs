@@ -9,7 +9,7 @@ use tracer_common::counter::Counter;
 use crate::{
     event::Names,
     kernel::vmstat::Vmstat,
-    run::{counters::Counters, coverage::Coverage, elsewhere::Elsewhere},
+    run::{counters::Counters, coverage::Coverage, outside::Outside},
     units::Nanos,
 };
 
@@ -21,7 +21,7 @@ pub struct Reading {
     /// The counters that [`is_compared`] names.
     pub kernel: Vmstat,
     /// The kernel's counts of moves that do not go through migrate_pages.
-    pub elsewhere: Elsewhere,
+    pub outside: Outside,
     /// The BPF side's counters.
     pub counters: Counters,
     /// Whether both were read while nothing changed; otherwise they may be of different moments.

@@ -8,8 +8,8 @@ use crate::run::{
     account::Account,
     attribution::{Losses, Unattributed},
     counters::{Counters, MissedRuns},
-    elsewhere::Elsewhere,
     intervals::IntervalTotals,
+    outside::Outside,
 };
 
 /// The books of a run, in base pages.
@@ -42,8 +42,9 @@ pub struct Books {
     pub unasked: Unasked,
     /// The number of times that compaction was deferred because it had failed shortly before.
     pub compaction_deferred: u64,
-    /// The kernel's counts of moves outside migrate_pages.
-    pub elsewhere: Elsewhere,
+    /// The kernel's counts of moves outside migrate_pages, on the whole machine.
+    #[serde(rename = "elsewhere")]
+    pub machine_outside: Outside,
     /// Events that were lost.
     pub lost: Lost,
 }
@@ -193,7 +194,7 @@ impl Books {
             failed_reported: counters.sum(Counter::ReportedFailedPages),
             unasked: Unasked::new(counters),
             compaction_deferred: counters.sum(Counter::CompactionDeferred),
-            elsewhere: Elsewhere::default(),
+            machine_outside: Outside::default(),
             whole,
             intervals,
             lost,

@@ -12,7 +12,7 @@ use crate::{
         failure::{Cause, Failure},
         unmapped::UnmappedMove,
     },
-    run::{folios::Folios, stuck::Stuck},
+    run::{failure::Failed, folios::Folios},
     units::{Nanos, NodeId},
 };
 
@@ -129,7 +129,7 @@ pub struct Totals {
     /// The folio whose events are being counted.
     folios: Folios,
     /// The folios that could not be moved so far.
-    stuck: Stuck<(Reason, Cause)>,
+    failed: Failed<(Reason, Cause)>,
 }
 
 /// The most names of reasons and the most pairs of nodes that have sums of their own. The kernel has a dozen reasons and
@@ -196,7 +196,7 @@ impl Totals {
                 if self.failures.len() >= MOST_REASONS && !self.failures.contains_key(&key) {
                     key.0 = nameless(&key.0);
                 }
-                let known = self.stuck.failed(&key, failure);
+                let known = self.failed.failed(&key, failure);
                 self.failures.entry(key).or_default().add(failure, known);
             }
             Event::Compaction(pass) => self.compaction.add(pass),
@@ -205,7 +205,7 @@ impl Totals {
 
     fn add_move(&mut self, moved: &Move) {
         let pages = self.folios.pages(moved);
-        self.stuck.came(moved.new_pfn, moved.pages);
+        self.failed.came(moved.new_pfn, moved.pages);
         self.events += 1;
         add(&mut self.pages, pages);
         add(&mut self.mappings, moved.pages);
@@ -225,7 +225,7 @@ impl Totals {
 
     fn add_unmapped(&mut self, moved: &UnmappedMove) {
         let pages = moved.order.pages();
-        self.stuck.came(moved.new_pfn, pages);
+        self.failed.came(moved.new_pfn, pages);
         add(&mut self.pages, pages);
         add(&mut self.unmapped, pages);
         let without_name = |reason: &Option<Reason>| reason.as_ref().map(nameless);

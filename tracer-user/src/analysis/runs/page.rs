@@ -3,7 +3,7 @@
 
 use super::sums;
 use crate::{
-    analysis::{books, elsewhere, missing, question::Occasion},
+    analysis::{books, missing, outside, question::Occasion},
     cells,
     kernel::hooks::Kinds,
     run::{
@@ -62,7 +62,7 @@ pub(super) fn closing(header: &Header, totals: &Totals, summary: &Summary, occas
         [none].into_iter().chain(books::outside(&summary.books)).collect()
     };
     notes.extend(books::filtered(&summary.books.unasked));
-    notes.extend(elsewhere::hints(&summary.books.elsewhere, header));
+    notes.extend(outside::hints(&summary.books.machine_outside, header));
     notes.extend(pagemap(totals));
     notes.extend(how(header));
     notes.push(Note::about(

@@ -25,8 +25,8 @@ use crate::{
         clock::now,
         counters::MissedRuns,
         coverage::Coverage,
-        elsewhere::Elsewhere,
         ending::Ending,
+        outside::Outside,
     },
     source::{Needs, Source, Turn, UnderWay, bpf::ring::Capture},
     units::Tgid,
@@ -178,10 +178,10 @@ impl Source for Bpf {
         // Without the moves, there is nothing to compare with the kernel's counts.
         let moves = self.capture.kinds.any_of(Kinds::MOVE);
         let is_compared = |name: &str| moves && account::is_compared(name);
-        let vmstat = Vmstat::read_only(|name| is_compared(name) || Elsewhere::is_counted(name))?;
+        let vmstat = Vmstat::read_only(|name| is_compared(name) || Outside::is_counted(name))?;
         Ok(Reading {
             at,
-            elsewhere: Elsewhere::of(&vmstat),
+            outside: Outside::of(&vmstat),
             kernel: vmstat.only(is_compared),
             counters: self.capture.counters()?,
             settled: false,

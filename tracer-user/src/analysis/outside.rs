@@ -4,12 +4,12 @@
 use crate::{
     cells,
     kernel::hooks::Kinds,
-    run::{elsewhere::Elsewhere, header::Header},
+    run::{header::Header, outside::Outside},
     section::{Cell, Note, joined},
 };
 
 /// The moves that happened and that the run does not show, by the cause; empty if there are none.
-pub(super) fn hints(elsewhere: &Elsewhere, header: &Header) -> Vec<Note> {
+pub(super) fn hints(outside: &Outside, header: &Header) -> Vec<Note> {
     let requested = header.kinds.known();
     let unseen = requested.without(header.seen());
     let parts = [
@@ -18,15 +18,15 @@ pub(super) fn hints(elsewhere: &Elsewhere, header: &Header) -> Vec<Note> {
     ];
     parts
         .into_iter()
-        .filter_map(|(words, kinds)| hint(elsewhere, words, kinds))
+        .filter_map(|(words, kinds)| hint(outside, words, kinds))
         .collect()
 }
 
 /// One sentence; None if there were no moves of these kinds.
-fn hint(elsewhere: &Elsewhere, words: &'static str, kinds: Kinds) -> Option<Note> {
+fn hint(outside: &Outside, words: &'static str, kinds: Kinds) -> Option<Note> {
     let pages = |pages| Cell::Counted(pages, "page", "pages");
-    let (out, back) = (elsewhere.swapped_out, elsewhere.swapped_in);
-    let (copies, collapses) = (elsewhere.ksm_copies, elsewhere.collapses);
+    let (out, back) = (outside.swapped_out, outside.swapped_in);
+    let (copies, collapses) = (outside.ksm_copies, outside.collapses);
     let huge = Cell::Counted(collapses, "huge page was", "huge pages were");
     let parts = [
         (Kinds::SWAP, out, cells![pages(out), " went to swap"]),
@@ -52,34 +52,34 @@ mod tests {
 
     #[test]
     fn kinds_that_are_shown_need_no_hint() {
-        let elsewhere = Elsewhere {
+        let outside = Outside {
             swapped_out: 1204,
             swapped_in: 1,
             collapses: 1,
             ksm_copies: 0,
         };
-        let text = |elsewhere: Elsewhere, backend: Backend, kinds: Kinds| {
+        let text = |outside: Outside, backend: Backend, kinds: Kinds| {
             let header = Header {
                 backend: backend.into(),
                 kinds: kinds.into(),
                 ..made_up::header()
             };
-            plain(&[Section::notes(hints(&elsewhere, &header))])
+            plain(&[Section::notes(hints(&outside, &header))])
         };
         assert_eq!(
-            text(elsewhere, Backend::Exact, Kinds::DEFAULT),
+            text(outside, Backend::Exact, Kinds::DEFAULT),
             "note      not shown (--kinds): 1,204 pages went to swap, 1 page came back from swap (/proc/vmstat, whole \
              machine)\n"
         );
         assert_eq!(
-            text(elsewhere, Backend::Exact, Kinds::MOVE.and(Kinds::SWAP)),
+            text(outside, Backend::Exact, Kinds::MOVE.and(Kinds::SWAP)),
             "note      not shown (--kinds): 1 huge page was allocated for collapses (/proc/vmstat, whole machine)\n"
         );
-        assert_eq!(text(elsewhere, Backend::Exact, Kinds::ALL), "");
-        assert_eq!(text(Elsewhere::default(), Backend::Tracepoint, Kinds::MOVE), "");
+        assert_eq!(text(outside, Backend::Exact, Kinds::ALL), "");
+        assert_eq!(text(Outside::default(), Backend::Tracepoint, Kinds::MOVE), "");
         // Requested is not seen.
         assert_eq!(
-            text(elsewhere, Backend::Tracepoint, Kinds::DEFAULT),
+            text(outside, Backend::Tracepoint, Kinds::DEFAULT),
             "note      not shown (--kinds): 1,204 pages went to swap, 1 page came back from swap (/proc/vmstat, whole \
              machine)\n\
              note      not shown (this backend does not see them): 1 huge page was allocated for collapses \

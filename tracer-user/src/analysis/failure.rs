@@ -10,7 +10,7 @@ use crate::{
     analysis::question::{Analysis, Audience, Input, Occasion, Question},
     cells,
     event::Event,
-    run::{header::Header, stuck::Stuck, totals::FailureTotals},
+    run::{failure::Failed, header::Header, totals::FailureTotals},
     section::{Cell, Column, Note, Section},
     units::{PAGE_SIZE, Tgid},
 };
@@ -31,23 +31,23 @@ enum Holder {
 
 /// Failures by process. A folio that two processes map counts for both.
 #[derive(Clone, Debug, Default)]
-struct StuckByProcess {
+struct FailuresByProcess {
     host: Arc<str>,
     rows: BTreeMap<Holder, FailureTotals>,
-    known: Stuck<Holder>,
+    known: Failed<Holder>,
 }
 
 /// This table is part of a report, unless people request another one.
 pub(super) fn new(asked: &Question) -> Option<Box<dyn Analysis>> {
     let is_shown = asked.audience == Audience::Programs || asked.by.is_empty();
-    (asked.occasion == Occasion::Report && is_shown).then(|| Box::<StuckByProcess>::default() as Box<dyn Analysis>)
+    (asked.occasion == Occasion::Report && is_shown).then(|| Box::<FailuresByProcess>::default() as Box<dyn Analysis>)
 }
 
-impl Analysis for StuckByProcess {
+impl Analysis for FailuresByProcess {
     /// Equal frames of different runs are different folios.
     fn begin(&mut self, header: &Header) {
         self.host = Arc::from(&*header.host);
-        self.known = Stuck::default();
+        self.known = Failed::default();
     }
 
     fn event(&mut self, event: &Event) {
@@ -138,7 +138,7 @@ impl Analysis for StuckByProcess {
     }
 }
 
-impl StuckByProcess {
+impl FailuresByProcess {
     /// The rows, most pages first.
     fn sorted(&self) -> Vec<(&Holder, FailureTotals)> {
         let mut rows: Vec<_> = self.rows.iter().map(|(holder, sums)| (holder, *sums)).collect();
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_folio_that_is_tried_ten_times_is_one_of_each_process_that_maps_it() {
-        let mut stuck = StuckByProcess::default();
+        let mut by_process = FailuresByProcess::default();
         for event in made_up::others() {
             let Event::Failure(failure) = event else { continue };
             let mut places = failure.places.clone();
@@ -169,10 +169,10 @@ mod tests {
                     places: places.clone(),
                     ..failure.clone()
                 };
-                stuck.event(&Event::Failure(failure));
+                by_process.event(&Event::Failure(failure));
             }
         }
-        let rows: Vec<(bool, FailureTotals)> = stuck
+        let rows: Vec<(bool, FailureTotals)> = by_process
             .sorted()
             .into_iter()
             .map(|(holder, sums)| (*holder == Holder::Unknown, sums))

@@ -8,7 +8,7 @@ use crate::kernel::vmstat::Vmstat;
 /// Counts of the whole machine, for any targets. A counter that the kernel does not have counts as 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Elsewhere {
+pub struct Outside {
     /// Pages that went to swap.
     pub swapped_out: u64,
     /// Pages that came back from swap.
@@ -31,7 +31,7 @@ const COLLAPSED: &str = "thp_collapse_alloc";
 /// mm/memory.c, `do_wp_page`, 6.1 to 7.3: the kernel does not count other copies on write.
 const KSM_COPIED: &str = "cow_ksm";
 
-impl Elsewhere {
+impl Outside {
     /// Whether this counter of /proc/vmstat is needed.
     #[must_use]
     pub fn is_counted(name: &str) -> bool {
@@ -71,15 +71,15 @@ mod tests {
     fn what_zswap_writes_back_is_counted_once() {
         let before = Vmstat::parse(b"pswpin 5\npswpout 100\nzswpout 40\nzswpwb 10\nthp_collapse_alloc 3\n");
         let after = Vmstat::parse(b"pswpin 7\npswpout 120\nzswpout 60\nzswpwb 15\nthp_collapse_alloc 4\ncow_ksm 2\n");
-        let between = Elsewhere::of(&after).since(&Elsewhere::of(&before));
-        let expected = Elsewhere {
+        let between = Outside::of(&after).since(&Outside::of(&before));
+        let expected = Outside {
             swapped_out: 35,
             swapped_in: 2,
             collapses: 1,
             ksm_copies: 2,
         };
         assert_eq!(between, expected);
-        assert!(after.iter().all(|(name, _)| Elsewhere::is_counted(name)));
-        assert!(!Elsewhere::is_counted("pgmigrate_success"));
+        assert!(after.iter().all(|(name, _)| Outside::is_counted(name)));
+        assert!(!Outside::is_counted("pgmigrate_success"));
     }
 }

@@ -21,13 +21,13 @@ enum Identity {
 
 /// Folios that could not be moved, each with the keys that it is counted under.
 #[derive(Clone, Debug)]
-pub struct Stuck<K> {
+pub struct Failed<K> {
     known: HashMap<Identity, Vec<K>>,
     /// The number of pairs of folio and key in it.
     pairs: usize,
 }
 
-impl<K> Default for Stuck<K> {
+impl<K> Default for Failed<K> {
     fn default() -> Self {
         Self {
             known: HashMap::new(),
@@ -36,7 +36,7 @@ impl<K> Default for Stuck<K> {
     }
 }
 
-impl<K: Eq + Clone> Stuck<K> {
+impl<K: Eq + Clone> Failed<K> {
     /// Adds a failure and returns whether that folio has failed under that key before.
     pub fn failed(&mut self, key: &K, failure: &Failure) -> bool {
         let place = failure.places.first().map(|place| (place.owner.tgid, place.vaddr));
@@ -99,41 +99,41 @@ mod tests {
 
     #[test]
     fn a_folio_is_known_until_another_page_comes_to_its_frame() {
-        let (mut stuck, failure) = (Stuck::default(), failure());
+        let (mut known, failure) = (Failed::default(), failure());
         let pfn = failure.pfn.unwrap();
-        let failed = |stuck: &mut Stuck<u8>, key| stuck.failed(&key, &failure);
+        let failed = |known: &mut Failed<u8>, key| known.failed(&key, &failure);
         assert_eq!(
-            [1, 1, 2, 2, 1].map(|key| failed(&mut stuck, key)),
+            [1, 1, 2, 2, 1].map(|key| failed(&mut known, key)),
             [false, true, false, true, true]
         );
-        stuck.came(Some(pfn.plus(1)), 1);
-        stuck.came(None, 1);
-        assert!(failed(&mut stuck, 1));
+        known.came(Some(pfn.plus(1)), 1);
+        known.came(None, 1);
+        assert!(failed(&mut known, 1));
         for (first, pages) in [(pfn, 1), (Pfn(0), u64::MAX)] {
-            stuck.came(Some(first), pages);
-            assert_eq!([1, 1].map(|key| failed(&mut stuck, key)), [false, true]);
+            known.came(Some(first), pages);
+            assert_eq!([1, 1].map(|key| failed(&mut known, key)), [false, true]);
         }
     }
 
     #[test]
     fn without_frames_a_page_of_a_process_is_known() {
-        let mut stuck = Stuck::default();
+        let mut known = Failed::default();
         let mut hidden = Failure { pfn: None, ..failure() };
-        assert_eq!([(); 2].map(|()| stuck.failed(&(), &hidden)), [false, true]);
+        assert_eq!([(); 2].map(|()| known.failed(&(), &hidden)), [false, true]);
         hidden.places.clear();
-        assert_eq!([(); 2].map(|()| stuck.failed(&(), &hidden)), [false, false]);
+        assert_eq!([(); 2].map(|()| known.failed(&(), &hidden)), [false, false]);
     }
 
     #[test]
     fn memory_is_bounded() {
-        let mut stuck = Stuck::default();
+        let mut known = Failed::default();
         for frame in 0..MOST as u64 + 10 {
             let failure = Failure {
                 pfn: Some(Pfn(frame)),
                 ..failure()
             };
-            assert!(!stuck.failed(&(), &failure));
+            assert!(!known.failed(&(), &failure));
         }
-        assert_eq!((stuck.known.len(), stuck.pairs), (MOST, MOST));
+        assert_eq!((known.known.len(), known.pairs), (MOST, MOST));
     }
 }
