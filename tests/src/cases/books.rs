@@ -342,7 +342,7 @@ fn unmapped_page_cache(env: &Env, backend: &str, strict: bool, code: i32) -> Res
         trace.status,
         trace.stderr
     );
-    let said = trace.stderr.contains("--strict: ") && trace.stderr.contains("the tracepoint backend cannot see");
+    let said = trace.stderr.contains("--strict: ") && trace.stderr.contains("this backend cannot see");
     ensure!(said == (code == 1), "what is wrong: {}", trace.stderr);
     let invisible = match backend {
         "exact" => books.unmapped_pages,

@@ -11,7 +11,7 @@ use crate::{
 
 /// A group that has counted a folio. None: all groups for which there was no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Counter(pub Option<usize>);
+pub struct Sharer(pub Option<usize>);
 
 /// The groups that have counted a folio: pairs of table and group.
 type Counters = BTreeSet<(usize, Option<usize>)>;
@@ -69,7 +69,7 @@ pub struct Counted {
     /// Whether an earlier group of the table has counted them.
     pub again: bool,
     /// The only earlier group of the table that has.
-    pub with: Option<Counter>,
+    pub with: Option<Sharer>,
 }
 
 impl Sharing<'_> {
@@ -90,7 +90,7 @@ impl Sharing<'_> {
         Counted {
             pages: folio.pages,
             again: first.is_some(),
-            with: first.filter(|_| !more).map(|(_, group)| Counter(group)),
+            with: first.filter(|_| !more).map(|(_, group)| Sharer(group)),
         }
     }
 }
