@@ -16,7 +16,8 @@ use crate::{
 /// The page that `tracer info` prints for people.
 #[must_use]
 pub fn sections(contents: &Contents, name: &str) -> Vec<Section> {
-    let mut notes = vec![Note::plain(head(contents, name))];
+    let runs = contents.by_run();
+    let mut notes = vec![Note::plain(head(contents, name, runs.len()))];
     notes.extend(contents.missing.iter().map(|(file, missing)| {
         let file = contents.files.get(*file).filter(|_| contents.files.len() > 1);
         let file = file.map_or_else(Vec::new, |file| cells![file.clone(), ": "]);
@@ -31,7 +32,7 @@ pub fn sections(contents: &Contents, name: &str) -> Vec<Section> {
     }
     let files = contents.parts.runs().iter().filter_map(not_here);
     notes.extend(files.map(|words| Note::alarm("NOT HERE", words)));
-    notes.extend(contents.by_run().iter().flat_map(|files| run(files)));
+    notes.extend(runs.iter().flat_map(|files| run(files)));
     let EventCounts {
         moves,
         unmapped_moves,
@@ -64,7 +65,7 @@ pub fn sections(contents: &Contents, name: &str) -> Vec<Section> {
     vec![Section::notes(notes)]
 }
 
-fn head(contents: &Contents, name: &str) -> Vec<Cell> {
+fn head(contents: &Contents, name: &str, runs: usize) -> Vec<Cell> {
     let state = match contents.parts.runs().last() {
         _ if !contents.is_whole() => "something is missing",
         Some(files) if files.goes_on() => "whole, the run goes on in another file",
@@ -72,7 +73,6 @@ fn head(contents: &Contents, name: &str) -> Vec<Cell> {
     };
     let events = Cell::Counted(contents.events().sum(), "event", "events");
     let mut words = cells![name.to_owned(), ": ", state, "; ", events];
-    let runs = contents.by_run().len();
     if runs > 1 {
         words.extend(cells![" of ", Cell::Number(runs as u64), " runs"]);
     }

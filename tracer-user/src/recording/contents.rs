@@ -1,7 +1,7 @@
 //! The contents of a recording: how it was made, how much of each kind it holds, and what is missing.
 //! Input: its items.
 
-use std::io::Read;
+use std::{collections::HashMap, io::Read};
 
 use serde::Serialize;
 
@@ -239,12 +239,14 @@ impl Contents {
     #[must_use]
     pub fn by_run(&self) -> Vec<Vec<&RunContents>> {
         let mut runs: Vec<Vec<&RunContents>> = Vec::new();
+        // A recording may contain any number of runs.
+        let mut known = HashMap::new();
         for file in &self.runs {
-            let same_run = |files: &&mut Vec<&RunContents>| {
-                let known = files[0].header().zip(file.header());
-                known.is_some_and(|(known, this)| known.same_run(this))
+            let number = match file.header() {
+                Some(header) => *known.entry(header.identity()).or_insert(runs.len()),
+                None => runs.len(),
             };
-            match runs.iter_mut().find(same_run) {
+            match runs.get_mut(number) {
                 Some(files) => files.push(file),
                 None => runs.push(vec![file]),
             }

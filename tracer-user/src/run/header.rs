@@ -46,10 +46,16 @@ pub struct Header {
 }
 
 impl Header {
-    /// Whether both belong to one run: no two runs begin on one machine in the same nanosecond.
+    /// The values that identify a run: no two runs begin on one machine in the same nanosecond.
+    #[must_use]
+    pub fn identity(&self) -> (&str, &str, Nanos) {
+        (&self.host, &self.boot_id, self.begun)
+    }
+
+    /// Whether both belong to one run.
     #[must_use]
     pub fn same_run(&self, other: &Self) -> bool {
-        (&self.host, &self.boot_id, self.begun) == (&other.host, &other.boot_id, other.begun)
+        self.identity() == other.identity()
     }
 
     /// The kinds of moves that were requested and that the backend sees.
