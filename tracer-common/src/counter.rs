@@ -20,8 +20,10 @@ counters! {
     LostMappings,
     /// Base pages in those mapping events.
     LostMappingPages,
-    /// Process events (fork, exec, exit, first sight) that found no room in the ring.
+    /// Process events (fork, exec, exit, first sight) that found no room in their ring.
     LostProcesses,
+    /// Renames that were not reported because the task was renamed too often: its last name counts.
+    MergedRenames,
     /// Calls of migrate_pages, collapses, and page faults and unmappings for swap whose moves are not reported: they
     /// nest too deep, there is no room for the task, or their end was missed. Collapses whose frames are not certain
     /// count too.

@@ -1,7 +1,7 @@
 //! The events, one `#[repr(C)]` struct per kind; each starts with its [`Kind`] as a u16.
 //! Written by `probes/*` through `emit`, read by `decode`.
 
-/// First two bytes of every record in the ring.
+/// First two bytes of every record in a ring.
 #[repr(u16)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -172,14 +172,21 @@ pub struct ProcessSeen {
     /// Conditions that the process fulfils from now on, bits of [`membership`](crate::filter::membership); not set in
     /// [`ProcessChange::Exit`] and [`ProcessChange::Actor`].
     pub membership: u32,
-    /// Padding.
-    pub pad: u32,
+    /// Bits of [`process_flags`].
+    pub flags: u32,
 }
 
 const _: () = assert!(size_of::<ProcessSeen>() == 48);
 // SAFETY: repr(C), integers only; 2 * 2 + 4 + 8 + 2 * 4 + 16 + 2 * 4 bytes, asserted above: no padding.
 unsafe impl Wire for ProcessSeen {
     const KIND: Kind = Kind::ProcessSeen;
+}
+
+/// Bits of [`ProcessSeen::flags`].
+pub mod process_flags {
+    /// Further renames of the thread may not be reported until [`WINDOW`](crate::renames::WINDOW) has passed. The name,
+    /// and for a process the conditions that it fulfils, are those that it has then.
+    pub const MERGES: u32 = 1;
 }
 
 /// A folio that moved without any mapping: page cache that no process maps, or memory of a process that is gone.

@@ -10,4 +10,5 @@ pub mod event;
 pub mod filter;
 pub mod names;
 pub mod nesting;
+pub mod renames;
 pub mod task;

@@ -1,4 +1,4 @@
-//! The only place that reserves room in the ring, and counts the events that find none.
+//! The only place that reserves room in the rings, and counts the events that find none.
 //! Input: filled wire events from every probe.
 
 use aya_ebpf::{
@@ -16,11 +16,16 @@ use tracer_common::{
 
 use crate::{counters, filter};
 
-/// Size of the ring; user space sets another one before loading.
+/// Sizes of the rings; user space sets others before loading.
 const RING_BYTES: usize = 1 << 24;
+const PROCESSES_BYTES: usize = 1 << 21;
 
 #[btf_map]
 static RING: RingBuf<u64, RING_BYTES> = RingBuf::new();
+
+/// Events about processes: any user can cause as many as he likes, and moves keep their room nevertheless.
+#[btf_map]
+static PROCESSES: RingBuf<u64, PROCESSES_BYTES> = RingBuf::new();
 
 /// 1 while the reader sleeps until it is woken; else it reads by timer.
 #[btf_map]
@@ -31,7 +36,7 @@ static READER_SLEEPS: Array<u32, 1> = Array::new();
 pub fn mapping(mut event: MappingMoved) {
     // SAFETY: the helper has no preconditions.
     event.cpu = unsafe { bpf_get_smp_processor_id() } as u16;
-    if !send(event) {
+    if !send(&RING, event) {
         counters::add(Counter::LostMappings, 1);
         counters::add(Counter::LostMappingPages, u64::from(event.pages));
     }
@@ -50,7 +55,7 @@ pub fn outside(event: MappingMoved) {
 /// Sends what happened to a process, or counts it as lost.
 #[inline(always)]
 pub fn process(event: ProcessSeen) {
-    if !send(event) {
+    if !send(&PROCESSES, event) {
         counters::add(Counter::LostProcesses, 1);
     }
 }
@@ -58,7 +63,7 @@ pub fn process(event: ProcessSeen) {
 /// Sends a folio that moved without a mapping, or counts it as lost.
 #[inline(always)]
 pub fn unmapped(event: UnmappedMoved) {
-    if !send(event) {
+    if !send(&RING, event) {
         counters::add(Counter::LostFolios, 1);
         counters::add(Counter::LostFolioPages, 1 << (event.order & 31));
     }
@@ -90,7 +95,7 @@ pub fn file(dev: u32, ino: u64, name: u64) -> bool {
 /// Sends a failure, or counts it as lost.
 #[inline(always)]
 pub fn failure(event: FolioFailed) {
-    let sent = send(event);
+    let sent = send(&RING, event);
     if !sent {
         counters::add(Counter::LostFailures, 1);
     }
@@ -108,14 +113,14 @@ pub fn failure(event: FolioFailed) {
 /// Sends a run of compaction, or counts it as lost.
 #[inline(always)]
 pub fn compaction(event: CompactionRan) {
-    if !send(event) {
+    if !send(&RING, event) {
         counters::add(Counter::LostCompactions, 1);
     }
 }
 
 #[inline(always)]
-fn send<T: Wire>(event: T) -> bool {
-    let Some(mut entry) = RING.reserve_untyped::<T>(0) else {
+fn send<T: Wire, const BYTES: usize>(ring: &RingBuf<u64, BYTES>, event: T) -> bool {
+    let Some(mut entry) = ring.reserve_untyped::<T>(0) else {
         return false;
     };
     entry.write(event);

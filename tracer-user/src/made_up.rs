@@ -330,6 +330,7 @@ pub fn summary() -> Summary {
                 mappings_by_cpu: vec![0, 12, 0, 1],
                 mapping_pages: 20,
                 processes: 3,
+                merged_renames: 24,
                 folios: 18,
                 folio_pages: 19,
                 failures: 20,

@@ -3,15 +3,17 @@
 //! `cgroup:cgroup_attach_task`; fentry `mm_update_next_owner`.
 
 use aya_ebpf::{
+    btf_maps::LruHashMap,
     helpers::bpf_probe_read_kernel_str_bytes,
-    macros::{fentry, raw_tracepoint},
+    macros::{btf_map, fentry, raw_tracepoint},
     programs::{FEntryContext, RawTracePointContext},
 };
 use aya_log_ebpf::warn;
 use tracer_common::{
     counter::Counter,
-    event::{ProcessChange, ProcessSeen},
+    event::{ProcessChange, ProcessSeen, process_flags},
     filter::membership,
+    renames::{Rename, Renames},
 };
 
 use crate::{
@@ -23,6 +25,13 @@ use crate::{
     turn::twice,
 };
 
+/// Tasks that were renamed a moment ago. One that is forgotten early may report more renames than it should.
+const MAX_RENAMED: usize = 1 << 12;
+
+/// Key: tid.
+#[btf_map]
+static RENAMES: LruHashMap<u32, Renames, MAX_RENAMED> = LruHashMap::new();
+
 /// `TP_PROTO(struct task_struct *parent, struct task_struct *child)`, 5.15 to 7.3,
 /// include/trace/events/sched.h. Also called for a new thread, of which only the number matters here.
 #[inline(never)]
@@ -33,6 +42,7 @@ fn forked(ctx: &RawTracePointContext) {
     let tid: u32 = kernel::read(child, config!(task_pid));
     // The task that had this number before may have migrated pages while it exited.
     state::forget(tid);
+    let _ = RENAMES.remove(tid);
     if tgid != tid {
         return;
     }
@@ -98,8 +108,39 @@ fn renamed(ctx: &RawTracePointContext) {
     };
     let told = tid == tgid && (filter::wants_everybody() || had | has != 0);
     if told || migrates.is_some() {
-        send(ProcessChange::Renamed, tgid, tid, comm, has);
+        let at = kernel::now();
+        let flags = match rename(tid, at) {
+            Rename::Reported => 0,
+            Rename::Last => process_flags::MERGES,
+            Rename::Merged => return counters::add(Counter::MergedRenames, 1),
+        };
+        emit::process(ProcessSeen {
+            change: ProcessChange::Renamed as u16,
+            tgid,
+            tid,
+            at,
+            comm,
+            membership: has,
+            flags,
+            ..ProcessSeen::default()
+        });
     }
+}
+
+/// Takes in a rename of a task.
+#[inline(always)]
+fn rename(tid: u32, at: u64) -> Rename {
+    if let Some(renames) = RENAMES.get_ptr_mut(tid) {
+        // SAFETY: a live word of the map. Two threads that rename the task at once each read and write it as a whole.
+        let (next, rename) = unsafe { renames.read_volatile() }.next(at);
+        // SAFETY: as above.
+        unsafe { renames.write_volatile(next) };
+        return rename;
+    }
+    let (first, rename) = Renames::default().next(at);
+    // Without room, each of its renames is reported.
+    let _ = RENAMES.insert(tid, first, 0);
+    rename
 }
 twice!(#[raw_tracepoint(tracepoint = "task_rename")] renamed, renamed_again: RawTracePointContext);
 

@@ -174,6 +174,13 @@ pub(super) fn notes(books: &Books) -> Vec<Note> {
         let mappings = Cell::Counted(books.lost.unpaired, "mapping", "mappings");
         notes.push(Note::more(cells![mappings, " restored whose start was not seen"]));
     }
+    if books.lost.merged_renames > 0 {
+        let renames = Cell::Counted(books.lost.merged_renames, "rename", "renames");
+        notes.push(Note::more(cells![
+            renames,
+            " merged: the name of a task that is renamed many times in 10 ms may be that old"
+        ]));
+    }
     match whole.imbalance() {
         Some(missing) if missing > 0 && whole.blind_to_unmapped => notes.push(Note::more(cells![
             missing.unsigned_abs(),

@@ -7,7 +7,7 @@ use tracer_common::names::Names;
 
 use crate::{
     session::filters::values::{Actor, NodePair, Range},
-    source::bpf::ring::RingBytes,
+    source::bpf::rings::RingBytes,
     units::{Nanos, NodeId, Order, PAGE_SHIFT, VirtAddr},
 };
 

@@ -1,5 +1,5 @@
 //! Takes in a batch, part by part: names change with each process event, and every other event gets those of its time.
-//! Input: batches from `decode`, in the order of the ring.
+//! Input: batches from `decode`, in the order of their time.
 
 use crate::{
     correlate::{

@@ -33,6 +33,11 @@ impl Members {
         }
     }
 
+    /// Takes in the conditions that every process fulfils from now on.
+    pub fn replace(&mut self, fulfilled: BTreeMap<Tgid, u32>) {
+        self.fulfilled = fulfilled;
+    }
+
     /// Drops a process.
     pub fn remove(&mut self, tgid: Tgid) {
         self.fulfilled.remove(&tgid);

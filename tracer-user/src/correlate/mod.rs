@@ -1,5 +1,5 @@
 //! Raw events plus the answers of /proc make events: owner, VMA, nodes, verdict, page flags.
-//! Input: batches from `decode`, in the order of the ring.
+//! Input: batches from `decode`, in the order of their time.
 
 mod compaction;
 mod failure;
@@ -18,7 +18,7 @@ mod strings;
 mod threads;
 mod unmapped;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
     correlate::{
@@ -35,6 +35,7 @@ use crate::{
     event::{Event, KernelNames, OwnerSource},
     kernel::topology::Topology,
     run::attribution::{Losses, Unattributed},
+    units::Tgid,
 };
 
 /// Turns raw events into events.
@@ -130,6 +131,16 @@ impl Correlator {
         }
     }
 
+    /// Forgets what process events have reported, because some of them were lost, and what was read of processes since.
+    /// `members` has the conditions that each process fulfils now.
+    pub fn begin_again(&mut self, members: BTreeMap<Tgid, u32>) {
+        self.processes.begin_again(members);
+        self.spaces.forget_all();
+        if let Some(owners) = &mut self.owners {
+            owners.skip();
+        }
+    }
+
     /// Correlates one batch and appends its events to `out`, in the same order. With `ask` false no page table is read,
     /// because the caller has fallen behind the ring.
     pub fn batch(&mut self, batch: &[Raw], ask: bool, out: &mut Vec<Event>) {
@@ -218,14 +229,12 @@ impl Correlator {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use tracer_common::filter::membership;
 
     use super::*;
     use crate::{
         kernel::topology::{Sources, Zone},
-        units::{NodeId, Pfn, Tgid},
+        units::{NodeId, Pfn},
     };
 
     /// Above any pid_max, so that nothing is found in /proc.

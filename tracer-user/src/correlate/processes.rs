@@ -1,12 +1,16 @@
 //! Names of processes and threads, and the lives of PIDs that are used again.
-//! Input: process events in the order of the ring; /proc for those that were there before.
+//! Input: process events in the order of their time; /proc for those that were there before.
 
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
 };
 
-use tracer_common::event::{ProcessChange, ProcessSeen};
+use tracer_common::{
+    event::{ProcessChange, ProcessSeen, process_flags},
+    filter::membership,
+    renames::WINDOW,
+};
 
 use crate::{
     correlate::{life::Life, members::Members, strings::Strings, threads::Threads},
@@ -25,6 +29,8 @@ struct Process {
     comm_before: Option<Arc<str>>,
     /// The time at which it got its name; zero if that was before the run.
     named_at: Nanos,
+    /// Until this time its renames may not be reported: then its name is read.
+    merges_until: Option<Nanos>,
     generation: u32,
     born: Nanos,
     exited: bool,
@@ -65,6 +71,10 @@ pub struct Processes {
     threads: Threads,
     pub(super) members: Members,
     strings: Strings,
+    /// Processes whose renames may not be reported until that time, and with them the conditions that they fulfil.
+    merging: Vec<(Nanos, Tgid)>,
+    /// The number of processes that were kept when those that have exited were forgotten last.
+    kept: usize,
 }
 
 impl Processes {
@@ -89,6 +99,7 @@ impl Processes {
                     comm,
                     comm_before: None,
                     named_at: Nanos(seen.at),
+                    merges_until: None,
                     generation: process.generation + 1,
                     born: Nanos(seen.at),
                     exited: false,
@@ -104,17 +115,21 @@ impl Processes {
                 process.generation += 1;
                 process.exited = false;
                 self.threads.forget(tid);
-                self.name_thread(tgid, tid, comm);
+                self.name_thread(seen, comm);
                 self.members.set(tgid, seen.membership);
                 Some(tgid)
             }
             ProcessChange::Renamed => {
                 if tid.0 == tgid.0 {
+                    let until = merges(seen).then(|| Nanos(seen.at.saturating_add(WINDOW)));
                     let process = self.by_tgid.entry(tgid).or_default();
                     process.rename(comm.clone(), Nanos(seen.at));
+                    process.merges_until = until;
                     self.members.set(tgid, seen.membership);
+                    let judged = until.filter(|_| self.members.wanted().is_some());
+                    self.merging.extend(judged.map(|until| (until, tgid)));
                 }
-                self.name_thread(tgid, tid, comm);
+                self.name_thread(seen, comm);
                 None
             }
             ProcessChange::Regrouped => {
@@ -130,14 +145,46 @@ impl Processes {
                 Some(tgid)
             }
             ProcessChange::Actor => {
-                self.name_thread(tgid, tid, comm);
+                self.name_thread(seen, comm);
                 None
             }
         }
     }
 
-    fn name_thread(&mut self, tgid: Tgid, tid: Tid, comm: Option<Arc<str>>) {
-        self.threads.name(tid, self.life(tgid), comm, true);
+    /// Takes in the name of a thread. If its changes may not be reported, it is like one from /proc.
+    fn name_thread(&mut self, seen: &ProcessSeen, comm: Option<Arc<str>>) {
+        let tgid = Tgid(seen.tgid);
+        let process = self.by_tgid.get(&tgid).filter(|_| seen.tid == seen.tgid);
+        let until = process.and_then(|process| process.merges_until);
+        let heard = !merges(seen) && until.is_none_or(|until| until.0 <= seen.at);
+        self.threads.name(Tid(seen.tid), self.life(tgid), comm, heard);
+    }
+
+    /// Begins again with what is known of processes, because events about some were lost. `members` has the conditions that
+    /// each process fulfils now.
+    pub fn begin_again(&mut self, members: BTreeMap<Tgid, u32>) {
+        for process in self.by_tgid.values_mut() {
+            *process = Process {
+                generation: process.generation + 1,
+                ..Process::default()
+            };
+        }
+        self.members.replace(members);
+        self.merging.clear();
+    }
+
+    /// Takes out the processes whose renames have not been reported, all of which were before `now`: what they fulfil
+    /// may have changed.
+    pub fn merged(&mut self, now: Nanos) -> impl Iterator<Item = Tgid> + use<> {
+        let over = self.merging.extract_if(.., |(until, _)| *until <= now);
+        over.map(|(_, tgid)| tgid).collect::<Vec<_>>().into_iter()
+    }
+
+    /// Takes in the conditions that a process fulfils, as the kernel side has them, unless it is ending.
+    pub fn set_member(&mut self, tgid: Tgid, bits: u32) {
+        if bits & membership::EXITED == 0 {
+            self.members.set(tgid, bits);
+        }
     }
 
     /// The processes that fulfil some of the requested conditions.
@@ -179,7 +226,7 @@ impl Processes {
     /// its program, while something else holds it. If the PID has begun a new life meanwhile, or its end is about to be
     /// reported, the owner cannot be known.
     pub fn leaving(&mut self, tgid: Tgid) -> (Life, Task) {
-        let process = self.known(tgid);
+        let process = self.known(tgid, Nanos(0));
         let life = process.life(tgid);
         if process.exited || process.generation == 0 {
             return (life, task(tgid, process.comm.as_ref()));
@@ -193,16 +240,21 @@ impl Processes {
 
     /// The present life of the PID, and the process with its name at that time.
     pub fn living(&mut self, tgid: Tgid, at: Nanos) -> (Life, Task) {
-        let process = self.known(tgid);
+        let process = self.known(tgid, at);
         (process.life(tgid), task(tgid, process.comm_at(at)))
     }
 
-    /// The process, with its name if that can be read.
-    fn known(&mut self, tgid: Tgid) -> &Process {
+    /// The process, with the name that it had at that time if that can be read.
+    fn known(&mut self, tgid: Tgid, at: Nanos) -> &Process {
         let process = self.by_tgid.entry(tgid).or_default();
-        if process.comm.is_none() && !process.exited {
-            let comm = proc::process::comm(tgid);
-            process.comm = comm.map(|comm| self.strings.share(&comm));
+        let merged = process.merges_until.take_if(|until| *until <= at);
+        if (process.comm.is_none() || merged.is_some()) && !process.exited {
+            let comm = proc::process::comm(tgid).map(|comm| self.strings.share(&comm));
+            match merged {
+                // The last name remains to a process that is gone.
+                Some(until) => process.rename(comm.or(process.comm.clone()), until),
+                None => process.comm = comm,
+            }
         }
         process
     }
@@ -216,11 +268,19 @@ impl Processes {
 
     /// Forgets the processes that have exited; their last moves have been named.
     pub fn bury(&mut self) {
-        // A later life needs the generation of an earlier one, so processes are kept until the table is large.
-        if self.by_tgid.len() > MAX_PROCESSES {
-            self.by_tgid.retain(|_, process| !process.exited);
+        // A later life needs the generation of an earlier one, so processes are kept until the table is large; and as
+        // many again if most of them live, because to go through them takes time.
+        if self.by_tgid.len() > MAX_PROCESSES.max(2 * self.kept) {
+            self.by_tgid
+                .retain(|_, process| !process.exited && process.comm.is_some());
+            self.kept = self.by_tgid.len();
         }
     }
+}
+
+/// Whether the next renames of the thread may not be reported.
+fn merges(seen: &ProcessSeen) -> bool {
+    seen.flags & process_flags::MERGES != 0
 }
 
 fn task(tgid: Tgid, comm: Option<&Arc<str>>) -> Task {

@@ -56,6 +56,12 @@ impl Spaces {
         self.questions.forget(tgid);
     }
 
+    /// Forgets every address space: any of them may be another one now.
+    pub fn forget_all(&mut self) {
+        self.vmas.clear();
+        self.questions.forget_all();
+    }
+
     /// The VMA at an address; None if the address is not mapped, or the process is gone.
     pub fn vma(&mut self, tgid: Tgid, address: VirtAddr) -> Option<Arc<Vma>> {
         let found = self.vmas(tgid, MAX_AGE)?.find(address).cloned();

@@ -1,5 +1,5 @@
 //! Decodes wire bytes into raw events; it trusts no byte, and every input has a result.
-//! Input: one record of the ring, or of a recording of it.
+//! Input: one record of a ring, or of a recording of it.
 
 use tracer_common::event::{
     CompactionRan, FileSeen, FolioFailed, Kind, MappingMoved, ProcessChange, ProcessSeen, UnmappedMoved, Wire,
@@ -20,6 +20,21 @@ pub enum Raw {
     Failure(FolioFailed),
     /// Compaction scanned a zone.
     Compaction(CompactionRan),
+}
+
+impl Raw {
+    /// The time at which it happened, `CLOCK_MONOTONIC` nanoseconds; None: the name of a file has none.
+    #[must_use]
+    pub fn at(&self) -> Option<u64> {
+        match self {
+            Self::Mapping(moved) => Some(moved.at),
+            Self::Process(_, seen) => Some(seen.at),
+            Self::Unmapped(moved) => Some(moved.at),
+            Self::File(_) => None,
+            Self::Failure(failed) => Some(failed.at),
+            Self::Compaction(ran) => Some(ran.at),
+        }
+    }
 }
 
 /// Why a record is not an event. Such a record is counted as lost.

@@ -3,7 +3,7 @@
 //! Input: /proc/PID/maps and /proc/PID/pagemap.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io, mem,
     sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel},
     thread,
@@ -43,6 +43,8 @@ const MAX_OPEN: usize = 512;
 pub struct Questions {
     /// The thread that answers; None before the first question, and after one that was not answered in time.
     worker: Option<Worker>,
+    /// The processes whose pagemap it may have open.
+    open: HashSet<Tgid>,
     /// Threads whose question was not answered in time, with the process; None: it is gone, and so is the question.
     held_up: Vec<(Worker, Option<Tgid>)>,
     silent: HashMap<Tgid, Silence>,
@@ -123,6 +125,7 @@ impl Questions {
     fn answered_by(answer: Answering, patience: Duration) -> Self {
         Self {
             worker: None,
+            open: HashSet::new(),
             held_up: Vec::new(),
             silent: HashMap::new(),
             late: HashMap::new(),
@@ -168,11 +171,21 @@ impl Questions {
         for (_, held) in &mut self.held_up {
             held.take_if(|held| *held == tgid);
         }
-        if let Some(worker) = &self.worker
+        // To wake the worker for each process that ends would cost more than all the rest.
+        if self.open.remove(&tgid)
+            && let Some(worker) = &self.worker
             && worker.questions.send(Question::Forget(tgid)).is_err()
         {
             self.worker = None;
         }
+    }
+
+    /// Forgets what is known of all processes, except which of them are silent.
+    pub fn forget_all(&mut self) {
+        self.late.clear();
+        // It ends, and closes what it has open.
+        self.worker = None;
+        self.open.clear();
     }
 
     /// The VMAs of a process. None: it does not answer.
@@ -195,6 +208,7 @@ impl Questions {
         let (mut wanted, words) = mem::take(&mut self.buffers);
         wanted.clear();
         wanted.extend_from_slice(pages);
+        self.open.insert(tgid);
         match self.ask(tgid, Question::Entries(tgid, wanted, words)) {
             Some(Answer::Entries(wanted, mut words, result)) => {
                 mem::swap(entries, &mut words);

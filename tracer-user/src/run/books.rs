@@ -82,8 +82,10 @@ pub struct Lost {
     pub mappings_by_cpu: Vec<u64>,
     /// Base pages in them.
     pub mapping_pages: u64,
-    /// Process events that found the ring full.
+    /// Process events that found their ring full.
     pub processes: u64,
+    /// Renames that were not reported because the process or thread was renamed too often. Its last name counts.
+    pub merged_renames: u64,
     /// Calls of migrate_pages whose context could not be kept.
     pub calls: u64,
     /// Folios moved without a mapping that found the ring full.
@@ -123,6 +125,7 @@ impl Lost {
             mappings_by_cpu: counters.by_cpu(Counter::LostMappings).to_vec(),
             mapping_pages: sum(Counter::LostMappingPages),
             processes: sum(Counter::LostProcesses),
+            merged_renames: sum(Counter::MergedRenames),
             folios: sum(Counter::LostFolios),
             folio_pages: sum(Counter::LostFolioPages),
             failures: sum(Counter::LostFailures),

@@ -7,7 +7,7 @@ use crate::{
     kernel::hooks::Kinds,
     run::{backend::Backend, coverage::Coverage},
     session::filters::Filters,
-    source::bpf::ring::RingBytes,
+    source::bpf::rings::RingBytes,
 };
 
 /// The traced processes.

@@ -120,6 +120,7 @@ struct LostLine<'a> {
     targets: Option<u64>,
     unsearched_pages: Option<u64>,
     unpaired_mappings: Option<u64>,
+    merged_renames: Option<u64>,
     not_asked_pages: Option<u64>,
     unattributed_pages: Option<u64>,
 }
@@ -146,6 +147,7 @@ impl<'a> LostLine<'a> {
             targets: of(|lost| lost.targets),
             unsearched_pages: of(|lost| lost.unsearched_pages),
             unpaired_mappings: of(|lost| lost.unpaired),
+            merged_renames: of(|lost| lost.merged_renames),
             not_asked_pages: of(|lost| lost.not_asked_pages),
             unattributed_pages: of(|lost| lost.unattributed.pages()),
         }

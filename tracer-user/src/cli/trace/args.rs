@@ -13,7 +13,7 @@ use crate::{
         config::{Scope, TraceConfig},
         filters::Filters,
     },
-    source::bpf::ring::RingBytes,
+    source::bpf::rings::RingBytes,
 };
 
 #[derive(Debug, clap::Args)]

@@ -144,6 +144,110 @@ fn a_name_holds_as_long_as_its_changes_are_told() {
 }
 
 #[test]
+fn a_name_whose_changes_are_merged_is_read_when_they_are_over() {
+    let (tgid, _) = own();
+    let real = proc::process::comm(tgid);
+    let mut everybody = Processes::new(0, BTreeMap::new());
+    let last = |tgid: Tgid, at| ProcessSeen {
+        at,
+        flags: process_flags::MERGES,
+        ..seen(tgid.0, 0, b"last")
+    };
+    everybody.apply(ProcessChange::Renamed, &last(tgid, 50));
+    let over = 50 + WINDOW;
+    let name = |processes: &mut Processes, tgid, at| processes.living(tgid, Nanos(at)).1.comm;
+    assert_eq!(name(&mut everybody, tgid, over - 1).as_deref(), Some("last"));
+    assert_eq!(name(&mut everybody, tgid, over).as_deref(), real.as_deref());
+    // A move of before comes late.
+    assert_eq!(name(&mut everybody, tgid, over - 1).as_deref(), Some("last"));
+    // A later rename is reported.
+    everybody.apply(ProcessChange::Renamed, &last(tgid, over));
+    let again = ProcessSeen {
+        at: over + WINDOW,
+        ..seen(tgid.0, 0, b"again")
+    };
+    everybody.apply(ProcessChange::Renamed, &again);
+    assert_eq!(name(&mut everybody, tgid, u64::MAX).as_deref(), Some("again"));
+    // A program that starts meanwhile may be renamed, too.
+    everybody.apply(ProcessChange::Renamed, &last(tgid, over));
+    everybody.apply(ProcessChange::Exec, &ProcessSeen { at: over + 1, ..again });
+    assert_eq!(name(&mut everybody, tgid, u64::MAX).as_deref(), real.as_deref());
+    // A process that is gone keeps the last name that is known.
+    everybody.apply(ProcessChange::Renamed, &last(Tgid(NOBODY), 50));
+    assert_eq!(name(&mut everybody, Tgid(NOBODY), u64::MAX).as_deref(), Some("last"));
+}
+
+#[test]
+fn the_name_of_a_thread_whose_renames_are_merged_is_read_again() {
+    let (tgid, tid) = own();
+    let first = Tid(tgid.0);
+    let mut everybody = Processes::new(0, BTreeMap::new());
+    let last = ProcessSeen {
+        at: 50,
+        flags: process_flags::MERGES,
+        ..seen(tgid.0, 0, b"last")
+    };
+    everybody.apply(ProcessChange::Renamed, &last);
+    everybody.apply(ProcessChange::Renamed, &ProcessSeen { tid: tid.0, ..last });
+    // It moves pages for the first time while its renames are merged.
+    everybody.apply(ProcessChange::Actor, &actor((tgid, first), b"first"));
+    for (tid, known) in [(first, "first"), (tid, "last")] {
+        assert_eq!(everybody.thread(tgid, tid).comm.as_deref(), Some(known));
+        everybody.threads.age(tid);
+        let real = proc::process::thread_comm(tgid, tid);
+        assert_eq!(everybody.thread(tgid, tid).comm.as_deref(), real.as_deref());
+    }
+}
+
+#[test]
+fn conditions_whose_changes_are_merged_are_read_when_they_are_over() {
+    let comm = membership::COMM;
+    let tgid = Tgid(NOBODY);
+    let mut processes = Processes::new(comm, BTreeMap::from([(tgid, comm)]));
+    let last = ProcessSeen {
+        at: 50,
+        flags: process_flags::MERGES,
+        ..seen(NOBODY, 0, b"other")
+    };
+    processes.apply(ProcessChange::Renamed, &last);
+    assert!(!processes.members.wants(tgid));
+    let over = 50 + WINDOW;
+    assert_eq!(processes.merged(Nanos(over - 1)).count(), 0);
+    assert_eq!(processes.merged(Nanos(over)).collect::<Vec<_>>(), [tgid]);
+    assert_eq!(processes.merged(Nanos(over)).count(), 0);
+    processes.set_member(tgid, comm);
+    assert!(processes.members.wants(tgid));
+    processes.apply(ProcessChange::Exit, &seen(NOBODY, 0, b"other"));
+    processes.set_member(tgid, comm | membership::EXITED);
+    assert!(!processes.members.wants(tgid));
+    // Nobody asks for conditions that are not requested.
+    let mut everybody = Processes::new(0, BTreeMap::new());
+    everybody.apply(ProcessChange::Renamed, &last);
+    assert_eq!(everybody.merged(Nanos(u64::MAX)).count(), 0);
+}
+
+#[test]
+fn after_a_loss_nothing_of_before_is_believed() {
+    let (tgid, tid) = own();
+    let real = proc::process::comm(tgid);
+    let comm = membership::COMM;
+    let mut processes = Processes::new(comm, BTreeMap::from([(Tgid(NOBODY), comm)]));
+    processes.apply(ProcessChange::Renamed, &seen(tgid.0, 0, b"heard"));
+    processes.apply(ProcessChange::Actor, &actor((tgid, tid), b"heard"));
+    processes.apply(ProcessChange::Exit, &seen(NOBODY, 0, b"gone"));
+    let lives = [tgid, Tgid(NOBODY)].map(|tgid| processes.life(tgid));
+    processes.begin_again(BTreeMap::from([(tgid, comm)]));
+    assert!(lives.iter().all(|life| processes.ended(*life)));
+    assert_eq!(named(&mut processes, tgid).comm.as_deref(), real.as_deref());
+    let thread = proc::process::thread_comm(tgid, tid);
+    assert_eq!(processes.thread(tgid, tid).comm.as_deref(), thread.as_deref());
+    // A process may have the number of one that has ended.
+    let now = processes.life(Tgid(NOBODY));
+    assert!(!processes.ended(now));
+    assert_eq!(processes.members().collect::<Vec<_>>(), [tgid]);
+}
+
+#[test]
 fn a_thread_number_used_again_has_not_its_predecessors_name() {
     let mut processes = Processes::new(0, BTreeMap::new());
     let (tgid, tid) = (Tgid(NOBODY), Tid(NOBODY + 1));

@@ -6,10 +6,7 @@ use tracer_common::{bases::Bases, config::Config, filter::Filter};
 
 use crate::{
     kernel::kcore,
-    source::bpf::{
-        attach::chain,
-        ring::{self, RingBytes},
-    },
+    source::bpf::{attach::chain, ring, rings::RingBytes},
 };
 
 /// The program's name in the object. It is attached to no hook.

@@ -1,4 +1,4 @@
-//! The kernel as a source: BPF programs at its hooks fill a ring, whose records become events.
+//! The kernel as a source: BPF programs at its hooks fill two rings, whose records become events.
 //! Input: the embedded object, the kernel's BTF, and the answers of /proc to `correlate`.
 
 pub mod attach;
@@ -6,6 +6,7 @@ pub mod bases;
 mod gauge;
 pub mod object;
 pub mod ring;
+pub mod rings;
 pub mod trial;
 
 use std::{io, os::fd::OwnedFd, time::Duration};
@@ -14,7 +15,7 @@ use tracer_common::counter::Counter;
 
 use crate::{
     correlate::Correlator,
-    decode::{self, Raw},
+    decode::Raw,
     event::Event,
     kernel::{capabilities::Capability, hooks::Kinds, vmstat::Vmstat},
     proc::{process, questions},
@@ -29,7 +30,7 @@ use crate::{
         outside::Outside,
     },
     source::{Needs, Source, Turn, UnderWay, bpf::ring::Capture},
-    units::Tgid,
+    units::{Nanos, Tgid},
 };
 
 /// The requirements for loading programs and for reading frame numbers in pagemap.
@@ -39,7 +40,7 @@ pub const NEEDS: Needs = Needs {
     initial_pid_namespace: true,
 };
 
-/// Records taken in one turn.
+/// Moves taken in one turn.
 const TURN: usize = 1 << 15;
 /// After this number of full turns in a row, correlation stops reading /proc until the ring is empty again: by then
 /// half of the ring may be waiting.
@@ -52,8 +53,11 @@ pub struct Bpf {
     capture: Capture,
     correlator: Correlator,
     records: Vec<Raw>,
-    undecoded: u64,
     full_turns: u32,
+    /// Process events that were lost, as far as is known.
+    lost_processes: u64,
+    /// Process events were lost before this time: records from before may still come.
+    doubted: Option<Nanos>,
     stopped: Option<Stopped>,
 }
 
@@ -73,10 +77,62 @@ impl Bpf {
             capture,
             correlator,
             records: Vec::with_capacity(TURN),
-            undecoded: 0,
             full_turns: 0,
+            lost_processes: 0,
+            doubted: None,
             stopped: None,
         }
+    }
+
+    /// Takes what has arrived until `now`, and makes events of it.
+    fn take(&mut self, now: Nanos, events: &mut Vec<Event>) -> Turn {
+        self.records.clear();
+        let taken = self.capture.take(TURN, now, &mut self.records);
+        self.full_turns = if taken == TURN { self.full_turns + 1 } else { 0 };
+        if self.records.is_empty() {
+            if self.capture.rings.holds_back() {
+                return Turn::All;
+            }
+            if self.stopped.is_some() {
+                self.correlator.end();
+            }
+            return Turn::Empty;
+        }
+        let ask = self.full_turns < FULL_TURNS;
+        self.correlator.batch(&self.records, ask, events);
+        if taken == TURN { Turn::Full } else { Turn::All }
+    }
+
+    /// Looks whether process events were lost.
+    fn look_for_losses(&mut self) -> io::Result<()> {
+        let lost = self.capture.lost_processes()?;
+        if lost != self.lost_processes {
+            log::debug!(
+                "{} process events were lost: what is known of processes is read anew",
+                lost - self.lost_processes
+            );
+            self.lost_processes = lost;
+            self.doubted = Some(now());
+        }
+        Ok(())
+    }
+
+    /// Replaces what process events have not reported: because they were lost, or because a process was renamed too often.
+    /// Each record from before `now` was taken in, if `all` is set.
+    fn catch_up(&mut self, now: Nanos, all: bool) -> io::Result<()> {
+        if let Some(until) = self.doubted {
+            self.correlator.begin_again(self.capture.memberships()?);
+            if all && until <= now {
+                self.doubted = None;
+            }
+        }
+        if all {
+            for tgid in self.correlator.processes.merged(now) {
+                let bits = self.capture.membership(tgid);
+                self.correlator.processes.set_member(tgid, bits);
+            }
+        }
+        Ok(())
     }
 
     fn until_now(&self) -> io::Result<Stopped> {
@@ -97,7 +153,7 @@ impl Source for Bpf {
     }
 
     fn heed(&mut self, ending: Ending) -> io::Result<()> {
-        let gauge = self.capture.gauge()?;
+        let gauge = self.capture.rings.gauge()?;
         self.correlator.wait(move || {
             if gauge.is_half_full() {
                 Duration::ZERO
@@ -124,34 +180,20 @@ impl Source for Bpf {
     }
 
     fn turn(&mut self, events: &mut Vec<Event>) -> io::Result<Turn> {
-        let Self {
-            capture,
-            records,
-            undecoded,
-            ..
-        } = self;
-        records.clear();
-        let taken = capture.drain(TURN, |record| match decode::decode(record) {
-            Ok(raw) => records.push(raw),
-            Err(error) => {
-                log::debug!("{error}");
-                *undecoded += 1;
-            }
-        });
-        self.full_turns = if taken == TURN { self.full_turns + 1 } else { 0 };
-        if taken == 0 {
-            if self.stopped.is_some() {
-                self.correlator.end();
-            }
-            return Ok(Turn::Empty);
+        let now = now();
+        if self.capture.rings.may_have_lost() {
+            self.look_for_losses()?;
         }
-        let ask = self.full_turns < FULL_TURNS;
-        self.correlator.batch(&self.records, ask, events);
-        Ok(if taken == TURN { Turn::Full } else { Turn::All })
+        let turn = self.take(now, events);
+        self.catch_up(now, turn != Turn::Full)?;
+        Ok(turn)
     }
 
     fn census(&mut self) {
         self.correlator.follow_hotplug();
+        if let Err(error) = self.look_for_losses() {
+            log::debug!("lost process events: {error}");
+        }
         let members = self.correlator.processes.members();
         let gone: Vec<Tgid> = members.filter(|tgid| process::has_ended(*tgid)).collect();
         for tgid in gone {
@@ -166,11 +208,11 @@ impl Source for Bpf {
     }
 
     fn waker(&self) -> io::Result<Option<OwnedFd>> {
-        self.capture.ring_fd().try_clone_to_owned().map(Some)
+        self.capture.rings.waker().map(Some)
     }
 
     fn arm(&mut self) -> io::Result<()> {
-        self.capture.wake_me()
+        self.capture.rings.wake_me()
     }
 
     fn look(&self) -> io::Result<Reading> {
@@ -193,7 +235,12 @@ impl Source for Bpf {
             Some(stopped) => stopped.missed_runs,
             None => self.capture.missed_runs()?,
         };
-        let lost = Lost::new(&reading.counters, self.undecoded, missed_runs, self.correlator.losses());
+        let lost = Lost::new(
+            &reading.counters,
+            self.capture.rings.undecoded(),
+            missed_runs,
+            self.correlator.losses(),
+        );
         Ok(match self.stopped {
             Some(Stopped { calls, .. }) => Lost { calls, ..lost },
             None => lost,

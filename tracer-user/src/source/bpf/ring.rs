@@ -1,10 +1,10 @@
-//! Attaches the hooks of the best backend that works, and drains the ring.
+//! Attaches the hooks of the best backend that works, and holds what the programs share with user space.
 //! Input: the embedded object, the offsets from the kernel's BTF, the traced processes.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
-    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
+    os::fd::{AsFd as _, AsRawFd as _},
 };
 
 use aya::{
@@ -20,6 +20,7 @@ use tracer_common::{
 };
 
 use crate::{
+    decode::Raw,
     kernel::{
         hooks::{Hook, Kinds},
         types::KernelTypes,
@@ -33,11 +34,11 @@ use crate::{
         UnderWay,
         bpf::{
             attach::{CaptureError, Refusal, attach_all, chain, open_calls, take_off},
-            gauge::Gauge,
             object,
+            rings::{RingBytes, Rings},
         },
     },
-    units::{PAGE_SIZE, Tgid},
+    units::{Nanos, Tgid},
 };
 
 /// The number of pages on swap whose last frame is remembered: 4 GiB of them.
@@ -46,27 +47,8 @@ const MAX_SWAPPED: u32 = 1 << 20;
 /// The number of tasks for which the copy of a program that ran last is remembered: more than run at the same time.
 const MAX_TURNS: u32 = 1 << 14;
 
-/// Size of the ring between the kernel and tracer: a power of two, whole pages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RingBytes(u32);
-
-impl RingBytes {
-    /// Room for 150 ms of moves at the highest rate that a kernel reaches (1.7 M a second, 64 bytes each): several
-    /// times the interval of the reader's timer.
-    pub const DEFAULT: Self = Self(1 << 24);
-    /// The smallest ring.
-    pub const LEAST: Self = Self(1 << 12);
-
-    /// The least power of two that is at least `bytes`. None beyond 1 GiB.
-    #[must_use]
-    pub fn holding(bytes: u64) -> Option<Self> {
-        let bytes = bytes.max(PAGE_SIZE).checked_next_power_of_two()?;
-        (bytes <= 1 << 30)
-            .then(|| u32::try_from(bytes).ok())
-            .flatten()
-            .map(Self)
-    }
-}
+/// The limit of steps through the map of targets: twice its size, because the kernel begins again where an entry is gone.
+const MOST_STEPS: usize = 1 << 17;
 
 /// The kinds of moves that a run shows.
 #[derive(Clone, Copy, Debug)]
@@ -85,13 +67,12 @@ struct TaskState(Task);
 // SAFETY: integers only, so any bytes are a value.
 unsafe impl aya::Pod for TaskState {}
 
-/// Attached hooks and the mapped ring. Dropping it detaches everything: nothing is pinned, so the kernel does the same
+/// Attached hooks and the mapped rings. Dropping it detaches everything: nothing is pinned, so the kernel does the same
 /// when the process dies in any way.
 pub struct Capture {
     bpf: Ebpf,
-    ring: RingBuf<MapData>,
-    ring_bytes: RingBytes,
-    reader_sleeps: Array<MapData, u32>,
+    /// The events of the programs.
+    pub rings: Rings,
     counters: PerCpuArray<MapData, [u64; SLOTS]>,
     targets: BpfHashMap<MapData, u32, u32>,
     tasks: BpfHashMap<MapData, u32, TaskState>,
@@ -136,8 +117,13 @@ impl Capture {
         for &tgid in lineage {
             set_membership(&mut targets, tgid, membership::LINEAGE)?;
         }
-        let ring = RingBuf::try_from(take_any(&mut bpf, "RING")?).map_err(|e| map_error("RING", &e))?;
+        let mut ring = |name| RingBuf::try_from(take_any(&mut bpf, name)?).map_err(|e| map_error(name, &e));
+        let (moves, processes) = (ring("RING")?, ring("PROCESSES")?);
         let reader_sleeps = take(&mut bpf, "READER_SLEEPS")?;
+        let rings = Rings::new(moves, processes, reader_sleeps, ring_bytes).map_err(|error| CaptureError::Map {
+            name: "PROCESSES",
+            reason: error.to_string(),
+        })?;
         let counters = take(&mut bpf, "COUNTERS")?;
         let tasks = take(&mut bpf, "TASKS")?;
         let stopped = take(&mut bpf, "STOPPED")?;
@@ -153,9 +139,7 @@ impl Capture {
                     }
                     let capture = Self {
                         bpf,
-                        ring,
-                        ring_bytes,
-                        reader_sleeps,
+                        rings,
                         counters,
                         targets,
                         tasks,
@@ -206,6 +190,21 @@ impl Capture {
         self.targets.get(&tgid.0, 0).unwrap_or(0)
     }
 
+    /// The conditions that each process fulfils, except those that are ending.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn memberships(&self) -> io::Result<BTreeMap<Tgid, u32>> {
+        let all = self
+            .targets
+            .iter()
+            .take(MOST_STEPS)
+            .map(|entry| entry.map_err(io::Error::other));
+        all.map(|entry| entry.map(|(tgid, bits)| (Tgid(tgid), bits)))
+            .filter(|entry| !matches!(entry, Ok((_, bits)) if bits & membership::EXITED != 0))
+            .collect()
+    }
+
     /// Reports to the kernel side which conditions a process fulfils.
     ///
     /// # Errors
@@ -245,41 +244,22 @@ impl Capture {
         })
     }
 
-    /// Passes on the records that are in the ring now, oldest first, at most `limit` of them. Returns their number.
-    pub fn drain(&mut self, limit: usize, mut record: impl FnMut(&[u8])) -> usize {
-        let mut taken = 0;
-        while taken < limit {
-            let Some(item) = self.ring.next() else { break };
-            record(&item);
-            taken += 1;
-        }
+    /// Appends records as [`Rings::take`] does, and passes on what the programs log.
+    pub fn take(&mut self, limit: usize, now: Nanos, records: &mut Vec<Raw>) -> usize {
+        let taken = self.rings.take(limit, now, records);
         if let Some(logger) = &mut self.logger {
             logger.flush();
         }
         taken
     }
 
-    /// Requests to be woken by the next event: only then does the ring's file descriptor become readable. Drain the
-    /// ring once more before sleeping.
+    /// The number of process events that found no room in their ring.
     ///
     /// # Errors
-    /// When the map cannot be written.
-    pub fn wake_me(&mut self) -> io::Result<()> {
-        self.reader_sleeps.set(0, 1, 0).map_err(io::Error::other)
-    }
-
-    /// A look at how full the ring is.
-    ///
-    /// # Errors
-    /// When the ring's positions cannot be mapped.
-    pub(super) fn gauge(&self) -> io::Result<Gauge> {
-        Gauge::new(&self.ring, self.ring_bytes.0.into())
-    }
-
-    /// The ring's file descriptor, to wait on after [`Capture::wake_me`]. It is valid as long as the capture.
-    #[must_use]
-    pub fn ring_fd(&self) -> BorrowedFd<'_> {
-        self.ring.as_fd()
+    /// When the map cannot be read.
+    pub fn lost_processes(&self) -> io::Result<u64> {
+        let by_cpu = self.counters.get(&0, 0).map_err(io::Error::other)?;
+        Ok(by_cpu.iter().map(|slots| slots[Counter::LostProcesses as usize]).sum())
     }
 
     /// The counters of every CPU.
@@ -419,7 +399,8 @@ pub(crate) fn load(config: &Config, filter: &Filter, ring_bytes: RingBytes) -> R
         .override_global("CONFIG", config.as_bytes(), true)
         .override_global("FILTER", filter.as_bytes(), true)
         .override_global(aya_log::LEVEL, &verbosity, false)
-        .map_max_entries("RING", ring_bytes.0)
+        .map_max_entries("RING", ring_bytes.entries())
+        .map_max_entries("PROCESSES", ring_bytes.of_processes().entries())
         .load(object::BYTES)
         .map_err(|e| CaptureError::Object(chain(&e)))
 }

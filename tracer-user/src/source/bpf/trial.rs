@@ -13,7 +13,8 @@ use crate::{
     },
     source::bpf::{
         attach::{self, CaptureError, Refusal},
-        ring::{self, RingBytes},
+        ring,
+        rings::RingBytes,
     },
 };
 
