@@ -18,7 +18,7 @@ use crate::{counters, filter};
 
 /// Sizes of the rings; user space sets others before loading.
 const RING_BYTES: usize = 1 << 24;
-const PROCESSES_BYTES: usize = 1 << 21;
+const PROCESSES_BYTES: usize = 1 << 22;
 
 #[btf_map]
 static RING: RingBuf<u64, RING_BYTES> = RingBuf::new();

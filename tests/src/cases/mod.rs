@@ -13,6 +13,7 @@ mod ending;
 mod export;
 mod failure;
 mod filters;
+mod flood;
 mod harness;
 mod inputs;
 mod kinds;
@@ -43,6 +44,7 @@ pub const TOPICS: &[&[Case]] = &[
     reasons::CASES,
     unmapped::CASES,
     churn::CASES,
+    flood::CASES,
     filters::CASES,
     filters::cost::CASES,
     outside::CASES,
@@ -63,7 +65,7 @@ mod tests {
     use super::*;
 
     /// The topics whose cases compare tracer with the truth (`xtask/src/vm/table.rs`).
-    const TRUTH: [&[Case]; 9] = [
+    const TRUTH: [&[Case]; 10] = [
         moves::CASES,
         kinds::CASES,
         kinds::OVERFLOW,
@@ -72,6 +74,7 @@ mod tests {
         reasons::CASES,
         unmapped::CASES,
         churn::CASES,
+        flood::CASES,
         outside::CASES,
     ];
 

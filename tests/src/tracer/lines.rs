@@ -158,6 +158,8 @@ pub struct Lost {
     pub folios: u64,
     pub compactions: u64,
     pub process_events: u64,
+    #[serde(default)]
+    pub merged_renames: u64,
     pub targets: u64,
     pub calls: u64,
     pub undecoded: u64,

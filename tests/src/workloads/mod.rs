@@ -13,6 +13,7 @@ mod crowded;
 mod echo;
 mod end;
 mod fleet;
+mod flood;
 mod hasty;
 mod idle;
 mod killed;
@@ -49,6 +50,7 @@ pub const ALL: &[Workload] = &[
     echo::WORKLOAD,
     end::WORKLOAD,
     fleet::WORKLOAD,
+    flood::WORKLOAD,
     hasty::WORKLOAD,
     idle::WORKLOAD,
     killed::WORKLOAD,

@@ -23,7 +23,7 @@ const MATRIX: [(&str, Needed); 5] = [
 /// Both required kernels have most of the truth suite, and one of them each other topic here. Topics that are not listed run
 /// on the machine itself, and on the required kernels in a run of all kernels: repeated in CI, they would take a slow
 /// machine beyond 50 minutes.
-pub const TOPICS: [Topic; 17] = [
+pub const TOPICS: [Topic; 18] = [
     Topic::new("harness/", [true, true]),
     Topic::new("doctor/", [true, true]).of_kernels(),
     Topic::new("moves/", [true, true]).of_truth(),
@@ -31,6 +31,7 @@ pub const TOPICS: [Topic; 17] = [
     Topic::new("reasons/", [true, true]).of_truth(),
     Topic::new("unmapped/", [true, true]).of_truth(),
     Topic::new("churn/", [false, true]).of_truth(),
+    Topic::new("flood/", [true, true]).of_truth(),
     Topic::new("outside/", [false, true]).of_truth(),
     Topic::new("failure/", [true, true]).of_truth(),
     Topic::new("compaction/", [true, true]).of_truth(),

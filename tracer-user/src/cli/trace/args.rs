@@ -50,7 +50,8 @@ pub struct Args {
     #[arg(long)]
     pub strict: bool,
 
-    /// Size of the ring between the kernel and tracer, rounded up to a power of two: raise it if events are lost
+    /// Size of the ring of moves between the kernel and tracer, rounded up to a power of two: raise it if events are
+    /// lost. Events about processes have a ring of a quarter of it
     #[arg(long, value_name = "SIZE[K|M]", default_value = "16M", value_parser = values::ring_bytes)]
     pub ring_size: RingBytes,
 

@@ -29,7 +29,10 @@ use crate::{
         ending::Ending,
         outside::Outside,
     },
-    source::{Needs, Source, Turn, UnderWay, bpf::ring::Capture},
+    source::{
+        Needs, Source, Turn, UnderWay,
+        bpf::{gauge::Gauge, ring::Capture},
+    },
     units::{Nanos, Tgid},
 };
 
@@ -153,9 +156,9 @@ impl Source for Bpf {
     }
 
     fn heed(&mut self, ending: Ending) -> io::Result<()> {
-        let gauge = self.capture.rings.gauge()?;
+        let gauges = self.capture.rings.gauges()?;
         self.correlator.wait(move || {
-            if gauge.is_half_full() {
+            if gauges.iter().any(Gauge::is_half_full) {
                 Duration::ZERO
             } else if ending.is_here() {
                 LAST_PATIENCE

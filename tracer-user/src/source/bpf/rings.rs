@@ -37,11 +37,10 @@ impl RingBytes {
             .map(Self)
     }
 
-    /// The size of the ring of process events beside it: 2 MiB by default, 37,000 of them, for as many processes as a
-    /// machine starts and ends in 100 ms or more.
+    /// The size of the ring of process events beside it: 4 MiB by default, room for 75,000 of them.
     #[must_use]
     pub fn of_processes(self) -> Self {
-        Self((self.0 / 8).max(Self::LEAST.0))
+        Self((self.0 / 4).max(Self::LEAST.0))
     }
 
     /// The number of bytes, as `max_entries` of a map has it.
@@ -118,12 +117,15 @@ impl Rings {
         self.processes_gauge.is_half_full()
     }
 
-    /// A look at how full the ring of moves is.
+    /// A look at how full the rings are: that of moves, and that of process events.
     ///
     /// # Errors
-    /// When the ring's positions cannot be mapped.
-    pub fn gauge(&self) -> io::Result<Gauge> {
-        Gauge::new(&self.moves, self.moves_bytes.0.into())
+    /// When a ring's positions cannot be mapped.
+    pub fn gauges(&self) -> io::Result<[Gauge; 2]> {
+        Ok([
+            Gauge::new(&self.moves, self.moves_bytes.0.into())?,
+            Gauge::new(&self.processes, self.moves_bytes.of_processes().0.into())?,
+        ])
     }
 
     /// The number of records that could not be decoded.
