@@ -215,7 +215,11 @@ mod tests {
         let begun = Instant::now();
         ending.is_due(begun + PATIENCE);
         fill(&writer, &mut patience);
-        assert!(begun.elapsed() >= PATIENCE + STEP * (LAST_PATIENCE - 1), "{:?}", begun.elapsed());
+        assert!(
+            begun.elapsed() >= PATIENCE + STEP * (LAST_PATIENCE - 1),
+            "{:?}",
+            begun.elapsed()
+        );
     }
 
     #[test]
