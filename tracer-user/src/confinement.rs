@@ -230,6 +230,7 @@ mod tests {
         confine(Work::Recordings, Some(directory));
         File::create(directory.join("made")).unwrap().write_all(b"x").unwrap();
         assert_eq!(thread::spawn(|| 1).join().unwrap(), 1, "a thread");
+        assert!(File::open("/dev/urandom").is_ok(), "random numbers");
         assert!(File::open("/etc/localtime").is_ok() || !Path::new("/etc/localtime").exists());
         if means.paths {
             assert!(File::open(&outside).is_err(), "a file elsewhere");

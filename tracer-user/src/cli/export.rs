@@ -31,7 +31,7 @@ use crate::{
         perfetto::Perfetto,
         table::{Table, TableKind},
     },
-    words::quantity::Counted,
+    words::quantity::{Count, Counted},
 };
 
 const EXAMPLES: &str = "\
@@ -310,7 +310,11 @@ impl Format {
 
 /// Reports the events that have no place in the format.
 fn tell(left_out: &BTreeMap<TableKind, u64>) {
-    let counts: Vec<String> = left_out.iter().map(|(kind, count)| kind.counted(*count)).collect();
+    // In the words of --kind.
+    let counts = left_out
+        .iter()
+        .map(|(kind, count)| format!("{} {}", kind.name(), Count(*count)));
+    let counts: Vec<String> = counts.collect();
     if !counts.is_empty() {
         progress::clear();
         let _ = writeln!(

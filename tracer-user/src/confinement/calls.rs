@@ -112,6 +112,12 @@ const ANY: &[i64] = &[
     libc::SYS_sysinfo,
 ];
 
+/// Calls that open files, and which argument has the flags.
+#[cfg(target_arch = "x86_64")]
+const OPENING: [(i64, u8); 2] = [(libc::SYS_openat, 2), (libc::SYS_open, 1)];
+#[cfg(not(target_arch = "x86_64"))]
+const OPENING: [(i64, u8); 1] = [(libc::SYS_openat, 2)];
+
 /// Older forms, which newer architectures do not have.
 #[cfg(target_arch = "x86_64")]
 const OLD: &[i64] = &[
@@ -191,10 +197,12 @@ fn rules(calls: Calls) -> Result<BTreeMap<i64, Vec<SeccompRule>>, seccompiler::B
     rules.insert(libc::SYS_prctl, among(0, PRCTL)?);
     if calls.creates {
         rules.extend(CREATING.iter().map(|&call| (call, vec![])));
-        rules.insert(libc::SYS_openat, vec![]);
-    } else {
+    }
+    // Some C libraries call the old form of openat where there is one.
+    for (call, flags) in OPENING {
         // O_WRONLY, O_RDWR, O_CREAT, O_TRUNC.
-        rules.insert(libc::SYS_openat, vec![has(2, Len::Dword, 0o1103, 0)?]);
+        let reads = has(flags, Len::Dword, 0o1103, 0)?;
+        rules.insert(call, if calls.creates { vec![] } else { vec![reads] });
     }
     if calls.bpf {
         rules.insert(libc::SYS_bpf, among(0, BPF)?);

@@ -1,5 +1,5 @@
 //! Confines this thread to the paths that readers of recordings need, with Landlock (5.13 and later).
-//! Input: the directory of the output; the files of time zones.
+//! Input: the directory of the output; the files that libraries read.
 
 use std::{env, io};
 
@@ -12,15 +12,18 @@ use crate::output::Directory;
 
 /// The newest rights that are dropped where the kernel knows them.
 const RIGHTS: ABI = ABI::V5;
-/// Files that tell the local time from the time of a recording, with what they link to.
-const TIME_ZONES: [&str; 4] = [
+/// Files that libraries read when they need them: those that tell the local time from the time of a recording, with what
+/// they link to, and those of random numbers, where a library does not know of getrandom(2).
+const OF_LIBRARIES: [&str; 6] = [
     "/etc/localtime",
     "/etc/timezone",
     "/etc/zoneinfo",
     "/usr/share/zoneinfo",
+    "/dev/random",
+    "/dev/urandom",
 ];
 
-/// Lets this thread read time zones and change files in the directory, and open nothing else.
+/// Lets this thread read what libraries need and change files in the directory, and open nothing else.
 ///
 /// # Errors
 /// A kernel without Landlock, or the kernel's refusal.
@@ -44,8 +47,8 @@ pub fn are_confinable() -> bool {
 
 fn restrict(directory: Option<&Directory>) -> Result<RulesetStatus, RulesetError> {
     let mut rules = Ruleset::default().handle_access(AccessFs::from_all(RIGHTS))?.create()?;
-    let zones = TIME_ZONES.into_iter().map(Into::into).chain(env::var_os("TZDIR"));
-    for path in zones {
+    let paths = OF_LIBRARIES.into_iter().map(Into::into).chain(env::var_os("TZDIR"));
+    for path in paths {
         // One that is missing is not read.
         if let Ok(path) = PathFd::new(path) {
             rules = allow(rules, path, AccessFs::ReadFile | AccessFs::ReadDir)?;
