@@ -249,7 +249,12 @@ impl Processes {
         let process = self.by_tgid.entry(tgid).or_default();
         let merged = process.merges_until.take_if(|until| *until <= at);
         if (process.comm.is_none() || merged.is_some()) && !process.exited {
-            let comm = proc::process::comm(tgid).map(|comm| self.strings.share(&comm));
+            // A process that was not heard of may have ended since, and another one have its number.
+            let read = match (merged, at) {
+                (Some(_), _) | (None, Nanos(0)) => proc::process::comm(tgid),
+                (None, at) => proc::process::comm_of_life(tgid, at),
+            };
+            let comm = read.map(|comm| self.strings.share(&comm));
             match merged {
                 // The last name remains to a process that is gone.
                 Some(until) => process.rename(comm.or(process.comm.clone()), until),

@@ -7,10 +7,11 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 
 use rustix::io::Errno;
+use rustix::time::{ClockId, clock_gettime};
 use thiserror::Error;
 
 use crate::escape::Printable;
-use crate::units::{Tgid, Tid};
+use crate::units::{Nanos, Tgid, Tid};
 
 /// `PROC_PID_INIT_INO`, include/linux/proc_ns.h (6.18 and later: `PID_NS_INIT_INO`, include/uapi/linux/nsfs.h).
 const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
@@ -191,6 +192,22 @@ fn unescape(escaped: &[u8]) -> String {
 /// The name of a process; None if it is gone.
 pub fn comm(tgid: Tgid) -> Option<String> {
     read_comm(&format!("/proc/{tgid}/comm"))
+}
+
+/// The name of a process that had begun by that time, `CLOCK_MONOTONIC`; None if it is gone, or its number belongs to a
+/// later one.
+pub fn comm_of_life(tgid: Tgid, by: Nanos) -> Option<String> {
+    /// Nanoseconds of `USER_HZ`. The time is rounded down to them (kernel/time/time.c, `nsec_to_clock_t`).
+    const TICK: u64 = 10_000_000;
+    let stat = Stat::read(tgid.0).ok()?;
+    let nanos = |id| {
+        let time = clock_gettime(id);
+        time.tv_sec * 1_000_000_000 + time.tv_nsec
+    };
+    // `CLOCK_BOOTTIME` goes on while the machine is suspended.
+    let suspended = u64::try_from(nanos(ClockId::Boottime) - nanos(ClockId::Monotonic)).unwrap_or(0);
+    let began = stat.start_time.saturating_mul(TICK).saturating_sub(suspended);
+    (began <= by.0.saturating_add(TICK)).then_some(stat.comm)
 }
 
 /// The name of a thread; None if it is gone, or belongs to another process.
@@ -446,6 +463,15 @@ VmPeak:\t   10000 kB\nVmSize:\t    9876 kB\nThreads:\t2\n";
             flags,
             ..Stat::parse(STAT).unwrap()
         }
+    }
+
+    #[test]
+    fn a_name_is_not_that_of_a_later_process_with_the_number() {
+        let own = Tgid(std::process::id());
+        let now = clock_gettime(ClockId::Monotonic);
+        let now = Nanos(u64::try_from(now.tv_sec * 1_000_000_000 + now.tv_nsec).unwrap());
+        assert_eq!(comm_of_life(own, now), comm(own));
+        assert_eq!(comm_of_life(own, Nanos(1)), None);
     }
 
     #[test]
