@@ -1,10 +1,10 @@
 //! Gives up the privileges that the rest of the work does not need: whoever finds a fault in tracer gets little by it.
-//! Input: the kind of the work; SUDO_UID and SUDO_GID.
+//! Input: the kind of the work; the user who called sudo.
 
 mod calls;
 mod paths;
 
-use std::{env, fmt::Display, fs, path::Path};
+use std::{fmt::Display, fs, path::Path};
 
 use rustix::{
     fs::{Access, AtFlags, accessat},
@@ -16,7 +16,7 @@ use rustix::{
     },
 };
 
-use crate::{confinement::calls::Calls, kernel::capabilities::Capability, output::Directory};
+use crate::{caller, confinement::calls::Calls, kernel::capabilities::Capability, output::Directory};
 
 /// The user without rights, unless a call of sudo names a better one (kernel/sys.c, `DEFAULT_OVERFLOWUID`).
 const NOBODY: u32 = 65_534;
@@ -137,13 +137,11 @@ fn may_create_in(path: &Path) -> bool {
 
 /// The user and group who called sudo, or nobody.
 fn lesser_user() -> (u32, u32) {
-    let number = |key| {
-        let text = env::var(key).ok()?;
-        text.parse()
-            .ok()
-            .filter(|&number: &u32| number != 0 && number != u32::MAX)
-    };
-    number("SUDO_UID").map_or((NOBODY, NOBODY), |uid| (uid, number("SUDO_GID").unwrap_or(uid)))
+    let group = caller::gid().ok().flatten().filter(|&gid| gid != 0);
+    caller::uid()
+        .ok()
+        .flatten()
+        .map_or((NOBODY, NOBODY), |uid| (uid, group.unwrap_or(uid)))
 }
 
 fn become_user(uid: Uid, gid: Gid) -> Result<(), Errno> {
@@ -189,6 +187,7 @@ fn left() -> String {
 #[cfg(test)]
 mod tests {
     use std::{
+        env,
         fs::File,
         io::Write as _,
         net::TcpListener,

@@ -5,6 +5,7 @@
 //! -> [`sink`]. [`analysis`] makes [`section`]s, [`render`] prints them, and [`words`] spells their values. See docs/architecture.md.
 
 pub mod analysis;
+mod caller;
 pub mod cli;
 pub mod confinement;
 pub mod correlate;

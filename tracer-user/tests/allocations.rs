@@ -7,6 +7,8 @@ use std::{
     collections::BTreeMap,
 };
 
+use rustix::time::{ClockId, clock_gettime};
+
 use tracer_common::{
     event::{MappingMoved, ProcessChange, ProcessSeen},
     filter::membership,
@@ -105,6 +107,8 @@ fn named(change: ProcessChange) -> Raw {
 fn moves(memory: &[u8], owner_tgid: u32) -> Vec<Raw> {
     let own = std::process::id();
     let first = VirtAddr((memory.as_ptr().addr() as u64).next_multiple_of(PAGE_SIZE));
+    let now = clock_gettime(ClockId::Monotonic);
+    let now = u64::try_from(now.tv_sec * 1_000_000_000 + now.tv_nsec).unwrap();
     let mut entries = vec![0; PAGES];
     let pagemap = Pagemap::open(Tgid(own)).unwrap();
     assert_eq!(pagemap.read_range(first, &mut entries).unwrap(), PAGES);
@@ -118,8 +122,8 @@ fn moves(memory: &[u8], owner_tgid: u32) -> Vec<Raw> {
             old_pfn: new_pfn + (1 << 30),
             new_pfn,
             pages: if page % 16 == 8 { 8 } else { 1 },
-            unmapped_at: page + 1,
-            at: page + 2,
+            unmapped_at: now + page + 1,
+            at: now + page + 2,
             owner_tgid,
             actor_tgid: own,
             actor_tid: own,
@@ -186,4 +190,14 @@ fn moves_whose_owners_are_searched_allocate_nothing() {
     let mut correlator = correlator(true);
     correlator.batch(&[named(ProcessChange::Actor)], true, &mut Vec::new());
     assert_eq!(allocations(&mut correlator, moves(&memory, 0)), 0);
+}
+
+#[test]
+fn moves_of_a_process_that_is_gone_ask_for_its_name_once() {
+    /// Above any pid_max.
+    const NOBODY: u32 = 5_000_000;
+    let memory = memory();
+    let mut correlator = correlator(false);
+    let taken = allocations(&mut correlator, moves(&memory, NOBODY));
+    assert!(taken < 100, "{taken}");
 }

@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use signal_hook::low_level;
 use tokio::signal::unix::{Signal as Caught, SignalKind, signal};
 
-use crate::run::{clock::now, ending::Ending};
+use crate::{kernel::clock::now, run::ending::Ending};
 
 /// Signals that come within this time are one request, nanoseconds: timeout(1) signals a process and its group.
 const ONE_REQUEST: u64 = 300_000_000;

@@ -21,6 +21,8 @@ use crate::{
 
 /// The limit of kept processes. When it is reached, those that have exited are forgotten.
 const MAX_PROCESSES: usize = 1 << 16;
+/// A name that could not be read is not asked for again for events of this time: nanoseconds.
+const UNNAMED: u64 = 1_000_000_000;
 
 #[derive(Default)]
 struct Process {
@@ -29,6 +31,8 @@ struct Process {
     comm_before: Option<Arc<str>>,
     /// The time at which it got its name; zero if that was before the run.
     named_at: Nanos,
+    /// The time of the event for which its name could not be read.
+    unnamed_at: Option<Nanos>,
     /// Until this time its renames may not be reported: then its name is read.
     merges_until: Option<Nanos>,
     generation: u32,
@@ -51,6 +55,14 @@ impl Process {
             generation: self.generation,
             born: self.born,
         }
+    }
+
+    /// Whether there is no name, and one may be found for an event of that time.
+    fn lacks_name(&self, at: Nanos) -> bool {
+        let asked = self
+            .unnamed_at
+            .is_some_and(|asked| at.0 <= asked.0.saturating_add(UNNAMED));
+        self.comm.is_none() && !asked
     }
 
     /// The name that it had at that time.
@@ -99,6 +111,7 @@ impl Processes {
                     comm,
                     comm_before: None,
                     named_at: Nanos(seen.at),
+                    unnamed_at: None,
                     merges_until: None,
                     generation: process.generation + 1,
                     born: Nanos(seen.at),
@@ -248,17 +261,19 @@ impl Processes {
     fn known(&mut self, tgid: Tgid, at: Nanos) -> &Process {
         let process = self.by_tgid.entry(tgid).or_default();
         let merged = process.merges_until.take_if(|until| *until <= at);
-        if (process.comm.is_none() || merged.is_some()) && !process.exited {
+        if (process.lacks_name(at) || merged.is_some()) && !process.exited {
             // A process that was not heard of may have ended since, and another one have its number.
             let read = match (merged, at) {
                 (Some(_), _) | (None, Nanos(0)) => proc::process::comm(tgid),
                 (None, at) => proc::process::comm_of_life(tgid, at),
             };
             let comm = read.map(|comm| self.strings.share(&comm));
-            match merged {
+            if let Some(until) = merged {
                 // The last name remains to a process that is gone.
-                Some(until) => process.rename(comm.or(process.comm.clone()), until),
-                None => process.comm = comm,
+                process.rename(comm.or(process.comm.clone()), until);
+            } else {
+                process.unnamed_at = comm.is_none().then_some(at);
+                process.comm = comm;
             }
         }
         process

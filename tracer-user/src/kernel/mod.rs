@@ -3,6 +3,7 @@
 
 pub mod btf;
 pub mod capabilities;
+pub mod clock;
 pub mod config;
 pub mod hooks;
 pub mod kcore;

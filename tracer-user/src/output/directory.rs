@@ -19,7 +19,7 @@ use rustix::{
     rand::{GetRandomFlags, getrandom},
 };
 
-use crate::escape::Printable;
+use crate::{caller, escape::Printable};
 
 /// The most links that a path may lead through, as in the kernel (fs/namei.c, `MAXSYMLINKS`).
 const MOST_LINKS: u32 = 40;
@@ -189,10 +189,8 @@ fn parts(path: &Path) -> Vec<OsString> {
 /// Whether it belongs to root, or to the user who called tracer, directly or through sudo.
 #[must_use]
 pub fn is_trusted(stat: &Stat) -> bool {
-    let euid = rustix::process::geteuid();
-    let sudo = std::env::var("SUDO_UID").ok().filter(|_| euid.is_root());
-    let sudo = sudo.and_then(|uid| uid.parse::<u32>().ok());
-    stat.st_uid == 0 || stat.st_uid == euid.as_raw() || Some(stat.st_uid) == sudo
+    let caller = caller::uid().ok().flatten();
+    stat.st_uid == 0 || stat.st_uid == rustix::process::geteuid().as_raw() || Some(stat.st_uid) == caller
 }
 
 /// `.moves.csv.5d0c3e8b61a4f297.unfinished`: a name that cannot be guessed and that readers of data sets skip.

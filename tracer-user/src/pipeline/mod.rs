@@ -17,12 +17,12 @@ use tracer_common::counter::Counter;
 
 use crate::{
     event::Event,
+    kernel::clock::{cost, cpu_time},
     pipeline::feed::Feed,
     recording::header::Finished,
     run::{
         account::{Account, Reading},
         books::{Books, Lost},
-        clock::{cost, cpu_time},
         ending::Ending,
         header::Header,
         intervals::Intervals,

@@ -7,10 +7,10 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 
 use rustix::io::Errno;
-use rustix::time::{ClockId, clock_gettime};
 use thiserror::Error;
 
 use crate::escape::Printable;
+use crate::kernel::clock;
 use crate::units::{Nanos, Tgid, Tid};
 
 /// `PROC_PID_INIT_INO`, include/linux/proc_ns.h (6.18 and later: `PID_NS_INIT_INO`, include/uapi/linux/nsfs.h).
@@ -200,13 +200,11 @@ pub fn comm_of_life(tgid: Tgid, by: Nanos) -> Option<String> {
     /// Nanoseconds of `USER_HZ`. The time is rounded down to them (kernel/time/time.c, `nsec_to_clock_t`).
     const TICK: u64 = 10_000_000;
     let stat = Stat::read(tgid.0).ok()?;
-    let nanos = |id| {
-        let time = clock_gettime(id);
-        time.tv_sec * 1_000_000_000 + time.tv_nsec
-    };
-    // `CLOCK_BOOTTIME` goes on while the machine is suspended.
-    let suspended = u64::try_from(nanos(ClockId::Boottime) - nanos(ClockId::Monotonic)).unwrap_or(0);
-    let began = stat.start_time.saturating_mul(TICK).saturating_sub(suspended);
+    // It is of `CLOCK_BOOTTIME`.
+    let began = stat
+        .start_time
+        .saturating_mul(TICK)
+        .saturating_sub(clock::suspended().0);
     (began <= by.0.saturating_add(TICK)).then_some(stat.comm)
 }
 
@@ -468,9 +466,7 @@ VmPeak:\t   10000 kB\nVmSize:\t    9876 kB\nThreads:\t2\n";
     #[test]
     fn a_name_is_not_that_of_a_later_process_with_the_number() {
         let own = Tgid(std::process::id());
-        let now = clock_gettime(ClockId::Monotonic);
-        let now = Nanos(u64::try_from(now.tv_sec * 1_000_000_000 + now.tv_nsec).unwrap());
-        assert_eq!(comm_of_life(own, now), comm(own));
+        assert_eq!(comm_of_life(own, clock::now()), comm(own));
         assert_eq!(comm_of_life(own, Nanos(1)), None);
     }
 

@@ -5,7 +5,6 @@ pub mod account;
 pub mod attribution;
 pub mod backend;
 pub mod books;
-pub mod clock;
 pub mod counters;
 pub mod coverage;
 pub mod ending;

@@ -1,5 +1,5 @@
 //! Starts the COMMAND, which waits until the hooks are attached, as the user who called sudo.
-//! Input: the words after `--`, SUDO_UID and SUDO_GID.
+//! Input: the words after `--`, and the user who called sudo.
 
 use std::{
     env,
@@ -25,7 +25,11 @@ use rustix::{
     process::{Gid, Pid, Signal, Uid, kill_process},
 };
 
-use crate::{escape::Printable, units::Tgid};
+use crate::{
+    caller::{self, NoNumber},
+    escape::Printable,
+    units::Tgid,
+};
 
 /// The number of Ctrl-C after which tracer no longer waits for a COMMAND that does not end.
 const PATIENCE: u32 = 2;
@@ -50,6 +54,15 @@ pub enum CommandError {
     /// A system call that is needed to start it failed.
     #[error("{0}")]
     Io(#[from] io::Error),
+}
+
+impl From<NoNumber> for CommandError {
+    fn from(NoNumber { key, value }: NoNumber) -> Self {
+        Self::NoUser {
+            key,
+            value: Printable(&value.to_string_lossy()).to_string(),
+        }
+    }
 }
 
 /// A COMMAND that could not be started.
@@ -280,42 +293,19 @@ impl User {
 /// Whether a COMMAND runs as the user who called sudo.
 #[must_use]
 pub fn by_sudo() -> bool {
-    matches!(invoking_uid(), Ok(Some(_)))
+    matches!(caller::uid(), Ok(Some(_)))
 }
 
 /// None if tracer was not started by sudo, or if root called it.
-fn invoking_uid() -> Result<Option<u32>, CommandError> {
-    if !rustix::process::geteuid().is_root() {
-        return Ok(None);
-    }
-    Ok(number("SUDO_UID")?.filter(|&uid| uid != 0))
-}
-
-/// A user or a group by its number; None: the variable is not set.
-fn number(key: &'static str) -> Result<Option<u32>, CommandError> {
-    let Some(text) = env::var_os(key) else {
-        return Ok(None);
-    };
-    // The kernel takes the highest number for "unchanged" (kernel/sys.c, `setresuid`): the COMMAND would run as root.
-    match text.to_str().and_then(|text| text.parse().ok()) {
-        Some(number) if number != u32::MAX => Ok(Some(number)),
-        _ => Err(CommandError::NoUser {
-            key,
-            value: Printable(&text.to_string_lossy()).to_string(),
-        }),
-    }
-}
-
-/// As [`invoking_uid`].
 fn invoking_user() -> Result<Option<User>, CommandError> {
-    let Some(uid) = invoking_uid()? else {
+    let Some(uid) = caller::uid()? else {
         return Ok(None);
     };
     let passwd = output("getent", &["passwd", &uid.to_string()]).unwrap_or_default();
     let fields: Vec<&str> = passwd.trim_end().split(':').collect();
     // Root's group is never the fallback: a user's own group most often has the user's number.
     let own = fields.get(3).and_then(|gid| gid.parse().ok());
-    let gid = number("SUDO_GID")?.or(own).unwrap_or(uid);
+    let gid = caller::gid()?.or(own).unwrap_or(uid);
     let mut environment = Vec::new();
     let mut groups = vec![Gid::from_raw(gid)];
     if let [name, _, _, _, _, home, ..] = fields[..] {

@@ -12,17 +12,13 @@ pub mod targets;
 
 use std::{collections::BTreeSet, fs};
 
-use rustix::{
-    system::uname,
-    time::{ClockId, clock_gettime},
-};
+use rustix::system::uname;
 
 use crate::{
     escape::Printable,
-    kernel::{release, topology::Topology},
+    kernel::{clock, release, topology::Topology},
     run::{
         backend::Backend,
-        clock::now,
         header::{Header, NodeFrames},
     },
     session::{
@@ -85,7 +81,7 @@ impl Session {
             host: uname().nodename().to_string_lossy().into_owned(),
             boot_id: fs::read_to_string(BOOT_ID).unwrap_or_default().trim().to_owned(),
             command_line: config.command_line.clone(),
-            begun: now(),
+            begun: clock::now(),
             frames,
             kernel: release::release(),
             nodes,
@@ -94,7 +90,7 @@ impl Session {
             fallbacks,
             refused,
             targets: describe(&config.scope, targets.as_ref(), held.as_ref()) + &filters,
-            clock_offset: clock_offset(),
+            clock_offset: clock::since_epoch(),
         };
         Ok(Self {
             header,
@@ -158,12 +154,4 @@ fn frames(topology: &Topology) -> Vec<NodeFrames> {
         node,
     });
     spans.collect()
-}
-
-fn clock_offset() -> i128 {
-    let nanos = |id| {
-        let time = clock_gettime(id);
-        i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)
-    };
-    nanos(ClockId::Realtime) - nanos(ClockId::Monotonic)
 }

@@ -33,6 +33,7 @@ const ROOMS: &[&str] = &[
     "pages",
     "proc",
     "kernel",
+    "caller",
     "escape",
     "units",
 ];

@@ -28,7 +28,7 @@ use crate::{
     run::{
         backend::Backend,
         counters::{Counters, MissedRuns},
-        coverage::{Coverage, Owners},
+        coverage::Coverage,
     },
     source::{
         UnderWay,
@@ -170,12 +170,9 @@ impl Capture {
     #[must_use]
     pub fn coverage(&self) -> Coverage {
         let coverage = self.backend.coverage();
-        match coverage.owners {
-            Owners::Pagemap if self.config.vmemmap_base != 0 => Coverage {
-                owners: Owners::ReverseMapping,
-                ..coverage
-            },
-            _ => coverage,
+        Coverage {
+            owners: coverage.owners.with_memory_map(self.config.vmemmap_base != 0),
+            ..coverage
         }
     }
 
