@@ -10,9 +10,9 @@ pub use tracer_user::{
         failure::{Cause, FailedPlace, Failure},
         unmapped::{Device, FilePlace, UnmappedMove},
     },
+    kernel::clock::now,
     proc::maps::{Perms, Vma},
     run::{
-        clock::now,
         header::{Header, MissingHook},
         summary::Summary,
         totals::Totals,

@@ -65,19 +65,19 @@ pub const CASES: &[Case] = &[
         name: "books/unmapped_page_cache",
         what: "page cache that nobody maps is in the exact books: exit code 0 with --strict",
         needs: Needs::VM,
-        run: |env| unmapped_page_cache(env, "exact", true, 0),
+        run: |env| Outcome::of_tries(3, NOTHING_UNMAPPED, || unmapped_page_cache(env, "exact", true, 0)),
     },
     Case {
         name: "books/unmapped_page_cache_tracepoint",
         what: "the tracepoint backend cannot see it, and reports that: exit code 0",
         needs: Needs::VM,
-        run: |env| unmapped_page_cache(env, "tracepoint", false, 0),
+        run: |env| Outcome::of_tries(3, NOTHING_UNMAPPED, || unmapped_page_cache(env, "tracepoint", false, 0)),
     },
     Case {
         name: "books/unmapped_page_cache_strict",
         what: "the same with --strict: exit code 1",
         needs: Needs::VM,
-        run: |env| unmapped_page_cache(env, "tracepoint", true, 1),
+        run: |env| Outcome::of_tries(3, NOTHING_UNMAPPED, || unmapped_page_cache(env, "tracepoint", true, 1)),
     },
     Case {
         name: "books/zram",
@@ -320,8 +320,10 @@ fn pinned(env: &Env) -> Result<Outcome> {
 
 /// Fewer pages than this may belong to other processes.
 const ENOUGH: u64 = 1000;
+const NOTHING_UNMAPPED: &str = "nothing unmapped moved: nothing is proven";
 
-fn unmapped_page_cache(env: &Env, backend: &str, strict: bool, code: i32) -> Result<Outcome> {
+/// Whether page cache moved that nobody maps: compaction may have found enough else to move.
+fn unmapped_page_cache(env: &Env, backend: &str, strict: bool, code: i32) -> Result<bool> {
     let _file = punched_file(64 << 20)?;
     let mut args = vec!["-a", "--backend", backend];
     args.extend(strict.then_some("--strict"));
@@ -336,6 +338,13 @@ fn unmapped_page_cache(env: &Env, backend: &str, strict: bool, code: i32) -> Res
     let trace = tracing.finish()?;
     let books = &trace.summary.books;
     println!("{books:?}");
+    let invisible = match backend {
+        "exact" => books.unmapped_pages,
+        _ => u64::try_from(books.imbalance.context("no imbalance")?).context("more was seen than moved")?,
+    };
+    if invisible <= ENOUGH / 2 {
+        return Ok(false);
+    }
     ensure!(
         trace.status.code() == Some(code),
         "exit code {}, not {code}; books {books:?}; stderr: {}",
@@ -344,16 +353,8 @@ fn unmapped_page_cache(env: &Env, backend: &str, strict: bool, code: i32) -> Res
     );
     let said = trace.stderr.contains("--strict: ") && trace.stderr.contains("this backend cannot see");
     ensure!(said == (code == 1), "what is wrong: {}", trace.stderr);
-    let invisible = match backend {
-        "exact" => books.unmapped_pages,
-        _ => u64::try_from(books.imbalance.context("no imbalance")?).context("more was seen than moved")?,
-    };
-    ensure!(
-        invisible > ENOUGH / 2,
-        "nothing unmapped moved: nothing is proven; {books:?}"
-    );
     ensure!(books.proven == (backend == "exact") && books.balanced, "{books:?}");
-    Ok(Outcome::Passed)
+    Ok(true)
 }
 
 /// A driver moves its own pages: within `move_to_new_folio`, and since 6.17 (and 6.12.86) without it.

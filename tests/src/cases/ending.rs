@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::pipe::fcntl_setpipe_size;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::case::{Case, Env, Needs, Outcome, Site};
@@ -218,6 +219,8 @@ fn reader_stops(env: &Env) -> Result<Outcome> {
     let pid = std::process::id().to_string();
     let started = |args: &[&str]| {
         let (reader, writer) = std::io::pipe().context("make a pipe")?;
+        // As large as tracer may make it.
+        fcntl_setpipe_size(&writer, 1 << 20).context("enlarge a pipe")?;
         fill(&writer)?;
         let mut command = tracer(env, &[&["-p", &pid], args].concat());
         command.stdout(writer);

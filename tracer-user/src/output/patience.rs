@@ -6,22 +6,27 @@ use std::{
     io::{self, Write as _},
     mem,
     os::fd::{AsFd, AsRawFd as _, BorrowedFd},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::{FileType, Mode, OFlags, fstat, open},
     io::{Errno, ioctl_fionread},
+    pipe::fcntl_setpipe_size,
 };
 
 use crate::run::ending::Ending;
 
 /// The end of the run is looked for at this interval.
 const STEP: Duration = Duration::from_millis(50);
-/// A run that is to end waits for these steps, 500 ms, for a reader who reads nothing. They are not taken from a clock: where
-/// the whole machine has stood still, the reader has not had the time.
+/// A run that is to end waits for this number of steps, 500 ms, for a reader who reads nothing.
 const LAST_PATIENCE: u32 = 10;
+/// This number of late steps count as one: where tracer itself is woken late, the reader has not had the time, either.
+const LATE: u32 = 10;
+/// The size of a pipe, bytes, as far as the kernel allows it (/proc/sys/fs/pipe-max-size): a reader who is held up for a
+/// moment finds all that was written meanwhile.
+const PIPE: usize = 1 << 20;
 /// A pipe that can be written takes as many bytes without waiting (`PIPE_BUF`, pipe(7)).
 const AT_ONCE: usize = 4096;
 
@@ -79,8 +84,10 @@ struct Patience {
 #[derive(Debug, Default)]
 struct Reader {
     ending: Ending,
-    /// The steps for which the run is to end and the reader has read nothing.
+    /// The steps for which the run is to end and the reader has read nothing; [`LATE`] for each that was in time.
     idle: u32,
+    /// The reader was given up: what follows a part of a line would be taken for the rest of it.
+    given_up: bool,
     /// Bytes that the reader has not read, as far as is known.
     unread: u64,
 }
@@ -89,6 +96,8 @@ impl Patience {
     /// Patience with the reader of a pipe, terminal or device. None: a regular file has no reader to wait for.
     fn with(file: impl AsFd, ending: &Ending) -> Option<Self> {
         let file = file.as_fd();
+        // A pipe of another user, or a stream of another kind, remains as it is.
+        let _ = fcntl_setpipe_size(file, PIPE);
         let is_regular = fstat(file).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
         (!is_regular).then(|| Self {
             own: opened_anew(file).ok(),
@@ -104,6 +113,9 @@ impl Patience {
     /// # Errors
     /// `TimedOut` when the run is to end and the reader does not read; the errors of the write.
     fn write(&mut self, mut file: &File, bytes: &[u8]) -> io::Result<usize> {
+        if self.reader.given_up {
+            return Err(Reader::does_not_read(bytes.len()));
+        }
         let Some(own) = &mut self.own else {
             self.reader.wait(file, bytes.len())?;
             return file.write(&bytes[..bytes.len().min(AT_ONCE)]);
@@ -126,6 +138,7 @@ impl Reader {
             tv_nsec: STEP.subsec_nanos().into(),
         };
         loop {
+            let begun = Instant::now();
             match poll(&mut fds, Some(&step)) {
                 Ok(0) => {}
                 Err(Errno::INTR) => continue,
@@ -140,15 +153,18 @@ impl Reader {
             if unread < mem::replace(&mut self.unread, unread) {
                 self.idle = 0;
             } else if self.ending.is_here() {
-                self.idle += 1;
+                self.idle += if begun.elapsed() < STEP * 2 { LATE } else { 1 };
             }
-            if self.idle >= LAST_PATIENCE {
-                return Err(io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    format!("its reader does not read; {waiting} bytes wait"),
-                ));
+            if self.idle >= LAST_PATIENCE * LATE {
+                self.given_up = true;
+                return Err(Self::does_not_read(waiting));
             }
         }
+    }
+
+    fn does_not_read(waiting: usize) -> io::Error {
+        let text = format!("its reader does not read; {waiting} bytes wait");
+        io::Error::new(io::ErrorKind::TimedOut, text)
     }
 }
 
@@ -161,7 +177,7 @@ fn opened_anew(file: BorrowedFd<'_>) -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Read as _, os::fd::OwnedFd, thread, time::Instant};
+    use std::{io::Read as _, os::fd::OwnedFd, thread};
 
     use super::*;
 
@@ -193,6 +209,14 @@ mod tests {
             let error = fill(&writer, &mut patience);
             assert_eq!(error.kind(), io::ErrorKind::TimedOut);
             assert!(begun.elapsed() >= PATIENCE, "{:?}", begun.elapsed());
+            // A line that was cut off remains the last.
+            let more = begun.elapsed();
+            assert!(patience.write(&writer, &[0; 10]).is_err());
+            assert!(begun.elapsed() < more + PATIENCE / 2);
+            patience.reader = Reader {
+                ending,
+                ..Reader::default()
+            };
             // A reader who is slow is waited for, also one who takes less than the pipe gives back.
             let drain = thread::spawn(move || {
                 for _ in 0..12 {
@@ -201,7 +225,6 @@ mod tests {
                 }
                 reader
             });
-            patience.reader.idle = 0;
             assert!(patience.write(&writer, &[0; 10]).is_ok_and(|written| written == 10));
             drop(drain.join().unwrap());
         }

@@ -231,14 +231,18 @@ impl Questions {
                 .ok()?,
         };
         worker.questions.send(question).ok()?;
-        let asked = Instant::now();
+        let mut waited = Duration::ZERO;
         let answer = loop {
-            match worker.answers.recv_timeout(STEP) {
-                Err(RecvTimeoutError::Timeout) if asked.elapsed() < self.patience(tgid) => {}
+            let begun = Instant::now();
+            let answer = worker.answers.recv_timeout(STEP);
+            // Where tracer itself is woken late, the process has not had the time, either.
+            waited += begun.elapsed().min(STEP * 2);
+            match answer {
+                Err(RecvTimeoutError::Timeout) if waited < self.patience(tgid) => {}
                 other => break other,
             }
         };
-        self.waited += asked.elapsed();
+        self.waited += waited;
         match answer {
             Ok(answer) => {
                 self.worker = Some(worker);
