@@ -235,7 +235,7 @@ impl Questions {
         let answer = loop {
             let begun = Instant::now();
             let answer = worker.answers.recv_timeout(STEP);
-            // Where tracer itself is woken late, the process has not had the time, either.
+            // If tracer itself is woken late, the process has not had the time, either.
             waited += begun.elapsed().min(STEP * 2);
             match answer {
                 Err(RecvTimeoutError::Timeout) if waited < self.patience(tgid) => {}
