@@ -7,8 +7,6 @@ use std::{
     collections::BTreeMap,
 };
 
-use rustix::time::{ClockId, clock_gettime};
-
 use tracer_common::{
     event::{MappingMoved, ProcessChange, ProcessSeen},
     filter::membership,
@@ -17,7 +15,10 @@ use tracer_user::{
     correlate::{Correlator, processes::Processes},
     decode::Raw,
     event::{Event, KernelNames, Names},
-    kernel::topology::{Sources, Topology, Zone},
+    kernel::{
+        clock::now,
+        topology::{Sources, Topology, Zone},
+    },
     proc::pagemap::{Frame, Pagemap},
     units::{NodeId, PAGE_SHIFT, PAGE_SIZE, Pfn, Tgid, VirtAddr},
 };
@@ -107,8 +108,7 @@ fn named(change: ProcessChange) -> Raw {
 fn moves(memory: &[u8], owner_tgid: u32) -> Vec<Raw> {
     let own = std::process::id();
     let first = VirtAddr((memory.as_ptr().addr() as u64).next_multiple_of(PAGE_SIZE));
-    let now = clock_gettime(ClockId::Monotonic);
-    let now = u64::try_from(now.tv_sec * 1_000_000_000 + now.tv_nsec).unwrap();
+    let now = now().0;
     let mut entries = vec![0; PAGES];
     let pagemap = Pagemap::open(Tgid(own)).unwrap();
     assert_eq!(pagemap.read_range(first, &mut entries).unwrap(), PAGES);
